@@ -1,0 +1,67 @@
+"""hvp: matrix-free curvature of TensorFlow and Keras models.
+
+H = ∇²L = G + R, with G = JᵀΛJ the Gauss-Newton matrix and R the network's second derivatives:
+products with all three, exactly, and their spectra by SciPy.
+
+Names are imported when first used, so that ``hvp --help`` need not wait for TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hvp.comparison import Comparison, chain_rule, compare
+    from hvp.eigenpairs import Eigenpairs, eigsh
+    from hvp.errors import ConvergenceError, InputError
+    from hvp.linearization import Linearization, linearize, linearize_function
+    from hvp.operators import GaussNewton, Hessian, Jacobian, Residual
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Comparison": "comparison",
+    "ConvergenceError": "errors",
+    "Eigenpairs": "eigenpairs",
+    "GaussNewton": "operators",
+    "Hessian": "operators",
+    "InputError": "errors",
+    "Jacobian": "operators",
+    "Linearization": "linearization",
+    "Residual": "operators",
+    "chain_rule": "comparison",
+    "compare": "comparison",
+    "eigsh": "eigenpairs",
+    "linearize": "linearization",
+    "linearize_function": "linearization",
+}
+
+__all__ = [
+    "Comparison",
+    "ConvergenceError",
+    "Eigenpairs",
+    "GaussNewton",
+    "Hessian",
+    "InputError",
+    "Jacobian",
+    "Linearization",
+    "Residual",
+    "chain_rule",
+    "compare",
+    "eigsh",
+    "linearize",
+    "linearize_function",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hvp' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"hvp.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,108 @@
+"""What a program can be differentiated in, asked of each operation before any work.
+
+TensorFlow gives None both for a derivative that is zero and for one that it does not have. Here
+the two are told apart: on every path from the parameters to the results each operation is
+asked for its gradient, so that afterwards a missing derivative is a proven zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+import tensorflow as tf
+
+from hvp.errors import InputError
+from hvp.graph import Node, Program
+
+# Piecewise constant functions of floating-point inputs: TensorFlow gives None, the derivative is 0.
+LOCALLY_CONSTANT = {
+    "Ceil", "Floor", "FloorDiv", "OnesLike", "Rint", "Round", "Sign", "StopGradient", "ZerosLike",
+}  # fmt: skip
+# Inputs with which TensorFlow's registered gradient leaves second derivatives out.
+INCOMPLETE = {"SoftmaxCrossEntropyWithLogits": 1}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the audit saw: `severity` is "note" (nothing to do) or "different" (worth a look)."""
+
+    severity: str
+    place: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.place}: {self.message}"
+
+
+def differentiable_paths(program: Program, sources: Collection[int]) -> set[int]:
+    """The values through which the derivatives with respect to the values `sources` flow.
+
+    Raises InputError, naming operation and layer, where an operation on such a path has no gradient
+    or silently leaves it out.
+    """
+    with tf.Graph().as_default():
+        captures = {n: tf.compat.v1.placeholder(t.dtype, t.shape) for n, t in program.captures.items()}
+        inputs = [_blank(program, number) for number in program.inputs]
+        tensors = replace(program, captures=captures).values(inputs)
+        active = set(sources)
+        judged: set[tuple[str, tuple[int, ...]]] = set()
+        for node in program.nodes:
+            flows = [i for i, n in enumerate(node.inputs) if n in active]
+            results = [n for n in node.outputs if tensors[n].dtype.is_floating]
+            if not flows or not results or node.op.type in LOCALLY_CONSTANT:
+                continue
+            kind = (node.op.type, tuple(flows))
+            if kind not in judged:
+                for position in flows:
+                    _judge(node, position, tensors)
+                judged.add(kind)
+            active.update(results)
+    return active
+
+
+def unreached(program: Program, sources: Collection[int], active: Collection[int]) -> set[int]:
+    """The `sources` from which no differentiable path leads to the outputs."""
+    outputs = set(tf.nest.flatten(program.outputs))
+    useful = outputs & set(active)
+    for node in reversed(program.nodes):
+        if useful & set(node.outputs):
+            useful.update(set(node.inputs) & set(active))
+    return set(sources) - useful
+
+
+def precision_findings(program: Program, active: Collection[int], dtype: tf.DType) -> list[Finding]:
+    """A finding for each layer that computes on the path in less precision than the parameters."""
+    lower = {}
+    for node in program.nodes:
+        for number, tensor in node.results():
+            if number in active and tensor.dtype.is_floating and tensor.dtype.size < dtype.size:
+                lower.setdefault(node.place, tensor.dtype.name)
+    return [
+        Finding("different", place, f"computes in {name}, the parameters are {dtype.name}")
+        for place, name in lower.items()
+    ]
+
+
+def _blank(program: Program, number: int) -> tf.Tensor:
+    for node in program.nodes:
+        if number in node.inputs:
+            tensor = node.op.inputs[node.inputs.index(number)]
+            return tf.compat.v1.placeholder(tensor.dtype, tensor.shape)
+    return tf.compat.v1.placeholder(tf.float32)
+
+
+def _judge(node: Node, position: int, tensors: dict[int, tf.Tensor]) -> None:
+    results = [tensors[n] for n in node.outputs if tensors[n].dtype.is_floating]
+    source = tensors[node.inputs[position]]
+    try:
+        (found,) = tf.gradients(results, [source], stop_gradients=[source])
+    except LookupError:
+        found = None
+    if found is None or INCOMPLETE.get(node.op.type) == position:
+        argument = node.op.inputs[position].name
+        raise InputError(
+            "a loss that is twice differentiable in its parameters",
+            f"{node}, which TensorFlow cannot differentiate in its input {argument!r}",
+            "replace the operation, or leave the parameters before it out of variables=",
+        )

@@ -1,0 +1,344 @@
+"""The main job: the spectra of H, G and R = H - G side by side, whole and layer by layer."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import scipy.linalg
+
+from hvp import plot
+from hvp.eigenpairs import Eigenpairs, eigsh
+from hvp.errors import InputError
+from hvp.operators import GaussNewton, Hessian, Products, Residual
+
+SCHEMA = 1
+NETWORK = "network"
+PACKAGES = ("hvp", "tensorflow", "keras", "numpy", "scipy")
+
+
+class Linearized(Products, Protocol):
+    """What a comparison needs of `hvp.Linearization`."""
+
+    num_examples: int
+    accuracy: float | None
+    data_digest: str
+    findings: tuple[Any, ...]
+    layout: Any
+
+    @property
+    def theta(self) -> np.ndarray: ...
+    def loss(self) -> float: ...
+    def gradient(self) -> np.ndarray: ...
+    def blocks(self) -> Mapping[str, Linearized]: ...
+
+
+@dataclass(frozen=True)
+class Forms:
+    """One row of the chain rule: the quadratic forms of one layer's vector v."""
+
+    layer: str
+    vHv: float
+    vGv: float
+    vRv: float
+
+    @property
+    def difference(self) -> float:
+        """|vᵀHv - vᵀGv| / |vᵀHv|, zero where both forms are."""
+        gap = abs(self.vHv - self.vGv)
+        return gap / abs(self.vHv) if gap else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """The k largest and the k smallest eigenpairs of one operator, each in ascending order."""
+
+    largest: Eigenpairs
+    smallest: Eigenpairs
+    num_products: int
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The network or one layer: the ends of H, G and R, and the angles between top spaces.
+
+    `angles` are the principal angles in radians between the spaces of H's and of G's k largest
+    eigenvalues, in ascending order (Björck and Golub 1973).
+    """
+
+    name: str
+    size: int
+    H: Ends
+    G: Ends
+    R: Ends
+    angles: np.ndarray
+
+    @property
+    def overlap(self) -> float:
+        """Mean squared cosine of the angles: the share of H's top space that lies in G's."""
+        return float(np.mean(np.cos(self.angles) ** 2))
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What `compare` found; `save` writes it.
+
+    `parts` begins with "network" and goes on with one entry a layer; `chain_rule` has one row a
+    layer and a last one for the whole network.
+    """
+
+    title: str
+    parts: Mapping[str, Part]
+    chain_rule: tuple[Forms, ...]
+    loss: float
+    gradient_norm: float
+    accuracy: float | None
+    num_examples: int
+    size: int
+    dtype: str
+    k: int
+    tol: float
+    seed: int
+    findings: tuple[str, ...]
+    data_sha256: str
+    weights_sha256: str
+    versions: Mapping[str, str]
+    num_products: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers as plain dictionaries and lists, `schema` first; vectors are left out."""
+        plain = {
+            name: getattr(self, name)
+            for name in self.__dataclass_fields__
+            if name not in ("parts", "chain_rule")
+        }
+        return {
+            "schema": SCHEMA,
+            **plain,
+            "chain_rule": [
+                {**vars(row), "relative_difference": row.difference} for row in self.chain_rule
+            ],
+            "parts": {name: _part_json(part) for name, part in self.parts.items()},
+        }
+
+    def save(self, directory: str | Path) -> tuple[Path, Path]:
+        """Write ``compare.json`` and ``compare.png`` there; both appear whole or not at all."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        targets = directory / "compare.json", directory / "compare.png"
+        drafts = [target.with_suffix(f".{os.getpid()}{target.suffix}") for target in targets]
+        try:
+            text = json.dumps(self.to_json(), indent=1, allow_nan=False)
+            drafts[0].write_text(text + "\n", encoding="utf-8")
+            plot.save_comparison(self, drafts[1])
+            for draft, target in zip(drafts, targets, strict=True):
+                draft.replace(target)
+        finally:
+            for draft in drafts:
+                draft.unlink(missing_ok=True)
+        return targets
+
+
+def compare(
+    lin: Linearized,
+    k: int = 10,
+    *,
+    tol: float = 1e-4,
+    seed: int = 0,
+    title: str = "",
+    progress: Callable[[str, int], None] | None = None,
+) -> Comparison:
+    """The ends of the spectra of H, G and R, of the whole network and of each layer's own block.
+
+    Args:
+        lin: a `Linearization` whose loss is a function of outputs.
+        k: how many eigenvalues at each end; a layer of P <= k parameters gives P - 1.
+        tol: error of a pair relative to ‖H‖ of the part; the errors reached are reported.
+        seed: of Lanczos's starting vectors.
+        title: what the comparison is of, for the picture.
+        progress: called with what is being computed and the number of products it took so far.
+
+    Raises:
+        InputError: k below 1 or beyond P - 1, or a loss that is not a function of outputs.
+        ConvergenceError: a pair that did not reach its tolerance.
+
+    >>> import numpy as np
+    >>> from hvp import linearize_function
+    >>> X, y = np.eye(3), np.array([1.0, 2.0, 3.0])
+    >>> lin = linearize_function(
+    ...     lambda z, batch: (z[:, 0] - batch[1]) ** 2 @ np.ones(3), [np.ones((3, 1))], (X, y),
+    ...     outputs=lambda w, batch: batch[0] @ w[0], reduction="sum")
+    >>> compare(lin, k=2).parts["network"].H.largest.values.round(6).tolist()
+    [2.0, 2.0]
+    """
+    begun = time.perf_counter()
+    if not 1 <= k < max(lin.size, 2):
+        raise InputError(f"k from 1 to {max(lin.size - 1, 1)} for {lin.size} parameters", k, "lower it")
+    table = chain_rule(lin)
+    blocks = lin.blocks()
+    report = progress or (lambda label, count: None)
+    parts = {NETWORK: _part(NETWORK, lin, k, tol, seed, report)}
+    for name, block in blocks.items():
+        alone = len(blocks) == 1
+        parts[name] = parts[NETWORK] if alone else _part(name, block, k, tol, seed, report)
+    ends = [end for part in parts.values() for end in (part.H, part.G, part.R)]
+    return Comparison(
+        title=title,
+        parts=parts,
+        chain_rule=table,
+        loss=lin.loss(),
+        gradient_norm=float(np.linalg.norm(lin.gradient().astype(np.float64))),
+        accuracy=lin.accuracy,
+        num_examples=lin.num_examples,
+        size=lin.size,
+        dtype=str(lin.dtype),
+        k=k,
+        tol=tol,
+        seed=seed,
+        findings=tuple(map(str, lin.findings)),
+        data_sha256=lin.data_digest,
+        weights_sha256=hashlib.sha256(lin.theta.tobytes()).hexdigest(),
+        versions=_versions(),
+        num_products=sum(end.num_products for end in ends) + 3 * len(table),
+        seconds=time.perf_counter() - begun,
+    )
+
+
+def chain_rule(lin: Linearized, v: np.ndarray | None = None) -> tuple[Forms, ...]:
+    """The forms vᵀHv, vᵀGv and vᵀRv layer by layer, and of the whole network in a last row.
+
+    The vector of a layer is v on that layer and zero elsewhere, so its form sees the layer's own
+    block only. With piecewise linear activations R vanishes on every such block, and so it does on
+    the last layer with any activation; across layers it does not, which the last row shows.
+
+    Args:
+        lin: a `Linearization` whose loss is a function of outputs.
+        v: (P,), None for the layers' own weights: the kernels, or all of a layer that has none.
+
+    Returns:
+        One `Forms` a layer, in order, and one named "network" where there are several layers.
+
+    >>> import numpy as np
+    >>> from hvp import linearize_function
+    >>> lin = linearize_function(
+    ...     lambda z: z**2, [np.array(3.0), np.array(2.0)], outputs=lambda w: w[0] * w[1])
+    >>> [(row.vHv, row.vGv, row.vRv) for row in chain_rule(lin)]
+    [(72.0, 72.0, 0.0), (72.0, 72.0, 0.0), (432.0, 288.0, 144.0)]
+    """
+    layers = lin.layout.layers
+    own = np.asarray(v, dtype=lin.dtype) if v is not None else _kernels(lin)
+    if own.shape != (lin.size,):
+        raise InputError(f"a vector of shape ({lin.size},)", own.shape, "give one entry a parameter")
+    columns = {}
+    for name, positions in layers.items():
+        column = np.zeros_like(own)
+        for position in positions:
+            place = lin.layout.slices[position]
+            column[place] = own[place]
+        columns[name] = column
+    if len(layers) > 1:
+        columns[NETWORK] = own
+    V = np.stack(list(columns.values()), axis=1)  # (P, layers + 1)
+    products = (lin.hvp(V), lin.gnvp(V), lin.residual_vp(V))
+    forms = [np.einsum("pk,pk->k", V, A, dtype=np.float64) for A in products]
+    return tuple(Forms(name, *map(float, row)) for name, *row in zip(columns, *forms, strict=True))
+
+
+def _kernels(lin: Linearized) -> np.ndarray:
+    """The weights, without the biases of layers that have kernels."""
+    own = lin.theta.copy()
+    for positions in lin.layout.layers.values():
+        ranks = [len(lin.layout.shapes[i]) for i in positions]
+        for position, rank in zip(positions, ranks, strict=True):
+            if rank < 2 <= max(ranks):
+                own[lin.layout.slices[position]] = 0
+    return own
+
+
+def _part(
+    name: str,
+    lin: Linearized,
+    k: int,
+    tol: float,
+    seed: int,
+    report: Callable[[str, int], None],
+) -> Part:
+    k = min(k, max(lin.size - 1, 1))
+    H = _ends(Hessian(lin), k, tol, None, seed, lambda n: report(f"{name} H", n))
+    scale = float(np.abs([H.largest.values[-1], H.smallest.values[0]]).max())
+    G = _ends(GaussNewton(lin), k, tol, scale, seed, lambda n: report(f"{name} G", n))
+    R = _ends(Residual(lin), k, tol, scale, seed, lambda n: report(f"{name} R", n))
+    angles = scipy.linalg.subspace_angles(H.largest.vectors, G.largest.vectors)
+    return Part(name, lin.size, H, G, R, np.sort(angles).astype(np.float64))
+
+
+def _ends(
+    A: Any,
+    k: int,
+    tol: float,
+    scale: float | None,
+    seed: int,
+    report: Callable[[int], None],
+) -> Ends:
+    """Both ends, from one run where they do not meet."""
+    begun = time.perf_counter()
+
+    def run(count: int, which: str) -> Eigenpairs:
+        return eigsh(A, count, which=which, tol=tol, scale=scale, seed=seed, progress=report)
+
+    if 2 * k < A.shape[0]:
+        both = run(2 * k, "BE")
+        largest, smallest, cost = _slice(both, k, 2 * k), _slice(both, 0, k), both.num_products
+    else:
+        largest, smallest = run(k, "LA"), run(k, "SA")
+        cost = largest.num_products + smallest.num_products
+    return Ends(largest, smallest, cost, time.perf_counter() - begun)
+
+
+def _slice(pairs: Eigenpairs, start: int, stop: int) -> Eigenpairs:
+    return Eigenpairs(
+        pairs.values[start:stop],
+        pairs.vectors[:, start:stop],
+        pairs.errors[start:stop],
+        pairs.num_products,
+    )
+
+
+def _part_json(part: Part) -> dict[str, Any]:
+    return {
+        "size": part.size,
+        **{name: _ends_json(getattr(part, name)) for name in "HGR"},
+        "principal_angles": part.angles.tolist(),
+        "overlap": part.overlap,
+    }
+
+
+def _ends_json(ends: Ends) -> dict[str, Any]:
+    return {
+        "largest": _pairs_json(ends.largest),
+        "smallest": _pairs_json(ends.smallest),
+        "num_products": ends.num_products,
+        "seconds": ends.seconds,
+    }
+
+
+def _pairs_json(pairs: Eigenpairs) -> dict[str, list[float]]:
+    return {"values": pairs.values.tolist(), "errors": pairs.errors.tolist()}
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        versions[package] = importlib.metadata.version(package)
+    return versions

@@ -1,0 +1,133 @@
+"""Data as re-iterable batches in a fixed order; the embedded digits; data files.
+
+A batch is any nest of arrays that share their first axis, the examples.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from hvp.errors import InputError
+
+BATCH_SIZE = 1024
+
+
+def mnist() -> tuple[np.ndarray, np.ndarray]:
+    """The embedded sample of MNIST: 5,000 digits, 500 a class, as (5000, 28, 28) in [0, 1].
+
+    Y. LeCun, C. Cortes, C. Burges: The MNIST database of handwritten digits. CC BY-SA 3.0.
+
+    >>> x, y = mnist()
+    >>> x.shape, x.dtype.name, int(y.max())
+    ((5000, 28, 28), 'float32', 9)
+    """
+    file = resources.files("hvp") / "mnist" / "mnist_5k.npz"
+    with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+        return arrays["images"].astype(np.float32) / 255, arrays["labels"].astype(np.int32)
+
+
+def load(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """The arrays ``x`` and ``y`` of an ``.npz`` file; pickled objects are never read."""
+    path = Path(path)
+    remedy = "write it with np.savez(file, x=..., y=...)"
+    if not path.is_file():
+        raise InputError("an .npz file", f"no file {str(path)!r}", "check the path")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if not isinstance(arrays, np.lib.npyio.NpzFile):
+                raise InputError("an .npz file", f"a single array in {str(path)!r}", remedy)
+            missing = {"x", "y"} - set(arrays)
+            if missing:
+                raise InputError("arrays x and y", f"{sorted(arrays)} in {str(path)!r}", remedy)
+            x, y = arrays["x"], arrays["y"]
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        raise InputError("an .npz file", f"{str(path)!r} unreadable", remedy) from error
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            "numeric arrays", f"pickled objects or no arrays in {str(path)!r}", remedy
+        ) from error
+    for name, array in (("x", x), ("y", y)):
+        if not np.issubdtype(array.dtype, np.number):
+            raise InputError(f"a numeric array {name}", f"dtype {array.dtype}", remedy)
+    _check_arrays((x, y))
+    return x, y
+
+
+def batches(data: Any, batch_size: int | None) -> Iterable[Any]:
+    """`data` as batches that can be read again and again in the same order.
+
+    Arrays (a tuple, a dict or a single array) are cut into parts as equal as possible of at most
+    `batch_size` examples, None keeping them whole; a `tf.data.Dataset` or any other re-iterable
+    is taken as it is. Raises InputError for what can be read only once, is empty, has lengths that
+    differ or holds NaN or infinity.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise InputError("a batch size of at least 1", batch_size, "leave it out for the default")
+    if isinstance(data, tuple | dict | np.ndarray | tf.Tensor):
+        return _parts(data, batch_size)
+    if not isinstance(data, Iterable):
+        raise InputError(
+            "arrays, a tf.data.Dataset or an iterable of batches",
+            type(data).__name__,
+            "pass (x, y)",
+        )
+    if isinstance(data, Iterator):
+        raise InputError(
+            "data that can be read again",
+            f"a {type(data).__name__}, which can be read only once",
+            "pass list(data), or an object whose __iter__ starts anew",
+        )
+    return _Checked(data)
+
+
+class _Checked:
+    """A re-iterable whose batches are looked at each time they are read."""
+
+    def __init__(self, source: Iterable[Any]):
+        self._source = source
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._source:
+            _check_arrays(batch)
+            yield batch
+
+
+def _parts(arrays: Any, batch_size: int | None) -> list[Any]:
+    length = _check_arrays(arrays)
+    count = 1 if batch_size is None else -(-length // batch_size)
+    edges = [length * part // count for part in range(count + 1)]
+    return [
+        tf.nest.map_structure(lambda array: array[start:stop], arrays)  # noqa: B023
+        for start, stop in zip(edges[:-1], edges[1:], strict=True)
+    ]
+
+
+def _check_arrays(batch: Any) -> int:
+    """The number of examples of a nest of arrays."""
+    leaves = [leaf for leaf in tf.nest.flatten(batch) if leaf is not None]
+    if not leaves:
+        raise InputError("data", "no array in it", "pass (x, y)")
+    if any(len(np.shape(leaf)) == 0 for leaf in leaves):
+        raise InputError("arrays with a first axis of examples", "a scalar", "pass (x, y)")
+    lengths = {int(np.shape(leaf)[0]) for leaf in leaves}
+    if len(lengths) > 1:
+        raise InputError(
+            "arrays of one length", f"lengths {sorted(lengths)}", "cut them to the same examples"
+        )
+    if lengths == {0}:
+        raise InputError("at least one example", "an empty data set", "check where it comes from")
+    for leaf in leaves:
+        array = np.asarray(leaf)
+        if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
+            bad = int(np.argwhere(~np.isfinite(array))[0][0])
+            raise InputError("finite data", f"NaN or infinity in example {bad}", "clean the data")
+    return lengths.pop()

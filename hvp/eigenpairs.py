@@ -1,0 +1,214 @@
+"""SciPy's `eigsh` on any symmetric operator, with the true error of every pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse.linalg
+from scipy.sparse.linalg import LinearOperator
+
+from hvp.errors import ConvergenceError, InputError
+
+ENDS = ("LA", "SA", "BE", "LM")
+POWER_STEPS = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Eigenpairs:
+    """Eigenvalues in ascending order, what they are worth, and what they cost.
+
+    Attributes:
+        values: (k,) Rayleigh quotients vᵀAv.
+        vectors: (P, k) orthonormal columns.
+        errors: (k,) ‖Av - λv‖, from products made after the iteration. An eigenvalue of A lies
+            within this distance of λ (Parlett 1998, theorem 4.5.1).
+        num_products: products with A, all of them.
+    """
+
+    values: np.ndarray
+    vectors: np.ndarray
+    errors: np.ndarray
+    num_products: int
+
+
+def eigsh(
+    A: Any,
+    k: int,
+    *,
+    which: str = "LA",
+    tol: float | None = None,
+    scale: float | None = None,
+    ncv: int | None = None,
+    max_products: int = 10_000,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Eigenpairs:
+    """The k eigenpairs at an end of the spectrum of a symmetric operator: A v = λ v.
+
+    SciPy's ARPACK (implicitly restarted Lanczos) does the work, on A + 2·scale·I: that leaves the
+    eigenvectors and the order as they are, and makes `tol` relative to ‖A‖ at both ends, where
+    ARPACK's own test is relative to each eigenvalue and cannot be met by those near zero. Where the
+    Krylov basis would span the whole space, the space is taken whole instead.
+
+    Args:
+        A: a SciPy LinearOperator, sparse or dense matrix of shape (P, P), real and symmetric.
+        k: how many, from 1 to P - 1.
+        which: "LA" the largest, "SA" the smallest, "BE" half from each end, "LM" the largest in
+            magnitude.
+        tol: error of a pair relative to `scale`; None is the square root of the precision.
+        scale: size of the numbers that matter, None for ‖A‖ by a few power steps. Give ‖H‖ for
+            R = H - G, which is zero but for rounding where the network is piecewise linear.
+        ncv: size of the Krylov basis.
+        max_products: after about so many products the iteration gives up.
+        seed: of the starting vector.
+        progress: called with the number of products so far.
+
+    Raises:
+        InputError: no symmetric operator, k out of range, an unknown `which`.
+        ConvergenceError: a pair whose true error is beyond ten times the tolerance.
+
+    >>> import numpy as np
+    >>> pairs = eigsh(np.diag([1.0, 2.0, 4.0, 8.0]), 2)
+    >>> pairs.values.round(9).tolist(), bool((pairs.errors < 1e-9).all())
+    ([4.0, 8.0], True)
+    """
+    counted = _Counted(_operator(A), progress)
+    size, eps = counted.shape[0], float(np.finfo(counted.dtype).eps)
+    _check(k, which, size, max_products)
+    tol = float(np.sqrt(eps)) if tol is None else tol
+    if not tol >= eps:
+        raise InputError(f"a tol of at least {eps:.1e}, the precision of A", tol, "loosen it")
+    ncv = min(size, max(2 * k + 5, 20) if ncv is None else ncv)
+    if ncv <= k and ncv < size:
+        raise InputError(f"an ncv above k = {k}", ncv, "leave ncv out for the default")
+    if ncv >= size:
+        vectors = _all_vectors(counted, k, which)
+    else:
+        start = np.random.default_rng(seed).standard_normal(size).astype(counted.dtype)
+        scale = _norm(counted, start) if scale is None else scale
+        # Of a zero operator ARPACK could make no basis: then any shift does.
+        shift = 0.0 if which == "LM" and scale > 0 else 2 * scale or 1.0
+        vectors = _arpack(counted, k, which, shift, start, ncv, tol, max_products)
+    pairs = _certified(counted, vectors)
+    scale = max(scale or 0.0, float(np.abs(pairs.values).max()))
+    allowed = max(10 * tol, 100 * eps) * scale
+    if not (pairs.errors <= allowed).all():
+        raise ConvergenceError(
+            f"expected errors up to {allowed:.1e}, got {pairs.errors.max():.1e} after "
+            f"{pairs.num_products} products; check that A is symmetric and finite, or loosen tol"
+        )
+    return pairs
+
+
+class _Counted(LinearOperator):
+    """An operator that counts its products and reports them."""
+
+    def __init__(self, operator: LinearOperator, progress: Callable[[int], None] | None):
+        super().__init__(operator.dtype, operator.shape)
+        self.count = 0
+        self._operator = operator
+        self._progress = progress
+
+    def _matvec(self, v: np.ndarray) -> np.ndarray:
+        self.count += 1
+        if self._progress is not None:
+            self._progress(self.count)
+        return self._operator.matvec(v)
+
+    def _matmat(self, V: np.ndarray) -> np.ndarray:
+        return np.stack([self._matvec(column) for column in V.T], axis=1)
+
+
+def _operator(A: Any) -> LinearOperator:
+    try:
+        operator = scipy.sparse.linalg.aslinearoperator(A)
+    except TypeError as error:
+        raise InputError("a SciPy LinearOperator or a matrix", type(A).__name__, "wrap it") from error
+    if operator.shape[0] != operator.shape[1]:
+        raise InputError("a square operator", f"shape {operator.shape}", "use AᵀA or a block of it")
+    if operator.dtype not in (np.float32, np.float64):
+        raise InputError(
+            "an operator of float32 or float64", operator.dtype, "pass dtype= to LinearOperator"
+        )
+    return operator
+
+
+def _check(k: int, which: str, size: int, max_products: int) -> None:
+    if which == "SM":
+        raise InputError(
+            f"which among {', '.join(ENDS)}",
+            "'SM', which does not converge without a shift-invert",
+            "take 'SA' for the smallest, or give SciPy's eigsh a sigma and OPinv",
+        )
+    if which not in ENDS:
+        raise InputError(f"which among {', '.join(ENDS)}", repr(which), "choose one of these")
+    most = max(size - 1, 1)
+    if not 1 <= k <= most:
+        raise InputError(f"k from 1 to {most} for {size} parameters", k, "ask for fewer")
+    if max_products < 1:
+        raise InputError("max_products of at least 1", max_products, "leave it out")
+
+
+def _norm(A: LinearOperator, start: np.ndarray) -> float:
+    """‖A‖ from below by power steps; a factor of two is all that the shift needs."""
+    norm, v = 0.0, start
+    for _ in range(POWER_STEPS):
+        v = v / np.linalg.norm(v)
+        v = A.matvec(v)
+        norm = max(norm, float(np.linalg.norm(v)))
+        if norm == 0:
+            break
+    return norm
+
+
+def _arpack(
+    A: LinearOperator,
+    k: int,
+    which: str,
+    shift: float,
+    start: np.ndarray,
+    ncv: int,
+    tol: float,
+    max_products: int,
+) -> np.ndarray:
+    shifted = LinearOperator(
+        A.shape, matvec=lambda v: A.matvec(v) + A.dtype.type(shift) * v, dtype=A.dtype
+    )
+    restarts = max(1, max_products // (ncv - k))
+    try:
+        _, vectors = scipy.sparse.linalg.eigsh(
+            shifted, k, which=which, v0=start, ncv=ncv, maxiter=restarts, tol=tol
+        )
+    except scipy.sparse.linalg.ArpackNoConvergence as error:
+        raise ConvergenceError(
+            f"expected {k} pairs at {which} within {tol:.1e}, got {len(error.eigenvalues)} after "
+            f"{A.count} products; loosen tol, or raise max_products ({max_products}) or ncv ({ncv})"
+        ) from error
+    return vectors
+
+
+def _all_vectors(A: LinearOperator, k: int, which: str) -> np.ndarray:
+    matrix = A.matmat(np.eye(A.shape[0], dtype=A.dtype))
+    values, vectors = scipy.linalg.eigh((matrix + matrix.T) / 2)
+    if which == "LM":
+        return vectors[:, np.argsort(np.abs(values))[-k:]]
+    low = {"SA": k, "LA": 0, "BE": k // 2}[which]
+    return vectors[:, np.r_[:low, len(values) - (k - low) : len(values)]]
+
+
+def _certified(A: LinearOperator, vectors: np.ndarray) -> Eigenpairs:
+    """Rayleigh quotients and true errors from one product a vector."""
+    values = np.empty(vectors.shape[1])
+    errors = np.empty(vectors.shape[1])
+    for i, vector in enumerate(vectors.T):
+        product = A.matvec(vector).astype(np.float64)
+        v = vector.astype(np.float64)
+        v /= np.linalg.norm(v)
+        values[i] = v @ product
+        errors[i] = np.linalg.norm(product - values[i] * v)
+    order = np.argsort(values)
+    return Eigenpairs(values[order], vectors[:, order], errors[order], A.count)

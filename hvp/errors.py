@@ -1,0 +1,20 @@
+"""What goes wrong: one line that says what was expected, what came, and what to do."""
+
+
+class InputError(ValueError):
+    """Input that cannot be used: ``expected …, got …; do …``.
+
+    The command line prints the line and exits with 2; a program catches it as a ValueError.
+
+    >>> raise InputError("a vector of shape (3,)", "(4,)", "pass one entry a parameter")
+    Traceback (most recent call last):
+        ...
+    hvp.errors.InputError: expected a vector of shape (3,), got (4,); pass one entry a parameter
+    """
+
+    def __init__(self, expected: str, got: object, remedy: str):
+        super().__init__(f"expected {expected}, got {got}; {remedy}")
+
+
+class ConvergenceError(RuntimeError):
+    """An iteration that did not reach its tolerance: says how far it came and what to change."""

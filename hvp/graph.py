@@ -1,0 +1,325 @@
+"""A traced TensorFlow function as a flat program: traced once, calls inlined, rewritten, replayed.
+
+A `Program` is a list of operations over numbered values. Replaying it inside a `tf.function` builds
+the operations anew through `tf.raw_ops`, so tapes and forward accumulators see each of them: what
+is differentiated is the program, never the Python that made it.
+
+Private TensorFlow: the body of a called function is found by ``FuncGraph._get_function``, a custom
+gradient by the attribute ``_gradient_op_type``. Known to hold for TensorFlow 2.20 and 2.21.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from hvp.errors import InputError
+
+CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
+ALIASES = {"Identity", "IdentityN"}
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One operation, applied to the values `inputs` and giving the values `outputs`."""
+
+    op: tf.Operation
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def place(self) -> str:
+        return _place(self.op)
+
+    def results(self) -> Iterable[tuple[int, tf.Tensor]]:
+        """The values it makes, each with the tensor it was traced as."""
+        return zip(self.outputs, self.op.outputs, strict=True)
+
+    def __str__(self) -> str:
+        return f"{self.op.type} in {self.place!r}"
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A pure function of tensors: `nodes` lead from `inputs` and `captures` to `outputs`.
+
+    `outputs` is a nest of value numbers. `captures` holds the tensors that the traced function
+    closed over; variables among them were read when it was traced, so later assignments do not
+    leak in. `custom_gradients` and `freed_moments` name the places where a gradient rule other than
+    the body's own was dropped, and a StopGradient of `tf.nn.moments` taken out.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: Any
+    nodes: tuple[Node, ...]
+    captures: Mapping[int, tf.Tensor]
+    custom_gradients: tuple[str, ...] = ()
+    freed_moments: tuple[str, ...] = ()
+
+    def replay(self, *inputs: tf.Tensor) -> Any:
+        """The outputs, in their nest, from operations created anew."""
+        values = self.values(inputs)
+        return _map(values.__getitem__, self.outputs)
+
+    def values(self, inputs: Sequence[tf.Tensor]) -> dict[int, tf.Tensor]:
+        """Every value of a replay by its number."""
+        values = dict(self.captures)
+        values.update(zip(self.inputs, inputs, strict=True))
+        for node in self.nodes:
+            values.update(zip(node.outputs, _apply(node.op, node.inputs, values), strict=True))
+        return values
+
+    def part(self, inputs: Iterable[int], outputs: Any) -> Program:
+        """The program from the values `inputs` to the values `outputs`, without dead operations."""
+        inputs = tuple(inputs)
+        needed = set(_leaves(outputs))
+        kept = []
+        for node in reversed(self.nodes):
+            if needed & (set(node.outputs) - set(inputs)):
+                kept.append(node)
+                needed.update(node.inputs)
+        captures = {number: t for number, t in self.captures.items() if number in needed}
+        nodes = tuple(reversed(kept))
+        return replace(self, inputs=inputs, outputs=outputs, nodes=nodes, captures=captures)
+
+    def free(self) -> set[int]:
+        """The values it uses that it neither takes, captures nor makes."""
+        made = {*self.inputs, *self.captures}
+        used = set(_leaves(self.outputs))
+        for node in self.nodes:
+            used.update(node.inputs)
+            made.update(node.outputs)
+        return used - made
+
+    def reached(self, sources: Collection[int]) -> set[int]:
+        """The values that depend on `sources`."""
+        reached = set(sources)
+        for node in self.nodes:
+            if not reached.isdisjoint(node.inputs):
+                reached.update(node.outputs)
+        return reached
+
+
+def trace(function: Callable[..., Any], *specs: Any) -> Program:
+    """The flat program of ``function(*specs)``, `specs` being nests of `tf.TensorSpec`.
+
+    Calls are inlined, variables become their present values, the StopGradient of `tf.nn.moments` is
+    taken out. Raises InputError, naming the layer, for loops and branches, for random or otherwise
+    stateful operations, and for operations that cannot be replayed.
+    """
+    concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
+    flattener = _Flattener()
+    graph = concrete.graph
+    arguments = graph.inputs[: len(graph.inputs) - len(graph.captures)]
+    inputs = tuple(flattener.number(tensor) for tensor in arguments)
+    for external, placeholder in graph.captures:
+        flattener.captures[flattener.number(placeholder)] = external
+    flattener.inline(graph)
+    outputs = _map(flattener.number, concrete.structured_outputs)
+    flat = Program(
+        inputs,
+        outputs,
+        tuple(flattener.nodes),
+        flattener.captures,
+        custom_gradients=tuple(flattener.custom_gradients),
+    )
+    program = _free_moments(flat.part(inputs, outputs))
+    for node in program.nodes:
+        _refuse_unreplayable(node)
+    return program
+
+
+def _leaves(nest: Any) -> list[Any]:
+    return [leaf for leaf in tf.nest.flatten(nest) if leaf is not None]
+
+
+def _map(function: Callable[[Any], Any], nest: Any) -> Any:
+    return tf.nest.map_structure(lambda leaf: None if leaf is None else function(leaf), nest)
+
+
+class _Flattener:
+    """Numbers tensors and collects nodes while it walks a graph and the bodies of its calls."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.captures: dict[int, tf.Tensor] = {}
+        self.custom_gradients: list[str] = []
+        self._numbers: dict[Any, int] = {}
+        self._count = 0
+
+    def number(self, tensor: tf.Tensor) -> int:
+        return self._numbers.setdefault(tensor.ref(), self._fresh())
+
+    def _fresh(self) -> int:
+        self._count += 1
+        return self._count
+
+    def inline(self, graph: Any) -> None:
+        for op in graph.get_operations():
+            if op.type == "Placeholder":
+                continue
+            inputs = tuple(self.number(tensor) for tensor in op.inputs)
+            if op.type in ALIASES:
+                self._alias(op, inputs)
+            elif op.type in CALLS:
+                self._call(op, inputs, graph)
+            elif op.type.startswith("Assign") and op.type.endswith("VariableOp"):
+                raise InputError(
+                    "a loss without side effects",
+                    f"{op.type} in {_place(op)!r}",
+                    "return what it computes and assign nothing",
+                )
+            elif op.type == "ReadVariableOp" and inputs[0] in self.captures:
+                handle = self.captures[inputs[0]]
+                value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=op.get_attr("dtype"))
+                self.captures[self.number(op.outputs[0])] = value
+            else:
+                self.nodes.append(Node(op, inputs, tuple(map(self.number, op.outputs))))
+
+    def _alias(self, op: tf.Operation, inputs: Sequence[int]) -> None:
+        for tensor, number in zip(op.outputs, inputs, strict=True):
+            self._numbers[tensor.ref()] = number
+        if "_gradient_op_type" in op.node_def.attr:
+            self.custom_gradients.append(_place(op))
+
+    def _call(self, op: tf.Operation, inputs: Sequence[int], graph: Any) -> None:
+        body = graph._get_function(op.get_attr("f").name).graph
+        outer = self._numbers
+        # A body called twice is walked twice, each time with numbers of its own.
+        self._numbers = {t.ref(): n for t, n in zip(body.inputs, inputs, strict=True)}
+        self.inline(body)
+        results = [self.number(tensor) for tensor in body.outputs]
+        self._numbers = outer
+        self._numbers.update(
+            (t.ref(), n) for t, n in zip(op.outputs, results, strict=True)
+        )
+
+
+def _place(op: tf.Operation) -> str:
+    """Where an operation stands in the model, as name scopes tell it: ``sequential/dense``."""
+    return op.name.removeprefix("gradient_tape/").rpartition("/")[0] or "the function"
+
+
+def _apply(
+    op: tf.Operation, inputs: Sequence[int], values: Mapping[int, tf.Tensor]
+) -> list[tf.Tensor]:
+    """The operation created anew on other tensors."""
+    if op.type == "Const":
+        return [tf.constant(tf.make_ndarray(op.get_attr("value")), op.get_attr("dtype"))]
+    call = getattr(tf.raw_ops, op.type)
+    remaining = [values[number] for number in inputs]
+    arguments: dict[str, Any] = {}
+    inferred = set()
+    for argument in op.op_def.input_arg:
+        inferred |= {argument.type_attr, argument.number_attr, argument.type_list_attr}
+        if argument.number_attr or argument.type_list_attr:
+            length = op.get_attr(argument.number_attr or argument.type_list_attr)
+            count = length if argument.number_attr else len(length)
+            arguments[argument.name], remaining = remaining[:count], remaining[count:]
+        else:
+            arguments[argument.name], *remaining = remaining
+    for attribute in op.op_def.attr:
+        if attribute.name not in inferred:
+            arguments[attribute.name] = op.get_attr(attribute.name)
+    return tf.nest.flatten(call(**_publicly_named(call, arguments), name=op.name))
+
+
+def _publicly_named(call: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments under the names that `tf.raw_ops` gives them.
+
+    Some differ from the operation's own (ExpandDims takes `axis` for `dim`); the order among the
+    renamed is the same.
+    """
+    public = [name for name in inspect.signature(call).parameters if name != "name"]
+    unclaimed = iter([name for name in public if name not in arguments])
+    return {
+        name if name in public else next(unclaimed): value for name, value in arguments.items()
+    }
+
+
+def _refuse_unreplayable(node: Node) -> None:
+    functional = any(attribute.type == "func" for attribute in node.op.op_def.attr)
+    if functional or node.op.type.startswith("TensorList"):
+        raise InputError(
+            "a loss without loops and branches inside the graph",
+            node,
+            "unroll it (recurrent layers take unroll=True) or leave the layer out",
+        )
+    if node.op.op_def.is_stateful:
+        raise InputError(
+            "a loss that is a function of its parameters and data alone",
+            f"the stateful operation {node}",
+            "use tf.random.stateless_* for randomness and keep variables out of the loss",
+        )
+    if not hasattr(tf.raw_ops, node.op.type):
+        raise InputError(
+            "operations of TensorFlow itself", str(node), "write it with TensorFlow operations"
+        )
+
+
+def _free_moments(program: Program) -> Program:
+    """Take out the StopGradient that `tf.nn.moments` puts on the mean inside the variance.
+
+    It stands as mean((x - stop(m))²) with m = mean(x) over the same axes, where ∂/∂m is
+    -2 mean(x - m) = 0: the gradient is the same without it, and only without it are the second
+    derivatives those of the function. Any other StopGradient is the user's and stays.
+    """
+    makers = {number: node for node in program.nodes for number in node.outputs}
+    users: dict[int, list[Node]] = {number: [] for number in _leaves(program.outputs)}
+    results = set(users)
+    for node in program.nodes:
+        for number in node.inputs:
+            users.setdefault(number, []).append(node)
+
+    def is_mean(node: Node | None) -> bool:
+        return node is not None and node.op.type == "Mean"
+
+    def axes(mean: Node) -> frozenset[int] | None:
+        maker, rank = makers.get(mean.inputs[1]), mean.op.inputs[0].shape.rank
+        if maker is None or maker.op.type != "Const" or rank is None:
+            return None
+        listed = np.atleast_1d(tf.make_ndarray(maker.op.get_attr("value")))
+        return frozenset(int(axis) % rank for axis in listed)
+
+    def averaged(number: int, over: frozenset[int]) -> bool:
+        after = users.get(number, [])
+        return (
+            number not in results
+            and bool(after)
+            and all(is_mean(node) and axes(node) == over for node in after)
+        )
+
+    def is_moment(stop: Node) -> bool:
+        mean = makers.get(stop.inputs[0])
+        if not is_mean(mean) or not mean.op.get_attr("keep_dims") or stop.outputs[0] in results:
+            return False
+        over, centred = axes(mean), {mean.inputs[0], stop.outputs[0]}
+        return over is not None and all(
+            node.op.type == "SquaredDifference"
+            and set(node.inputs) == centred
+            and averaged(node.outputs[0], over)
+            for node in users.get(stop.outputs[0], [])
+        )
+
+    freed = {
+        node.outputs[0]: node
+        for node in program.nodes
+        if node.op.type == "StopGradient" and is_moment(node)
+    }
+    if not freed:
+        return program
+
+    def through(number: int) -> int:
+        return freed[number].inputs[0] if number in freed else number
+
+    nodes = tuple(
+        replace(node, inputs=tuple(map(through, node.inputs)))
+        for node in program.nodes
+        if node.outputs[0] not in freed
+    )
+    return replace(program, nodes=nodes, freed_moments=tuple(n.place for n in freed.values()))

@@ -1,0 +1,416 @@
+"""`Linearization`: the products of a loss at one point, NumPy in and NumPy out.
+
+The one place where arrays meet tensors. Products are summed over examples and divided once; each is
+compiled once a batch shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import ArrayLike, DTypeLike
+
+from hvp import autodiff, data as data_module, objective as objectives
+from hvp.audit import Finding
+from hvp.errors import InputError
+from hvp.params import Layout
+from hvp.snapshot import Programs, Snapshot
+
+Build = Callable[["_Batch", tf.Tensor], tf.Tensor]
+
+
+def linearize(
+    model: keras.Model,
+    data: Any,
+    loss: Any = None,
+    *,
+    variables: str | Sequence[str] | None = None,
+    training: bool = False,
+    batch_size: int = data_module.BATCH_SIZE,
+    cache: str | int = "auto",
+    ad: str = "auto",
+    jit: str | bool = "auto",
+) -> Linearization:
+    """The loss of a Keras model on data, ready for products with its curvature.
+
+    The objective is the one that ``model.fit`` minimises, taken over all the data at once::
+
+        L(w) = Σ_n weight_n ℓ(z_n(w), y_n) / divisor + penalties(w)
+
+    It is a snapshot: the model is left as it is, and what happens to it later changes nothing here.
+
+    Args:
+        model: a built Keras model with one output; P is the size of its trainable variables.
+        data: ``(x, y)`` or ``(x, y, sample_weight)`` arrays of N examples, a `tf.data.Dataset`, or
+            any re-iterable of such batches. Batches may have unequal sizes.
+        loss: a Keras loss, its name or a function; None takes the compiled one.
+        variables: layer names, parameter names or globs; None takes all.
+        training: the mode the model is called in. Unlike `fit`, the default is inference.
+        batch_size: arrays are cut into parts as equal as possible of at most this many examples.
+        cache: "auto" or a number of bytes, the most that may be kept between products.
+        ad: order of differentiation of Hv, "forward-over-reverse" or "reverse-over-reverse".
+        jit: True compiles with XLA, "auto" and False do not.
+
+    Raises:
+        InputError: a model, loss or data that cannot be used, an operation without a second
+            derivative, a loss that is not finite; the line says what and where.
+
+    >>> import keras, numpy as np
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="dense")])
+    >>> lin = linearize(model, (np.eye(2), np.ones((2, 1))), "mean_squared_error")
+    >>> lin.size, lin.names
+    (3, ('dense/kernel', 'dense/bias'))
+    >>> lin.hvp(np.array([0.0, 0.0, 1.0])).round(4).tolist()
+    [1.0, 1.0, 2.0]
+    """
+    if not isinstance(training, bool):
+        raise InputError("training=True or False", repr(training), "choose one")
+    objective = objectives.from_model(model, loss, training=training)
+    batches = data_module.batches(data, batch_size)
+    return _linearization(objective, batches, variables, cache, ad, jit)
+
+
+def linearize_function(
+    loss: Callable[..., tf.Tensor],
+    params: Any,
+    data: Any = None,
+    *,
+    outputs: Callable[..., tf.Tensor] | None = None,
+    reduction: str | None = None,
+    variables: str | Sequence[str] | None = None,
+    batch_size: int | None = None,
+    cache: str | int = "auto",
+    ad: str = "auto",
+    jit: str | bool = "auto",
+) -> Linearization:
+    """A loss written as a function, ready for products with its curvature.
+
+    Args:
+        loss: ``loss(params)``, or ``loss(params, batch)`` with data, a scalar; with `outputs` it is
+            ``loss(outputs(params, batch), batch)`` and the Gauss-Newton products exist.
+        params: a tensor, array or variable, or a list of them, all float32 or all float64.
+        data: a tuple, dict or array of examples along the first axis, a `tf.data.Dataset`, or any
+            re-iterable of batches; None for a loss of the parameters alone.
+        outputs: the network, giving one tensor.
+        reduction: what the loss of a batch is, "sum" or "mean" over its examples; required with
+            several batches, into which arrays are cut only when it is given.
+        variables, batch_size, cache, ad, jit: as for `linearize`.
+
+    Raises:
+        InputError: as for `linearize`.
+
+    >>> import numpy as np, tensorflow as tf
+    >>> A = np.array([[2.0, 1.0], [1.0, 3.0]])
+    >>> lin = linearize_function(lambda w: tf.tensordot(w, tf.linalg.matvec(A, w), 1) / 2, np.ones(2))
+    >>> lin.hvp(np.array([1.0, 0.0])).tolist()
+    [2.0, 1.0]
+    """
+    objective = objectives.from_function(
+        loss, params, outputs=outputs, reduction=reduction, has_data=data is not None
+    )
+    if reduction is not None and batch_size is None:
+        batch_size = data_module.BATCH_SIZE
+    batches = None if data is None else data_module.batches(data, batch_size)
+    lin = _linearization(objective, batches, variables, cache, ad, jit)
+    if lin.num_batches > 1 and reduction is None:
+        raise InputError(
+            'reduction="sum" or "mean" with several batches',
+            f"{lin.num_batches} batches and no reduction",
+            "say what the loss of one batch is",
+        )
+    return lin
+
+
+def _linearization(
+    objective: objectives.Objective,
+    batches: Any,
+    variables: str | Sequence[str] | None,
+    cache: str | int,
+    ad: str,
+    jit: str | bool,
+) -> Linearization:
+    if ad not in ORDERS:
+        raise InputError(f"ad among {', '.join(ORDERS)}", repr(ad), "choose one of these")
+    if jit not in ("auto", True, False):
+        raise InputError('jit "auto", True or False', repr(jit), "choose one of these")
+    if cache != "auto" and not (isinstance(cache, int) and cache >= 0):
+        raise InputError('cache "auto" or a number of bytes', repr(cache), "choose one of these")
+    layout = Layout(
+        objective.names, [value.shape for value in objective.values], _dtype(objective)
+    )
+    chosen = range(len(layout.names)) if variables is None else layout.select(variables)
+    return Linearization(Snapshot(objective, layout, batches), chosen, ad=ad, jit=jit is True)
+
+
+def _dtype(objective: objectives.Objective) -> np.dtype:
+    dtypes = sorted({value.dtype.name for value in objective.values})
+    if dtypes not in (["float32"], ["float64"]):
+        raise InputError(
+            "parameters all float32 or all float64", ", ".join(dtypes), "cast them before"
+        )
+    return np.dtype(dtypes[0])
+
+
+class Linearization:
+    """Products with H, G, R and J over the parameters chosen, at the point of a snapshot.
+
+    ``H = G + R``: G = JᵀΛJ with J the Jacobian of the outputs and Λ the Hessian of the loss in the
+    outputs, R the network's second derivatives weighted with the loss's slope. Penalties on weights
+    are functions of the parameters themselves and belong to H and G alike.
+
+    Every product takes a column ``(P,)`` or a block ``(P, K)`` and returns the same shape in
+    `dtype`. Build one with `linearize` or `linearize_function`.
+    """
+
+    def __init__(self, snapshot: Snapshot, chosen: Sequence[int], *, ad: str, jit: bool):
+        self._snapshot = snapshot
+        self._chosen = tuple(chosen)
+        self._ad = ad
+        self._jit = jit
+        self.layout: Layout = snapshot.layout.restrict(self._chosen)
+        self._compiled: dict[Any, Callable[..., tf.Tensor]] = {}
+        self.size: int = self.layout.size
+        self.dtype: np.dtype = self.layout.dtype
+        self.names: tuple[str, ...] = self.layout.names
+        self.num_examples: int = snapshot.num_examples
+        self.num_batches: int = snapshot.num_batches
+        self.findings: tuple[Finding, ...] = snapshot.findings
+        self.accuracy: float | None = snapshot.accuracy
+        self.data_digest: str = snapshot.data_digest
+
+    def __repr__(self) -> str:
+        return (
+            f"Linearization(size={self.size}, dtype={self.dtype}, num_examples={self.num_examples}, "
+            f"layers={list(self.layout.layers)})"
+        )
+
+    @property
+    def theta(self) -> np.ndarray:
+        """The parameters w as a flat vector (P,)."""
+        return self.layout.join([self._snapshot.values[i] for i in self._chosen]).numpy()
+
+    @property
+    def has_outputs(self) -> bool:
+        """Whether the loss is a function of outputs, so that J, G and R exist."""
+        return all(p.outputs is not None for p in self._snapshot.all_programs())
+
+    @property
+    def num_outputs(self) -> int:
+        """M: the number of entries of the outputs of all examples together, the rows of J."""
+        self._require_outputs()
+        return sum(_rows(self._snapshot.programs(batch)) for batch in self._snapshot.batches())
+
+    def loss(self) -> float:
+        """L(w)."""
+        return self._snapshot.loss
+
+    def gradient(self) -> np.ndarray:
+        """∇L(w), (P,)."""
+        return self._summed(_gradient, tf.zeros([self.size], self.dtype))
+
+    def hvp(self, v: ArrayLike) -> np.ndarray:
+        """Hv."""
+        return self._columns(v, lambda tangent: self._summed(ORDERS[self._ad], tangent))
+
+    def gnvp(self, v: ArrayLike) -> np.ndarray:
+        """Gv = JᵀΛJv. Raises InputError where the loss is not a function of outputs."""
+        self._require_outputs()
+        return self._columns(v, lambda tangent: self._summed(_gauss_newton, tangent))
+
+    def residual_vp(self, v: ArrayLike) -> np.ndarray:
+        """Rv = Hv - Gv, computed as the tangent of Jᵀ∇ℓ with ∇ℓ held fixed."""
+        self._require_outputs()
+        return self._columns(v, lambda tangent: self._summed(_residual, tangent))
+
+    def jvp(self, v: ArrayLike) -> np.ndarray:
+        """Jv, (M,) or (M, K): the outputs of all examples in order, flattened; not divided by N."""
+        self._require_outputs()
+
+        def column(tangent: tf.Tensor) -> np.ndarray:
+            parts = [self._function(_jvp, batch)(tangent, *batch) for batch in self._snapshot.batches()]
+            return tf.concat(parts, axis=0).numpy()
+
+        return self._columns(v, column)
+
+    def vjp(self, u: ArrayLike) -> np.ndarray:
+        """Jᵀu, (P,) or (P, K), for u of M rows."""
+        self._require_outputs()
+
+        def column(cotangent: tf.Tensor) -> np.ndarray:
+            total, start = tf.zeros([self.size], self.dtype), 0
+            for batch in self._snapshot.batches():
+                rows = _rows(self._snapshot.programs(batch))
+                part = cotangent[start : start + rows]
+                total += self._function(_vjp, batch)(part, *batch)
+                start += rows
+            return total.numpy()
+
+        return self._columns(u, column, rows=self.num_outputs)
+
+    def block(self, layer: str | Sequence[str]) -> Linearization:
+        """The same loss over some of the parameters, the others being constants.
+
+        `layer` is a layer name, a parameter name, a glob, or several. Only what lies between these
+        parameters and the loss is differentiated.
+        """
+        inside = self.layout.select(layer)
+        chosen = [self._chosen[i] for i in inside]
+        return Linearization(self._snapshot, chosen, ad=self._ad, jit=self._jit)
+
+    def blocks(self) -> dict[str, Linearization]:
+        """Layer name -> the linearization of that layer alone."""
+        return {
+            layer: Linearization(
+                self._snapshot, [self._chosen[i] for i in inside], ad=self._ad, jit=self._jit
+            )
+            for layer, inside in self.layout.layers.items()
+        }
+
+    def _columns(
+        self, v: ArrayLike, product: Callable[[tf.Tensor], np.ndarray], rows: int | None = None
+    ) -> np.ndarray:
+        """The product for a column, or for each column of a block."""
+        block = _checked(v, self.size if rows is None else rows, self.dtype)
+        if block.ndim == 1:
+            return product(tf.convert_to_tensor(block))
+        columns = [product(tf.convert_to_tensor(column)) for column in np.ascontiguousarray(block.T)]
+        return np.stack(columns, axis=1)
+
+    def _summed(self, build: Build, tangent: tf.Tensor) -> np.ndarray:
+        """Σ_b (product of batch b) / divisor + product of the penalty."""
+        total = None
+        for batch in self._snapshot.batches():
+            part = self._function(build, batch)(tangent, *batch)
+            total = part if total is None else total + part
+        result = total.numpy() / self._snapshot.divisor
+        if self._snapshot.penalty is not None and build is not _residual:
+            result += self._penalty_function(build)(tangent).numpy()
+        return result.astype(self.dtype, copy=False)
+
+    def _function(self, build: Build, batch: Sequence[tf.Tensor]) -> Callable[..., tf.Tensor]:
+        """The compiled product of one batch shape: flat vector and batch in, flat vector out."""
+        programs = self._snapshot.programs(batch)
+        key = (build, programs)
+        if key not in self._compiled:
+            rows = _rows(programs) if build is _vjp else self.size
+            self._compiled[key] = self._compile(build, programs, rows, batch)
+        return self._compiled[key]
+
+    def _penalty_function(self, build: Build) -> Callable[..., tf.Tensor]:
+        # The penalty is its own output: its Gauss-Newton matrix is its Hessian.
+        build = ORDERS[self._ad] if build is _gauss_newton else build
+        programs = self._snapshot.penalty
+        key = (build, programs)
+        if key not in self._compiled:
+            self._compiled[key] = self._compile(build, programs, self.size, [])
+        return self._compiled[key]
+
+    def _compile(
+        self, build: Build, programs: Programs, rows: int, batch: Sequence[tf.Tensor]
+    ) -> Callable[..., tf.Tensor]:
+        def product(vector: tf.Tensor, *batch: tf.Tensor) -> tf.Tensor:
+            return build(_Batch(self, programs, batch), vector)
+
+        compiled = tf.function(product, autograph=False, jit_compile=self._jit)
+        specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in batch]
+        return compiled.get_concrete_function(tf.TensorSpec([rows], self.dtype), *specs)
+
+    def _require_outputs(self) -> None:
+        if not self.has_outputs:
+            raise InputError(
+                "a loss that is a function of outputs (J, G and R need them)",
+                "a loss that sees its parameters another way",
+                "give linearize_function outputs=",
+            )
+
+
+class _Batch:
+    """The functions of one batch over the chosen parameters, the others being constants."""
+
+    def __init__(self, lin: Linearization, programs: Programs, batch: Sequence[tf.Tensor]):
+        self._values = lin._snapshot.values
+        self._chosen = lin._chosen
+        self._programs = programs
+        self._batch = batch
+        self.outputs_shape = programs.outputs_shape
+        self.split = lin.layout.split
+        self.join = lin.layout.join
+        self.params = [tf.identity(self._values[i]) for i in self._chosen]
+
+    def loss(self, params: autodiff.Tensors) -> tf.Tensor:
+        return self._programs.loss.replay(*self._all(params), *self._batch)
+
+    def outputs(self, params: autodiff.Tensors) -> tf.Tensor:
+        return self._programs.outputs.replay(*self._all(params), *self._batch)
+
+    def loss_of(self, z: tf.Tensor) -> tf.Tensor:
+        return self._programs.loss_of.replay(z, *self._batch)
+
+    def _all(self, params: autodiff.Tensors) -> list[tf.Tensor]:
+        values = list(self._values)
+        for position, param in zip(self._chosen, params, strict=True):
+            values[position] = param
+        return values
+
+
+def _gradient(batch: _Batch, _: tf.Tensor) -> tf.Tensor:
+    return batch.join(autodiff.gradient(batch.loss, batch.params))
+
+
+def _forward_over_reverse(batch: _Batch, v: tf.Tensor) -> tf.Tensor:
+    return batch.join(autodiff.forward_over_reverse(batch.loss, batch.params, batch.split(v)))
+
+
+def _reverse_over_reverse(batch: _Batch, v: tf.Tensor) -> tf.Tensor:
+    return batch.join(autodiff.reverse_over_reverse(batch.loss, batch.params, batch.split(v)))
+
+
+def _gauss_newton(batch: _Batch, v: tf.Tensor) -> tf.Tensor:
+    return batch.join(
+        autodiff.gauss_newton(batch.outputs, batch.loss_of, batch.params, batch.split(v))
+    )
+
+
+def _residual(batch: _Batch, v: tf.Tensor) -> tf.Tensor:
+    return batch.join(
+        autodiff.residual(batch.outputs, batch.loss_of, batch.params, batch.split(v))
+    )
+
+
+def _jvp(batch: _Batch, v: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(autodiff.jvp(batch.outputs, batch.params, batch.split(v))[1], [-1])
+
+
+def _vjp(batch: _Batch, u: tf.Tensor) -> tf.Tensor:
+    cotangent = tf.reshape(u, batch.outputs_shape)
+    return batch.join(autodiff.vjp(batch.outputs, batch.params, cotangent))
+
+
+ORDERS: dict[str, Build] = {
+    "auto": _forward_over_reverse,
+    "forward-over-reverse": _forward_over_reverse,
+    "reverse-over-reverse": _reverse_over_reverse,
+}
+
+
+def _rows(programs: Programs) -> int:
+    return int(np.prod(programs.outputs_shape))
+
+
+def _checked(v: ArrayLike, rows: int, dtype: DTypeLike) -> np.ndarray:
+    """A vector or block of the right length and precision, finite."""
+    block = np.asarray(v)
+    if block.ndim not in (1, 2) or block.shape[0] != rows:
+        raise InputError(
+            f"a vector of shape ({rows},) or a block ({rows}, K)", block.shape, "check its length"
+        )
+    if not np.issubdtype(block.dtype, np.number) or np.iscomplexobj(block):
+        raise InputError("a real vector", f"dtype {block.dtype}", "take its real part")
+    block = block.astype(dtype, copy=False)
+    if not np.isfinite(block).all():
+        raise InputError("a finite vector", "NaN or infinity in v", "check where it comes from")
+    return block

@@ -1,0 +1,126 @@
+"""H, G, R and J as SciPy operators: all that an algorithm ever sees of a network."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+
+
+class Products(Protocol):
+    """What the operators need: `hvp.Linearization` and anything that multiplies like it."""
+
+    size: int
+    dtype: np.dtype
+
+    @property
+    def num_outputs(self) -> int: ...
+    def hvp(self, v: np.ndarray) -> np.ndarray: ...
+    def gnvp(self, v: np.ndarray) -> np.ndarray: ...
+    def residual_vp(self, v: np.ndarray) -> np.ndarray: ...
+    def jvp(self, v: np.ndarray) -> np.ndarray: ...
+    def vjp(self, u: np.ndarray) -> np.ndarray: ...
+
+
+class _Symmetric(LinearOperator):
+    """A symmetric operator of shape (P, P) on the parameters of a linearization."""
+
+    def __init__(self, lin: Products):
+        super().__init__(lin.dtype, (lin.size, lin.size))
+        self.lin = lin
+
+    def _matmat(self, V: np.ndarray) -> np.ndarray:
+        return self._matvec(V)
+
+    def _adjoint(self) -> _Symmetric:
+        return self
+
+
+class Hessian(_Symmetric):
+    """H = ∇²L, (P, P): the exact Hessian of the loss.
+
+    >>> import hvp, numpy as np
+    >>> quartic = hvp.linearize_function(lambda w: (w[0] * w[1]) ** 2, np.array([1.0, 2.0]))
+    >>> (hvp.Hessian(quartic) @ np.eye(2)).tolist()
+    [[8.0, 8.0], [8.0, 2.0]]
+    """
+
+    def _matvec(self, v: np.ndarray) -> np.ndarray:
+        return self.lin.hvp(v)
+
+
+class GaussNewton(_Symmetric):
+    """G = JᵀΛJ, (P, P): the first derivatives of the network around the loss's own Hessian Λ.
+
+    Positive semidefinite where the loss is convex in the outputs (Schraudolph 2002, section 3).
+    Products raise InputError where the loss is not a function of outputs.
+
+    >>> import hvp, numpy as np
+    >>> lin = hvp.linearize_function(
+    ...     lambda z: z**2, np.array([1.0, 2.0]), outputs=lambda w: w[0] * w[1])
+    >>> (hvp.GaussNewton(lin) @ np.eye(2)).tolist()
+    [[8.0, 4.0], [4.0, 2.0]]
+    """
+
+    def _matvec(self, v: np.ndarray) -> np.ndarray:
+        return self.lin.gnvp(v)
+
+
+class Residual(_Symmetric):
+    """R = H - G, (P, P): the network's second derivatives, weighted with the loss's slope.
+
+    Products raise InputError where the loss is not a function of outputs.
+
+    >>> import hvp, numpy as np
+    >>> lin = hvp.linearize_function(
+    ...     lambda z: z**2, np.array([1.0, 2.0]), outputs=lambda w: w[0] * w[1])
+    >>> (hvp.Residual(lin) @ np.eye(2)).tolist()
+    [[0.0, 4.0], [4.0, 0.0]]
+    """
+
+    def _matvec(self, v: np.ndarray) -> np.ndarray:
+        return self.lin.residual_vp(v)
+
+
+class Jacobian(LinearOperator):
+    """J = ∂z/∂w, (M, P): the outputs of all examples, in order and flattened, by the parameters.
+
+    Products raise InputError where the loss is not a function of outputs.
+
+    >>> import hvp, numpy as np
+    >>> lin = hvp.linearize_function(
+    ...     lambda z: z**2, np.array([1.0, 2.0]), outputs=lambda w: w[0] * w[1])
+    >>> hvp.Jacobian(lin).shape, (hvp.Jacobian(lin) @ np.eye(2)).tolist()
+    ((1, 2), [[2.0, 1.0]])
+    """
+
+    def __init__(self, lin: Products):
+        super().__init__(lin.dtype, (lin.num_outputs, lin.size))
+        self.lin = lin
+
+    def _matvec(self, v: np.ndarray) -> np.ndarray:
+        return self.lin.jvp(v)
+
+    def _matmat(self, V: np.ndarray) -> np.ndarray:
+        return self.lin.jvp(V)
+
+    def _adjoint(self) -> _JacobianAdjoint:
+        return _JacobianAdjoint(self)
+
+
+class _JacobianAdjoint(LinearOperator):
+    """Jᵀ, (P, M)."""
+
+    def __init__(self, jacobian: Jacobian):
+        super().__init__(jacobian.dtype, jacobian.shape[::-1])
+        self.jacobian = jacobian
+
+    def _matvec(self, u: np.ndarray) -> np.ndarray:
+        return self.jacobian.lin.vjp(u)
+
+    def _matmat(self, U: np.ndarray) -> np.ndarray:
+        return self.jacobian.lin.vjp(U)
+
+    def _adjoint(self) -> Jacobian:
+        return self.jacobian

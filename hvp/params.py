@@ -1,0 +1,86 @@
+"""Parameters and one flat vector: names, shapes, offsets, and the selection of some by layer."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from hvp.errors import InputError
+
+
+class Layout:
+    """How named tensors lie in one flat vector of P entries, in the order given, each row-major.
+
+    A parameter is named ``layer/weight``; what stands before the last slash is its layer. A name
+    without a slash is a layer of its own.
+    """
+
+    def __init__(self, names: Sequence[str], shapes: Sequence[Sequence[int]], dtype: np.dtype):
+        self.names = tuple(names)
+        self.shapes = tuple(tuple(shape) for shape in shapes)
+        self.dtype = np.dtype(dtype)
+        self.sizes = tuple(int(np.prod(shape)) for shape in self.shapes)
+        self.size = sum(self.sizes)
+        stops = np.cumsum(self.sizes).tolist()
+        self.slices = tuple(
+            slice(stop - size, stop) for stop, size in zip(stops, self.sizes, strict=True)
+        )
+
+    @property
+    def layers(self) -> dict[str, tuple[int, ...]]:
+        """Layer name -> the positions of its parameters, in order."""
+        layers: dict[str, tuple[int, ...]] = {}
+        for position, name in enumerate(self.names):
+            layer = layer_of(name)
+            layers[layer] = (*layers.get(layer, ()), position)
+        return layers
+
+    def select(self, patterns: str | Sequence[str]) -> tuple[int, ...]:
+        """Positions of the parameters that a layer name, a parameter name or a glob names.
+
+        A name also selects what lies below it: ``encoder`` takes ``encoder/dense/kernel``.
+        Raises InputError for a pattern that names nothing.
+        """
+        patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+        chosen: set[int] = set()
+        for pattern in patterns:
+            found = {i for i, name in enumerate(self.names) if _names(pattern, name)}
+            if not found:
+                raise InputError(
+                    f"a layer, a parameter or a glob among {', '.join(self.layers)}",
+                    repr(pattern),
+                    "name one of these",
+                )
+            chosen |= found
+        if not chosen:
+            raise InputError("at least one layer", "none", "leave variables=None to take all")
+        return tuple(sorted(chosen))
+
+    def restrict(self, positions: Sequence[int]) -> Layout:
+        """The layout of some of the parameters."""
+        return Layout(
+            [self.names[i] for i in positions], [self.shapes[i] for i in positions], self.dtype
+        )
+
+    def split(self, vector: tf.Tensor) -> list[tf.Tensor]:
+        """The flat vector (P,) as one tensor a parameter."""
+        pieces = tf.split(vector, self.sizes)
+        return [tf.reshape(p, shape) for p, shape in zip(pieces, self.shapes, strict=True)]
+
+    def join(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+        """One tensor a parameter as the flat vector (P,)."""
+        return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
+
+
+def layer_of(name: str) -> str:
+    return name.rpartition("/")[0] or name
+
+
+def _names(pattern: str, name: str) -> bool:
+    ancestors = [name]
+    while "/" in ancestors[-1]:
+        ancestors.append(ancestors[-1].rpartition("/")[0])
+    return any(pattern == a or fnmatch.fnmatchcase(a, pattern) for a in ancestors)

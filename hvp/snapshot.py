@@ -1,0 +1,249 @@
+"""A snapshot: an objective at one point on one data set, traced, audited and weighed once.
+
+It holds the parameters' values, one program a batch shape, the divisor and what the audit found.
+Products are built from it; it knows none of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from hvp import audit, autodiff, graph
+from hvp.audit import Finding
+from hvp.errors import InputError
+from hvp.objective import Evaluation, Objective
+from hvp.params import Layout
+
+Signature = tuple[tuple[tuple[int, ...], str], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Programs:
+    """The programs of one batch shape, each a function of the parameters and then of the batch.
+
+    `loss` gives the batch's summed loss and `outputs` the network's output z, of shape
+    `outputs_shape`; `loss_of` is the loss as a function of z and the batch. The last three are None
+    where the loss is not a function of outputs.
+    """
+
+    evaluate: graph.Program
+    loss: graph.Program
+    outputs: graph.Program | None = None
+    loss_of: graph.Program | None = None
+    outputs_shape: tuple[int, ...] | None = None
+
+    @classmethod
+    def cut(cls, evaluate: graph.Program, num_params: int) -> Programs:
+        """Cut the loss at the first candidate that it sees the parameters through alone."""
+        result: Evaluation = evaluate.outputs
+        loss = evaluate.part(evaluate.inputs, result.total)
+        shapes = {n: t.shape for node in evaluate.nodes for n, t in node.results()}
+        for z in result.outputs:
+            loss_of = evaluate.part((z, *evaluate.inputs[num_params:]), result.total)
+            if not loss_of.free():
+                outputs = evaluate.part(evaluate.inputs, z)
+                return cls(evaluate, loss, outputs, loss_of, tuple(shapes[z]))
+        return cls(evaluate, loss)
+
+    def evaluate_now(
+        self, params: Sequence[tf.Tensor], batch: Sequence[tf.Tensor]
+    ) -> Evaluation:
+        return tf.function(self.evaluate.replay, autograph=False)(*params, *batch)
+
+
+class Snapshot:
+    """Reads `batches` once: traces each shape, adds up loss, divisor, examples and hashes."""
+
+    def __init__(self, objective: Objective, layout: Layout, batches: Iterable[Any] | None):
+        self.objective = objective
+        self.layout = layout
+        self.values = tuple(tf.identity(value) for value in objective.values)
+        self._batches = batches
+        self._tensors = None
+        if isinstance(batches, list):
+            self._tensors = [tf.nest.map_structure(_tensor, batch) for batch in batches]
+        self._programs: dict[Signature, Programs] = {}
+        self._findings: dict[Finding, None] = {}
+        self.penalty = self._trace_penalty()
+        self._read()
+        self.findings = tuple(self._findings)
+
+    def batches(self) -> Iterator[list[tf.Tensor]]:
+        """The batches in order, each flattened to its tensors."""
+        return map(_flat, self._structured())
+
+    def programs(self, batch: Sequence[tf.Tensor]) -> Programs:
+        """The programs of a batch's shape. Raises InputError for a shape not seen before."""
+        try:
+            return self._programs[_signature(batch)]
+        except KeyError:
+            shapes = [tuple(tensor.shape) for tensor in batch]
+            raise InputError(
+                "the batches that were there at first", f"shapes {shapes}", "keep the data fixed"
+            ) from None
+
+    def all_programs(self) -> Iterable[Programs]:
+        return self._programs.values()
+
+    def _read(self) -> None:
+        total = divisor = hits = 0.0
+        examples = count = 0
+        digests: list[Any] = []
+        for batch in self._structured():
+            flat = _flat(batch)
+            if _signature(flat) not in self._programs:
+                self._programs[_signature(flat)] = self._trace(batch)
+            programs = self.programs(flat)
+            self._check_labels(batch, programs)
+            evaluation = programs.evaluate_now(self.values, flat)
+            total += float(evaluation.total)
+            divisor += float(evaluation.divisor)
+            hits += np.nan if evaluation.hits is None else float(evaluation.hits)
+            examples += int(flat[0].shape[0]) if flat else 1
+            count += 1
+            digests = digests or [hashlib.sha256() for _ in flat]
+            for digest, tensor in zip(digests, flat, strict=True):
+                digest.update(np.ascontiguousarray(tensor.numpy()).data)
+        if count == 0:
+            raise InputError("at least one batch", "an empty data set", "check where it comes from")
+        self.num_batches = count
+        self.num_examples = examples
+        self.divisor = divisor if self.objective.divided else 1.0
+        if not self.divisor > 0:
+            raise InputError("weights with a positive sum", self.divisor, "check the weights")
+        self.loss = total / self.divisor + self._penalty_now()
+        if not np.isfinite(self.loss):
+            raise InputError("a finite loss", self.loss, "check weights, data and loss")
+        self.accuracy = None if np.isnan(hits) else hits / examples
+        joined = b"".join(digest.digest() for digest in digests)
+        self.data_digest = hashlib.sha256(joined).hexdigest()
+
+    def _structured(self) -> Iterator[Any]:
+        """The batches as nests of tensors."""
+        if self._batches is None:
+            yield ()
+            return
+        for batch in self._tensors or self._batches:
+            yield tf.nest.map_structure(_tensor, batch)
+
+    def _trace(self, batch: Any) -> Programs:
+        params = [_spec(value) for value in self.values]
+        specs = tf.nest.map_structure(lambda t: None if t is None else _spec(t), batch)
+        try:
+            evaluate = graph.trace(self.objective.evaluate, params, specs)
+        except InputError:
+            raise
+        except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+            shapes = ", ".join(str(tuple(t.shape)) for t in _flat(batch))
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(
+                "a loss that takes the parameters and batches given",
+                f"{reason!r} for batches of shape {shapes or '()'}",
+                "check the shapes and types of the data",
+            ) from error
+        programs = Programs.cut(evaluate, len(self.values))
+        self._audit(programs.loss, [*params, *map(_spec, _flat(batch))])
+        if evaluate.custom_gradients:
+            self._compare_rules(programs.loss, batch)
+        if programs.outputs is not None and programs.outputs.outputs != evaluate.outputs.outputs[0]:
+            message = "the outputs of G are the logits that the loss is computed from"
+            self._note(Finding("note", "the last layer", message))
+        return programs
+
+    def _audit(self, loss: graph.Program, specs: Sequence[tf.TensorSpec]) -> None:
+        params = loss.inputs[: len(self.values)]
+        active = self._audit_twice(loss, specs)
+        if loss.outputs not in active:
+            raise InputError(
+                "a loss that depends on its parameters",
+                "one that no parameter reaches",
+                "compute it from the parameters that the function is given",
+            )
+        unreached = audit.unreached(loss, params, active)
+        for name in (n for n, number in zip(self.layout.names, params, strict=True) if number in unreached):
+            self._note(Finding("note", name, "does not reach the loss: its derivatives are zero"))
+        self._note(*audit.precision_findings(loss, active, tf.as_dtype(self.layout.dtype)))
+        for place in loss.freed_moments:
+            message = "StopGradient of tf.nn.moments taken out, it falsifies second derivatives"
+            self._note(Finding("note", place, message))
+
+    def _audit_twice(self, loss: graph.Program, specs: Sequence[tf.TensorSpec]) -> set[int]:
+        """Prove that a missing derivative is a zero one: in the loss, then in its gradient."""
+        count = len(self.values)
+
+        def slope(*inputs: tf.Tensor) -> list[tf.Tensor]:
+            rest = inputs[count:]
+            return autodiff.gradient(lambda given: loss.replay(*given, *rest), inputs[:count])
+
+        active = audit.differentiable_paths(loss, loss.inputs[:count])
+        gradient = graph.trace(slope, *specs)
+        audit.differentiable_paths(gradient, gradient.inputs[:count])
+        return active
+
+    def _compare_rules(self, loss: graph.Program, batch: Any) -> None:
+        """Note where `fit` follows custom gradients that are not the derivatives of their bodies."""
+
+        @tf.function(autograph=False)
+        def both(params: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+            ruled = autodiff.gradient(lambda p: self.objective.evaluate(p, batch).total, params)
+            plain = autodiff.gradient(lambda p: loss.replay(*p, *_flat(batch)), params)
+            return self.layout.join(ruled), self.layout.join(plain)
+
+        ruled, plain = both(list(self.values))
+        error = float(tf.norm(ruled - plain)) / max(float(tf.norm(ruled)), np.finfo(float).tiny)
+        if error > np.sqrt(np.finfo(self.layout.dtype).eps):
+            message = (
+                f"a custom gradient is not the derivative of its function (the gradients differ by "
+                f"{error:.1e}): products are those of the function"
+            )
+            for place in loss.custom_gradients:
+                self._note(Finding("different", place, message))
+
+    def _check_labels(self, batch: Any, programs: Programs) -> None:
+        labels = self.objective.labels(batch) if batch else None
+        if labels is None or programs.outputs is None:
+            return
+        low, high = int(tf.reduce_min(labels)), int(tf.reduce_max(labels))
+        classes = programs.outputs_shape[-1]
+        if low < 0 or high >= classes:
+            raise InputError(
+                f"labels from 0 to {classes - 1}, as the model has {classes} outputs",
+                f"labels from {low} to {high}",
+                "number the classes from 0, or give the model an output for each",
+            )
+
+    def _note(self, *findings: Finding) -> None:
+        self._findings.update(dict.fromkeys(findings))
+
+    def _trace_penalty(self) -> Programs | None:
+        if self.objective.penalty is None:
+            return None
+        specs = [_spec(value) for value in self.values]
+        penalty = graph.trace(self.objective.penalty, specs)
+        self._audit_twice(penalty, specs)
+        return Programs(penalty, penalty)
+
+    def _penalty_now(self) -> float:
+        return 0.0 if self.objective.penalty is None else float(self.objective.penalty(self.values))
+
+
+def _tensor(leaf: Any) -> tf.Tensor | None:
+    return None if leaf is None else tf.convert_to_tensor(leaf)
+
+
+def _flat(batch: Any) -> list[tf.Tensor]:
+    return [leaf for leaf in tf.nest.flatten(batch) if leaf is not None]
+
+
+def _spec(tensor: tf.Tensor) -> tf.TensorSpec:
+    return tf.TensorSpec(tensor.shape, tensor.dtype)
+
+
+def _signature(batch: Sequence[tf.Tensor]) -> Signature:
+    return tuple((tuple(tensor.shape), tensor.dtype.name) for tensor in batch)

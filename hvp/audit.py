@@ -42,9 +42,13 @@ def differentiable_paths(program: Program, sources: Collection[int]) -> set[int]
     or silently leaves it out.
     """
     with tf.Graph().as_default():
-        captures = {n: tf.compat.v1.placeholder(t.dtype, t.shape) for n, t in program.captures.items()}
-        inputs = [_blank(program, number) for number in program.inputs]
-        tensors = replace(program, captures=captures).values(inputs)
+
+        def blank(number: int) -> tf.Tensor:
+            spec = program.specs[number]
+            return tf.compat.v1.placeholder(spec.dtype, spec.shape)
+
+        captures = {number: blank(number) for number in program.captures}
+        tensors = replace(program, captures=captures).values([blank(n) for n in program.inputs])
         active = set(sources)
         judged: set[tuple[str, tuple[int, ...]]] = set()
         for node in program.nodes:
@@ -73,23 +77,15 @@ def unreached(program: Program, sources: Collection[int], active: Collection[int
 
 def precision_findings(program: Program, active: Collection[int], dtype: tf.DType) -> list[Finding]:
     """A finding for each layer that computes on the path in less precision than the parameters."""
-    lower = {}
+    lower: dict[str, str] = {}
     for node in program.nodes:
-        for number, tensor in node.results():
-            if number in active and tensor.dtype.is_floating and tensor.dtype.size < dtype.size:
-                lower.setdefault(node.place, tensor.dtype.name)
+        for kind in (program.specs[n].dtype for n in node.outputs if n in active):
+            if kind.is_floating and kind.size < dtype.size:
+                lower.setdefault(node.place, kind.name)
     return [
         Finding("different", place, f"computes in {name}, the parameters are {dtype.name}")
         for place, name in lower.items()
     ]
-
-
-def _blank(program: Program, number: int) -> tf.Tensor:
-    for node in program.nodes:
-        if number in node.inputs:
-            tensor = node.op.inputs[node.inputs.index(number)]
-            return tf.compat.v1.placeholder(tensor.dtype, tensor.shape)
-    return tf.compat.v1.placeholder(tf.float32)
 
 
 def _judge(node: Node, position: int, tensors: dict[int, tf.Tensor]) -> None:

@@ -184,7 +184,9 @@ def compare(
     """
     begun = time.perf_counter()
     if not 1 <= k < max(lin.size, 2):
-        raise InputError(f"k from 1 to {max(lin.size - 1, 1)} for {lin.size} parameters", k, "lower it")
+        raise InputError(
+            f"k from 1 to {max(lin.size - 1, 1)} for {lin.size} parameters", k, "lower it"
+        )
     table = chain_rule(lin)
     blocks = lin.blocks()
     report = progress or (lambda label, count: None)
@@ -239,7 +241,9 @@ def chain_rule(lin: Linearized, v: np.ndarray | None = None) -> tuple[Forms, ...
     layers = lin.layout.layers
     own = np.asarray(v, dtype=lin.dtype) if v is not None else _kernels(lin)
     if own.shape != (lin.size,):
-        raise InputError(f"a vector of shape ({lin.size},)", own.shape, "give one entry a parameter")
+        raise InputError(
+            f"a vector of shape ({lin.size},)", own.shape, "give one entry a parameter"
+        )
     columns = {}
     for name, positions in layers.items():
         column = np.zeros_like(own)

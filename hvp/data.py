@@ -5,6 +5,7 @@ A batch is any nest of arrays that share their first axis, the examples.
 
 from __future__ import annotations
 
+import itertools
 import zipfile
 from collections.abc import Iterable, Iterator
 from importlib import resources
@@ -105,10 +106,11 @@ def _parts(arrays: Any, batch_size: int | None) -> list[Any]:
     length = _check_arrays(arrays)
     count = 1 if batch_size is None else -(-length // batch_size)
     edges = [length * part // count for part in range(count + 1)]
-    return [
-        tf.nest.map_structure(lambda array: array[start:stop], arrays)  # noqa: B023
-        for start, stop in zip(edges[:-1], edges[1:], strict=True)
-    ]
+
+    def part(start: int, stop: int) -> Any:
+        return tf.nest.map_structure(lambda a: None if a is None else a[start:stop], arrays)
+
+    return [part(start, stop) for start, stop in itertools.pairwise(edges)]
 
 
 def _check_arrays(batch: Any) -> int:

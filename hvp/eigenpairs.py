@@ -127,7 +127,9 @@ def _operator(A: Any) -> LinearOperator:
     try:
         operator = scipy.sparse.linalg.aslinearoperator(A)
     except TypeError as error:
-        raise InputError("a SciPy LinearOperator or a matrix", type(A).__name__, "wrap it") from error
+        raise InputError(
+            "a SciPy LinearOperator or a matrix", type(A).__name__, "wrap it"
+        ) from error
     if operator.shape[0] != operator.shape[1]:
         raise InputError("a square operator", f"shape {operator.shape}", "use AᵀA or a block of it")
     if operator.dtype not in (np.float32, np.float64):

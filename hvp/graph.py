@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from hvp.errors import InputError
@@ -36,10 +35,6 @@ class Node:
     def place(self) -> str:
         return _place(self.op)
 
-    def results(self) -> Iterable[tuple[int, tf.Tensor]]:
-        """The values it makes, each with the tensor it was traced as."""
-        return zip(self.outputs, self.op.outputs, strict=True)
-
     def __str__(self) -> str:
         return f"{self.op.type} in {self.place!r}"
 
@@ -48,18 +43,18 @@ class Node:
 class Program:
     """A pure function of tensors: `nodes` lead from `inputs` and `captures` to `outputs`.
 
-    `outputs` is a nest of value numbers. `captures` holds the tensors that the traced function
-    closed over; variables among them were read when it was traced, so later assignments do not
-    leak in. `custom_gradients` and `freed_moments` name the places where a gradient rule other than
-    the body's own was dropped, and a StopGradient of `tf.nn.moments` taken out.
+    `outputs` is a nest of value numbers, `specs` tells every value's shape and type. `captures`
+    holds the tensors that the traced function closed over; variables among them were read when it
+    was traced, so later assignments do not leak in. `custom_gradients` names the places where a
+    gradient rule other than the body's own was dropped.
     """
 
     inputs: tuple[int, ...]
     outputs: Any
     nodes: tuple[Node, ...]
     captures: Mapping[int, tf.Tensor]
+    specs: Mapping[int, tf.TensorSpec]
     custom_gradients: tuple[str, ...] = ()
-    freed_moments: tuple[str, ...] = ()
 
     def replay(self, *inputs: tf.Tensor) -> Any:
         """The outputs, in their nest, from operations created anew."""
@@ -77,7 +72,7 @@ class Program:
     def part(self, inputs: Iterable[int], outputs: Any) -> Program:
         """The program from the values `inputs` to the values `outputs`, without dead operations."""
         inputs = tuple(inputs)
-        needed = set(_leaves(outputs))
+        needed = set(leaves(outputs))
         kept = []
         for node in reversed(self.nodes):
             if needed & (set(node.outputs) - set(inputs)):
@@ -90,7 +85,7 @@ class Program:
     def free(self) -> set[int]:
         """The values it uses that it neither takes, captures nor makes."""
         made = {*self.inputs, *self.captures}
-        used = set(_leaves(self.outputs))
+        used = set(leaves(self.outputs))
         for node in self.nodes:
             used.update(node.inputs)
             made.update(node.outputs)
@@ -108,9 +103,9 @@ class Program:
 def trace(function: Callable[..., Any], *specs: Any) -> Program:
     """The flat program of ``function(*specs)``, `specs` being nests of `tf.TensorSpec`.
 
-    Calls are inlined, variables become their present values, the StopGradient of `tf.nn.moments` is
-    taken out. Raises InputError, naming the layer, for loops and branches, for random or otherwise
-    stateful operations, and for operations that cannot be replayed.
+    Calls are inlined and variables become their present values. Raises InputError, naming the
+    layer, for loops and branches, for random or otherwise stateful operations, for assignments and
+    for operations that cannot be replayed.
     """
     concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
     flattener = _Flattener()
@@ -126,15 +121,17 @@ def trace(function: Callable[..., Any], *specs: Any) -> Program:
         outputs,
         tuple(flattener.nodes),
         flattener.captures,
+        flattener.specs,
         custom_gradients=tuple(flattener.custom_gradients),
     )
-    program = _free_moments(flat.part(inputs, outputs))
+    program = flat.part(inputs, outputs)
     for node in program.nodes:
         _refuse_unreplayable(node)
     return program
 
 
-def _leaves(nest: Any) -> list[Any]:
+def leaves(nest: Any) -> list[Any]:
+    """The leaves of a nest that are not None."""
     return [leaf for leaf in tf.nest.flatten(nest) if leaf is not None]
 
 
@@ -148,16 +145,16 @@ class _Flattener:
     def __init__(self) -> None:
         self.nodes: list[Node] = []
         self.captures: dict[int, tf.Tensor] = {}
+        self.specs: dict[int, tf.TensorSpec] = {}
         self.custom_gradients: list[str] = []
         self._numbers: dict[Any, int] = {}
-        self._count = 0
 
     def number(self, tensor: tf.Tensor) -> int:
-        return self._numbers.setdefault(tensor.ref(), self._fresh())
-
-    def _fresh(self) -> int:
-        self._count += 1
-        return self._count
+        reference = tensor.ref()
+        if reference not in self._numbers:
+            number = self._numbers[reference] = len(self.specs)
+            self.specs[number] = tf.TensorSpec(tensor.shape, tensor.dtype)
+        return self._numbers[reference]
 
     def inline(self, graph: Any) -> None:
         for op in graph.get_operations():
@@ -195,9 +192,7 @@ class _Flattener:
         self.inline(body)
         results = [self.number(tensor) for tensor in body.outputs]
         self._numbers = outer
-        self._numbers.update(
-            (t.ref(), n) for t, n in zip(op.outputs, results, strict=True)
-        )
+        self._numbers.update((t.ref(), n) for t, n in zip(op.outputs, results, strict=True))
 
 
 def _place(op: tf.Operation) -> str:
@@ -237,9 +232,7 @@ def _publicly_named(call: Callable[..., Any], arguments: Mapping[str, Any]) -> d
     """
     public = [name for name in inspect.signature(call).parameters if name != "name"]
     unclaimed = iter([name for name in public if name not in arguments])
-    return {
-        name if name in public else next(unclaimed): value for name, value in arguments.items()
-    }
+    return {name if name in public else next(unclaimed): value for name, value in arguments.items()}
 
 
 def _refuse_unreplayable(node: Node) -> None:
@@ -260,66 +253,3 @@ def _refuse_unreplayable(node: Node) -> None:
         raise InputError(
             "operations of TensorFlow itself", str(node), "write it with TensorFlow operations"
         )
-
-
-def _free_moments(program: Program) -> Program:
-    """Take out the StopGradient that `tf.nn.moments` puts on the mean inside the variance.
-
-    It stands as mean((x - stop(m))²) with m = mean(x) over the same axes, where ∂/∂m is
-    -2 mean(x - m) = 0: the gradient is the same without it, and only without it are the second
-    derivatives those of the function. Any other StopGradient is the user's and stays.
-    """
-    makers = {number: node for node in program.nodes for number in node.outputs}
-    users: dict[int, list[Node]] = {number: [] for number in _leaves(program.outputs)}
-    results = set(users)
-    for node in program.nodes:
-        for number in node.inputs:
-            users.setdefault(number, []).append(node)
-
-    def is_mean(node: Node | None) -> bool:
-        return node is not None and node.op.type == "Mean"
-
-    def axes(mean: Node) -> frozenset[int] | None:
-        maker, rank = makers.get(mean.inputs[1]), mean.op.inputs[0].shape.rank
-        if maker is None or maker.op.type != "Const" or rank is None:
-            return None
-        listed = np.atleast_1d(tf.make_ndarray(maker.op.get_attr("value")))
-        return frozenset(int(axis) % rank for axis in listed)
-
-    def averaged(number: int, over: frozenset[int]) -> bool:
-        after = users.get(number, [])
-        return (
-            number not in results
-            and bool(after)
-            and all(is_mean(node) and axes(node) == over for node in after)
-        )
-
-    def is_moment(stop: Node) -> bool:
-        mean = makers.get(stop.inputs[0])
-        if not is_mean(mean) or not mean.op.get_attr("keep_dims") or stop.outputs[0] in results:
-            return False
-        over, centred = axes(mean), {mean.inputs[0], stop.outputs[0]}
-        return over is not None and all(
-            node.op.type == "SquaredDifference"
-            and set(node.inputs) == centred
-            and averaged(node.outputs[0], over)
-            for node in users.get(stop.outputs[0], [])
-        )
-
-    freed = {
-        node.outputs[0]: node
-        for node in program.nodes
-        if node.op.type == "StopGradient" and is_moment(node)
-    }
-    if not freed:
-        return program
-
-    def through(number: int) -> int:
-        return freed[number].inputs[0] if number in freed else number
-
-    nodes = tuple(
-        replace(node, inputs=tuple(map(through, node.inputs)))
-        for node in program.nodes
-        if node.outputs[0] not in freed
-    )
-    return replace(program, nodes=nodes, freed_moments=tuple(n.place for n in freed.values()))

@@ -6,7 +6,8 @@ compiled once a batch shape.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -14,11 +15,13 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike, DTypeLike
 
-from hvp import autodiff, data as data_module, objective as objectives
+from hvp import autodiff
+from hvp import data as data_module
+from hvp import objective as objectives
 from hvp.audit import Finding
 from hvp.errors import InputError
 from hvp.params import Layout
-from hvp.snapshot import Programs, Snapshot
+from hvp.snapshot import Network, Programs, Snapshot
 
 Build = Callable[["_Batch", tf.Tensor], tf.Tensor]
 
@@ -105,7 +108,9 @@ def linearize_function(
 
     >>> import numpy as np, tensorflow as tf
     >>> A = np.array([[2.0, 1.0], [1.0, 3.0]])
-    >>> lin = linearize_function(lambda w: tf.tensordot(w, tf.linalg.matvec(A, w), 1) / 2, np.ones(2))
+    >>> def quadratic(w):
+    ...     return tf.reduce_sum(w * tf.linalg.matvec(A, w)) / 2
+    >>> lin = linearize_function(quadratic, np.ones(2))
     >>> lin.hvp(np.array([1.0, 0.0])).tolist()
     [2.0, 1.0]
     """
@@ -139,9 +144,7 @@ def _linearization(
         raise InputError('jit "auto", True or False', repr(jit), "choose one of these")
     if cache != "auto" and not (isinstance(cache, int) and cache >= 0):
         raise InputError('cache "auto" or a number of bytes', repr(cache), "choose one of these")
-    layout = Layout(
-        objective.names, [value.shape for value in objective.values], _dtype(objective)
-    )
+    layout = Layout(objective.names, [value.shape for value in objective.values], _dtype(objective))
     chosen = range(len(layout.names)) if variables is None else layout.select(variables)
     return Linearization(Snapshot(objective, layout, batches), chosen, ad=ad, jit=jit is True)
 
@@ -184,8 +187,8 @@ class Linearization:
 
     def __repr__(self) -> str:
         return (
-            f"Linearization(size={self.size}, dtype={self.dtype}, num_examples={self.num_examples}, "
-            f"layers={list(self.layout.layers)})"
+            f"Linearization(size={self.size}, dtype={self.dtype}, "
+            f"num_examples={self.num_examples}, layers={list(self.layout.layers)})"
         )
 
     @property
@@ -196,13 +199,13 @@ class Linearization:
     @property
     def has_outputs(self) -> bool:
         """Whether the loss is a function of outputs, so that J, G and R exist."""
-        return all(p.outputs is not None for p in self._snapshot.all_programs())
+        return all(p.network is not None for p in self._snapshot.all_programs())
 
     @property
     def num_outputs(self) -> int:
         """M: the number of entries of the outputs of all examples together, the rows of J."""
         self._require_outputs()
-        return sum(_rows(self._snapshot.programs(batch)) for batch in self._snapshot.batches())
+        return sum(self._network(batch).rows for batch in self._snapshot.batches())
 
     def loss(self) -> float:
         """L(w)."""
@@ -231,7 +234,9 @@ class Linearization:
         self._require_outputs()
 
         def column(tangent: tf.Tensor) -> np.ndarray:
-            parts = [self._function(_jvp, batch)(tangent, *batch) for batch in self._snapshot.batches()]
+            parts = [
+                self._function(_jvp, batch)(tangent, *batch) for batch in self._snapshot.batches()
+            ]
             return tf.concat(parts, axis=0).numpy()
 
         return self._columns(v, column)
@@ -243,7 +248,7 @@ class Linearization:
         def column(cotangent: tf.Tensor) -> np.ndarray:
             total, start = tf.zeros([self.size], self.dtype), 0
             for batch in self._snapshot.batches():
-                rows = _rows(self._snapshot.programs(batch))
+                rows = self._network(batch).rows
                 part = cotangent[start : start + rows]
                 total += self._function(_vjp, batch)(part, *batch)
                 start += rows
@@ -277,16 +282,17 @@ class Linearization:
         block = _checked(v, self.size if rows is None else rows, self.dtype)
         if block.ndim == 1:
             return product(tf.convert_to_tensor(block))
-        columns = [product(tf.convert_to_tensor(column)) for column in np.ascontiguousarray(block.T)]
+        columns = [
+            product(tf.convert_to_tensor(column)) for column in np.ascontiguousarray(block.T)
+        ]
         return np.stack(columns, axis=1)
 
     def _summed(self, build: Build, tangent: tf.Tensor) -> np.ndarray:
         """Σ_b (product of batch b) / divisor + product of the penalty."""
-        total = None
-        for batch in self._snapshot.batches():
-            part = self._function(build, batch)(tangent, *batch)
-            total = part if total is None else total + part
-        result = total.numpy() / self._snapshot.divisor
+        parts = (
+            self._function(build, batch)(tangent, *batch) for batch in self._snapshot.batches()
+        )
+        result = functools.reduce(tf.add, parts).numpy() / self._snapshot.divisor
         if self._snapshot.penalty is not None and build is not _residual:
             result += self._penalty_function(build)(tangent).numpy()
         return result.astype(self.dtype, copy=False)
@@ -296,7 +302,7 @@ class Linearization:
         programs = self._snapshot.programs(batch)
         key = (build, programs)
         if key not in self._compiled:
-            rows = _rows(programs) if build is _vjp else self.size
+            rows = self._network(batch).rows if build is _vjp else self.size
             self._compiled[key] = self._compile(build, programs, rows, batch)
         return self._compiled[key]
 
@@ -304,6 +310,7 @@ class Linearization:
         # The penalty is its own output: its Gauss-Newton matrix is its Hessian.
         build = ORDERS[self._ad] if build is _gauss_newton else build
         programs = self._snapshot.penalty
+        assert programs is not None
         key = (build, programs)
         if key not in self._compiled:
             self._compiled[key] = self._compile(build, programs, self.size, [])
@@ -318,6 +325,11 @@ class Linearization:
         compiled = tf.function(product, autograph=False, jit_compile=self._jit)
         specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in batch]
         return compiled.get_concrete_function(tf.TensorSpec([rows], self.dtype), *specs)
+
+    def _network(self, batch: Sequence[tf.Tensor]) -> Network:
+        network = self._snapshot.programs(batch).network
+        assert network is not None  # _require_outputs has looked
+        return network
 
     def _require_outputs(self) -> None:
         if not self.has_outputs:
@@ -336,7 +348,6 @@ class _Batch:
         self._chosen = lin._chosen
         self._programs = programs
         self._batch = batch
-        self.outputs_shape = programs.outputs_shape
         self.split = lin.layout.split
         self.join = lin.layout.join
         self.params = [tf.identity(self._values[i]) for i in self._chosen]
@@ -344,11 +355,16 @@ class _Batch:
     def loss(self, params: autodiff.Tensors) -> tf.Tensor:
         return self._programs.loss.replay(*self._all(params), *self._batch)
 
+    @property
+    def network(self) -> Network:
+        assert self._programs.network is not None
+        return self._programs.network
+
     def outputs(self, params: autodiff.Tensors) -> tf.Tensor:
-        return self._programs.outputs.replay(*self._all(params), *self._batch)
+        return self.network.outputs.replay(*self._all(params), *self._batch)
 
     def loss_of(self, z: tf.Tensor) -> tf.Tensor:
-        return self._programs.loss_of.replay(z, *self._batch)
+        return self.network.loss_of.replay(z, *self._batch)
 
     def _all(self, params: autodiff.Tensors) -> list[tf.Tensor]:
         values = list(self._values)
@@ -376,9 +392,7 @@ def _gauss_newton(batch: _Batch, v: tf.Tensor) -> tf.Tensor:
 
 
 def _residual(batch: _Batch, v: tf.Tensor) -> tf.Tensor:
-    return batch.join(
-        autodiff.residual(batch.outputs, batch.loss_of, batch.params, batch.split(v))
-    )
+    return batch.join(autodiff.residual(batch.outputs, batch.loss_of, batch.params, batch.split(v)))
 
 
 def _jvp(batch: _Batch, v: tf.Tensor) -> tf.Tensor:
@@ -386,7 +400,7 @@ def _jvp(batch: _Batch, v: tf.Tensor) -> tf.Tensor:
 
 
 def _vjp(batch: _Batch, u: tf.Tensor) -> tf.Tensor:
-    cotangent = tf.reshape(u, batch.outputs_shape)
+    cotangent = tf.reshape(u, batch.network.shape)
     return batch.join(autodiff.vjp(batch.outputs, batch.params, cotangent))
 
 
@@ -395,10 +409,6 @@ ORDERS: dict[str, Build] = {
     "forward-over-reverse": _forward_over_reverse,
     "reverse-over-reverse": _reverse_over_reverse,
 }
-
-
-def _rows(programs: Programs) -> int:
-    return int(np.prod(programs.outputs_shape))
 
 
 def _checked(v: ArrayLike, rows: int, dtype: DTypeLike) -> np.ndarray:

@@ -64,7 +64,9 @@ def from_model(model: keras.Model, loss: Any, *, training: bool) -> Objective:
         x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
         if y is None:
             raise InputError("batches (x, y)", "x alone", "pass the targets too")
-        with keras.StatelessScope(zip(variables, params, strict=True), collect_losses=True) as scope:
+        with keras.StatelessScope(
+            zip(variables, params, strict=True), collect_losses=True
+        ) as scope:
             predicted = model(x, training=training)
         _refuse_beyond_loss(model, predicted, scope.losses)
         values = _loss_values(loss, y, predicted)
@@ -99,7 +101,9 @@ def from_function(
     listed = list(params) if several else [params]
     if not listed:
         raise InputError("at least one parameter", "an empty list", "pass a tensor or several")
-    values = tuple(tf.convert_to_tensor(getattr(p, "value", p) if _is_keras(p) else p) for p in listed)
+    values = tuple(
+        tf.convert_to_tensor(getattr(p, "value", p) if _is_keras(p) else p) for p in listed
+    )
 
     def call(function: Callable[..., tf.Tensor], first: Any, batch: Any) -> tf.Tensor:
         return function(first, batch) if has_data else function(first)
@@ -111,7 +115,9 @@ def from_function(
         else:
             z = call(outputs, given, batch)
             if not tf.is_tensor(z):
-                raise InputError("outputs= to return one tensor", type(z).__name__, "concatenate them")
+                raise InputError(
+                    "outputs= to return one tensor", type(z).__name__, "concatenate them"
+                )
             value = call(loss, z, batch)
         value = tf.convert_to_tensor(value)
         if value.shape.rank != 0:
@@ -150,7 +156,9 @@ def _resolve_loss(model: keras.Model, loss: Any) -> keras.Loss:
         raise InputError("a scalar loss", "reduction=None", 'use "sum_over_batch_size" or "sum"')
     if type(loss).__call__ is not keras.Loss.__call__:
         raise InputError(
-            "a loss that overrides call()", f"{type(loss).__name__}.__call__", "override call() alone"
+            "a loss that overrides call()",
+            f"{type(loss).__name__}.__call__",
+            "override call() alone",
         )
     return loss
 
@@ -174,7 +182,9 @@ def _refuse_own_objective(model: keras.Model) -> None:
 
 def _refuse_beyond_loss(model: keras.Model, predicted: Any, added: Sequence[Any]) -> None:
     if not tf.is_tensor(predicted):
-        raise InputError("a model with one output", f"{model.name!r} with several", "take one of them")
+        raise InputError(
+            "a model with one output", f"{model.name!r} with several", "take one of them"
+        )
     if added:
         raise InputError(
             "a model without add_loss and activity regularisers",
@@ -183,7 +193,9 @@ def _refuse_beyond_loss(model: keras.Model, predicted: Any, added: Sequence[Any]
         )
     if getattr(predicted, "_keras_mask", None) is not None:
         raise InputError(
-            "outputs without a mask", f"masked outputs of {model.name!r}", "pass sample weights instead"
+            "outputs without a mask",
+            f"masked outputs of {model.name!r}",
+            "pass sample weights instead",
         )
 
 
@@ -195,9 +207,7 @@ def _loss_values(loss: keras.Loss, y: Any, predicted: tf.Tensor) -> tf.Tensor:
     return tf.convert_to_tensor(values)
 
 
-def _weighted(
-    loss: keras.Loss, values: tf.Tensor, weight: Any
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _weighted(loss: keras.Loss, values: tf.Tensor, weight: Any) -> tuple[tf.Tensor, tf.Tensor]:
     """The sum of the weighted values and the divisor of the loss's reduction."""
     count = tf.cast(tf.size(values), values.dtype)
     if weight is None:

@@ -10,11 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, told apart by colour-blind readers too; the markers differ as well.
-STYLES = {
+STYLES: dict[str, dict[str, Any]] = {
     "H": {"color": "#0072B2", "marker": "o", "markersize": 6, "label": "H"},
     "G": {"color": "#D55E00", "marker": "s", "markersize": 9, "fillstyle": "none", "label": "G"},
 }
 COLUMNS = 4
+# The axis is logarithmic but for values within this share of the largest.
+LINEAR_SHARE = 1e-3
 
 
 def save_comparison(comparison: Any, path: Path) -> None:
@@ -34,7 +36,7 @@ def comparison_figure(comparison: Any) -> Figure:
     for panel in axes[len(parts) :]:
         panel.set_visible(False)
     for row in range(rows):
-        axes[row * columns].set_ylabel("eigenvalue (linear within ±threshold, then log)")
+        axes[row * columns].set_ylabel("eigenvalue")
     axes[0].legend(loc="upper right", frameon=False)
     figure.suptitle(_headline(comparison), fontsize=12)
     return figure
@@ -55,16 +57,19 @@ def _draw_part(panel: Axes, part: Any) -> None:
     # Ranks from the top on the left, ranks from the bottom on the right, a gap between.
     top = np.arange(count)
     bottom = np.arange(count) + count + 1
-    biggest = 0.0
+    drawn = []
     for name, style in STYLES.items():
         ends = getattr(part, name)
         values = np.r_[ends.largest.values[::-1], ends.smallest.values[::-1]]
         errors = np.r_[ends.largest.errors[::-1], ends.smallest.errors[::-1]]
-        biggest = max(biggest, float(np.abs(values).max()))
+        drawn.append(values)
         panel.errorbar(np.r_[top, bottom], values, errors, linestyle="none", capsize=2, **style)
     panel.axhline(0, color="0.6", linewidth=0.8, zorder=0)
     panel.axvline(count, color="0.85", linewidth=0.8, zorder=0)
-    panel.set_yscale("symlog", linthresh=max(biggest, 1e-300) * 1e-3)
+    high, low = float(np.max(drawn)), float(np.min(drawn))
+    linear = LINEAR_SHARE * max(high, -low, np.finfo(float).tiny)
+    panel.set_yscale("symlog", linthresh=linear)
+    panel.set_ylim(min(2 * low, -linear), max(2 * high, linear))
     panel.set_xticks([0, count - 1, count + 1, 2 * count], ["1", f"{count}", f"{count}", "1"])
     panel.set_xlabel(f"{count} largest      {count} smallest")
     panel.set_title(f"{part.name} ({part.size:,})", fontsize=11)

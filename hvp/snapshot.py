@@ -6,15 +6,16 @@ Products are built from it; it knows none of them.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from hvp import audit, autodiff, graph
+from hvp import audit, autodiff, graph, moments
 from hvp.audit import Finding
 from hvp.errors import InputError
 from hvp.objective import Evaluation, Objective
@@ -24,37 +25,52 @@ Signature = tuple[tuple[tuple[int, ...], str], ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Programs:
-    """The programs of one batch shape, each a function of the parameters and then of the batch.
+class Network:
+    """A loss cut in two: `outputs` gives z from parameters and batch, `loss_of` the loss from z.
 
-    `loss` gives the batch's summed loss and `outputs` the network's output z, of shape
-    `outputs_shape`; `loss_of` is the loss as a function of z and the batch. The last three are None
-    where the loss is not a function of outputs.
+    `loss_of` takes z and then the batch; `shape` is that of z.
+    """
+
+    outputs: graph.Program
+    loss_of: graph.Program
+    shape: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        return int(np.prod(self.shape))
+
+
+@dataclass(frozen=True, eq=False)
+class Programs:
+    """The programs of one batch shape, as functions of the parameters and then of the batch.
+
+    `loss` gives the batch's summed loss alone; `network` is None where the loss is not a function
+    of outputs.
     """
 
     evaluate: graph.Program
     loss: graph.Program
-    outputs: graph.Program | None = None
-    loss_of: graph.Program | None = None
-    outputs_shape: tuple[int, ...] | None = None
+    network: Network | None = None
 
     @classmethod
     def cut(cls, evaluate: graph.Program, num_params: int) -> Programs:
         """Cut the loss at the first candidate that it sees the parameters through alone."""
         result: Evaluation = evaluate.outputs
         loss = evaluate.part(evaluate.inputs, result.total)
-        shapes = {n: t.shape for node in evaluate.nodes for n, t in node.results()}
         for z in result.outputs:
             loss_of = evaluate.part((z, *evaluate.inputs[num_params:]), result.total)
             if not loss_of.free():
                 outputs = evaluate.part(evaluate.inputs, z)
-                return cls(evaluate, loss, outputs, loss_of, tuple(shapes[z]))
+                return cls(
+                    evaluate, loss, Network(outputs, loss_of, tuple(evaluate.specs[z].shape))
+                )
         return cls(evaluate, loss)
 
-    def evaluate_now(
-        self, params: Sequence[tf.Tensor], batch: Sequence[tf.Tensor]
-    ) -> Evaluation:
-        return tf.function(self.evaluate.replay, autograph=False)(*params, *batch)
+    @functools.cached_property
+    def evaluate_now(self) -> Callable[..., Evaluation]:
+        """`evaluate` compiled."""
+        specs = [self.evaluate.specs[number] for number in self.evaluate.inputs]
+        return tf.function(self.evaluate.replay, autograph=False).get_concrete_function(*specs)
 
 
 class Snapshot:
@@ -101,7 +117,7 @@ class Snapshot:
                 self._programs[_signature(flat)] = self._trace(batch)
             programs = self.programs(flat)
             self._check_labels(batch, programs)
-            evaluation = programs.evaluate_now(self.values, flat)
+            evaluation = programs.evaluate_now(*self.values, *flat)
             total += float(evaluation.total)
             divisor += float(evaluation.divisor)
             hits += np.nan if evaluation.hits is None else float(evaluation.hits)
@@ -136,7 +152,7 @@ class Snapshot:
         params = [_spec(value) for value in self.values]
         specs = tf.nest.map_structure(lambda t: None if t is None else _spec(t), batch)
         try:
-            evaluate = graph.trace(self.objective.evaluate, params, specs)
+            traced = graph.trace(self.objective.evaluate, params, specs)
         except InputError:
             raise
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
@@ -147,11 +163,16 @@ class Snapshot:
                 f"{reason!r} for batches of shape {shapes or '()'}",
                 "check the shapes and types of the data",
             ) from error
+        evaluate, freed = moments.free(traced)
+        for place in freed:
+            message = "StopGradient of tf.nn.moments taken out, it falsifies second derivatives"
+            self._note(Finding("note", place, message))
         programs = Programs.cut(evaluate, len(self.values))
         self._audit(programs.loss, [*params, *map(_spec, _flat(batch))])
         if evaluate.custom_gradients:
             self._compare_rules(programs.loss, batch)
-        if programs.outputs is not None and programs.outputs.outputs != evaluate.outputs.outputs[0]:
+        network = programs.network
+        if network is not None and network.outputs.outputs != evaluate.outputs.outputs[0]:
             message = "the outputs of G are the logits that the loss is computed from"
             self._note(Finding("note", "the last layer", message))
         return programs
@@ -166,12 +187,11 @@ class Snapshot:
                 "compute it from the parameters that the function is given",
             )
         unreached = audit.unreached(loss, params, active)
-        for name in (n for n, number in zip(self.layout.names, params, strict=True) if number in unreached):
+        for name in (
+            n for n, number in zip(self.layout.names, params, strict=True) if number in unreached
+        ):
             self._note(Finding("note", name, "does not reach the loss: its derivatives are zero"))
         self._note(*audit.precision_findings(loss, active, tf.as_dtype(self.layout.dtype)))
-        for place in loss.freed_moments:
-            message = "StopGradient of tf.nn.moments taken out, it falsifies second derivatives"
-            self._note(Finding("note", place, message))
 
     def _audit_twice(self, loss: graph.Program, specs: Sequence[tf.TensorSpec]) -> set[int]:
         """Prove that a missing derivative is a zero one: in the loss, then in its gradient."""
@@ -187,7 +207,7 @@ class Snapshot:
         return active
 
     def _compare_rules(self, loss: graph.Program, batch: Any) -> None:
-        """Note where `fit` follows custom gradients that are not the derivatives of their bodies."""
+        """Note where `fit` follows custom gradients that are not their functions' derivatives."""
 
         @tf.function(autograph=False)
         def both(params: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
@@ -207,10 +227,10 @@ class Snapshot:
 
     def _check_labels(self, batch: Any, programs: Programs) -> None:
         labels = self.objective.labels(batch) if batch else None
-        if labels is None or programs.outputs is None:
+        if labels is None or programs.network is None:
             return
         low, high = int(tf.reduce_min(labels)), int(tf.reduce_max(labels))
-        classes = programs.outputs_shape[-1]
+        classes = programs.network.shape[-1]
         if low < 0 or high >= classes:
             raise InputError(
                 f"labels from 0 to {classes - 1}, as the model has {classes} outputs",

@@ -1,0 +1,352 @@
+"""The command line: parse, call, save. TensorFlow is imported when a command needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import math
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from hvp.errors import ConvergenceError, InputError
+
+if TYPE_CHECKING:
+    from hvp.comparison import Comparison, Ends
+
+NARROW = 100
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+
+class Activation(enum.StrEnum):
+    relu = "relu"
+    tanh = "tanh"
+    both = "both"
+
+
+class Dtype(enum.StrEnum):
+    float32 = "float32"
+    float64 = "float64"
+
+
+@app.callback()
+def hvp() -> None:
+    """Matrix-free curvature of Keras models: H, the Gauss-Newton matrix G, and R = H - G."""
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from hvp import __version__
+
+    typer.echo(__version__)
+
+
+@app.command()
+def compare(
+    activation: Annotated[
+        Activation | None,
+        typer.Option(help="Of the built-in network; both where neither this nor --model is given."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A .keras file instead of the built-in network.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="An .npz file with arrays x and y, for --model.")
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="Name of a Keras loss, instead of the model's compiled one.")
+    ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(help="Layer names or globs, the only parameters taken; may be repeated."),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Eigenvalues at each end.")] = 10,
+    dtype: Annotated[
+        Dtype | None, typer.Option(help="Precision; float32 or the model's own by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, training and Lanczos.")] = 0,
+    out: Annotated[Path, typer.Option(help="Directory for the results.")] = Path("hvp-compare"),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Compare the spectra of H, G and R = H - G, whole and layer by layer.
+
+    Without arguments: a network with 24,790 parameters in two activations, trained on 5,000
+    embedded MNIST digits.
+    """
+    begun = time.perf_counter()
+    screen = _Screen(quiet)
+    with _one_line_errors(), screen.progress:
+        _check_usage(activation, model, data, out)
+        screen.start("importing TensorFlow")
+        _import_tensorflow(seed)
+        if model is not None:
+            jobs = {out: _load_job(model, data, dtype)}
+        else:
+            chosen = Activation.both if activation is None else activation
+            names = ["relu", "tanh"] if chosen is Activation.both else [chosen.value]
+            jobs = {
+                out / name if len(names) > 1 else out: _origin_job(name, dtype, seed, screen)
+                for name in names
+            }
+        results = {
+            directory: _run(job, loss, layers, k, seed, screen) for directory, job in jobs.items()
+        }
+    with _one_line_errors():
+        for directory, comparison in results.items():
+            screen.show(comparison)
+            for path in comparison.save(directory):
+                screen.say(f"wrote {path}")
+    screen.say(f"{time.perf_counter() - begun:.1f} s in all, importing TensorFlow included")
+
+
+def _check_usage(
+    activation: Activation | None, model: Path | None, data: Path | None, out: Path
+) -> None:
+    if model is not None and activation is not None:
+        raise InputError("--model or --activation", "both", "leave one out")
+    if data is not None and model is None:
+        raise InputError(
+            "--model with --data", "--data alone", "the built-in network has its digits"
+        )
+    for path in (out, *out.parents):
+        if path.exists():
+            if not path.is_dir() or not os.access(path, os.W_OK):
+                raise InputError("a directory to write to", repr(str(path)), "choose another --out")
+            break
+
+
+def _load_job(model: Path, data: Path | None, dtype: Dtype | None) -> tuple[str, Any, Any]:
+    from hvp import data as sources
+    from hvp import models
+
+    arrays = sources.mnist() if data is None else sources.load(data)
+    return model.stem, models.load(model, dtype), arrays
+
+
+def _origin_job(name: str, dtype: Dtype | None, seed: int, screen: _Screen) -> tuple[str, Any, Any]:
+    import keras
+
+    from hvp import data as sources
+    from hvp import models
+
+    x, y = sources.mnist()
+    model = models.origin(name, dtype=dtype or "float32", seed=seed)
+    x = x.astype(model.compute_dtype)
+    screen.start(f"{name}: training", models.EPOCHS)
+    report = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: screen.advance())
+    models.train(model, x, y, seed=seed, callbacks=[report])
+    return name, model, (x, y)
+
+
+def _run(
+    job: tuple[str, Any, Any],
+    loss: str | None,
+    layers: list[str] | None,
+    k: int,
+    seed: int,
+    screen: _Screen,
+) -> Comparison:
+    from hvp.comparison import compare as run
+    from hvp.linearization import linearize
+
+    title, model, arrays = job
+    screen.start(f"{title}: linearising")
+    lin = linearize(model, arrays, loss, variables=layers or None, batch_size=5000)
+    names = lin.blocks()
+    spectra = 3 * (1 + len(names) if len(names) > 1 else 1)
+    screen.start(f"{title}: spectra", spectra)
+    return run(lin, k, seed=seed, title=title, progress=screen.reporter(title))
+
+
+def _import_tensorflow(seed: int) -> None:
+    """Import it without its start-up chatter, which goes past Python straight to descriptor 2."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _descriptor_2_held():
+        import keras
+        import tensorflow as tf
+
+        tf.constant(0.0)
+    import absl.logging
+
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    tf.get_logger().setLevel("ERROR")
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(seed)
+
+
+@contextlib.contextmanager
+def _descriptor_2_held() -> Iterator[None]:
+    """Hold back what is written to standard error, and let it out if the block fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+class _Screen:
+    """What the user sees: progress on standard error, results on standard output."""
+
+    def __init__(self, quiet: bool):
+        self.quiet = quiet
+        self.console = Console(quiet=quiet)
+        if not self.console.is_terminal:
+            self.console.width = NARROW
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[detail]}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=quiet,
+        )
+        self._task: Any = None
+
+    def start(self, description: str, total: int | None = None) -> None:
+        """Show another bar in place of the last; without a total it only moves."""
+        if self._task is not None:
+            self.progress.remove_task(self._task)
+        self._task = self.progress.add_task(description, total=total, detail="")
+
+    def advance(self) -> None:
+        self.progress.advance(self._task)
+
+    def reporter(self, title: str) -> Callable[[str, int], None]:
+        """A progress function for `hvp.compare`: one step a spectrum, counting its products."""
+        labels: list[str] = []
+
+        def report(label: str, count: int) -> None:
+            if not labels or labels[-1] != label:
+                labels.append(label)
+            detail = f"{label}, product {count}"
+            self.progress.update(self._task, completed=len(labels) - 1, detail=detail)
+
+        return report
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    def show(self, comparison: Comparison) -> None:
+        accuracy = "" if comparison.accuracy is None else f", accuracy {comparison.accuracy:.2%}"
+        self.console.rule(f"[bold]{comparison.title}")
+        self.say(
+            f"{comparison.size:,} parameters, {comparison.num_examples:,} examples, "
+            f"loss {comparison.loss:.6g}{accuracy}, |gradient| {comparison.gradient_norm:.3g}, "
+            f"{comparison.dtype}; {comparison.num_products:,} products, {comparison.seconds:.1f} s"
+        )
+        self.console.print(_spectra_table(comparison))
+        self.console.print(_chain_table(comparison))
+        self.say(_reading(comparison))
+        for finding in comparison.findings:
+            self.say(finding)
+
+
+def _spectra_table(comparison: Comparison) -> Table:
+    k = comparison.k
+    title = "Eigenvalues: each lies within ± of one of the operator's"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("part")
+    table.add_column("")
+    for heading in ("largest", f"{k}th largest", f"{k}th smallest", "smallest"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("top H in G", justify="right")
+    for part in comparison.parts.values():
+        margins = ((part.name, f"{part.overlap:.1%}"), (f"P = {part.size:,}", ""), ("", ""))
+        for name, (left, right) in zip("HGR", margins, strict=True):
+            ends: Ends = getattr(part, name)
+            table.add_row(left, name, *_ends_cells(ends), right, end_section=name == "R")
+    return table
+
+
+def _ends_cells(ends: Ends) -> list[str]:
+    top, bottom = ends.largest, ends.smallest
+    picked = ((top, -1), (top, 0), (bottom, -1), (bottom, 0))
+    return [_number(pairs.values[i], pairs.errors[i]) for pairs, i in picked]
+
+
+def _number(value: float, error: float) -> str:
+    """The value to the digit that its error leaves, five significant digits at most."""
+    if error == 0:
+        return f"{value:.5g}"
+    rounded = round(value, -math.floor(math.log10(error)))
+    return f"{rounded:.5g} ±{error:.0e}".replace("e-0", "e-")
+
+
+def _chain_table(comparison: Comparison) -> Table:
+    table = Table(
+        title="Chain rule: the forms of each layer's own kernel v",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+    )
+    table.add_column("v")
+    for heading in ("vᵀHv", "vᵀGv", "vᵀRv", "|vᵀHv - vᵀGv| / |vᵀHv|"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for row in comparison.chain_rule:
+        forms = (f"{form:.6g}" for form in (row.vHv, row.vGv, row.vRv))
+        verdict = "equal" if _equal(row.difference, comparison) else "differ"
+        table.add_row(row.layer, *forms, f"{row.difference:.1e}", verdict)
+    return table
+
+
+def _equal(difference: float, comparison: Comparison) -> bool:
+    return difference < {"float32": 1e-4, "float64": 1e-10}[comparison.dtype]
+
+
+def _reading(comparison: Comparison) -> str:
+    *layers, last = comparison.chain_rule
+    if not layers:
+        return ""
+    equal = [row.layer for row in layers if _equal(row.difference, comparison)]
+    whole = "equal" if _equal(last.difference, comparison) else "differ"
+    if len(equal) == len(layers):
+        which = "H and G agree on every layer's own block"
+    else:
+        which = f"H and G agree on the own block of {', '.join(equal) or 'no layer'}"
+    return f"{which}; over the whole network they {whole}."
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """What goes wrong as one line and an exit code: 1 no convergence, 2 bad input, 130 Ctrl-C."""
+    try:
+        yield
+    except (InputError, ConvergenceError) as error:
+        typer.echo(" ".join(f"hvp: {error}".split()), err=True)
+        raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
+    except KeyboardInterrupt:
+        typer.echo("hvp: interrupted", err=True)
+        raise typer.Exit(130) from None
+
+
+def main() -> None:
+    """Run the program."""
+    warnings.filterwarnings("ignore", module="keras")
+    app()

@@ -173,12 +173,11 @@ def compare(
         InputError: k below 1 or beyond P - 1, or a loss that is not a function of outputs.
         ConvergenceError: a pair that did not reach its tolerance.
 
-    >>> import numpy as np
+    >>> import numpy as np, tensorflow as tf
     >>> from hvp import linearize_function
-    >>> X, y = np.eye(3), np.array([1.0, 2.0, 3.0])
     >>> lin = linearize_function(
-    ...     lambda z, batch: (z[:, 0] - batch[1]) ** 2 @ np.ones(3), [np.ones((3, 1))], (X, y),
-    ...     outputs=lambda w, batch: batch[0] @ w[0], reduction="sum")
+    ...     lambda z, batch: tf.reduce_sum((z - batch[1]) ** 2), np.ones((3, 1)),
+    ...     (np.eye(3), np.zeros((3, 1))), outputs=lambda w, batch: batch[0] @ w, reduction="sum")
     >>> compare(lin, k=2).parts["network"].H.largest.values.round(6).tolist()
     [2.0, 2.0]
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import enum
 import math
 import os
@@ -10,7 +11,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,7 +75,7 @@ def compare(
     ] = None,
     layers: Annotated[
         list[str] | None,
-        typer.Option(help="Layer names or globs, the only parameters taken; may be repeated."),
+        typer.Option(help="Layer names or globs, with commas between: the only parameters taken."),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Eigenvalues at each end.")] = 10,
     dtype: Annotated[
@@ -97,21 +98,19 @@ def compare(
         _import_tensorflow(seed)
         if model is not None:
             jobs = {out: _load_job(model, data, dtype)}
+        elif activation in (None, Activation.both):
+            jobs = {out / name: _origin_job(name, dtype, seed, screen) for name in ("relu", "tanh")}
         else:
-            chosen = Activation.both if activation is None else activation
-            names = ["relu", "tanh"] if chosen is Activation.both else [chosen.value]
-            jobs = {
-                out / name if len(names) > 1 else out: _origin_job(name, dtype, seed, screen)
-                for name in names
-            }
+            jobs = {out: _origin_job(activation.value, dtype, seed, screen)}
         results = {
             directory: _run(job, loss, layers, k, seed, screen) for directory, job in jobs.items()
         }
-    with _one_line_errors():
-        for directory, comparison in results.items():
-            screen.show(comparison)
-            for path in comparison.save(directory):
-                screen.say(f"wrote {path}")
+        screen.start("writing")
+        written = {directory: result.save(directory) for directory, result in results.items()}
+    for directory, comparison in results.items():
+        screen.show(comparison)
+        for path in written[directory]:
+            screen.say(f"wrote {path}")
     screen.say(f"{time.perf_counter() - begun:.1f} s in all, importing TensorFlow included")
 
 
@@ -121,25 +120,30 @@ def _check_usage(
     if model is not None and activation is not None:
         raise InputError("--model or --activation", "both", "leave one out")
     if data is not None and model is None:
-        raise InputError(
-            "--model with --data", "--data alone", "the built-in network has its digits"
-        )
-    for path in (out, *out.parents):
-        if path.exists():
-            if not path.is_dir() or not os.access(path, os.W_OK):
-                raise InputError("a directory to write to", repr(str(path)), "choose another --out")
-            break
+        remedy = "the built-in network has its own digits"
+        raise InputError("--model with --data", "--data alone", remedy)
+    standing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not standing.is_dir() or not os.access(standing, os.W_OK):
+        raise InputError("a directory to write to", repr(str(standing)), "choose another --out")
 
 
-def _load_job(model: Path, data: Path | None, dtype: Dtype | None) -> tuple[str, Any, Any]:
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    title: str
+    model: Any
+    data: tuple[Any, Any]
+    batch_size: int
+
+
+def _load_job(model: Path, data: Path | None, dtype: Dtype | None) -> _Job:
     from hvp import data as sources
     from hvp import models
 
     arrays = sources.mnist() if data is None else sources.load(data)
-    return model.stem, models.load(model, dtype), arrays
+    return _Job(model.stem, models.load(model, dtype), arrays, sources.BATCH_SIZE)
 
 
-def _origin_job(name: str, dtype: Dtype | None, seed: int, screen: _Screen) -> tuple[str, Any, Any]:
+def _origin_job(name: str, dtype: Dtype | None, seed: int, screen: _Screen) -> _Job:
     import keras
 
     from hvp import data as sources
@@ -151,27 +155,21 @@ def _origin_job(name: str, dtype: Dtype | None, seed: int, screen: _Screen) -> t
     screen.start(f"{name}: training", models.EPOCHS)
     report = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: screen.advance())
     models.train(model, x, y, seed=seed, callbacks=[report])
-    return name, model, (x, y)
+    return _Job(name, model, (x, y), batch_size=len(x))
 
 
 def _run(
-    job: tuple[str, Any, Any],
-    loss: str | None,
-    layers: list[str] | None,
-    k: int,
-    seed: int,
-    screen: _Screen,
+    job: _Job, loss: str | None, layers: list[str] | None, k: int, seed: int, screen: _Screen
 ) -> Comparison:
     from hvp.comparison import compare as run
     from hvp.linearization import linearize
 
-    title, model, arrays = job
-    screen.start(f"{title}: linearising")
-    lin = linearize(model, arrays, loss, variables=layers or None, batch_size=5000)
-    names = lin.blocks()
-    spectra = 3 * (1 + len(names) if len(names) > 1 else 1)
-    screen.start(f"{title}: spectra", spectra)
-    return run(lin, k, seed=seed, title=title, progress=screen.reporter(title))
+    screen.start(f"{job.title}: linearising")
+    chosen = [name for names in layers or [] for name in names.split(",")] or None
+    lin = linearize(job.model, job.data, loss, variables=chosen, batch_size=job.batch_size)
+    parts = len(lin.layout.layers)
+    screen.start(f"{job.title}: spectra", 3 * (1 + parts if parts > 1 else 1))
+    return run(lin, k, seed=seed, title=job.title, progress=screen.report_products)
 
 
 def _import_tensorflow(seed: int) -> None:
@@ -217,38 +215,36 @@ class _Screen:
         self.console = Console(quiet=quiet)
         if not self.console.is_terminal:
             self.console.width = NARROW
+        errors = Console(stderr=True)
         self.progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[detail]}"),
             TimeElapsedColumn(),
-            console=Console(stderr=True),
+            console=errors,
             transient=True,
-            disable=quiet,
+            disable=quiet or not errors.is_terminal,
         )
         self._task: Any = None
+        self._label = ""
 
     def start(self, description: str, total: int | None = None) -> None:
         """Show another bar in place of the last; without a total it only moves."""
         if self._task is not None:
             self.progress.remove_task(self._task)
         self._task = self.progress.add_task(description, total=total, detail="")
+        self._label = ""
 
     def advance(self) -> None:
         self.progress.advance(self._task)
 
-    def reporter(self, title: str) -> Callable[[str, int], None]:
-        """A progress function for `hvp.compare`: one step a spectrum, counting its products."""
-        labels: list[str] = []
-
-        def report(label: str, count: int) -> None:
-            if not labels or labels[-1] != label:
-                labels.append(label)
-            detail = f"{label}, product {count}"
-            self.progress.update(self._task, completed=len(labels) - 1, detail=detail)
-
-        return report
+    def report_products(self, label: str, count: int) -> None:
+        """The progress function for `hvp.compare`: one step a spectrum, counting its products."""
+        if label != self._label:
+            self._label = label
+            self.advance()
+        self.progress.update(self._task, detail=f"{label}, product {count}")
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True)
@@ -270,13 +266,14 @@ class _Screen:
 
 def _spectra_table(comparison: Comparison) -> Table:
     k = comparison.k
-    title = "Eigenvalues: each lies within ± of one of the operator's"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title="Eigenvalues, their errors behind ±", title_justify="left", box=SIMPLE_HEAD)
+    table.caption = f"overlap: the share of H's top space that lies in G's, {k} dimensions each"
+    table.caption_justify = "left"
     table.add_column("part")
     table.add_column("")
     for heading in ("largest", f"{k}th largest", f"{k}th smallest", "smallest"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("top H in G", justify="right")
+    table.add_column("overlap", justify="right")
     for part in comparison.parts.values():
         margins = ((part.name, f"{part.overlap:.1%}"), (f"P = {part.size:,}", ""), ("", ""))
         for name, (left, right) in zip("HGR", margins, strict=True):

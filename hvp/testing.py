@@ -78,7 +78,13 @@ def _dot(u: np.ndarray, v: np.ndarray) -> float:
     return float(np.dot(u.astype(np.float64), v.astype(np.float64)))
 
 
-def _judged(law: str, error: float, size: float, A: LinearOperator, bound: float | None) -> float:
+def _judged(
+    law: str,
+    error: float | np.floating,
+    size: float | np.floating,
+    A: LinearOperator,
+    bound: float | None,
+) -> float:
     """The relative error, zero where all is zero; a NaN fails."""
     relative = float(error / size) if error != 0 else 0.0
     bound = ROUNDINGS * float(np.finfo(A.dtype).eps) if bound is None else bound

@@ -96,9 +96,8 @@ def _judge(node: Node, position: int, tensors: dict[int, tf.Tensor]) -> None:
     except LookupError:
         found = None
     if found is None or INCOMPLETE.get(node.op.type) == position:
-        argument = node.op.inputs[position].name
         raise InputError(
             "a loss that is twice differentiable in its parameters",
-            f"{node}, which TensorFlow cannot differentiate in its input {argument!r}",
+            f"{node}, which TensorFlow cannot differentiate in its input {position}",
             "replace the operation, or leave the parameters before it out of variables=",
         )

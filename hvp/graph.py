@@ -10,6 +10,7 @@ gradient by the attribute ``_gradient_op_type``. Known to hold for TensorFlow 2.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -221,7 +222,10 @@ def _apply(
     for attribute in op.op_def.attr:
         if attribute.name not in inferred:
             arguments[attribute.name] = op.get_attr(attribute.name)
-    return tf.nest.flatten(call(**_publicly_named(call, arguments), name=op.name))
+    scope, _, name = op.name.rpartition("/")
+    # Entered anew, so that gradient operations carry it too and are told by their layer.
+    with tf.name_scope(f"{scope}/") if scope else contextlib.nullcontext():
+        return tf.nest.flatten(call(**_publicly_named(call, arguments), name=name))
 
 
 def _publicly_named(call: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -157,10 +158,9 @@ class Snapshot:
             raise
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
             shapes = ", ".join(str(tuple(t.shape)) for t in _flat(batch))
-            reason = str(error).strip().splitlines()[0]
             raise InputError(
                 "a loss that takes the parameters and batches given",
-                f"{reason!r} for batches of shape {shapes or '()'}",
+                f"{_reason(error)!r} for batches of shape {shapes or '()'}",
                 "check the shapes and types of the data",
             ) from error
         evaluate, freed = moments.free(traced)
@@ -259,6 +259,13 @@ def _tensor(leaf: Any) -> tf.Tensor | None:
 
 def _flat(batch: Any) -> list[tf.Tensor]:
     return [leaf for leaf in tf.nest.flatten(batch) if leaf is not None]
+
+
+def _reason(error: Exception) -> str:
+    """The line of an error that says why; Keras puts one before it that says where."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    return next((line for line in lines if not line.startswith("Exception encountered")), plain)
 
 
 def _spec(tensor: tf.Tensor) -> tf.TensorSpec:

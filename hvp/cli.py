@@ -25,6 +25,7 @@ from hvp.errors import ConvergenceError, InputError
 
 if TYPE_CHECKING:
     from hvp.comparison import Comparison, Ends
+    from hvp.eigenpairs import Eigenpairs
 
 NARROW = 100
 
@@ -267,7 +268,10 @@ class _Screen:
 def _spectra_table(comparison: Comparison) -> Table:
     k = comparison.k
     table = Table(title="Eigenvalues, their errors behind ±", title_justify="left", box=SIMPLE_HEAD)
-    table.caption = f"overlap: the share of H's top space that lies in G's, {k} dimensions each"
+    table.caption = (
+        f"overlap: share of H's top space that lies in G's, {k} dimensions each; "
+        "≥ and ≤: bounds, where a cluster is not resolved"
+    )
     table.caption_justify = "left"
     table.add_column("part")
     table.add_column("")
@@ -284,8 +288,21 @@ def _spectra_table(comparison: Comparison) -> Table:
 
 def _ends_cells(ends: Ends) -> list[str]:
     top, bottom = ends.largest, ends.smallest
-    picked = ((top, -1), (top, 0), (bottom, -1), (bottom, 0))
-    return [_number(pairs.values[i], pairs.errors[i]) for pairs, i in picked]
+    return [
+        _number(top.values[-1], top.errors[-1]),
+        _bounded("≥", top, 0),
+        _bounded("≤", bottom, -1),
+        _number(bottom.values[0], bottom.errors[0]),
+    ]
+
+
+def _bounded(sign: str, pairs: Eigenpairs, inner: int) -> str:
+    """The innermost of some pairs: a bound where they form a cluster that is not resolved."""
+    value, error = pairs.values[inner], pairs.errors[inner]
+    if pairs.separate.all() or error == 0:
+        return _number(value, error)
+    edge = value + error if sign == "≤" else value - error
+    return f"{sign} {edge:.2g}"
 
 
 def _number(value: float, error: float) -> str:
@@ -293,7 +310,7 @@ def _number(value: float, error: float) -> str:
     if error == 0:
         return f"{value:.5g}"
     rounded = round(value, -math.floor(math.log10(error)))
-    return f"{rounded:.5g} ±{error:.0e}".replace("e-0", "e-")
+    return f"{rounded + 0.0:.5g} ±{error:.0e}".replace("e-0", "e-")
 
 
 def _chain_table(comparison: Comparison) -> Table:

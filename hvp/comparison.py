@@ -337,7 +337,11 @@ def _ends_json(ends: Ends) -> dict[str, Any]:
 
 
 def _pairs_json(pairs: Eigenpairs) -> dict[str, list[float]]:
-    return {"values": pairs.values.tolist(), "errors": pairs.errors.tolist()}
+    return {
+        "values": pairs.values.tolist(),
+        "errors": pairs.errors.tolist(),
+        "separate": pairs.separate.tolist(),
+    }
 
 
 def _versions() -> dict[str, str]:

@@ -15,11 +15,17 @@ from hvp.errors import ConvergenceError, InputError
 
 ENDS = ("LA", "SA", "BE", "LM")
 POWER_STEPS = 6
+# Up to here Lanczos saves no products over taking the whole space, which misses nothing.
+WHOLE = 512
 
 
 @dataclass(frozen=True, eq=False)
 class Eigenpairs:
     """Eigenvalues in ascending order, what they are worth, and what they cost.
+
+    The i-th smallest value found is never below the i-th smallest eigenvalue, nor the i-th largest
+    above (Courant and Fischer). It is that eigenvalue, within its error, unless Lanczos from a
+    single vector missed one beyond it: of a multiple eigenvalue it sees a single copy.
 
     Attributes:
         values: (k,) Rayleigh quotients vᵀAv.
@@ -33,6 +39,16 @@ class Eigenpairs:
     vectors: np.ndarray
     errors: np.ndarray
     num_products: int
+
+    @property
+    def separate(self) -> np.ndarray:
+        """(k,) whether λ ± error meets no other such interval.
+
+        Where it does, `tol` does not resolve a cluster, such as the null space of G: then the value
+        is a bound rather than the eigenvalue of that rank.
+        """
+        apart = np.diff(self.values) > self.errors[1:] + self.errors[:-1]
+        return np.r_[True, apart] & np.r_[apart, True]
 
 
 def eigsh(
@@ -51,8 +67,8 @@ def eigsh(
 
     SciPy's ARPACK (implicitly restarted Lanczos) does the work, on A + 2·scale·I: that leaves the
     eigenvectors and the order as they are, and makes `tol` relative to ‖A‖ at both ends, where
-    ARPACK's own test is relative to each eigenvalue and cannot be met by those near zero. Where the
-    Krylov basis would span the whole space, the space is taken whole instead.
+    ARPACK's own test is relative to each eigenvalue and cannot be met by those near zero. A space
+    of up to 512 dimensions is taken whole instead.
 
     Args:
         A: a SciPy LinearOperator, sparse or dense matrix of shape (P, P), real and symmetric.
@@ -82,7 +98,7 @@ def eigsh(
     tol = float(np.sqrt(eps)) if tol is None else tol
     if not tol >= eps:
         raise InputError(f"a tol of at least {eps:.1e}, the precision of A", tol, "loosen it")
-    ncv = min(size, max(2 * k + 5, 20) if ncv is None else ncv)
+    ncv = min(size, max(2 * k + 5, 20, WHOLE if size <= WHOLE else 0) if ncv is None else ncv)
     if ncv <= k and ncv < size:
         raise InputError(f"an ncv above k = {k}", ncv, "leave ncv out for the default")
     if ncv >= size:

@@ -12,10 +12,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hvp.comparison import Comparison, chain_rule, compare
+    from hvp.comparison import Comparison, compare
+    from hvp.doors import linearize, linearize_function
     from hvp.eigenpairs import Eigenpairs, eigsh
     from hvp.errors import ConvergenceError, InputError
-    from hvp.linearization import Linearization, linearize, linearize_function
+    from hvp.forms import chain_rule
+    from hvp.linearization import Linearization
     from hvp.operators import GaussNewton, Hessian, Jacobian, Residual
 
 __version__ = "0.1.0"
@@ -30,11 +32,11 @@ _HOMES = {
     "Jacobian": "operators",
     "Linearization": "linearization",
     "Residual": "operators",
-    "chain_rule": "comparison",
+    "chain_rule": "forms",
     "compare": "comparison",
     "eigsh": "eigenpairs",
-    "linearize": "linearization",
-    "linearize_function": "linearization",
+    "linearize": "doors",
+    "linearize_function": "doors",
 }
 
 __all__ = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
-import math
 import os
 import sys
 import tempfile
@@ -16,18 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from hvp.errors import ConvergenceError, InputError
+from hvp.screen import Screen
 
 if TYPE_CHECKING:
-    from hvp.comparison import Comparison, Ends
-    from hvp.eigenpairs import Eigenpairs
-
-NARROW = 100
+    from hvp.comparison import Comparison
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -92,7 +85,7 @@ def compare(
     embedded MNIST digits.
     """
     begun = time.perf_counter()
-    screen = _Screen(quiet)
+    screen = Screen(quiet)
     with _one_line_errors(), screen.progress:
         _check_usage(activation, model, data, out)
         screen.start("importing TensorFlow")
@@ -144,7 +137,7 @@ def _load_job(model: Path, data: Path | None, dtype: Dtype | None) -> _Job:
     return _Job(model.stem, models.load(model, dtype), arrays, sources.BATCH_SIZE)
 
 
-def _origin_job(name: str, dtype: Dtype | None, seed: int, screen: _Screen) -> _Job:
+def _origin_job(name: str, dtype: Dtype | None, seed: int, screen: Screen) -> _Job:
     import keras
 
     from hvp import data as sources
@@ -160,10 +153,10 @@ def _origin_job(name: str, dtype: Dtype | None, seed: int, screen: _Screen) -> _
 
 
 def _run(
-    job: _Job, loss: str | None, layers: list[str] | None, k: int, seed: int, screen: _Screen
+    job: _Job, loss: str | None, layers: list[str] | None, k: int, seed: int, screen: Screen
 ) -> Comparison:
     from hvp.comparison import compare as run
-    from hvp.linearization import linearize
+    from hvp.doors import linearize
 
     screen.start(f"{job.title}: linearising")
     chosen = [name for names in layers or [] for name in names.split(",")] or None
@@ -206,145 +199,6 @@ def _descriptor_2_held() -> Iterator[None]:
             sys.stderr.flush()
             os.dup2(kept, 2)
             os.close(kept)
-
-
-class _Screen:
-    """What the user sees: progress on standard error, results on standard output."""
-
-    def __init__(self, quiet: bool):
-        self.quiet = quiet
-        self.console = Console(quiet=quiet)
-        if not self.console.is_terminal:
-            self.console.width = NARROW
-        errors = Console(stderr=True)
-        self.progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[detail]}"),
-            TimeElapsedColumn(),
-            console=errors,
-            transient=True,
-            disable=quiet or not errors.is_terminal,
-        )
-        self._task: Any = None
-        self._label = ""
-
-    def start(self, description: str, total: int | None = None) -> None:
-        """Show another bar in place of the last; without a total it only moves."""
-        if self._task is not None:
-            self.progress.remove_task(self._task)
-        self._task = self.progress.add_task(description, total=total, detail="")
-        self._label = ""
-
-    def advance(self) -> None:
-        self.progress.advance(self._task)
-
-    def report_products(self, label: str, count: int) -> None:
-        """The progress function for `hvp.compare`: one step a spectrum, counting its products."""
-        if label != self._label:
-            self._label = label
-            self.advance()
-        self.progress.update(self._task, detail=f"{label}, product {count}")
-
-    def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
-
-    def show(self, comparison: Comparison) -> None:
-        accuracy = "" if comparison.accuracy is None else f", accuracy {comparison.accuracy:.2%}"
-        self.console.rule(f"[bold]{comparison.title}")
-        self.say(
-            f"{comparison.size:,} parameters, {comparison.num_examples:,} examples, "
-            f"loss {comparison.loss:.6g}{accuracy}, |gradient| {comparison.gradient_norm:.3g}, "
-            f"{comparison.dtype}; {comparison.num_products:,} products, {comparison.seconds:.1f} s"
-        )
-        self.console.print(_spectra_table(comparison))
-        self.console.print(_chain_table(comparison))
-        self.say(_reading(comparison))
-        for finding in comparison.findings:
-            self.say(finding)
-
-
-def _spectra_table(comparison: Comparison) -> Table:
-    k = comparison.k
-    table = Table(title="Eigenvalues, their errors behind ±", title_justify="left", box=SIMPLE_HEAD)
-    table.caption = (
-        f"overlap: share of H's top space that lies in G's, {k} dimensions each; "
-        "≥ and ≤: bounds, where a cluster is not resolved"
-    )
-    table.caption_justify = "left"
-    table.add_column("part")
-    table.add_column("")
-    for heading in ("largest", f"{k}th largest", f"{k}th smallest", "smallest"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("overlap", justify="right")
-    for part in comparison.parts.values():
-        margins = ((part.name, f"{part.overlap:.1%}"), (f"P = {part.size:,}", ""), ("", ""))
-        for name, (left, right) in zip("HGR", margins, strict=True):
-            ends: Ends = getattr(part, name)
-            table.add_row(left, name, *_ends_cells(ends), right, end_section=name == "R")
-    return table
-
-
-def _ends_cells(ends: Ends) -> list[str]:
-    top, bottom = ends.largest, ends.smallest
-    return [
-        _number(top.values[-1], top.errors[-1]),
-        _bounded("≥", top, 0),
-        _bounded("≤", bottom, -1),
-        _number(bottom.values[0], bottom.errors[0]),
-    ]
-
-
-def _bounded(sign: str, pairs: Eigenpairs, inner: int) -> str:
-    """The innermost of some pairs: a bound where they form a cluster that is not resolved."""
-    value, error = pairs.values[inner], pairs.errors[inner]
-    if pairs.separate.all() or error == 0:
-        return _number(value, error)
-    edge = value + error if sign == "≤" else value - error
-    return f"{sign} {edge:.2g}"
-
-
-def _number(value: float, error: float) -> str:
-    """The value to the digit that its error leaves, five significant digits at most."""
-    if error == 0:
-        return f"{value:.5g}"
-    rounded = round(value, -math.floor(math.log10(error)))
-    return f"{rounded + 0.0:.5g} ±{error:.0e}".replace("e-0", "e-")
-
-
-def _chain_table(comparison: Comparison) -> Table:
-    table = Table(
-        title="Chain rule: the forms of each layer's own kernel v",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-    )
-    table.add_column("v")
-    for heading in ("vᵀHv", "vᵀGv", "vᵀRv", "|vᵀHv - vᵀGv| / |vᵀHv|"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
-    for row in comparison.chain_rule:
-        forms = (f"{form:.6g}" for form in (row.vHv, row.vGv, row.vRv))
-        verdict = "equal" if _equal(row.difference, comparison) else "differ"
-        table.add_row(row.layer, *forms, f"{row.difference:.1e}", verdict)
-    return table
-
-
-def _equal(difference: float, comparison: Comparison) -> bool:
-    return difference < {"float32": 1e-4, "float64": 1e-10}[comparison.dtype]
-
-
-def _reading(comparison: Comparison) -> str:
-    *layers, last = comparison.chain_rule
-    if not layers:
-        return ""
-    equal = [row.layer for row in layers if _equal(row.difference, comparison)]
-    whole = "equal" if _equal(last.difference, comparison) else "differ"
-    if len(equal) == len(layers):
-        which = "H and G agree on every layer's own block"
-    else:
-        which = f"H and G agree on the own block of {', '.join(equal) or 'no layer'}"
-    return f"{which}; over the whole network they {whole}."
 
 
 @contextlib.contextmanager

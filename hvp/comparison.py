@@ -19,43 +19,24 @@ import scipy.linalg
 from hvp import plot
 from hvp.eigenpairs import Eigenpairs, eigsh
 from hvp.errors import InputError
-from hvp.operators import GaussNewton, Hessian, Products, Residual
+from hvp.forms import NETWORK, Forms, Layered, chain_rule
+from hvp.operators import GaussNewton, Hessian, Residual
 
 SCHEMA = 1
-NETWORK = "network"
 PACKAGES = ("hvp", "tensorflow", "keras", "numpy", "scipy")
 
 
-class Linearized(Products, Protocol):
+class Comparable(Layered, Protocol):
     """What a comparison needs of `hvp.Linearization`."""
 
     num_examples: int
     accuracy: float | None
     data_digest: str
     findings: tuple[Any, ...]
-    layout: Any
 
-    @property
-    def theta(self) -> np.ndarray: ...
     def loss(self) -> float: ...
     def gradient(self) -> np.ndarray: ...
-    def blocks(self) -> Mapping[str, Linearized]: ...
-
-
-@dataclass(frozen=True)
-class Forms:
-    """One row of the chain rule: the quadratic forms of one layer's vector v."""
-
-    layer: str
-    vHv: float
-    vGv: float
-    vRv: float
-
-    @property
-    def difference(self) -> float:
-        """|vᵀHv - vᵀGv| / |vᵀHv|, zero where both forms are."""
-        gap = abs(self.vHv - self.vGv)
-        return gap / abs(self.vHv) if gap else 0.0
+    def blocks(self) -> Mapping[str, Comparable]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +132,7 @@ class Comparison:
 
 
 def compare(
-    lin: Linearized,
+    lin: Comparable,
     k: int = 10,
     *,
     tol: float = 1e-4,
@@ -216,62 +197,9 @@ def compare(
     )
 
 
-def chain_rule(lin: Linearized, v: np.ndarray | None = None) -> tuple[Forms, ...]:
-    """The forms vᵀHv, vᵀGv and vᵀRv layer by layer, and of the whole network in a last row.
-
-    The vector of a layer is v on that layer and zero elsewhere, so its form sees the layer's own
-    block only. With piecewise linear activations R vanishes on every such block, and so it does on
-    the last layer with any activation; across layers it does not, which the last row shows.
-
-    Args:
-        lin: a `Linearization` whose loss is a function of outputs.
-        v: (P,), None for the layers' own weights: the kernels, or all of a layer that has none.
-
-    Returns:
-        One `Forms` a layer, in order, and one named "network" where there are several layers.
-
-    >>> import numpy as np
-    >>> from hvp import linearize_function
-    >>> lin = linearize_function(
-    ...     lambda z: z**2, [np.array(3.0), np.array(2.0)], outputs=lambda w: w[0] * w[1])
-    >>> [(row.vHv, row.vGv, row.vRv) for row in chain_rule(lin)]
-    [(72.0, 72.0, 0.0), (72.0, 72.0, 0.0), (432.0, 288.0, 144.0)]
-    """
-    layers = lin.layout.layers
-    own = np.asarray(v, dtype=lin.dtype) if v is not None else _kernels(lin)
-    if own.shape != (lin.size,):
-        raise InputError(
-            f"a vector of shape ({lin.size},)", own.shape, "give one entry a parameter"
-        )
-    columns = {}
-    for name, positions in layers.items():
-        column = np.zeros_like(own)
-        for position in positions:
-            place = lin.layout.slices[position]
-            column[place] = own[place]
-        columns[name] = column
-    if len(layers) > 1:
-        columns[NETWORK] = own
-    V = np.stack(list(columns.values()), axis=1)  # (P, layers + 1)
-    products = (lin.hvp(V), lin.gnvp(V), lin.residual_vp(V))
-    forms = [np.einsum("pk,pk->k", V, A, dtype=np.float64) for A in products]
-    return tuple(Forms(name, *map(float, row)) for name, *row in zip(columns, *forms, strict=True))
-
-
-def _kernels(lin: Linearized) -> np.ndarray:
-    """The weights, without the biases of layers that have kernels."""
-    own = lin.theta.copy()
-    for positions in lin.layout.layers.values():
-        ranks = [len(lin.layout.shapes[i]) for i in positions]
-        for position, rank in zip(positions, ranks, strict=True):
-            if rank < 2 <= max(ranks):
-                own[lin.layout.slices[position]] = 0
-    return own
-
-
 def _part(
     name: str,
-    lin: Linearized,
+    lin: Comparable,
     k: int,
     tol: float,
     seed: int,

@@ -10,152 +10,17 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike, DTypeLike
 
 from hvp import autodiff
-from hvp import data as data_module
-from hvp import objective as objectives
 from hvp.audit import Finding
 from hvp.errors import InputError
 from hvp.params import Layout
 from hvp.snapshot import Network, Programs, Snapshot
 
 Build = Callable[["_Batch", tf.Tensor], tf.Tensor]
-
-
-def linearize(
-    model: keras.Model,
-    data: Any,
-    loss: Any = None,
-    *,
-    variables: str | Sequence[str] | None = None,
-    training: bool = False,
-    batch_size: int = data_module.BATCH_SIZE,
-    cache: str | int = "auto",
-    ad: str = "auto",
-    jit: str | bool = "auto",
-) -> Linearization:
-    """The loss of a Keras model on data, ready for products with its curvature.
-
-    The objective is the one that ``model.fit`` minimises, taken over all the data at once::
-
-        L(w) = Σ_n weight_n ℓ(z_n(w), y_n) / divisor + penalties(w)
-
-    It is a snapshot: the model is left as it is, and what happens to it later changes nothing here.
-
-    Args:
-        model: a built Keras model with one output; P is the size of its trainable variables.
-        data: ``(x, y)`` or ``(x, y, sample_weight)`` arrays of N examples, a `tf.data.Dataset`, or
-            any re-iterable of such batches. Batches may have unequal sizes.
-        loss: a Keras loss, its name or a function; None takes the compiled one.
-        variables: layer names, parameter names or globs; None takes all.
-        training: the mode the model is called in. Unlike `fit`, the default is inference.
-        batch_size: arrays are cut into parts as equal as possible of at most this many examples.
-        cache: "auto" or a number of bytes, the most that may be kept between products.
-        ad: order of differentiation of Hv, "forward-over-reverse" or "reverse-over-reverse".
-        jit: True compiles with XLA, "auto" and False do not.
-
-    Raises:
-        InputError: a model, loss or data that cannot be used, an operation without a second
-            derivative, a loss that is not finite; the line says what and where.
-
-    >>> import keras, numpy as np
-    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="dense")])
-    >>> lin = linearize(model, (np.eye(2), np.ones((2, 1))), "mean_squared_error")
-    >>> lin.size, lin.names
-    (3, ('dense/kernel', 'dense/bias'))
-    >>> lin.hvp(np.array([0.0, 0.0, 1.0])).round(4).tolist()
-    [1.0, 1.0, 2.0]
-    """
-    if not isinstance(training, bool):
-        raise InputError("training=True or False", repr(training), "choose one")
-    objective = objectives.from_model(model, loss, training=training)
-    batches = data_module.batches(data, batch_size)
-    return _linearization(objective, batches, variables, cache, ad, jit)
-
-
-def linearize_function(
-    loss: Callable[..., tf.Tensor],
-    params: Any,
-    data: Any = None,
-    *,
-    outputs: Callable[..., tf.Tensor] | None = None,
-    reduction: str | None = None,
-    variables: str | Sequence[str] | None = None,
-    batch_size: int | None = None,
-    cache: str | int = "auto",
-    ad: str = "auto",
-    jit: str | bool = "auto",
-) -> Linearization:
-    """A loss written as a function, ready for products with its curvature.
-
-    Args:
-        loss: ``loss(params)``, or ``loss(params, batch)`` with data, a scalar; with `outputs` it is
-            ``loss(outputs(params, batch), batch)`` and the Gauss-Newton products exist.
-        params: a tensor, array or variable, or a list of them, all float32 or all float64.
-        data: a tuple, dict or array of examples along the first axis, a `tf.data.Dataset`, or any
-            re-iterable of batches; None for a loss of the parameters alone.
-        outputs: the network, giving one tensor.
-        reduction: what the loss of a batch is, "sum" or "mean" over its examples; required with
-            several batches, into which arrays are cut only when it is given.
-        variables, batch_size, cache, ad, jit: as for `linearize`.
-
-    Raises:
-        InputError: as for `linearize`.
-
-    >>> import numpy as np, tensorflow as tf
-    >>> A = np.array([[2.0, 1.0], [1.0, 3.0]])
-    >>> def quadratic(w):
-    ...     return tf.reduce_sum(w * tf.linalg.matvec(A, w)) / 2
-    >>> lin = linearize_function(quadratic, np.ones(2))
-    >>> lin.hvp(np.array([1.0, 0.0])).tolist()
-    [2.0, 1.0]
-    """
-    objective = objectives.from_function(
-        loss, params, outputs=outputs, reduction=reduction, has_data=data is not None
-    )
-    if reduction is not None and batch_size is None:
-        batch_size = data_module.BATCH_SIZE
-    batches = None if data is None else data_module.batches(data, batch_size)
-    lin = _linearization(objective, batches, variables, cache, ad, jit)
-    if lin.num_batches > 1 and reduction is None:
-        raise InputError(
-            'reduction="sum" or "mean" with several batches',
-            f"{lin.num_batches} batches and no reduction",
-            "say what the loss of one batch is",
-        )
-    return lin
-
-
-def _linearization(
-    objective: objectives.Objective,
-    batches: Any,
-    variables: str | Sequence[str] | None,
-    cache: str | int,
-    ad: str,
-    jit: str | bool,
-) -> Linearization:
-    if ad not in ORDERS:
-        raise InputError(f"ad among {', '.join(ORDERS)}", repr(ad), "choose one of these")
-    if jit not in ("auto", True, False):
-        raise InputError('jit "auto", True or False', repr(jit), "choose one of these")
-    if cache != "auto" and not (isinstance(cache, int) and cache >= 0):
-        raise InputError('cache "auto" or a number of bytes', repr(cache), "choose one of these")
-    layout = Layout(objective.names, [value.shape for value in objective.values], _dtype(objective))
-    chosen = range(len(layout.names)) if variables is None else layout.select(variables)
-    return Linearization(Snapshot(objective, layout, batches), chosen, ad=ad, jit=jit is True)
-
-
-def _dtype(objective: objectives.Objective) -> np.dtype:
-    dtypes = sorted({value.dtype.name for value in objective.values})
-    if dtypes not in (["float32"], ["float64"]):
-        raise InputError(
-            "parameters all float32 or all float64", ", ".join(dtypes), "cast them before"
-        )
-    return np.dtype(dtypes[0])
 
 
 class Linearization:

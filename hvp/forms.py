@@ -33,9 +33,9 @@ class Forms:
 
     @property
     def difference(self) -> float:
-        """|vᵀHv - vᵀGv| / |vᵀHv|, zero where both forms are."""
+        """|vᵀHv - vᵀGv| relative to the larger form, zero where both are."""
         gap = abs(self.vHv - self.vGv)
-        return gap / abs(self.vHv) if gap else 0.0
+        return gap / max(abs(self.vHv), abs(self.vGv)) if gap else 0.0
 
 
 def chain_rule(lin: Layered, v: np.ndarray | None = None) -> tuple[Forms, ...]:

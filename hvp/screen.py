@@ -129,7 +129,7 @@ def _chain_table(comparison: Comparison) -> Table:
         box=SIMPLE_HEAD,
     )
     table.add_column("v")
-    for heading in ("vᵀHv", "vᵀGv", "vᵀRv", "|vᵀHv - vᵀGv| / |vᵀHv|"):
+    for heading in ("vᵀHv", "vᵀGv", "vᵀRv", "relative difference"):
         table.add_column(heading, justify="right")
     table.add_column("")
     for row in comparison.chain_rule:

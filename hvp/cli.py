@@ -191,7 +191,7 @@ def _descriptor_2_held() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             held.seek(0)
             os.write(kept, held.read())
             raise

@@ -53,7 +53,7 @@ def differentiable_paths(program: Program, sources: Collection[int]) -> set[int]
         judged: set[tuple[str, tuple[int, ...]]] = set()
         for node in program.nodes:
             flows = [i for i, n in enumerate(node.inputs) if n in active]
-            results = [n for n in node.outputs if tensors[n].dtype.is_floating]
+            results = [n for n in node.outputs if _is_continuous(tensors[n])]
             if not flows or not results or node.op.type in LOCALLY_CONSTANT:
                 continue
             kind = (node.op.type, tuple(flows))
@@ -75,6 +75,16 @@ def unreached(program: Program, sources: Collection[int], active: Collection[int
     return set(sources) - useful
 
 
+def stop_findings(program: Program, active: Collection[int]) -> list[Finding]:
+    """A note for each StopGradient on the path."""
+    message = "stop_gradient: what it holds is a constant for H and G"
+    return [
+        Finding("note", node.place, message)
+        for node in program.nodes
+        if node.op.type == "StopGradient" and node.inputs[0] in active
+    ]
+
+
 def precision_findings(program: Program, active: Collection[int], dtype: tf.DType) -> list[Finding]:
     """A finding for each layer that computes on the path in less precision than the parameters."""
     lower: dict[str, str] = {}
@@ -88,12 +98,16 @@ def precision_findings(program: Program, active: Collection[int], dtype: tf.DTyp
     ]
 
 
+def _is_continuous(tensor: tf.Tensor) -> bool:
+    return tensor.dtype.is_floating or tensor.dtype.is_complex
+
+
 def _judge(node: Node, position: int, tensors: dict[int, tf.Tensor]) -> None:
-    results = [tensors[n] for n in node.outputs if tensors[n].dtype.is_floating]
+    results = [tensors[n] for n in node.outputs if _is_continuous(tensors[n])]
     source = tensors[node.inputs[position]]
     try:
         (found,) = tf.gradients(results, [source], stop_gradients=[source])
-    except LookupError:
+    except (LookupError, NotImplementedError):
         found = None
     if found is None or INCOMPLETE.get(node.op.type) == position:
         raise InputError(

@@ -19,7 +19,9 @@ def gradient(loss: Callable[[Tensors], tf.Tensor], params: Tensors) -> list[tf.T
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(params)
         value = loss(params)
-    return tape.gradient(value, params, unconnected_gradients="zero")
+    grads = tape.gradient(value, params, unconnected_gradients="zero")
+    # Where rows were looked up TensorFlow gives the rows alone.
+    return [tf.convert_to_tensor(grad) for grad in grads]
 
 
 def forward_over_reverse(
@@ -56,7 +58,12 @@ def vjp(
     outputs: Callable[[Tensors], tf.Tensor], params: Tensors, cotangent: tf.Tensor
 ) -> list[tf.Tensor]:
     """Jᵀu."""
-    return gradient(lambda params: tf.reduce_sum(outputs(params) * cotangent), params)
+
+    def projected(params: Tensors) -> tf.Tensor:
+        z = outputs(params)
+        return tf.reduce_sum(z * tf.cast(cotangent, z.dtype))
+
+    return gradient(projected, params)
 
 
 def gauss_newton(
@@ -70,7 +77,8 @@ def gauss_newton(
         tape.watch(params)
         z, jv = jvp(outputs, params, tangents)
     (curved,) = forward_over_reverse(lambda zs: loss_of(zs[0]), [z], [jv])
-    return tape.gradient(z, params, output_gradients=curved, unconnected_gradients="zero")
+    grads = tape.gradient(z, params, output_gradients=curved, unconnected_gradients="zero")
+    return [tf.convert_to_tensor(grad) for grad in grads]
 
 
 def residual(

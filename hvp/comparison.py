@@ -74,8 +74,8 @@ class Part:
 class Comparison:
     """What `compare` found; `save` writes it.
 
-    `parts` begins with "network" and goes on with one entry a layer; `chain_rule` has one row a
-    layer and a last one for the whole network.
+    `parts` begins with "whole network" and goes on with one entry a layer; `chain_rule` has one row
+    a layer and a last one for the whole network.
     """
 
     title: str
@@ -159,11 +159,11 @@ def compare(
     >>> lin = linearize_function(
     ...     lambda z, batch: tf.reduce_sum((z - batch[1]) ** 2), np.ones((3, 1)),
     ...     (np.eye(3), np.zeros((3, 1))), outputs=lambda w, batch: batch[0] @ w, reduction="sum")
-    >>> compare(lin, k=2).parts["network"].H.largest.values.round(6).tolist()
+    >>> compare(lin, k=2).parts["whole network"].H.largest.values.round(6).tolist()
     [2.0, 2.0]
     """
     begun = time.perf_counter()
-    if not 1 <= k < max(lin.size, 2):
+    if not isinstance(k, int) or not 1 <= k < max(lin.size, 2):
         raise InputError(
             f"k from 1 to {max(lin.size - 1, 1)} for {lin.size} parameters", k, "lower it"
         )
@@ -174,7 +174,7 @@ def compare(
     for name, block in blocks.items():
         alone = len(blocks) == 1
         parts[name] = parts[NETWORK] if alone else _part(name, block, k, tol, seed, report)
-    ends = [end for part in parts.values() for end in (part.H, part.G, part.R)]
+    made = {id(end): end for part in parts.values() for end in (part.H, part.G, part.R)}
     return Comparison(
         title=title,
         parts=parts,
@@ -192,7 +192,7 @@ def compare(
         data_sha256=lin.data_digest,
         weights_sha256=hashlib.sha256(lin.theta.tobytes()).hexdigest(),
         versions=_versions(),
-        num_products=sum(end.num_products for end in ends) + 3 * len(table),
+        num_products=sum(end.num_products for end in made.values()) + 3 * len(table),
         seconds=time.perf_counter() - begun,
     )
 

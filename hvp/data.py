@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
@@ -71,8 +72,8 @@ def batches(data: Any, batch_size: int | None) -> Iterable[Any]:
     is taken as it is. Raises InputError for what can be read only once, is empty, has lengths that
     differ or holds NaN or infinity.
     """
-    if batch_size is not None and batch_size < 1:
-        raise InputError("a batch size of at least 1", batch_size, "leave it out for the default")
+    if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
+        raise InputError("a whole batch size from 1", repr(batch_size), "leave it out")
     if isinstance(data, tuple | dict | np.ndarray | tf.Tensor):
         return _parts(data, batch_size)
     if not isinstance(data, Iterable):
@@ -81,6 +82,8 @@ def batches(data: Any, batch_size: int | None) -> Iterable[Any]:
             type(data).__name__,
             "pass (x, y)",
         )
+    if isinstance(data, tf.data.Dataset) and data.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise InputError("a finite data set", "one that repeats for ever", "leave out repeat()")
     if isinstance(data, Iterator):
         raise InputError(
             "data that can be read again",
@@ -91,15 +94,37 @@ def batches(data: Any, batch_size: int | None) -> Iterable[Any]:
 
 
 class _Checked:
-    """A re-iterable whose batches are looked at each time they are read."""
+    """A re-iterable whose batches must be the same each time they are read."""
 
     def __init__(self, source: Iterable[Any]):
         self._source = source
+        self._sums: list[int] | None = None
 
     def __iter__(self) -> Iterator[Any]:
+        sums = []
         for batch in self._source:
             _check_arrays(batch)
+            sums.append(_checksum(batch))
+            if self._sums is not None and self._sums[: len(sums)] != sums:
+                self._refuse(len(sums))
             yield batch
+        if self._sums is not None and len(sums) < len(self._sums):
+            self._refuse(len(sums) + 1)
+        self._sums = sums
+
+    def _refuse(self, number: int) -> None:
+        raise InputError(
+            "data that reads the same each time",
+            f"another batch {number} than at first",
+            "leave out shuffling and random augmentation, or put cache() behind them",
+        )
+
+
+def _checksum(batch: Any) -> int:
+    total = 0
+    for leaf in tf.nest.flatten(batch):
+        total = zlib.crc32(np.asarray(leaf).tobytes(), total)
+    return total
 
 
 def _parts(arrays: Any, batch_size: int | None) -> list[Any]:
@@ -118,18 +143,31 @@ def _check_arrays(batch: Any) -> int:
     leaves = [leaf for leaf in tf.nest.flatten(batch) if leaf is not None]
     if not leaves:
         raise InputError("data", "no array in it", "pass (x, y)")
-    if any(len(np.shape(leaf)) == 0 for leaf in leaves):
+    arrays = [_dense(leaf) for leaf in leaves]
+    if any(array.ndim == 0 for array in arrays):
         raise InputError("arrays with a first axis of examples", "a scalar", "pass (x, y)")
-    lengths = {int(np.shape(leaf)[0]) for leaf in leaves}
+    lengths = {len(array) for array in arrays}
     if len(lengths) > 1:
         raise InputError(
             "arrays of one length", f"lengths {sorted(lengths)}", "cut them to the same examples"
         )
     if lengths == {0}:
         raise InputError("at least one example", "an empty data set", "check where it comes from")
-    for leaf in leaves:
-        array = np.asarray(leaf)
+    for array in arrays:
         if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
             bad = int(np.argwhere(~np.isfinite(array))[0][0])
             raise InputError("finite data", f"NaN or infinity in example {bad}", "clean the data")
     return lengths.pop()
+
+
+def _dense(leaf: Any) -> np.ndarray:
+    remedy = "convert it to a dense array of numbers"
+    if isinstance(leaf, tf.RaggedTensor | tf.SparseTensor):
+        raise InputError("dense arrays", type(leaf).__name__, remedy)
+    try:
+        array = np.asarray(leaf)
+    except ValueError as error:
+        raise InputError("dense arrays", f"a ragged {type(leaf).__name__}", remedy) from error
+    if array.dtype.kind in "OSUMm":
+        raise InputError("arrays of numbers", f"dtype {array.dtype}", remedy)
+    return array

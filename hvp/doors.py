@@ -45,7 +45,8 @@ def linearize(
         variables: layer names, parameter names or globs; None takes all.
         training: the mode the model is called in. Unlike `fit`, the default is inference.
         batch_size: arrays are cut into parts as equal as possible of at most this many examples.
-        cache: "auto" or a number of bytes, the most that may be kept between products.
+        cache: "auto" or a number of bytes, the most that may be kept between products; nothing is
+            kept so far, whatever the number.
         ad: order of differentiation of Hv, "forward-over-reverse" or "reverse-over-reverse".
         jit: True compiles with XLA, "auto" and False do not.
 
@@ -129,15 +130,17 @@ def _linearization(
     ad: str,
     jit: str | bool,
 ) -> Linearization:
-    if ad not in ORDERS:
+    if not isinstance(ad, str) or ad not in ORDERS:
         raise InputError(f"ad among {', '.join(ORDERS)}", repr(ad), "choose one of these")
-    if jit not in ("auto", True, False):
+    if not (isinstance(jit, bool) or jit == "auto"):
         raise InputError('jit "auto", True or False', repr(jit), "choose one of these")
     if cache != "auto" and not (isinstance(cache, int) and cache >= 0):
         raise InputError('cache "auto" or a number of bytes', repr(cache), "choose one of these")
     layout = Layout(objective.names, [value.shape for value in objective.values], _dtype(objective))
     chosen = range(len(layout.names)) if variables is None else layout.select(variables)
-    return Linearization(Snapshot(objective, layout, batches), chosen, ad=ad, jit=jit is True)
+    return Linearization(
+        Snapshot(objective, layout, batches, chosen), chosen, ad=ad, jit=jit is True
+    )
 
 
 def _dtype(objective: objectives.Objective) -> np.dtype:

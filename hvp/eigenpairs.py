@@ -44,8 +44,9 @@ class Eigenpairs:
     def separate(self) -> np.ndarray:
         """(k,) whether λ ± error meets no other such interval.
 
-        Where it does, `tol` does not resolve a cluster, such as the null space of G: then the value
-        is a bound rather than the eigenvalue of that rank.
+        Where it does, `tol` does not resolve a cluster, such as the null space of G, and the value
+        is a bound rather than the eigenvalue of that rank. It does not vouch for copies of a
+        multiple eigenvalue that the iteration has not seen.
         """
         apart = np.diff(self.values) > self.errors[1:] + self.errors[:-1]
         return np.r_[True, apart] & np.r_[apart, True]
@@ -65,7 +66,7 @@ def eigsh(
 ) -> Eigenpairs:
     """The k eigenpairs at an end of the spectrum of a symmetric operator: A v = λ v.
 
-    SciPy's ARPACK (implicitly restarted Lanczos) does the work, on A + 2·scale·I: that leaves the
+    SciPy's ARPACK (implicitly restarted Lanczos) does the work, on A/scale + 2I: that leaves the
     eigenvectors and the order as they are, and makes `tol` relative to ‖A‖ at both ends, where
     ARPACK's own test is relative to each eigenvalue and cannot be met by those near zero. A space
     of up to 512 dimensions is taken whole instead.
@@ -84,7 +85,8 @@ def eigsh(
         progress: called with the number of products so far.
 
     Raises:
-        InputError: no symmetric operator, k out of range, an unknown `which`.
+        InputError: no symmetric operator, k out of range, an unknown `which`, a product that is
+            not finite.
         ConvergenceError: a pair whose true error is beyond ten times the tolerance.
 
     >>> import numpy as np
@@ -94,7 +96,7 @@ def eigsh(
     """
     counted = _Counted(_operator(A), progress)
     size, eps = counted.shape[0], float(np.finfo(counted.dtype).eps)
-    _check(k, which, size, max_products)
+    _check(k, which, size, max_products, scale)
     tol = float(np.sqrt(eps)) if tol is None else tol
     if not tol >= eps:
         raise InputError(f"a tol of at least {eps:.1e}, the precision of A", tol, "loosen it")
@@ -102,15 +104,18 @@ def eigsh(
     if ncv <= k and ncv < size:
         raise InputError(f"an ncv above k = {k}", ncv, "leave ncv out for the default")
     if ncv >= size:
-        vectors = _all_vectors(counted, k, which)
+        vectors, norm = _all_vectors(counted, k, which)
+        scale = norm if scale is None else scale
     else:
         start = np.random.default_rng(seed).standard_normal(size).astype(counted.dtype)
-        scale = _norm(counted, start) if scale is None else scale
-        # Of a zero operator ARPACK could make no basis: then any shift does.
-        shift = 0.0 if which == "LM" and scale > 0 else 2 * scale or 1.0
-        vectors = _arpack(counted, k, which, shift, start, ncv, tol, max_products)
+        norm = _norm(counted, start)
+        scale = norm if scale is None else scale
+        # ARPACK can make no basis of a zero operator, which any shift helps.
+        shift = 0.0 if which == "LM" and norm > 0 else 2.0
+        scaled = _scaled(counted, scale or 1.0, shift)
+        vectors = _arpack(scaled, k, which, start, ncv, tol, max_products)
     pairs = _certified(counted, vectors)
-    scale = max(scale or 0.0, float(np.abs(pairs.values).max()))
+    scale = max(scale, float(np.abs(pairs.values).max()))
     allowed = max(10 * tol, 100 * eps) * scale
     if not (pairs.errors <= allowed).all():
         raise ConvergenceError(
@@ -133,7 +138,12 @@ class _Counted(LinearOperator):
         self.count += 1
         if self._progress is not None:
             self._progress(self.count)
-        return self._operator.matvec(v)
+        product = self._operator.matvec(v)
+        if not np.isfinite(product).all():
+            raise InputError(
+                "finite products", f"NaN or infinity in product {self.count}", "check the operator"
+            )
+        return product
 
     def _matmat(self, V: np.ndarray) -> np.ndarray:
         return np.stack([self._matvec(column) for column in V.T], axis=1)
@@ -155,7 +165,7 @@ def _operator(A: Any) -> LinearOperator:
     return operator
 
 
-def _check(k: int, which: str, size: int, max_products: int) -> None:
+def _check(k: int, which: str, size: int, max_products: int, scale: float | None) -> None:
     if which == "SM":
         raise InputError(
             f"which among {', '.join(ENDS)}",
@@ -165,57 +175,64 @@ def _check(k: int, which: str, size: int, max_products: int) -> None:
     if which not in ENDS:
         raise InputError(f"which among {', '.join(ENDS)}", repr(which), "choose one of these")
     most = max(size - 1, 1)
-    if not 1 <= k <= most:
+    if not isinstance(k, int | np.integer) or not 1 <= k <= most:
         raise InputError(f"k from 1 to {most} for {size} parameters", k, "ask for fewer")
     if max_products < 1:
         raise InputError("max_products of at least 1", max_products, "leave it out")
+    if scale is not None and not 0 <= scale < np.inf:
+        raise InputError("a finite scale from 0", scale, "leave it out")
 
 
 def _norm(A: LinearOperator, start: np.ndarray) -> float:
     """‖A‖ from below by power steps; a factor of two is all that the shift needs."""
     norm, v = 0.0, start
     for _ in range(POWER_STEPS):
-        v = v / np.linalg.norm(v)
-        v = A.matvec(v)
-        norm = max(norm, float(np.linalg.norm(v)))
+        v = A.matvec((v / scipy.linalg.norm(v)).astype(A.dtype))
+        norm = max(norm, float(scipy.linalg.norm(v)))
         if norm == 0:
             break
     return norm
+
+
+def _scaled(A: LinearOperator, scale: float, shift: float) -> LinearOperator:
+    """A/scale + shift·I: ARPACK's tests hold for numbers around one."""
+    factor, shift = A.dtype.type(1 / scale), A.dtype.type(shift)
+    return LinearOperator(A.shape, matvec=lambda v: factor * A.matvec(v) + shift * v, dtype=A.dtype)
 
 
 def _arpack(
     A: LinearOperator,
     k: int,
     which: str,
-    shift: float,
     start: np.ndarray,
     ncv: int,
     tol: float,
     max_products: int,
 ) -> np.ndarray:
-    shifted = LinearOperator(
-        A.shape, matvec=lambda v: A.matvec(v) + A.dtype.type(shift) * v, dtype=A.dtype
-    )
     restarts = max(1, max_products // (ncv - k))
     try:
         _, vectors = scipy.sparse.linalg.eigsh(
-            shifted, k, which=which, v0=start, ncv=ncv, maxiter=restarts, tol=tol
+            A, k, which=which, v0=start, ncv=ncv, maxiter=restarts, tol=tol
         )
     except scipy.sparse.linalg.ArpackNoConvergence as error:
         raise ConvergenceError(
             f"expected {k} pairs at {which} within {tol:.1e}, got {len(error.eigenvalues)} after "
-            f"{A.count} products; loosen tol, or raise max_products ({max_products}) or ncv ({ncv})"
+            f"{max_products} products; loosen tol, or raise max_products or ncv ({ncv})"
         ) from error
+    except scipy.sparse.linalg.ArpackError as error:
+        raise ConvergenceError(f"expected {k} pairs at {which}, got {error}") from error
     return vectors
 
 
-def _all_vectors(A: LinearOperator, k: int, which: str) -> np.ndarray:
+def _all_vectors(A: LinearOperator, k: int, which: str) -> tuple[np.ndarray, float]:
+    """The vectors wanted and ‖A‖, by dense algebra in as many products as dimensions."""
     matrix = A.matmat(np.eye(A.shape[0], dtype=A.dtype))
     values, vectors = scipy.linalg.eigh((matrix + matrix.T) / 2)
     if which == "LM":
-        return vectors[:, np.argsort(np.abs(values))[-k:]]
+        return vectors[:, np.argsort(np.abs(values))[-k:]], float(np.abs(values).max())
     low = {"SA": k, "LA": 0, "BE": k // 2}[which]
-    return vectors[:, np.r_[:low, len(values) - (k - low) : len(values)]]
+    wanted = np.r_[:low, len(values) - (k - low) : len(values)]
+    return vectors[:, wanted], float(np.abs(values).max())
 
 
 def _certified(A: LinearOperator, vectors: np.ndarray) -> Eigenpairs:
@@ -225,8 +242,8 @@ def _certified(A: LinearOperator, vectors: np.ndarray) -> Eigenpairs:
     for i, vector in enumerate(vectors.T):
         product = A.matvec(vector).astype(np.float64)
         v = vector.astype(np.float64)
-        v /= np.linalg.norm(v)
+        v /= scipy.linalg.norm(v)
         values[i] = v @ product
-        errors[i] = np.linalg.norm(product - values[i] * v)
+        errors[i] = scipy.linalg.norm(product - values[i] * v)
     order = np.argsort(values)
     return Eigenpairs(values[order], vectors[:, order], errors[order], A.count)

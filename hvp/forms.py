@@ -10,7 +10,7 @@ import numpy as np
 from hvp.errors import InputError
 from hvp.operators import Products
 
-NETWORK = "network"
+NETWORK = "whole network"
 
 
 class Layered(Products, Protocol):
@@ -24,18 +24,22 @@ class Layered(Products, Protocol):
 
 @dataclass(frozen=True)
 class Forms:
-    """One row of the chain rule: the quadratic forms of one layer's vector v."""
+    """One row of the chain rule: the quadratic forms of one layer's vector v.
+
+    `rounding` is what ‖v‖·‖Hv‖ loses in the precision of the products: no form is known better.
+    """
 
     layer: str
     vHv: float
     vGv: float
     vRv: float
+    rounding: float
 
     @property
     def difference(self) -> float:
-        """|vᵀHv - vᵀGv| relative to the larger form, zero where both are."""
+        """|vᵀHv - vᵀGv| relative to the larger form, zero within the rounding."""
         gap = abs(self.vHv - self.vGv)
-        return gap / max(abs(self.vHv), abs(self.vGv)) if gap else 0.0
+        return gap / max(abs(self.vHv), abs(self.vGv)) if gap > self.rounding else 0.0
 
 
 def chain_rule(lin: Layered, v: np.ndarray | None = None) -> tuple[Forms, ...]:
@@ -50,7 +54,7 @@ def chain_rule(lin: Layered, v: np.ndarray | None = None) -> tuple[Forms, ...]:
         v: (P,), None for the layers' own weights: the kernels, or all of a layer that has none.
 
     Returns:
-        One `Forms` a layer, in order, and one named "network" where there are several layers.
+        One `Forms` a layer, in order, and one named "whole network" where there are several layers.
 
     >>> import numpy as np
     >>> from hvp import linearize_function
@@ -77,6 +81,8 @@ def chain_rule(lin: Layered, v: np.ndarray | None = None) -> tuple[Forms, ...]:
     V = np.stack(list(columns.values()), axis=1)  # (P, layers + 1)
     products = (lin.hvp(V), lin.gnvp(V), lin.residual_vp(V))
     forms = [np.einsum("pk,pk->k", V, A, dtype=np.float64) for A in products]
+    sizes = np.linalg.norm(V, axis=0) * np.linalg.norm(products[0], axis=0)
+    forms.append(np.finfo(lin.dtype).eps * sizes)
     return tuple(Forms(name, *map(float, row)) for name, *row in zip(columns, *forms, strict=True))
 
 

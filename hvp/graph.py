@@ -21,7 +21,9 @@ import tensorflow as tf
 from hvp.errors import InputError
 
 CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
-ALIASES = {"Identity", "IdentityN"}
+ALIASES = {"CheckNumerics", "Identity", "IdentityN"}
+# Constants above so many bytes are kept once, instead of being written into every graph.
+LARGE = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +49,7 @@ class Program:
     `outputs` is a nest of value numbers, `specs` tells every value's shape and type. `captures`
     holds the tensors that the traced function closed over; variables among them were read when it
     was traced, so later assignments do not leak in. `custom_gradients` names the places where a
-    gradient rule other than the body's own was dropped.
+    gradient rule other than the body's own was dropped; `handles` are those of the variables read.
     """
 
     inputs: tuple[int, ...]
@@ -56,6 +58,7 @@ class Program:
     captures: Mapping[int, tf.Tensor]
     specs: Mapping[int, tf.TensorSpec]
     custom_gradients: tuple[str, ...] = ()
+    handles: tuple[tf.Tensor, ...] = ()
 
     def replay(self, *inputs: tf.Tensor) -> Any:
         """The outputs, in their nest, from operations created anew."""
@@ -123,7 +126,8 @@ def trace(function: Callable[..., Any], *specs: Any) -> Program:
         tuple(flattener.nodes),
         flattener.captures,
         flattener.specs,
-        custom_gradients=tuple(flattener.custom_gradients),
+        tuple(flattener.custom_gradients),
+        tuple(flattener.handles),
     )
     program = flat.part(inputs, outputs)
     for node in program.nodes:
@@ -148,6 +152,7 @@ class _Flattener:
         self.captures: dict[int, tf.Tensor] = {}
         self.specs: dict[int, tf.TensorSpec] = {}
         self.custom_gradients: list[str] = []
+        self.handles: list[tf.Tensor] = []
         self._numbers: dict[Any, int] = {}
 
     def number(self, tensor: tf.Tensor) -> int:
@@ -162,8 +167,10 @@ class _Flattener:
             if op.type == "Placeholder":
                 continue
             inputs = tuple(self.number(tensor) for tensor in op.inputs)
+            if "_gradient_op_type" in op.node_def.attr:
+                self.custom_gradients.append(_place(op))
             if op.type in ALIASES:
-                self._alias(op, inputs)
+                self._numbers.update((t.ref(), n) for t, n in zip(op.outputs, inputs, strict=True))
             elif op.type in CALLS:
                 self._call(op, inputs, graph)
             elif op.type.startswith("Assign") and op.type.endswith("VariableOp"):
@@ -174,16 +181,13 @@ class _Flattener:
                 )
             elif op.type == "ReadVariableOp" and inputs[0] in self.captures:
                 handle = self.captures[inputs[0]]
+                self.handles.append(handle)
                 value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=op.get_attr("dtype"))
                 self.captures[self.number(op.outputs[0])] = value
+            elif op.type == "Const" and op.node_def.ByteSize() > LARGE:
+                self.captures[self.number(op.outputs[0])] = _constant(op)
             else:
                 self.nodes.append(Node(op, inputs, tuple(map(self.number, op.outputs))))
-
-    def _alias(self, op: tf.Operation, inputs: Sequence[int]) -> None:
-        for tensor, number in zip(op.outputs, inputs, strict=True):
-            self._numbers[tensor.ref()] = number
-        if "_gradient_op_type" in op.node_def.attr:
-            self.custom_gradients.append(_place(op))
 
     def _call(self, op: tf.Operation, inputs: Sequence[int], graph: Any) -> None:
         body = graph._get_function(op.get_attr("f").name).graph
@@ -206,7 +210,7 @@ def _apply(
 ) -> list[tf.Tensor]:
     """The operation created anew on other tensors."""
     if op.type == "Const":
-        return [tf.constant(tf.make_ndarray(op.get_attr("value")), op.get_attr("dtype"))]
+        return [_constant(op)]
     call = getattr(tf.raw_ops, op.type)
     remaining = [values[number] for number in inputs]
     arguments: dict[str, Any] = {}
@@ -221,11 +225,18 @@ def _apply(
             arguments[argument.name], *remaining = remaining
     for attribute in op.op_def.attr:
         if attribute.name not in inferred:
-            arguments[attribute.name] = op.get_attr(attribute.name)
+            value = op.get_attr(attribute.name)
+            arguments[attribute.name] = (
+                tf.TensorShape(value) if attribute.type == "shape" else value
+            )
     scope, _, name = op.name.rpartition("/")
     # Entered anew, so that gradient operations carry it too and are told by their layer.
     with tf.name_scope(f"{scope}/") if scope else contextlib.nullcontext():
         return tf.nest.flatten(call(**_publicly_named(call, arguments), name=name))
+
+
+def _constant(op: tf.Operation) -> tf.Tensor:
+    return tf.constant(tf.make_ndarray(op.get_attr("value")), op.get_attr("dtype"))
 
 
 def _publicly_named(call: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,7 +256,7 @@ def _refuse_unreplayable(node: Node) -> None:
         raise InputError(
             "a loss without loops and branches inside the graph",
             node,
-            "unroll it (recurrent layers take unroll=True) or leave the layer out",
+            "unroll loops (recurrent layers take unroll=True) and write branches with tf.where",
         )
     if node.op.op_def.is_stateful:
         raise InputError(

@@ -6,8 +6,9 @@ compiled once a batch shape.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from hvp import autodiff
 from hvp.audit import Finding
 from hvp.errors import InputError
 from hvp.params import Layout
-from hvp.snapshot import Network, Programs, Snapshot
+from hvp.snapshot import UNTRACEABLE, Network, Programs, Snapshot, reason
 
 Build = Callable[["_Batch", tf.Tensor], tf.Tensor]
 
@@ -150,6 +151,8 @@ class Linearization:
         columns = [
             product(tf.convert_to_tensor(column)) for column in np.ascontiguousarray(block.T)
         ]
+        if not columns:
+            return np.empty((len(product(tf.zeros(len(block), self.dtype))), 0), self.dtype)
         return np.stack(columns, axis=1)
 
     def _summed(self, build: Build, tangent: tf.Tensor) -> np.ndarray:
@@ -189,7 +192,14 @@ class Linearization:
 
         compiled = tf.function(product, autograph=False, jit_compile=self._jit)
         specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in batch]
-        return compiled.get_concrete_function(tf.TensorSpec([rows], self.dtype), *specs)
+        with _told_in_a_line(UNTRACEABLE):
+            concrete = compiled.get_concrete_function(tf.TensorSpec([rows], self.dtype), *specs)
+
+        def call(vector: tf.Tensor, *batch: tf.Tensor) -> tf.Tensor:
+            with _told_in_a_line((tf.errors.OpError,)):
+                return concrete(vector, *batch)
+
+        return call
 
     def _network(self, batch: Sequence[tf.Tensor]) -> Network:
         network = self._snapshot.programs(batch).network
@@ -261,7 +271,8 @@ def _residual(batch: _Batch, v: tf.Tensor) -> tf.Tensor:
 
 
 def _jvp(batch: _Batch, v: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(autodiff.jvp(batch.outputs, batch.params, batch.split(v))[1], [-1])
+    _, jv = autodiff.jvp(batch.outputs, batch.params, batch.split(v))
+    return tf.cast(tf.reshape(jv, [-1]), v.dtype)
 
 
 def _vjp(batch: _Batch, u: tf.Tensor) -> tf.Tensor:
@@ -276,9 +287,27 @@ ORDERS: dict[str, Build] = {
 }
 
 
+@contextlib.contextmanager
+def _told_in_a_line(kinds: tuple[type[Exception], ...]) -> Iterator[None]:
+    """What TensorFlow refuses in a product, as an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except kinds as error:
+        raise InputError(
+            "operations that TensorFlow differentiates and runs on this machine",
+            repr(reason(error)),
+            'try ad="reverse-over-reverse", the other jit= or float32, or replace the operation',
+        ) from error
+
+
 def _checked(v: ArrayLike, rows: int, dtype: DTypeLike) -> np.ndarray:
     """A vector or block of the right length and precision, finite."""
-    block = np.asarray(v)
+    try:
+        block = np.asarray(v)
+    except ValueError as error:
+        raise InputError("a vector or a block", "a ragged list", "make it an array") from error
     if block.ndim not in (1, 2) or block.shape[0] != rows:
         raise InputError(
             f"a vector of shape ({rows},) or a block ({rows}, K)", block.shape, "check its length"

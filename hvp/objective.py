@@ -6,6 +6,7 @@ examples, divided once. It comes from a Keras model and its loss, or from plain 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,12 +21,15 @@ class Evaluation(NamedTuple):
     """One batch: the summed loss, what it is divided by, and the outputs the loss is a function of.
 
     `outputs` lists candidates, the first of which that the loss sees the parameters through alone
-    is the network's output. `hits` counts right classifications, None where there are no classes.
+    is the network's output. `separable` tells whether the total is a sum over examples, so that it
+    does not matter how they are batched. `hits` counts right classifications, None where there are
+    no classes.
     """
 
     total: tf.Tensor
     divisor: tf.Tensor
     outputs: list[tf.Tensor]
+    separable: bool
     hits: tf.Tensor | None
 
 
@@ -35,6 +39,7 @@ class Objective:
 
     With ``divided=False`` the total is the objective and the divisors are ignored. `labels(batch)`
     gives the class numbers that must name one of the outputs each, None where there are none.
+    `variables` are those that the parameters were taken from.
     """
 
     names: tuple[str, ...]
@@ -43,6 +48,7 @@ class Objective:
     penalty: Callable[[Sequence[tf.Tensor]], tf.Tensor] | None
     divided: bool
     labels: Callable[[Any], tf.Tensor | None]
+    variables: tuple[tf.Variable, ...]
 
 
 def from_model(model: keras.Model, loss: Any, *, training: bool) -> Objective:
@@ -68,10 +74,16 @@ def from_model(model: keras.Model, loss: Any, *, training: bool) -> Objective:
             zip(variables, params, strict=True), collect_losses=True
         ) as scope:
             predicted = model(x, training=training)
-        _refuse_beyond_loss(model, predicted, scope.losses)
-        values = _loss_values(loss, y, predicted)
+            _refuse_beyond_loss(model, predicted, scope.losses)
+            if predicted.dtype != params[0].dtype:
+                predicted = tf.cast(predicted, params[0].dtype)
+            values = _loss_values(loss, y, predicted)
+        # Batch statistics and seeds move on when examples are mixed or dropped at random.
+        moved = any(scope.get_current_value(v) is not None for v in model.non_trainable_variables)
+        separable = values.shape.rank > 0 and not moved
+        total, divisor = _weighted(loss, values, weight)
         hits = _hits(loss, y, predicted)
-        return Evaluation(*_weighted(loss, values, weight), _outputs(predicted), hits)
+        return Evaluation(total, divisor, _outputs(predicted), separable, hits)
 
     def labels(batch: Any) -> tf.Tensor | None:
         y = keras.utils.unpack_x_y_sample_weight(batch)[1]
@@ -83,7 +95,15 @@ def from_model(model: keras.Model, loss: Any, *, training: bool) -> Objective:
         return tf.add_n([regularizer(params[i]) for i, regularizer in penalised])
 
     divided = loss.reduction != "sum"
-    return Objective(names, values, evaluate, penalty if penalised else None, divided, labels)
+    return Objective(
+        names,
+        values,
+        evaluate,
+        penalty if penalised else None,
+        divided,
+        labels,
+        tuple(v.value for v in variables),
+    )
 
 
 def from_function(
@@ -97,6 +117,8 @@ def from_function(
     """The objective of plain functions of (params, batch), or of params alone without data."""
     if reduction not in ("sum", "mean", None):
         raise InputError('reduction "sum" or "mean"', repr(reduction), "say what a batch's loss is")
+    if isinstance(params, dict):
+        raise InputError("a tensor or a list of them", "a dict", "pass list(params.values())")
     several = isinstance(params, list | tuple)
     listed = list(params) if several else [params]
     if not listed:
@@ -126,10 +148,13 @@ def from_function(
             )
         count = tf.shape(tf.nest.flatten(batch)[0])[0] if reduction == "mean" else 1
         divisor = tf.cast(count, value.dtype)
-        return Evaluation(value * divisor, divisor, [] if z is None else [z], None)
+        return Evaluation(value * divisor, divisor, [] if z is None else [z], True, None)
 
     names = tuple(_function_names(listed))
-    return Objective(names, values, evaluate, None, reduction == "mean", lambda batch: None)
+    variables = tuple(p.value if _is_keras(p) else p for p in listed if _is_variable(p))
+    return Objective(
+        names, values, evaluate, None, reduction == "mean", lambda batch: None, variables
+    )
 
 
 def _resolve_loss(model: keras.Model, loss: Any) -> keras.Loss:
@@ -272,10 +297,17 @@ def _is_keras(param: Any) -> bool:
     return isinstance(param, keras.Variable)
 
 
+def _is_variable(param: Any) -> bool:
+    return _is_keras(param) or isinstance(param, tf.Variable)
+
+
 def _unique(names: Sequence[str]) -> list[str]:
-    seen: dict[str, int] = {}
+    """The names, with a number on the layer where a name comes again: ``dense_2/kernel``."""
+    seen: Counter[str] = Counter()
     unique = []
     for name in names:
-        count = seen[name] = seen.get(name, 0) + 1
-        unique.append(name if count == 1 else f"{name}_{count}")
+        seen[name] += 1
+        layer, slash, weight = name.rpartition("/")
+        number = "" if seen[name] == 1 else f"_{seen[name]}"
+        unique.append(f"{layer}{number}/{weight}" if slash else f"{name}{number}")
     return unique

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -44,7 +44,9 @@ class Layout:
         A name also selects what lies below it: ``encoder`` takes ``encoder/dense/kernel``.
         Raises InputError for a pattern that names nothing.
         """
-        patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+        patterns = [patterns] if isinstance(patterns, str) else patterns
+        if not isinstance(patterns, Iterable) or not all(isinstance(p, str) for p in patterns):
+            raise InputError("names or globs", repr(patterns), f"take some of {self.names}")
         chosen: set[int] = set()
         for pattern in patterns:
             found = {i for i, name in enumerate(self.names) if _names(pattern, name)}

@@ -22,6 +22,14 @@ from hvp.errors import InputError
 from hvp.objective import Evaluation, Objective
 from hvp.params import Layout
 
+UNTRACEABLE = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    tf.errors.OpError,
+)
 Signature = tuple[tuple[tuple[int, ...], str], ...]
 
 
@@ -77,8 +85,15 @@ class Programs:
 class Snapshot:
     """Reads `batches` once: traces each shape, adds up loss, divisor, examples and hashes."""
 
-    def __init__(self, objective: Objective, layout: Layout, batches: Iterable[Any] | None):
+    def __init__(
+        self,
+        objective: Objective,
+        layout: Layout,
+        batches: Iterable[Any] | None,
+        chosen: Sequence[int],
+    ):
         self.objective = objective
+        self.chosen = tuple(chosen)
         self.layout = layout
         self.values = tuple(tf.identity(value) for value in objective.values)
         self._batches = batches
@@ -111,6 +126,7 @@ class Snapshot:
     def _read(self) -> None:
         total = divisor = hits = 0.0
         examples = count = 0
+        separable = True
         digests: list[Any] = []
         for batch in self._structured():
             flat = _flat(batch)
@@ -118,17 +134,24 @@ class Snapshot:
                 self._programs[_signature(flat)] = self._trace(batch)
             programs = self.programs(flat)
             self._check_labels(batch, programs)
-            evaluation = programs.evaluate_now(*self.values, *flat)
+            evaluation = self._evaluate(programs, flat)
             total += float(evaluation.total)
             divisor += float(evaluation.divisor)
+            separable &= bool(evaluation.separable)
             hits += np.nan if evaluation.hits is None else float(evaluation.hits)
             examples += int(flat[0].shape[0]) if flat else 1
             count += 1
             digests = digests or [hashlib.sha256() for _ in flat]
             for digest, tensor in zip(digests, flat, strict=True):
-                digest.update(np.ascontiguousarray(tensor.numpy()).data)
+                digest.update(tensor.numpy().tobytes())
         if count == 0:
             raise InputError("at least one batch", "an empty data set", "check where it comes from")
+        if count > 1 and not separable:
+            raise InputError(
+                "a loss that is a sum over examples, or a single batch",
+                f"{count} batches of a loss that mixes examples or drops some at random",
+                "pass batch_size=len(x), or training=False",
+            )
         self.num_batches = count
         self.num_examples = examples
         self.divisor = divisor if self.objective.divided else 1.0
@@ -140,6 +163,14 @@ class Snapshot:
         self.accuracy = None if np.isnan(hits) else hits / examples
         joined = b"".join(digest.digest() for digest in digests)
         self.data_digest = hashlib.sha256(joined).hexdigest()
+
+    def _evaluate(self, programs: Programs, batch: Sequence[tf.Tensor]) -> Evaluation:
+        try:
+            return programs.evaluate_now(*self.values, *batch)
+        except tf.errors.OpError as error:
+            raise InputError(
+                "a loss that can be evaluated", reason(error), "check model, loss and data"
+            ) from error
 
     def _structured(self) -> Iterator[Any]:
         """The batches as nests of tensors."""
@@ -156,13 +187,19 @@ class Snapshot:
             traced = graph.trace(self.objective.evaluate, params, specs)
         except InputError:
             raise
-        except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+        except UNTRACEABLE as error:
             shapes = ", ".join(str(tuple(t.shape)) for t in _flat(batch))
             raise InputError(
                 "a loss that takes the parameters and batches given",
-                f"{_reason(error)!r} for batches of shape {shapes or '()'}",
-                "check the shapes and types of the data",
+                f"{reason(error)!r} for batches of shape {shapes or '()'}",
+                "check shapes and types, and use TensorFlow operations alone",
             ) from error
+        if any(handle is v.handle for handle in traced.handles for v in self.objective.variables):
+            raise InputError(
+                "a loss that takes its parameters as arguments",
+                "one that reads their variables from outside",
+                "use the values that the function is given",
+            )
         evaluate, freed = moments.free(traced)
         for place in freed:
             message = "StopGradient of tf.nn.moments taken out, it falsifies second derivatives"
@@ -178,7 +215,7 @@ class Snapshot:
         return programs
 
     def _audit(self, loss: graph.Program, specs: Sequence[tf.TensorSpec]) -> None:
-        params = loss.inputs[: len(self.values)]
+        params = [loss.inputs[i] for i in self.chosen]
         active = self._audit_twice(loss, specs)
         if loss.outputs not in active:
             raise InputError(
@@ -187,10 +224,9 @@ class Snapshot:
                 "compute it from the parameters that the function is given",
             )
         unreached = audit.unreached(loss, params, active)
-        for name in (
-            n for n, number in zip(self.layout.names, params, strict=True) if number in unreached
-        ):
+        for name in (self.layout.names[i] for i in self.chosen if loss.inputs[i] in unreached):
             self._note(Finding("note", name, "does not reach the loss: its derivatives are zero"))
+        self._note(*audit.stop_findings(loss, active))
         self._note(*audit.precision_findings(loss, active, tf.as_dtype(self.layout.dtype)))
 
     def _audit_twice(self, loss: graph.Program, specs: Sequence[tf.TensorSpec]) -> set[int]:
@@ -199,16 +235,24 @@ class Snapshot:
 
         def slope(*inputs: tf.Tensor) -> list[tf.Tensor]:
             rest = inputs[count:]
-            return autodiff.gradient(lambda given: loss.replay(*given, *rest), inputs[:count])
+            values = list(inputs[:count])
 
-        active = audit.differentiable_paths(loss, loss.inputs[:count])
+            def value(chosen: Sequence[tf.Tensor]) -> tf.Tensor:
+                for position, tensor in zip(self.chosen, chosen, strict=True):
+                    values[position] = tensor
+                return loss.replay(*values, *rest)
+
+            return autodiff.gradient(value, [inputs[i] for i in self.chosen])
+
+        active = audit.differentiable_paths(loss, [loss.inputs[i] for i in self.chosen])
         gradient = graph.trace(slope, *specs)
-        audit.differentiable_paths(gradient, gradient.inputs[:count])
+        audit.differentiable_paths(gradient, [gradient.inputs[i] for i in self.chosen])
         return active
 
     def _compare_rules(self, loss: graph.Program, batch: Any) -> None:
         """Note where `fit` follows custom gradients that are not their functions' derivatives."""
 
+        # The rules live in the traced graph alone: only the objective itself still follows them.
         @tf.function(autograph=False)
         def both(params: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
             ruled = autodiff.gradient(lambda p: self.objective.evaluate(p, batch).total, params)
@@ -226,9 +270,11 @@ class Snapshot:
                 self._note(Finding("different", place, message))
 
     def _check_labels(self, batch: Any, programs: Programs) -> None:
-        labels = self.objective.labels(batch) if batch else None
+        labels = self.objective.labels(batch)
         if labels is None or programs.network is None:
             return
+        if labels.dtype.is_floating and bool(tf.reduce_any(labels != tf.floor(labels))):
+            raise InputError("whole class numbers", "labels with fractions", "round them")
         low, high = int(tf.reduce_min(labels)), int(tf.reduce_max(labels))
         classes = programs.network.shape[-1]
         if low < 0 or high >= classes:
@@ -261,7 +307,7 @@ def _flat(batch: Any) -> list[tf.Tensor]:
     return [leaf for leaf in tf.nest.flatten(batch) if leaf is not None]
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """The line of an error that says why; Keras puts one before it that says where."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     lines = [line.strip() for line in plain.splitlines() if line.strip()]

@@ -138,9 +138,8 @@ def _linearization(
         raise InputError('cache "auto" or a number of bytes', repr(cache), "choose one of these")
     layout = Layout(objective.names, [value.shape for value in objective.values], _dtype(objective))
     chosen = range(len(layout.names)) if variables is None else layout.select(variables)
-    return Linearization(
-        Snapshot(objective, layout, batches, chosen), chosen, ad=ad, jit=jit is True
-    )
+    snapshot = Snapshot(objective, layout, batches, chosen)
+    return Linearization(snapshot, chosen, ad=ad, jit=jit is True)
 
 
 def _dtype(objective: objectives.Objective) -> np.dtype:

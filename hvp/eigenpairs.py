@@ -108,10 +108,9 @@ def eigsh(
         scale = norm if scale is None else scale
     else:
         start = np.random.default_rng(seed).standard_normal(size).astype(counted.dtype)
-        norm = _norm(counted, start)
-        scale = norm if scale is None else scale
+        scale = _norm(counted, start) if scale is None else scale
         # ARPACK can make no basis of a zero operator, which any shift helps.
-        shift = 0.0 if which == "LM" and norm > 0 else 2.0
+        shift = 0.0 if which == "LM" and scale > 0 else 2.0
         scaled = _scaled(counted, scale or 1.0, shift)
         vectors = _arpack(scaled, k, which, start, ncv, tol, max_products)
     pairs = _certified(counted, vectors)

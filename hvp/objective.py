@@ -94,15 +94,14 @@ def from_model(model: keras.Model, loss: Any, *, training: bool) -> Objective:
     def penalty(params: Sequence[tf.Tensor]) -> tf.Tensor:
         return tf.add_n([regularizer(params[i]) for i, regularizer in penalised])
 
-    divided = loss.reduction != "sum"
     return Objective(
-        names,
-        values,
-        evaluate,
-        penalty if penalised else None,
-        divided,
-        labels,
-        tuple(v.value for v in variables),
+        names=names,
+        values=values,
+        evaluate=evaluate,
+        penalty=penalty if penalised else None,
+        divided=loss.reduction != "sum",
+        labels=labels,
+        variables=tuple(variable.value for variable in variables),
     )
 
 
@@ -150,10 +149,14 @@ def from_function(
         divisor = tf.cast(count, value.dtype)
         return Evaluation(value * divisor, divisor, [] if z is None else [z], True, None)
 
-    names = tuple(_function_names(listed))
-    variables = tuple(p.value if _is_keras(p) else p for p in listed if _is_variable(p))
     return Objective(
-        names, values, evaluate, None, reduction == "mean", lambda batch: None, variables
+        names=tuple(_function_names(listed)),
+        values=values,
+        evaluate=evaluate,
+        penalty=None,
+        divided=reduction == "mean",
+        labels=lambda batch: None,
+        variables=tuple(p.value if _is_keras(p) else p for p in listed if _is_variable(p)),
     )
 
 

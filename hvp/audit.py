@@ -106,7 +106,9 @@ def _judge(node: Node, position: int, tensors: dict[int, tf.Tensor]) -> None:
     results = [tensors[n] for n in node.outputs if _is_continuous(tensors[n])]
     source = tensors[node.inputs[position]]
     try:
-        (found,) = tf.gradients(results, [source], stop_gradients=[source])
+        ones = [tf.ones_like(tensor) for tensor in results]
+        inputs = [tensors[number] for number in node.inputs]
+        (found,) = tf.gradients(results, [source], grad_ys=ones, stop_gradients=inputs)
     except (LookupError, NotImplementedError):
         found = None
     if found is None or INCOMPLETE.get(node.op.type) == position:

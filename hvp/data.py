@@ -42,9 +42,10 @@ def load(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     if not path.is_file():
         raise InputError("an .npz file", f"no file {str(path)!r}", "check the path")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise InputError("an .npz file", f"a single array in {str(path)!r}", remedy)
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise InputError("an .npz file", f"a single array in {str(path)!r}", remedy)
+        with loaded as arrays:
             missing = {"x", "y"} - set(arrays)
             if missing:
                 raise InputError("arrays x and y", f"{sorted(arrays)} in {str(path)!r}", remedy)
@@ -73,7 +74,7 @@ def batches(data: Any, batch_size: int | None) -> Iterable[Any]:
     differ or holds NaN or infinity.
     """
     if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
-        raise InputError("a whole batch size from 1", repr(batch_size), "leave it out")
+        raise InputError("a batch size of at least 1", repr(batch_size), "leave it out")
     if isinstance(data, tuple | dict | np.ndarray | tf.Tensor):
         return _parts(data, batch_size)
     if not isinstance(data, Iterable):

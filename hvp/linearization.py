@@ -314,7 +314,8 @@ def _checked(v: ArrayLike, rows: int, dtype: DTypeLike) -> np.ndarray:
         )
     if not np.issubdtype(block.dtype, np.number) or np.iscomplexobj(block):
         raise InputError("a real vector", f"dtype {block.dtype}", "take its real part")
-    block = block.astype(dtype, copy=False)
+    with np.errstate(over="ignore"):  # what overflows is not finite
+        block = block.astype(dtype, copy=False)
     if not np.isfinite(block).all():
         raise InputError("a finite vector", "NaN or infinity in v", "check where it comes from")
     return block

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from hvp.errors import InputError
@@ -211,6 +212,8 @@ def _apply(
     """The operation created anew on other tensors."""
     if op.type == "Const":
         return [_constant(op)]
+    if op.type in ("MaxPool", "MaxPool3D") and op.inputs[0].shape == op.outputs[0].shape:
+        return [_max_pool(op, values[inputs[0]])]
     call = getattr(tf.raw_ops, op.type)
     remaining = [values[number] for number in inputs]
     arguments: dict[str, Any] = {}
@@ -237,6 +240,28 @@ def _apply(
 
 def _constant(op: tf.Operation) -> tf.Tensor:
     return tf.constant(tf.make_ndarray(op.get_attr("value")), op.get_attr("dtype"))
+
+
+def _max_pool(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
+    """Max pooling to the same shape as a padding and a pooling that makes it smaller.
+
+    The kernels MaxPoolGradGrad and MaxPool3DGradGrad work in place where the shapes agree, and read
+    what they have already overwritten (TensorFlow 2.21): Hv through such a layer is wrong by half.
+    """
+    sizes = op.get_attr("ksize")
+    if max(sizes) == 1:
+        return x
+    paddings = [[(size - 1) // 2, size // 2] for size in sizes]
+    if op.get_attr("padding") == b"EXPLICIT":
+        paddings = np.reshape(op.get_attr("explicit_paddings"), (-1, 2)).tolist()
+    return getattr(tf.raw_ops, op.type)(
+        input=tf.pad(x, paddings, constant_values=x.dtype.min),
+        ksize=sizes,
+        strides=op.get_attr("strides"),
+        padding="VALID",
+        data_format=op.get_attr("data_format"),
+        name=op.name,
+    )
 
 
 def _publicly_named(call: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import enum
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -86,7 +87,7 @@ def compare(
     """
     begun = time.perf_counter()
     screen = Screen(quiet)
-    with _one_line_errors(), screen.progress:
+    with _one_line_errors(), _interrupts(screen), screen.progress:
         _check_usage(activation, model, data, out)
         screen.start("importing TensorFlow")
         _import_tensorflow(seed)
@@ -104,7 +105,7 @@ def compare(
     for directory, comparison in results.items():
         screen.show(comparison)
         for path in written[directory]:
-            screen.say(f"wrote {path}")
+            screen.say_path(path)
     screen.say(f"{time.perf_counter() - begun:.1f} s in all, importing TensorFlow included")
 
 
@@ -202,6 +203,15 @@ def _descriptor_2_held() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _interrupts(screen: Screen) -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, screen.interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
 def _one_line_errors() -> Iterator[None]:
     """What goes wrong as one line and an exit code: 1 no convergence, 2 bad input, 130 Ctrl-C."""
     try:
@@ -209,6 +219,9 @@ def _one_line_errors() -> Iterator[None]:
     except (InputError, ConvergenceError) as error:
         typer.echo(" ".join(f"hvp: {error}".split()), err=True)
         raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
+    except OSError as error:
+        typer.echo(f"hvp: {error}", err=True)
+        raise typer.Exit(1) from None
     except KeyboardInterrupt:
         typer.echo("hvp: interrupted", err=True)
         raise typer.Exit(130) from None

@@ -107,12 +107,10 @@ def eigsh(
         vectors, norm = _all_vectors(counted, k, which)
         scale = norm if scale is None else scale
     else:
-        start = np.random.default_rng(seed).standard_normal(size).astype(counted.dtype)
+        rng = np.random.default_rng(seed)
+        start = rng.standard_normal(size).astype(counted.dtype)
         scale = _norm(counted, start) if scale is None else scale
-        # ARPACK can make no basis of a zero operator, which any shift helps.
-        shift = 0.0 if which == "LM" and scale > 0 else 2.0
-        scaled = _scaled(counted, scale or 1.0, shift)
-        vectors = _arpack(scaled, k, which, start, ncv, tol, max_products)
+        vectors = _arpack(counted, k, which, scale, start, ncv, tol, max_products, rng)
     pairs = _certified(counted, vectors)
     scale = max(scale, float(np.abs(pairs.values).max()))
     allowed = max(10 * tol, 100 * eps) * scale
@@ -200,23 +198,35 @@ def _scaled(A: LinearOperator, scale: float, shift: float) -> LinearOperator:
 
 
 def _arpack(
-    A: LinearOperator,
+    A: _Counted,
     k: int,
     which: str,
+    scale: float,
     start: np.ndarray,
     ncv: int,
     tol: float,
     max_products: int,
+    rng: np.random.Generator,
 ) -> np.ndarray:
+    # A zero operator gives ARPACK no basis; any shift does.
+    shift = 0.0 if which == "LM" and scale > 0 else 2.0
+    which = "LA" if which == "BE" and k == 1 else which
     restarts = max(1, max_products // (ncv - k))
     try:
         _, vectors = scipy.sparse.linalg.eigsh(
-            A, k, which=which, v0=start, ncv=ncv, maxiter=restarts, tol=tol
+            _scaled(A, scale or 1.0, shift),
+            k,
+            which=which,
+            v0=start,
+            ncv=ncv,
+            maxiter=restarts,
+            tol=tol,
+            rng=rng,
         )
     except scipy.sparse.linalg.ArpackNoConvergence as error:
         raise ConvergenceError(
             f"expected {k} pairs at {which} within {tol:.1e}, got {len(error.eigenvalues)} after "
-            f"{max_products} products; loosen tol, or raise max_products or ncv ({ncv})"
+            f"{A.count} products; loosen tol, or raise max_products ({max_products}) or ncv ({ncv})"
         ) from error
     except scipy.sparse.linalg.ArpackError as error:
         raise ConvergenceError(f"expected {k} pairs at {which}, got {error}") from error

@@ -98,12 +98,21 @@ def _in_dtype(model: keras.Model, dtype: str) -> keras.Model:
         )
         for i in model.inputs
     ]
-    copy = keras.models.clone_model(
-        model, input_tensors=inputs[0] if len(inputs) == 1 else inputs, clone_function=clone
-    )
-    copy.set_weights(model.get_weights())
-    if model.compiled:
-        copy.compile_from_config(model.get_compile_config())
+    remedy = f"build it in {dtype} and save it"
+    try:
+        copy = keras.models.clone_model(
+            model, input_tensors=inputs[0] if len(inputs) == 1 else inputs, clone_function=clone
+        )
+        copy.set_weights(model.get_weights())
+        if model.compiled:
+            copy.compile_from_config(model.get_compile_config())
+    except Exception as error:  # of any layer that cannot be built anew
+        raise InputError(
+            "a model that can be built anew in another precision", _first_line(error), remedy
+        ) from error
+    left = sorted(v.path for v in copy.weights if v.dtype != dtype and "float" in v.dtype)
+    if left:
+        raise InputError(f"a model all of whose layers can turn to {dtype}", left[0], remedy)
     return copy
 
 

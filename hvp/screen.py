@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -37,27 +38,43 @@ class Screen:
             disable=quiet or not errors.is_terminal,
         )
         self._task: Any = None
+        self._interrupted = False
         self._label = ""
 
     def start(self, description: str, total: int | None = None) -> None:
         """Show another bar in place of the last; without a total it only moves."""
+        self._heed_interrupt()
         if self._task is not None:
             self.progress.remove_task(self._task)
         self._task = self.progress.add_task(description, total=total, detail="")
         self._label = ""
 
+    def interrupt(self, *_: Any) -> None:
+        """The handler of Ctrl-C. TensorFlow may swallow what it raises, so it is kept in mind."""
+        self._interrupted = True
+        raise KeyboardInterrupt
+
+    def _heed_interrupt(self) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
+
     def advance(self) -> None:
+        self._heed_interrupt()
         self.progress.advance(self._task)
 
     def report_products(self, label: str, count: int) -> None:
         """The progress function for `hvp.compare`: one step a spectrum, counting its products."""
+        self._heed_interrupt()
         if label != self._label:
             self._label = label
             self.advance()
         self.progress.update(self._task, detail=f"{label}, product {count}")
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False)
+
+    def say_path(self, path: Path) -> None:
+        self.console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
 
     def show(self, comparison: Comparison) -> None:
         accuracy = "" if comparison.accuracy is None else f", accuracy {comparison.accuracy:.2%}"
@@ -82,7 +99,7 @@ def _spectra_table(comparison: Comparison) -> Table:
         "≥ and ≤: bounds, where a cluster is not resolved"
     )
     table.caption_justify = "left"
-    table.add_column("part")
+    table.add_column("part", overflow="fold", min_width=12)
     table.add_column("")
     for heading in ("largest", f"{k}th largest", f"{k}th smallest", "smallest"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -1,0 +1,483 @@
+"""The command line: what it writes and prints, and that bad input is one line and nothing else."""
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import matplotlib.image
+import numpy as np
+import pytest
+import tensorflow as tf
+from typer.testing import CliRunner
+
+import hvp.comparison
+import hvp.plot
+from hvp import ConvergenceError, cli, data, models
+
+layers = keras.layers
+SCRIPT = str(Path(sys.executable).with_name("hvp"))
+MODULE = (sys.executable, "-m", "hvp")
+
+
+@pytest.fixture(autouse=True)
+def process_left_as_it_was(monkeypatch):
+    """Determinism holds for the rest of a process, and the other tests share this one."""
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def compare(*arguments):
+    return CliRunner().invoke(cli.app, ["compare", *map(str, arguments)])
+
+
+def files(directory):
+    return sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file())
+
+
+def model(compiled=True, **options):
+    keras.utils.set_random_seed(0)
+    net = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(5, "tanh", name="hidden", **options),
+            layers.Dense(3, name="last", **options),
+        ]
+    )
+    if compiled:
+        net.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return net
+
+
+def arrays():
+    rng = np.random.default_rng(1)
+    return {"x": rng.standard_normal((12, 4)).astype(np.float32), "y": rng.integers(0, 3, 12)}
+
+
+@pytest.fixture
+def inputs(here):
+    model().save("net.keras")
+    np.savez("data.npz", **arrays())
+    return ("--model", "net.keras", "--data", "data.npz")
+
+
+def document(directory):
+    return json.loads((directory / "compare.json").read_text())
+
+
+def test_a_model_and_data_of_ones_own_are_compared(inputs, here):
+    result = compare(*inputs, "-k", 2, "--out", "found", "--seed", 7)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert files(here) == ["data.npz", "found/compare.json", "found/compare.png", "net.keras"]
+    found = document(here / "found")
+    assert found["title"] == "net"
+    assert (found["size"], found["num_examples"], found["k"], found["seed"]) == (43, 12, 2, 7)
+    assert list(found["parts"]) == ["whole network", "hidden", "last"]
+    assert matplotlib.image.imread(here / "found/compare.png").std() > 0.01
+    for words in ("43 parameters", "12 examples", "wrote found/compare.json", "compare.png"):
+        assert words in result.stdout
+
+
+def test_what_is_shown_is_what_is_written(inputs, here):
+    shown = compare(*inputs, "-k", 2, "--out", "out").stdout.splitlines()
+    found = document(here / "out")
+    (line,) = [line for line in shown if line.split()[:3] == ["whole", "network", "H"]]
+    H = found["parts"]["whole network"]["H"]
+    values = H["largest"]["values"][::-1] + H["smallest"]["values"][::-1]
+    printed = [float(word) for word in line.split()[3:-1] if word[0] not in "±≥≤"]
+    assert printed == pytest.approx(values, abs=1e-3 * values[0])
+    assert line.split()[-1] == f"{found['parts']['whole network']['overlap']:.1%}"
+    for row in found["chain_rule"]:
+        cells = [line for line in shown if line.strip().startswith(row["layer"])][-1].split()
+        assert cells[-5:-2] == [f"{row[form]:.6g}" for form in ("vHv", "vGv", "vRv")]
+        assert cells[-1] == ("equal" if row["layer"] == "last" else "differ")
+
+
+def test_the_default_is_both_activations_on_the_embedded_digits(here, monkeypatch):
+    x, y = data.mnist()
+    monkeypatch.setattr(data, "mnist", lambda: (x[::25], y[::25]))
+    monkeypatch.setattr(models, "EPOCHS", 1)
+    result = compare("-k", 2, "--layers", "dense3")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert files(here) == [
+        f"hvp-compare/{name}/compare.{kind}"
+        for name in ("relu", "tanh")
+        for kind in ("json", "png")
+    ]
+    for name in ("relu", "tanh"):
+        found = document(here / "hvp-compare" / name)
+        assert (found["title"], found["num_examples"], found["dtype"]) == (name, 200, "float32")
+        assert f"wrote hvp-compare/{name}/compare.json" in result.stdout
+
+
+def test_options_choose_layers_loss_and_precision(inputs, here):
+    options = ("--layers", "last", "--loss", "mean_absolute_error", "--dtype", "float64", "-k", 1)
+    np.savez("data.npz", x=arrays()["x"], y=np.zeros((12, 3)))
+    assert compare(*inputs, *options, "--out", "out").exit_code == 0
+    found = document(here / "out")
+    outputs = model()(arrays()["x"]).numpy()
+    assert found["loss"] == pytest.approx(np.abs(outputs).mean(), rel=1e-5)
+    assert (found["dtype"], found["size"], found["accuracy"]) == ("float64", 18, None)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "sizes"),
+    [
+        (("h*",), {"hidden": 25}),
+        (("last", "hidden"), {"hidden": 25, "last": 18}),
+        (("last,hidden",), {"hidden": 25, "last": 18}),
+        (("*/bias",), {"hidden": 5, "last": 3}),
+    ],
+)
+def test_layers_are_names_or_globs_and_may_be_several(inputs, here, chosen, sizes):
+    options = [word for layer in chosen for word in ("--layers", layer)]
+    assert compare(*inputs, *options, "-k", 1, "--out", "out", "-q").exit_code == 0
+    found = {name: part["size"] for name, part in document(here / "out")["parts"].items()}
+    assert found.pop("whole network") == sum(sizes.values())
+    assert found == sizes
+
+
+def test_quiet_prints_nothing(inputs, here):
+    result = compare(*inputs, "-k", 1, "--quiet", "--out", "out")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    assert (here / "out/compare.json").is_file()
+
+
+@pytest.fixture
+def shown(here):
+    """The lines on the screen for a model with long names and large numbers."""
+    net = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(5, "tanh", name="a_layer_whose_name_is_rather_long_indeed"),
+            layers.LayerNormalization(name="norm"),
+            layers.Dense(3, name="last"),
+        ]
+    )
+    net.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    net.save("net.keras")
+    scaled = arrays()
+    np.savez("data.npz", x=scaled["x"] * 1e3, y=scaled["y"])
+    result = compare("--model", "net.keras", "--data", "data.npz", "--out", "out")
+    assert result.exit_code == 0
+    return result.stdout.splitlines()
+
+
+def test_tables_fit_into_100_columns(shown):
+    table = [line for line in shown if line.startswith((" ", "─"))]
+    assert len(table) > 20
+    assert max(map(len, table)) <= 100
+    first = {line.split()[0] for line in table if line.strip()}
+    assert {"whole", "norm", "last"} <= first
+    assert any(word.startswith("a_layer_w") for word in first)
+
+
+def test_what_stands_around_the_tables_fits_into_100_columns(shown):
+    lines = [line for line in shown if not line.startswith((" ", "─", "note: "))]
+    assert any("53 parameters" in line for line in lines)
+    assert max(map(len, lines)) <= 100
+
+
+def test_the_version_is_told():
+    result = CliRunner().invoke(cli.app, ["version"])
+    assert (result.exit_code, result.stdout) == (0, f"{hvp.__version__}\n")
+
+
+@keras.saving.register_keras_serializable("test_cli")
+class Counter(layers.Layer):
+    """A layer with a trainable integer."""
+
+    def build(self, shape):
+        self.count = self.add_weight(shape=(), dtype="int32", initializer="ones", name="count")
+
+    def call(self, x):
+        return x * keras.ops.cast(self.count, x.dtype)
+
+
+def saved(net):
+    net.save("net.keras")
+
+
+def with_arrays(**changed):
+    np.savez("data.npz", **{**arrays(), **changed})
+
+
+def with_value(value):
+    x = arrays()["x"]
+    x[3, 2] = value
+    with_arrays(x=x)
+
+
+def with_counter():
+    net = keras.Sequential([keras.Input((4,)), Counter(), layers.Dense(3)])
+    net.compile(loss="sparse_categorical_crossentropy")
+    saved(net)
+
+
+def with_lambda():
+    saved(keras.Sequential([keras.Input((4,)), layers.Lambda(lambda x: x), layers.Dense(3)]))
+
+
+def damaged():
+    np.savez_compressed("data.npz", x=np.arange(4000.0).reshape(1000, 4), y=np.zeros(1000, int))
+    content = bytearray(Path("data.npz").read_bytes())
+    content[200:400] = bytes(200)
+    Path("data.npz").write_bytes(content)
+
+
+BAD_DATA = {
+    "missing": (lambda: Path("data.npz").unlink(), "expected an .npz file, got no file 'data.npz'"),
+    "a directory": (
+        lambda: (Path("data.npz").unlink(), Path("data.npz").mkdir()),
+        "expected an .npz file",
+    ),
+    "text": (lambda: Path("data.npz").write_text("hello"), "'data.npz'"),
+    "empty file": (lambda: Path("data.npz").write_bytes(b""), "expected an .npz file"),
+    "damaged": (damaged, "expected an .npz file"),
+    "one array": (
+        lambda: (np.save("one.npy", np.ones(3)), os.replace("one.npy", "data.npz")),
+        "got a single array",
+    ),
+    "no y": (lambda: np.savez("data.npz", x=arrays()["x"]), "expected arrays x and y, got ['x']"),
+    "no x": (lambda: np.savez("data.npz", a=[1], y=[1]), "expected arrays x and y, got ['a', 'y']"),
+    "objects": (lambda: with_arrays(y=np.array([{}] * 12)), "got pickled objects"),
+    "text array": (lambda: with_arrays(y=np.array(["one"] * 12)), "expected a numeric array y"),
+    "complex": (lambda: with_arrays(x=1j * arrays()["x"]), "complex64"),
+    "NaN": (lambda: with_value(np.nan), "expected finite data, got NaN or infinity in example 3"),
+    "infinity": (lambda: with_value(np.inf), "got NaN or infinity in example 3"),
+    "NaN in y": (lambda: with_arrays(y=np.full(12, np.nan)), "got NaN or infinity in example 0"),
+    "lengths": (lambda: with_arrays(y=arrays()["y"][:11]), "got lengths [11, 12]"),
+    "empty": (
+        lambda: with_arrays(x=np.zeros((0, 4)), y=np.zeros(0, int)),
+        "expected at least one example, got an empty data set",
+    ),
+    "scalars": (lambda: with_arrays(x=np.float32(1), y=np.int64(1)), "got a scalar"),
+    "width": (lambda: with_arrays(x=np.zeros((12, 5), np.float32)), "(12, 5)"),
+    "label beyond": (
+        lambda: with_arrays(y=np.full(12, 3)),
+        "expected labels from 0 to 2, as the model has 3 outputs, got labels from 3 to 3",
+    ),
+    "label below": (lambda: with_arrays(y=np.arange(12) % 3 - 1), "got labels from -1 to 1"),
+}
+BAD_MODELS = {
+    "missing": (lambda: Path("net.keras").unlink(), "expected a .keras file, got no file"),
+    "text": (lambda: Path("net.keras").write_text("hello"), "a .keras file that Keras can load"),
+    "no loss": (lambda: saved(model(compiled=False)), "expected a loss, got"),
+    "float16": (lambda: saved(model(dtype="float16")), "got float16"),
+    "integer": (with_counter, "int32"),
+    "code": (with_lambda, "Lambda"),
+}
+BAD_OPTIONS = {
+    "layer": (("--layers", "attic"), "expected a layer, a parameter or a glob among hidden, last"),
+    "loss": (("--loss", "nonsense"), "expected a loss that Keras knows, got 'nonsense'"),
+    "k": (("-k", "43"), "expected k from 1 to 42 for 43 parameters, got 43"),
+    "k of a layer": (("-k", "25", "--layers", "hidden"), "expected k from 1 to 24"),
+    "activation": (("--activation", "relu"), "expected --model or --activation, got both"),
+}
+
+
+def assert_refused(result, text):
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("hvp: expected ")
+    assert result.stderr.count("\n") == 1
+    assert text in result.stderr
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_bad_data_is_one_line_and_nothing_written(inputs, here, case):
+    spoil, text = BAD_DATA[case]
+    spoil()
+    before = files(here)
+    assert_refused(compare(*inputs, "-k", 2, "--out", "out"), text)
+    assert files(here) == before
+    assert not (here / "out").exists()
+
+
+@pytest.mark.parametrize("case", BAD_MODELS)
+def test_a_bad_model_is_one_line_and_nothing_written(inputs, here, case):
+    spoil, text = BAD_MODELS[case]
+    spoil()
+    assert_refused(compare(*inputs, "-k", 2, "--out", "out"), text)
+    assert not (here / "out").exists()
+
+
+@pytest.mark.parametrize("case", BAD_OPTIONS)
+def test_a_bad_option_is_one_line_and_nothing_written(inputs, here, case):
+    options, text = BAD_OPTIONS[case]
+    assert_refused(compare(*inputs, *options, "--out", "out"), text)
+    assert not (here / "out").exists()
+
+
+def test_pickled_objects_are_never_unpickled(inputs, here):
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (here / "sprung",)
+
+    with_arrays(y=np.array([Trap()] * 12))
+    assert_refused(compare(*inputs, "--out", "out"), "got pickled objects")
+    assert not (here / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    "options", [("--dtype", "float16"), ("--activation", "gelu"), ("-k", "0"), ("--seed", "-1")]
+)
+def test_a_value_that_an_option_cannot_take_is_a_usage_error(here, options):
+    result = compare(*options)
+    assert result.exit_code == 2
+    assert options[0] in result.stderr
+    assert "Traceback" not in result.stderr
+    assert files(here) == []
+
+
+def test_data_without_a_model_is_refused(inputs):
+    result = compare("--data", "data.npz")
+    assert_refused(result, "expected --model with --data, got --data alone")
+
+
+@pytest.mark.parametrize("out", ["taken", "taken/below"])
+def test_an_out_that_is_a_file_is_refused(inputs, here, out):
+    Path("taken").write_text("mine")
+    assert_refused(compare(*inputs, "--out", out), "expected a directory to write to")
+    assert (here / "taken").read_text() == "mine"
+
+
+def test_no_convergence_is_one_line_and_exit_code_1(inputs, here, monkeypatch):
+    def give_up(*arguments, **options):
+        raise ConvergenceError("expected errors up to 1e-9, got 1;\nloosen tol")
+
+    monkeypatch.setattr(hvp.comparison, "compare", give_up)
+    result = compare(*inputs, "--out", "out")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "hvp: expected errors up to 1e-9, got 1; loosen tol\n"
+    assert not (here / "out").exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(inputs, here, monkeypatch):
+    def fill(comparison, path):
+        path.write_bytes(b"half a picture")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(hvp.plot, "save_comparison", fill)
+    before = files(here)
+    result = compare(*inputs, "-k", 1, "--out", "out")
+    assert result.exit_code in (1, 2)
+    assert result.stderr.startswith("hvp: ")
+    assert result.stderr.count("\n") == 1
+    assert "No space left on device" in result.stderr
+    assert files(here) == before
+
+
+def test_an_interruption_while_writing_leaves_nothing(inputs, here, monkeypatch):
+    def interrupt(comparison, path):
+        path.write_bytes(b"half a picture")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(hvp.plot, "save_comparison", interrupt)
+    before = files(here)
+    result = compare(*inputs, "-k", 1, "--out", "out")
+    assert (result.exit_code, result.stderr) == (130, "hvp: interrupted\n")
+    assert files(here) == before
+
+
+def environment():
+    return {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+
+
+def test_help_imports_neither_tensorflow_nor_what_numbers_need():
+    command = (sys.executable, "-X", "importtime", "-m", "hvp", "compare", "--help")
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True)
+    assert "--activation" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert {"hvp.cli", "typer"} <= imported
+    assert not imported & {"tensorflow", "keras", "scipy", "matplotlib", "numpy"}
+
+
+def without_times(plain):
+    if isinstance(plain, dict):
+        return {k: without_times(v) for k, v in plain.items() if k != "seconds"}
+    return [without_times(v) for v in plain] if isinstance(plain, list) else plain
+
+
+def test_the_same_seed_gives_the_same_bits_in_two_processes_and_quietly(here):
+    options = ("compare", "--activation", "tanh", "--layers", "dense2", "-k", "2", "--quiet")
+    started = [
+        subprocess.Popen(
+            (*program, *options, "--out", out),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+        for program, out in (((SCRIPT,), "first"), (MODULE, "second"))
+    ]
+    for process in started:
+        assert process.communicate() == (b"", b"")
+        assert process.returncode == 0
+    first, second = (without_times(document(here / out)) for out in ("first", "second"))
+    assert first == second
+    assert first["accuracy"] > 0.95
+    assert first["parts"]["whole network"]["H"]["largest"]["values"][-1] > 0
+
+
+def test_bad_input_is_one_line_without_tensorflows_chatter(inputs, here):
+    with_arrays(y=np.full(12, 9))
+    command = (SCRIPT, "compare", *inputs, "--out", "out")
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("hvp: expected labels from 0 to 2")
+    assert done.stderr.count("\n") == 1
+    assert not (here / "out").exists()
+
+
+# A shell may have started the tests with Ctrl-C ignored, which children inherit.
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from hvp.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("stage", ["importing TensorFlow", "relu: training", "relu: spectra"])
+def test_ctrl_c_exits_130_and_leaves_no_file(here, stage):
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(
+        (sys.executable, "-c", INTERRUPTIBLE, "compare"),
+        stdout=subprocess.PIPE,
+        stderr=end,
+        env={**environment(), "TERM": "xterm"},
+    )
+    os.close(end)
+    shown = read_until(terminal, stage)
+    process.send_signal(signal.SIGINT)
+    shown += read_until(terminal, None)
+    os.close(terminal)
+    assert process.communicate()[0] == b""
+    assert process.returncode == 130
+    assert shown.rstrip().endswith("hvp: interrupted")
+    assert "Traceback" not in shown
+    assert files(here) == []
+
+
+def read_until(terminal, text, patience=120):
+    """What appears on the terminal until `text` does, or until it closes."""
+    shown, end = "", time.monotonic() + patience
+    while time.monotonic() < end and (text is None or text not in shown):
+        if select.select([terminal], [], [], 1)[0]:
+            try:
+                shown += os.read(terminal, 4096).decode(errors="replace")
+            except OSError:  # Linux's word for a closed terminal
+                return shown
+    assert text is None or text in shown
+    return shown

@@ -1,0 +1,400 @@
+"""`hvp.compare` against dense algebra, and what it writes."""
+
+import dataclasses
+import hashlib
+import json
+import platform
+import sys
+
+import keras
+import matplotlib.image
+import numpy as np
+import pytest
+import scipy.linalg
+import tensorflow as tf
+
+import hvp
+import hvp.plot
+
+K = 4
+TOL = 1e-8
+
+
+def network(hidden=6, seed=0):
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential(
+        [
+            keras.Input((5,), dtype="float64"),
+            keras.layers.Dense(hidden, "tanh", dtype="float64", name="hidden"),
+            keras.layers.Dense(3, dtype="float64", name="last"),
+        ]
+    )
+    model.compile(
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype="float64")
+    )
+    return model
+
+
+def examples():
+    rng = np.random.default_rng(1)
+    return rng.standard_normal((40, 5)), rng.integers(0, 3, 40)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return network()
+
+
+@pytest.fixture(scope="module")
+def lin(model):
+    return hvp.linearize(model, examples(), batch_size=17)
+
+
+@pytest.fixture(scope="module")
+def comparison(lin):
+    return hvp.compare(lin, K, tol=TOL, seed=3, title="a small network")
+
+
+@pytest.fixture(scope="module", params=[6, 60], ids=["taken whole", "iterated"])
+def case(request, comparison, lin):
+    """A comparison, and part -> the matrices H, G and R."""
+    if request.param != 6:
+        lin = hvp.linearize(network(request.param), examples())
+        comparison = hvp.compare(lin, K, tol=1e-5)
+    parts = {"whole network": lin, **lin.blocks()}
+    dense = {
+        name: {
+            "H": part.hvp(np.eye(part.size)),
+            "G": part.gnvp(np.eye(part.size)),
+            "R": part.residual_vp(np.eye(part.size)),
+        }
+        for name, part in parts.items()
+    }
+    return comparison, dense
+
+
+PARTS = ("whole network", "hidden", "last")
+
+
+@pytest.mark.parametrize("operator", ["H", "G", "R"])
+@pytest.mark.parametrize("name", PARTS)
+def test_both_ends_agree_with_dense_eigenvalues(case, name, operator):
+    comparison, dense = case
+    matrix = dense[name][operator]
+    values = np.linalg.eigvalsh((matrix + matrix.T) / 2)
+    scale = np.linalg.norm(dense[name]["H"], 2)
+    ends = getattr(comparison.parts[name], operator)
+    atol = 10 * comparison.tol * scale
+    np.testing.assert_allclose(ends.largest.values, values[-K:], atol=atol)
+    # G is singular many times over. Where Lanczos sees one copy of zero, the others are bounds.
+    if operator == "G":
+        atol = 1e-3 * scale
+    np.testing.assert_allclose(ends.smallest.values, values[:K], atol=atol)
+    for pairs in (ends.largest, ends.smallest):
+        true = np.linalg.norm(matrix @ pairs.vectors - pairs.vectors * pairs.values, axis=0)
+        np.testing.assert_allclose(pairs.errors, true, atol=1e-12)
+        distances = np.abs(values[:, None] - pairs.values).min(axis=0)
+        assert (distances <= pairs.errors + 1e-12).all()
+
+
+def test_the_parts_are_the_network_and_each_layers_own_block(case):
+    comparison, dense = case
+    sizes = {name: part.size for name, part in comparison.parts.items()}
+    assert sizes == {name: len(dense[name]["H"]) for name in PARTS}
+    H, cut = dense["whole network"]["H"], sizes["hidden"]
+    np.testing.assert_allclose(dense["hidden"]["H"], H[:cut, :cut], atol=1e-14)
+    np.testing.assert_allclose(dense["last"]["H"], H[cut:, cut:], atol=1e-14)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_angles_are_those_between_dense_top_spaces(case, name):
+    comparison, dense = case
+    H, G = (np.linalg.eigh(dense[name][operator])[1][:, -K:] for operator in "HG")
+    expected = np.sort(scipy.linalg.subspace_angles(H, G))
+    part = comparison.parts[name]
+    atol = 1000 * comparison.tol
+    np.testing.assert_allclose(part.angles, expected, atol=atol)
+    assert part.overlap == pytest.approx(np.linalg.norm(H.T @ G) ** 2 / K, abs=atol)
+
+
+def test_the_overlap_is_whole_in_the_last_layer_only(comparison):
+    overlaps = {name: part.overlap for name, part in comparison.parts.items()}
+    assert overlaps["last"] == pytest.approx(1.0, abs=1e-9)
+    assert 0 < overlaps["whole network"] < 0.999
+
+
+def test_the_chain_rule_is_in_it(comparison, lin):
+    assert comparison.chain_rule == hvp.chain_rule(lin)
+    assert [row.layer for row in comparison.chain_rule] == ["hidden", "last", "whole network"]
+
+
+def test_loss_gradient_and_accuracy_are_those_of_keras(comparison, model):
+    x, y = examples()
+    with tf.GradientTape() as tape:
+        logits = model(x)
+        loss = tf.reduce_mean(
+            tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=logits)
+        )
+    gradient = tape.gradient(loss, [v.value for v in model.trainable_variables])
+    flat = np.concatenate([g.numpy().ravel() for g in gradient])
+    assert comparison.loss == pytest.approx(float(loss), rel=1e-12)
+    assert comparison.gradient_norm == pytest.approx(np.linalg.norm(flat), rel=1e-10)
+    assert comparison.accuracy == np.mean(logits.numpy().argmax(axis=1) == y)
+    assert (comparison.num_examples, comparison.size, comparison.k) == (40, 57, K)
+
+
+class Counting:
+    """A linearization that counts the columns it multiplies, its blocks' included."""
+
+    def __init__(self, lin, counts):
+        self._lin, self._counts = lin, counts
+
+    def __getattr__(self, name):
+        return getattr(self._lin, name)
+
+    def _multiply(self, product, v):
+        self._counts.append(1 if v.ndim == 1 else v.shape[1])
+        return product(v)
+
+    def hvp(self, v):
+        return self._multiply(self._lin.hvp, v)
+
+    def gnvp(self, v):
+        return self._multiply(self._lin.gnvp, v)
+
+    def residual_vp(self, v):
+        return self._multiply(self._lin.residual_vp, v)
+
+    def blocks(self):
+        return {name: Counting(b, self._counts) for name, b in self._lin.blocks().items()}
+
+
+@pytest.mark.parametrize("selection", ["*", "last"])
+def test_every_product_is_counted_once(lin, selection):
+    counts = []
+    found = hvp.compare(Counting(lin.block(selection), counts), 2)
+    assert found.num_products == sum(counts)
+
+
+def test_progress_tells_each_operator_of_each_part(lin):
+    seen = {}
+    hvp.compare(lin, 2, progress=lambda label, count: seen.setdefault(label, []).append(count))
+    assert list(seen) == [f"{name} {operator}" for name in PARTS for operator in "HGR"]
+    assert all(counts == list(range(1, len(counts) + 1)) for counts in seen.values())
+
+
+def without_times(plain):
+    if isinstance(plain, dict):
+        return {k: without_times(v) for k, v in plain.items() if k != "seconds"}
+    return [without_times(v) for v in plain] if isinstance(plain, list) else plain
+
+
+def test_the_same_seed_gives_the_same_numbers(comparison, lin):
+    again = hvp.compare(lin, K, tol=TOL, seed=3, title="a small network")
+    assert without_times(again.to_json()) == without_times(comparison.to_json())
+
+
+def test_a_layer_smaller_than_k_gives_all_but_one():
+    rng = np.random.default_rng(2)
+    params = [rng.standard_normal((5, 4)), rng.standard_normal(3), rng.standard_normal(())]
+
+    def outputs(w):
+        return tf.concat([tf.reshape(tf.tanh(w[0]), [-1]), w[1] ** 2, [w[2]]], 0) * w[2]
+
+    lin = hvp.linearize_function(lambda z: tf.reduce_sum(z**2), params, outputs=outputs)
+    found = hvp.compare(lin, 6)
+    counts = {name: len(part.H.largest.values) for name, part in found.parts.items()}
+    assert counts == {"whole network": 6, "param0": 6, "param1": 2, "param2": 1}
+    for name, block in lin.blocks().items():
+        values = np.linalg.eigvalsh(block.hvp(np.eye(block.size)))
+        ends = found.parts[name].H
+        atol = 1e-3 * np.abs(values).max()
+        np.testing.assert_allclose(ends.largest.values, values[-counts[name] :], atol=atol)
+        np.testing.assert_allclose(ends.smallest.values, values[: counts[name]], atol=atol)
+
+
+def test_a_single_layer_is_compared_once_under_both_names(lin, tmp_path):
+    counts = {}
+    block = lin.block("last")
+    found = hvp.compare(block, 3, progress=lambda label, count: counts.update({label: count}))
+    assert list(found.parts) == ["whole network", "last"]
+    assert found.parts["whole network"].H.largest is found.parts["last"].H.largest
+    assert list(counts) == [f"whole network {operator}" for operator in "HGR"]
+    assert [row.layer for row in found.chain_rule] == ["last"]
+    found.save(tmp_path)
+    assert json.loads((tmp_path / "compare.json").read_text())["size"] == 21
+
+
+def test_a_residual_that_is_zero_is_found_zero(lin):
+    part = hvp.compare(lin.block("last"), 3).parts["last"]
+    top = part.H.largest.values[-1]
+    for pairs in (part.R.largest, part.R.smallest):
+        assert np.abs(pairs.values).max() < 1e-12 * top
+
+
+@pytest.mark.parametrize("k", [0, -1, 57, 1000])
+def test_k_outside_the_spectrum_is_refused(lin, k):
+    message = f"expected k from 1 to 56 for 57 parameters, got {k}; lower it"
+    with pytest.raises(hvp.InputError, match=message):
+        hvp.compare(lin, k)
+
+
+def test_a_loss_that_is_no_function_of_outputs_is_refused():
+    lin = hvp.linearize_function(lambda w: tf.reduce_sum(w**2), np.ones(3))
+    with pytest.raises(hvp.InputError, match="a loss that is a function of outputs"):
+        hvp.compare(lin, 1)
+
+
+@pytest.fixture(scope="module")
+def written(comparison, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("comparison") / "made" / "on the way"
+    assert comparison.save(directory) == (directory / "compare.json", directory / "compare.png")
+    return directory
+
+
+def strict(text):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.fixture(scope="module")
+def document(written):
+    return strict((written / "compare.json").read_text(encoding="utf-8"))
+
+
+def test_the_document_begins_with_its_schema(document):
+    assert next(iter(document.items())) == ("schema", 1)
+
+
+def test_the_document_holds_every_item(document, comparison, model):
+    for name in ("title", "loss", "gradient_norm", "accuracy", "num_examples", "size", "k"):
+        assert document[name] == getattr(comparison, name)
+    assert document["title"] == "a small network"
+    assert (document["seed"], document["dtype"], document["tol"]) == (3, "float64", TOL)
+    assert document["findings"] == []
+    flat = np.concatenate([w.ravel() for w in model.get_weights()])
+    assert document["weights_sha256"] == hashlib.sha256(flat.tobytes()).hexdigest()
+    assert len(document["data_sha256"]) == 64
+    assert document["num_products"] > 0
+    assert document["seconds"] > 0
+
+
+def test_the_document_tells_the_versions(document):
+    for package in ("tensorflow", "keras", "numpy", "scipy", "hvp"):
+        assert document["versions"][package] == sys.modules[package].__version__
+    assert document["versions"]["python"] == platform.python_version()
+
+
+def test_the_numbers_survive_the_file_bit_for_bit(document, comparison):
+    assert list(document["parts"]) == list(PARTS)
+    for name, part in comparison.parts.items():
+        plain = document["parts"][name]
+        assert plain["size"] == part.size
+        assert plain["principal_angles"] == list(part.angles)
+        assert plain["overlap"] == part.overlap
+        for operator in "HGR":
+            ends = getattr(part, operator)
+            assert plain[operator]["num_products"] == ends.num_products > 0
+            assert plain[operator]["seconds"] == ends.seconds > 0
+            for end in ("largest", "smallest"):
+                pairs = getattr(ends, end)
+                assert plain[operator][end]["values"] == list(pairs.values)
+                assert plain[operator][end]["errors"] == list(pairs.errors)
+                assert plain[operator][end]["separate"] == list(pairs.separate)
+
+
+def test_the_chain_rule_survives_the_file(document, comparison):
+    assert len(document["chain_rule"]) == 3
+    for plain, row in zip(document["chain_rule"], comparison.chain_rule, strict=True):
+        gap, larger = abs(row.vHv - row.vGv), max(abs(row.vHv), abs(row.vGv))
+        assert plain == {
+            "layer": row.layer,
+            "vHv": row.vHv,
+            "vGv": row.vGv,
+            "vRv": row.vRv,
+            "rounding": row.rounding,
+            "relative_difference": 0 if row.layer == "last" else gap / larger,
+        }
+
+
+def test_the_picture_opens_and_is_not_blank(written):
+    pixels = matplotlib.image.imread(written / "compare.png")
+    assert min(pixels.shape[:2]) > 300
+    assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 20
+
+
+def test_saving_leaves_two_files_and_no_drafts(written):
+    assert sorted(path.name for path in written.iterdir()) == ["compare.json", "compare.png"]
+
+
+def fail(*arguments):
+    arguments[-1].write_bytes(b"half a picture")
+    raise OSError("no space left")
+
+
+def test_a_picture_that_fails_leaves_nothing_behind(comparison, tmp_path, monkeypatch):
+    monkeypatch.setattr(hvp.plot, "save_comparison", fail)
+    with pytest.raises(OSError, match="no space left"):
+        comparison.save(tmp_path / "out")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_picture_that_fails_keeps_what_was_there(comparison, tmp_path, monkeypatch):
+    comparison.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(hvp.plot, "save_comparison", fail)
+    with pytest.raises(OSError, match="no space left"):
+        dataclasses.replace(comparison, title="another").save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_number_that_is_not_json_is_refused_and_leaves_nothing(comparison, tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        dataclasses.replace(comparison, loss=float("nan")).save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_are_frozen(comparison):
+    for result in (comparison, comparison.chain_rule[0], comparison.parts["last"]):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            result.size = 3
+
+
+def test_the_data_hash_sees_every_change_of_the_data_and_no_change_of_the_batches(model):
+    x, y = examples()
+
+    def digest(data, **options):
+        return hvp.linearize(model, data, **options).data_digest
+
+    first = digest((x, y))
+    assert digest((x.copy(), y.copy()), batch_size=7) == first
+    moved = x.copy()
+    moved[39, 4] = np.nextafter(moved[39, 4], 9)
+    renamed = y.copy()
+    renamed[0] = (renamed[0] + 1) % 3
+    others = [(moved, y), (x, renamed), (x[::-1], y[::-1]), (x[:39], y[:39]), (x, y, np.ones(40))]
+    digests = [digest(other) for other in others]
+    assert first not in digests
+    assert len(set(digests)) == len(others)
+
+
+def test_the_weights_hash_sees_the_smallest_change_of_one_weight(comparison):
+    changed = network()
+    kernel = changed.layers[-1].kernel
+    values = kernel.numpy()
+    values[5, 2] = np.nextafter(values[5, 2], 9)
+    kernel.assign(values)
+    found = hvp.compare(hvp.linearize(changed, examples()), 1, tol=1e-2)
+    assert found.weights_sha256 != comparison.weights_sha256
+    assert found.data_sha256 == comparison.data_sha256
+
+
+def test_a_regression_has_no_accuracy(tmp_path):
+    x = np.random.default_rng(4).standard_normal((9, 5))
+    lin = hvp.linearize(network(), (x, np.ones((9, 3))), "mean_squared_error")
+    found = hvp.compare(lin.block("last"), 2)
+    assert found.accuracy is None
+    found.save(tmp_path)
+    assert strict((tmp_path / "compare.json").read_text())["accuracy"] is None

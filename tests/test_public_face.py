@@ -1,0 +1,122 @@
+"""`import hvp`: the names, their signatures and docstrings, and what importing costs."""
+
+import inspect
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import hvp
+
+NAMES = {
+    "Comparison",
+    "ConvergenceError",
+    "Eigenpairs",
+    "GaussNewton",
+    "Hessian",
+    "InputError",
+    "Jacobian",
+    "Linearization",
+    "Residual",
+    "chain_rule",
+    "compare",
+    "eigsh",
+    "linearize",
+    "linearize_function",
+}
+
+
+def test_the_names_are_those_promised():
+    assert set(hvp.__all__) == NAMES
+    assert set(dir(hvp)) >= NAMES
+    assert sorted(hvp.__all__) == hvp.__all__
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_every_name_is_a_documented_class_or_function(name):
+    value = getattr(hvp, name)
+    assert inspect.isclass(value) or inspect.isfunction(value)
+    assert value.__module__.startswith("hvp.")
+    assert value.__name__ == name
+    assert len(value.__doc__.strip().splitlines()[0]) > 20
+
+
+# The results and errors are made by functions whose examples show them.
+SHOWN_ELSEWHERE = {"Comparison", "ConvergenceError", "Eigenpairs", "Linearization"}
+
+
+@pytest.mark.parametrize("name", sorted(NAMES - SHOWN_ELSEWHERE))
+def test_every_name_that_is_called_has_an_example_that_runs(name):
+    assert ">>>" in getattr(hvp, name).__doc__
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'hvp' has no attribute 'nonsense'"):
+        hvp.nonsense  # noqa: B018
+
+
+def parameters(function):
+    found = {"positional": [], "keyword": []}
+    for name, parameter in inspect.signature(function).parameters.items():
+        keyword = parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        found["keyword" if keyword else "positional"].append(name)
+    return found
+
+
+def test_linearize_has_the_arguments_agreed():
+    assert parameters(hvp.linearize) == {
+        "positional": ["model", "data", "loss"],
+        "keyword": ["variables", "training", "batch_size", "cache", "ad", "jit"],
+    }
+
+
+def test_linearize_function_has_the_arguments_agreed():
+    found = parameters(hvp.linearize_function)
+    assert found["positional"] == ["loss", "params", "data"]
+    assert found["keyword"][:2] == ["outputs", "reduction"]
+    assert set(found["keyword"][2:]) == {"variables", "batch_size", "cache", "ad", "jit"}
+
+
+@pytest.mark.parametrize("name", ["linearize", "linearize_function"])
+def test_the_defaults_are_those_agreed(name):
+    found = inspect.signature(getattr(hvp, name)).parameters
+    for option in ("cache", "ad", "jit"):
+        assert found[option].default == "auto"
+    assert found["variables"].default is None
+
+
+@pytest.mark.parametrize(
+    ("function", "positional"),
+    [
+        (hvp.eigsh, ["A", "k"]),
+        (hvp.compare, ["lin", "k"]),
+        (hvp.chain_rule, ["lin", "v"]),
+        (hvp.Hessian, ["lin"]),
+        (hvp.GaussNewton, ["lin"]),
+        (hvp.Residual, ["lin"]),
+        (hvp.Jacobian, ["lin"]),
+    ],
+)
+def test_options_are_keyword_only(function, positional):
+    assert parameters(function)["positional"] == positional
+
+
+def test_a_linearization_has_what_was_promised():
+    methods = ("loss", "gradient", "hvp", "gnvp", "residual_vp", "jvp", "vjp", "block", "blocks")
+    for name in ("theta", *methods):
+        assert inspect.getdoc(getattr(hvp.Linearization, name))
+    lin = hvp.linearize_function(lambda w: w[0] ** 2, np.ones(2))
+    for name in ("size", "dtype", "names", "num_examples", "findings"):
+        assert hasattr(lin, name)
+
+
+def test_importing_the_package_and_its_numpy_wing_does_not_import_tensorflow():
+    program = (
+        "import sys, hvp; assert dir(hvp); light = set(sys.modules); "
+        "from hvp import eigsh, Hessian, InputError, chain_rule, compare, testing; "
+        "print(light & {'tensorflow', 'keras', 'scipy', 'numpy', 'matplotlib'}, "
+        "{'tensorflow', 'keras'} & set(sys.modules))"
+    )
+    done = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("set() set()\n", "")

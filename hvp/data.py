@@ -59,7 +59,7 @@ def load(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError("an .npz file", f"{str(path)!r} unreadable", remedy) from error
     for name, array in (("x", x), ("y", y)):
         if array.dtype.kind not in "biuf":
-            raise InputError(f"an array {name} of real numbers", f"dtype {array.dtype}", remedy)
+            raise InputError(f"a numeric array {name}", f"dtype {array.dtype}", remedy)
     _check_arrays((x, y))
     return x, y
 

@@ -1,0 +1,219 @@
+"""A missing derivative is proved zero or refused by name."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from oracles import differenced_hessian, examples, relative, sequential
+
+import hvp
+
+layers = keras.layers
+W = np.linspace(0.21, 0.83, 6)
+
+
+def image(w):
+    return tf.reshape(tf.tile(w, [8]), [1, 4, 4, 3])
+
+
+REFUSED = {
+    "Softsign": lambda w: tf.nn.softsign(w),
+    "IgammaGradA": lambda w: tf.math.igamma(w, w),
+    "Zeta": lambda w: tf.math.zeta(w + 2, w),
+    "Betainc": lambda w: tf.math.betainc(w, w, tf.fill([6], np.float64(0.3))),
+    "TruncateMod": lambda w: tf.truncatemod(3 * w, w),
+    "ResizeBilinearGrad": lambda w: tf.image.resize(image(w), [6, 6]),
+    "ResizeNearestNeighborGrad": lambda w: tf.image.resize(image(w), [6, 6], "nearest"),
+    "CropAndResize": lambda w: tf.image.crop_and_resize(
+        image(w), [[0.1, 0.1, 0.8, 0.8]], [0], [3, 3]
+    ),
+    "FakeQuant": lambda w: tf.quantization.fake_quant_with_min_max_args(tf.cast(w, tf.float32)),
+    "Dilation2D": lambda w: tf.nn.dilation2d(
+        image(w), tf.ones([2, 2, 3], w.dtype), [1] * 4, "SAME", "NHWC", [1] * 4
+    ),
+    "SoftmaxCrossEntropyWithLogits": lambda w: tf.nn.softmax_cross_entropy_with_logits(
+        tf.nn.softmax(w), w**2
+    ),
+}
+
+
+@pytest.mark.parametrize("op", REFUSED)
+def test_an_operation_without_a_second_derivative_is_refused_by_name(op):
+    def loss(w):
+        return tf.reduce_sum(REFUSED[op](tf.sigmoid(w)) ** 2)
+
+    with pytest.raises(hvp.InputError, match=f"twice differentiable in .*, got {op}.*cannot"):
+        hvp.linearize_function(loss, W)
+
+
+def test_an_input_without_derivative_is_refused_though_another_input_has_one():
+    # Betainc has a derivative in x alone, and x is a function of the very tensor that a is.
+    with pytest.raises(hvp.InputError, match="got Betainc"):
+        hvp.linearize_function(lambda w: tf.reduce_sum(tf.math.betainc(w, w, w / 2)), W)
+
+
+def test_an_operation_fed_twice_is_judged_in_each_place():
+    with pytest.raises(hvp.InputError, match="got SoftmaxCrossEntropyWithLogits"):
+        hvp.linearize_function(
+            lambda w: tf.nn.softmax_cross_entropy_with_logits(tf.nn.softmax(w), tf.nn.softmax(w)), W
+        )
+
+
+def test_the_layer_of_the_operation_is_named():
+    softsign = layers.Activation("softsign", dtype="float64", name="culprit")
+    model = sequential((4,), layers.Dense(3, dtype="float64"), softsign)
+    with pytest.raises(hvp.InputError, match=r"Softsign.* in '.*culprit"):
+        hvp.linearize(model, (examples((4,)), np.zeros((7, 3))), "mse")
+
+
+def test_an_operation_that_no_parameter_reaches_is_not_refused():
+    lin = hvp.linearize_function(
+        lambda w, batch: tf.reduce_sum(w**2 * tf.nn.softsign(batch[0])), W, (np.ones(6),)
+    )
+    assert np.allclose(lin.hvp(np.ones(6)), 1.0, rtol=1e-14)
+
+
+ALLOWED = {
+    "round": lambda w: tf.round(10 * w) * w**2,
+    "sign": lambda w: tf.sign(w - 0.5) * w**3,
+    "floor": lambda w: tf.floor(10 * w) * w**3,
+    "a comparison": lambda w: tf.where(w > 0.5, w**3, w**2),
+    "an argmax": lambda w: tf.cast(tf.argmax(w), w.dtype) * w**3,
+    "clipping": lambda w: tf.clip_by_value(w**2, 0.1, 0.5) ** 2,
+    "gather": lambda w: tf.gather(w, [1, 1, 3]) ** 3,
+    "scatter": lambda w: tf.scatter_nd([[0, 1], [1, 1], [0, 1]], w[:3], [2, 2]) ** 3,
+    "sorting": lambda w: tf.sort(w) ** 3 * W,
+    "cholesky": lambda w: tf.linalg.cholesky(tf.tensordot(w, w, 0) + tf.eye(6, dtype=w.dtype)),
+    "pooling": lambda w: tf.nn.max_pool2d(image(w), 3, 2, "VALID") ** 3,
+    "pooling to the same shape": lambda w: tf.nn.max_pool2d(image(w), 2, 1, "SAME") ** 3,
+    "complex numbers": lambda w: tf.abs(tf.signal.rfft(w)) ** 3,
+    "complex numbers beside real": lambda w: w**2 * tf.reduce_sum(tf.abs(tf.signal.rfft(w)) ** 3),
+    "softmax": lambda w: tf.nn.softmax(w) ** 2,
+    "logits": lambda w: tf.nn.sigmoid_cross_entropy_with_logits(w, w**2),
+    "special": lambda w: tf.math.lgamma(w) * tf.math.erf(w) * tf.math.xlogy(w, w),
+}
+
+
+@pytest.mark.parametrize("function", ALLOWED.values(), ids=ALLOWED)
+def test_an_operation_that_is_let_through_is_right(function):
+    def loss(w):
+        return tf.reduce_sum(function(w)) * tf.exp(-w[0])
+
+    variable = tf.Variable(W)
+    expected = differenced_hessian(lambda: loss(variable), [variable])
+    lin = hvp.linearize_function(loss, W)
+    assert relative(lin.hvp(np.eye(6)), expected) < 1e-8
+
+
+# --- parameters that do not reach the loss ---
+
+
+def names_of_unreached(lin):
+    return {f.place for f in lin.findings if "does not reach the loss" in f.message}
+
+
+def test_a_parameter_that_does_not_reach_the_loss_is_named_and_gives_zeros():
+    lin = hvp.linearize_function(lambda p: tf.reduce_sum(p[0] ** 3), [np.ones(2), np.ones(3)])
+    assert names_of_unreached(lin) == {"param1"}
+    assert lin.gradient().tolist() == [3, 3, 0, 0, 0]
+    assert lin.hvp(np.ones(5)).tolist() == [6, 6, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        tf.stop_gradient,
+        tf.round,
+        lambda w: tf.cast(tf.argmax(w), w.dtype),
+        lambda w: tf.cast(w > 0, w.dtype),
+    ],
+    ids=["stopped", "rounded", "argmax", "compared"],
+)
+def test_a_parameter_that_reaches_the_loss_through_constants_alone_is_named(use):
+    lin = hvp.linearize_function(
+        lambda p: tf.reduce_sum(p[0] ** 2) * tf.reduce_sum(1 + use(p[1])), [np.ones(2), np.ones(3)]
+    )
+    assert names_of_unreached(lin) == {"param1"}
+    assert not lin.hvp(np.ones(5))[2:].any()
+
+
+def test_a_parameter_that_reaches_the_loss_linearly_or_through_complex_numbers_is_not_named():
+    def loss(p):
+        return tf.reduce_sum(p[0]) + tf.reduce_sum(tf.abs(tf.signal.rfft(p[1])) ** 2)
+
+    lin = hvp.linearize_function(loss, [np.ones(2), np.ones(4)])
+    assert lin.gradient().tolist() == [1, 1, 8, 8, 8, 8]
+    assert not names_of_unreached(lin)
+
+
+def test_a_layer_of_a_model_that_does_not_reach_the_loss_is_named():
+    class Idle(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.used = layers.Dense(2, dtype="float64", name="used")
+            self.idle = layers.Dense(2, dtype="float64", name="idle")
+
+        def call(self, x):
+            self.idle(x)
+            return self.used(x)
+
+    model, x = Idle(), examples((4,))
+    model(x)
+    lin = hvp.linearize(model, (x, np.zeros((7, 2))), "mse")
+    assert names_of_unreached(lin) == {"idle/kernel", "idle/bias"}
+    assert not lin.block("idle").hvp(np.ones(10)).any()
+    assert lin.block("used").hvp(np.ones(10)).any()
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda w: tf.constant(1.0),
+        lambda w: tf.reduce_sum(tf.stop_gradient(w)),
+        lambda w: tf.reduce_sum(tf.cast(tf.cast(w, tf.int32), tf.float64)),
+        lambda w: 3.0,
+    ],
+)
+def test_a_loss_that_no_parameter_reaches_is_refused(loss):
+    with pytest.raises(hvp.InputError, match="depends on its parameters, got one that no param"):
+        hvp.linearize_function(loss, W)
+
+
+# --- findings ---
+
+
+@tf.custom_gradient
+def straight_through(x):
+    return tf.round(x) + x**2, lambda upstream: upstream
+
+
+@tf.custom_gradient
+def honest(x):
+    return x**3, lambda upstream: 3 * x**2 * upstream
+
+
+def test_a_custom_gradient_that_is_not_the_derivative_is_a_finding():
+    lin = hvp.linearize_function(lambda w: tf.reduce_sum(straight_through(w) ** 2), W)
+    (finding,) = lin.findings
+    assert finding.severity == "different"
+    assert "products are those of the function" in finding.message
+
+
+def test_a_custom_gradient_that_is_the_derivative_is_none():
+    lin = hvp.linearize_function(lambda w: tf.reduce_sum(honest(w)), W)
+    assert lin.findings == ()
+    assert np.allclose(lin.hvp(np.ones(6)), 6 * W, rtol=1e-14)
+
+
+def test_a_layer_that_computes_in_less_precision_is_named():
+    tanh = layers.Activation("tanh", dtype="float32", name="half")
+    model = sequential((4,), layers.Dense(4, dtype="float64"), tanh)
+    lin = hvp.linearize(model, (examples((4,)), np.zeros((7, 4))), "mse")
+    found = [f for f in lin.findings if "computes in float32" in f.message]
+    assert any("half" in f.place for f in found)
+    assert {f.severity for f in found} == {"different"}
+
+
+def test_a_plain_network_has_no_findings():
+    model = sequential((4,), layers.Dense(3, "tanh", dtype="float64"))
+    assert hvp.linearize(model, (examples((4,)), np.zeros((7, 3))), "mse").findings == ()

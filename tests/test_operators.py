@@ -1,0 +1,148 @@
+"""Each operator against a dense matrix from elsewhere, over all parameters and over some."""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from oracles import CASES, LABELS, Case, dense_net, examples, relative
+from scipy.sparse.linalg import LinearOperator, aslinearoperator, eigsh
+
+import hvp
+from hvp import testing
+
+SYMMETRIC = {"H": hvp.Hessian, "G": hvp.GaussNewton, "R": hvp.Residual}
+ALL = [(case, None) for case in CASES]
+SOME = [(CASES[1], "variables"), *((CASES[i], "block") for i in (1, 2, 3, 6, 7))]
+
+
+@functools.cache
+def linearized(case: Case, over: str | None) -> hvp.Linearization:
+    variables = case.layer if over == "variables" else None
+    lin = hvp.linearize(case.model, case.batches, case.loss, variables=variables)
+    return lin.block(case.layer) if over == "block" else lin
+
+
+def name(value: object) -> str:
+    return value if isinstance(value, str) else "all" if value is None else str(value)
+
+
+@pytest.mark.parametrize("kind", SYMMETRIC)
+@pytest.mark.parametrize(("case", "over"), ALL + SOME, ids=name)
+def test_symmetric_operator_is_the_dense_matrix(case, over, kind):
+    A = SYMMETRIC[kind](linearized(case, over))
+    for law in (testing.dot_test, testing.symmetry, testing.linearity, testing.repeatability):
+        law(A)
+    assert A.dtype == case.dtype
+    dense = A @ np.eye(A.shape[0])
+    expected = case.matrix(kind, case.layer if over else None)
+    if case.name.startswith("relu") and kind == "R" and over:
+        # A layer's own block of a piecewise linear network has R = 0.
+        assert np.abs(dense).max() < 1e-15
+        assert np.abs(expected).max() < 1e-15
+    else:
+        assert relative(dense, expected) < case.tolerance
+
+
+@pytest.mark.parametrize(("case", "over"), ALL + SOME, ids=name)
+def test_jacobian_is_the_dense_matrix(case, over):
+    J = hvp.Jacobian(linearized(case, over))
+    for law in (testing.dot_test, testing.linearity, testing.repeatability):
+        law(J)
+    for law in (testing.linearity, testing.repeatability):
+        law(J.T)
+    expected = case.matrix("J", case.layer if over else None)
+    assert J.shape == expected.shape
+    assert J.dtype == case.dtype
+    assert relative(J @ np.eye(J.shape[1]), expected) < max(case.tolerance, 1e-12)
+    assert relative(J.T @ np.eye(J.shape[0]), expected.T) < max(case.tolerance, 1e-12)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.dtype == "float64"], ids=str)
+def test_hessian_is_gauss_newton_plus_residual(case):
+    lin = linearized(case, None)
+    v = examples((lin.size,), 1)[0]
+    H, G, R = (A(lin) @ v for A in SYMMETRIC.values())
+    assert np.linalg.norm(H - G - R) < 1e-13 * np.linalg.norm(H)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.dtype == "float64"], ids=str)
+def test_gauss_newton_of_a_convex_loss_is_positive_semidefinite(case):
+    dense = hvp.GaussNewton(linearized(case, None)) @ np.eye(linearized(case, None).size)
+    values = np.linalg.eigvalsh((dense + dense.T) / 2)
+    assert values[-1] > 0
+    assert values[0] > -1e-13 * values[-1]
+
+
+def test_residual_of_the_last_linear_layer_is_exactly_zero():
+    lin = linearized(CASES[1], None).block("dense3")
+    assert not (hvp.Residual(lin) @ np.eye(lin.size)).any()
+
+
+def test_relu_residual_is_not_zero_across_layers():
+    lin = linearized(CASES[3], None)
+    R = hvp.Residual(lin) @ np.eye(lin.size)
+    for where in lin.layout.layers.values():
+        inside = np.r_[tuple(lin.layout.slices[i] for i in where)]
+        assert np.abs(R[np.ix_(inside, inside)]).max() < 1e-15
+    assert np.abs(R).max() > 1e-2
+
+
+def test_operators_are_scipy_operators_with_their_own_dtype():
+    lin = linearized(CASES[2], None)
+    for A in [*(kind(lin) for kind in SYMMETRIC.values()), hvp.Jacobian(lin), hvp.Jacobian(lin).T]:
+        assert isinstance(A, LinearOperator)
+        assert A.dtype == np.float32
+        assert (A @ np.ones(A.shape[1])).dtype == np.float32
+        assert (A @ np.ones((A.shape[1], 2))).dtype == np.float32
+
+
+def test_operators_take_columns_of_both_shapes_and_blocks():
+    H = hvp.Hessian(linearized(CASES[1], None))
+    v = np.arange(47.0)
+    assert H.matvec(v).shape == (47,)
+    assert H.matvec(v[:, None]).shape == (47, 1)
+    assert H.matmat(np.stack([v, -v], 1)).shape == (47, 2)
+    assert (H.T @ v == H @ v).all()
+    assert (H.H @ v == H @ v).all()
+
+
+def test_empty_block_gives_an_empty_block():
+    lin = linearized(CASES[1], None)
+    assert lin.hvp(np.zeros((lin.size, 0))).shape == (lin.size, 0)
+    assert lin.jvp(np.zeros((lin.size, 0))).shape == (lin.num_outputs, 0)
+
+
+def test_operators_combine_in_scipy_algebra():
+    lin = linearized(CASES[1], None)
+    v = np.arange(47.0)
+    shifted = hvp.Hessian(lin) - 2 * hvp.GaussNewton(lin) + aslinearoperator(np.eye(47))
+    assert np.allclose(shifted @ v, lin.hvp(v) - 2 * lin.gnvp(v) + v, rtol=1e-13)
+    product = hvp.Jacobian(lin).T @ hvp.Jacobian(lin)
+    testing.symmetry(product)
+
+
+def test_scipy_eigsh_finds_the_dense_eigenvalues():
+    H = hvp.Hessian(linearized(CASES[1], None))
+    dense = np.linalg.eigvalsh(CASES[1].matrix("H"))
+    largest = eigsh(H, 3, which="LA", v0=np.ones(47), return_eigenvectors=False)
+    assert np.abs(np.sort(largest) - dense[-3:]).max() < 1e-10 * dense[-1]
+
+
+@pytest.mark.parametrize("kind", ["G", "R", "J"])
+def test_operators_of_a_loss_without_outputs_say_what_to_give(kind):
+    lin = hvp.linearize_function(lambda w: tf.reduce_sum(w**4), np.ones(3))
+    assert not lin.has_outputs
+    with pytest.raises(hvp.InputError, match="give linearize_function outputs="):
+        {**SYMMETRIC, "J": hvp.Jacobian}[kind](lin) @ np.ones(3)
+
+
+def test_jacobian_rows_follow_the_examples_in_order_over_ragged_batches():
+    model, x = dense_net(), examples((4,))
+    whole = hvp.linearize(model, (x, LABELS), CASES[1].loss)
+    ragged = hvp.linearize(model, (x, LABELS), CASES[1].loss, batch_size=2)
+    assert ragged.num_batches == 4
+    v = np.arange(47.0)
+    assert relative(ragged.jvp(v), whole.jvp(v)) < 1e-14
+    u = np.arange(21.0)
+    assert relative(ragged.vjp(u), whole.vjp(u)) < 1e-14

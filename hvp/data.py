@@ -58,7 +58,7 @@ def load(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     except Exception as error:  # of zip, zlib and the parser of headers: many kinds
         raise InputError("an .npz file", f"{str(path)!r} unreadable", remedy) from error
     for name, array in (("x", x), ("y", y)):
-        if array.dtype.kind not in "biuf":
+        if array.dtype.kind not in "iuf":
             raise InputError(f"a numeric array {name}", f"dtype {array.dtype}", remedy)
     _check_arrays((x, y))
     return x, y

@@ -33,6 +33,17 @@ class Linearization:
 
     Every product takes a column ``(P,)`` or a block ``(P, K)`` and returns the same shape in
     `dtype`. Build one with `linearize` or `linearize_function`.
+
+    Attributes:
+        size: P, the number of parameters chosen.
+        dtype: of the parameters and of every product, float32 or float64.
+        names: ``layer/weight``, one a parameter tensor.
+        layout: where each of them lies in a vector of P entries.
+        num_examples: N, over all batches.
+        num_batches: how many batches the data come in.
+        findings: what the audit saw, see `hvp.audit.Finding`.
+        accuracy: share of examples classified rightly, None where there are no classes.
+        data_digest: SHA-256 of the data, the same however they are batched.
     """
 
     def __init__(self, snapshot: Snapshot, chosen: Sequence[int], *, ad: str, jit: bool):
@@ -65,13 +76,13 @@ class Linearization:
     @property
     def has_outputs(self) -> bool:
         """Whether the loss is a function of outputs, so that J, G and R exist."""
-        return all(p.network is not None for p in self._snapshot.all_programs())
+        return self._snapshot.num_outputs > 0
 
     @property
     def num_outputs(self) -> int:
         """M: the number of entries of the outputs of all examples together, the rows of J."""
         self._require_outputs()
-        return sum(self._network(batch).rows for batch in self._snapshot.batches())
+        return self._snapshot.num_outputs
 
     def loss(self) -> float:
         """L(w)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def _draw_part(panel: Axes, part: Any) -> None:
     panel.axhline(0, color="0.6", linewidth=0.8, zorder=0)
     panel.axvline(count, color="0.85", linewidth=0.8, zorder=0)
     high, low = float(np.max(drawn)), float(np.min(drawn))
-    linear = LINEAR_SHARE * (max(high, -low) or 1.0)
+    # A power of ten, so that the ticks nearest to zero stand at the edge of the linear part.
+    linear = 10.0 ** math.floor(math.log10(LINEAR_SHARE * (max(high, -low) or 1.0)))
     panel.set_yscale("symlog", linthresh=linear)
     panel.set_ylim(min(2 * low, -linear), max(2 * high, linear))
     panel.set_xticks([0, count - 1, count + 1, 2 * count], ["1", f"{count}", f"{count}", "1"])

@@ -120,12 +120,9 @@ class Snapshot:
                 "the batches that were there at first", f"shapes {shapes}", "keep the data fixed"
             ) from None
 
-    def all_programs(self) -> Iterable[Programs]:
-        return self._programs.values()
-
     def _read(self) -> None:
         total = divisor = hits = 0.0
-        examples = count = 0
+        examples = count = rows = 0
         separable = True
         digests: list[Any] = []
         for batch in self._structured():
@@ -141,6 +138,7 @@ class Snapshot:
             hits += np.nan if evaluation.hits is None else float(evaluation.hits)
             examples += int(flat[0].shape[0]) if flat else 1
             count += 1
+            rows += programs.network.rows if programs.network is not None else 0
             digests = digests or [hashlib.sha256() for _ in flat]
             for digest, tensor in zip(digests, flat, strict=True):
                 digest.update(tensor.numpy().tobytes())
@@ -154,6 +152,7 @@ class Snapshot:
             )
         self.num_batches = count
         self.num_examples = examples
+        self.num_outputs = rows
         self.divisor = divisor if self.objective.divided else 1.0
         if not self.divisor > 0:
             raise InputError("weights with a positive sum", self.divisor, "check the weights")
@@ -225,7 +224,11 @@ class Snapshot:
             )
         unreached = audit.unreached(loss, params, active)
         for name in (self.layout.names[i] for i in self.chosen if loss.inputs[i] in unreached):
-            self._note(Finding("note", name, "does not reach the loss: its derivatives are zero"))
+            self._note(
+                Finding(
+                    "note", name, "does not reach the loss: its derivatives through it are zero"
+                )
+            )
         self._note(*audit.stop_findings(loss, active))
         self._note(*audit.precision_findings(loss, active, tf.as_dtype(self.layout.dtype)))
 

@@ -7,6 +7,8 @@ find mistakes of assembly; that the derivatives are right only an independent or
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
@@ -20,10 +22,7 @@ def dot_test(A: LinearOperator, *, seed: int = 0, bound: float | None = None) ->
     >>> dot_test(aslinearoperator(np.ones((2, 3)))) < 1e-13
     True
     """
-    u, v = _vector(A, 0, seed), _vector(A, 1, seed + 1)
-    Av, Au = A.matvec(v), A.rmatvec(u)
-    size = np.linalg.norm(u) * np.linalg.norm(Av) + np.linalg.norm(Au) * np.linalg.norm(v)
-    return _judged("dot test", abs(_dot(u, Av) - _dot(Au, v)), size, A, bound)
+    return _transposed("dot test", A, A.rmatvec, seed, bound)
 
 
 def symmetry(A: LinearOperator, *, seed: int = 0, bound: float | None = None) -> float:
@@ -35,10 +34,7 @@ def symmetry(A: LinearOperator, *, seed: int = 0, bound: float | None = None) ->
         ...
     AssertionError: symmetry: relative error 1.4e-01, expected at most 2.2e-13
     """
-    u, v = _vector(A, 1, seed), _vector(A, 1, seed + 1)
-    Av, Au = A.matvec(v), A.matvec(u)
-    size = np.linalg.norm(u) * np.linalg.norm(Av) + np.linalg.norm(Au) * np.linalg.norm(v)
-    return _judged("symmetry", abs(_dot(u, Av) - _dot(Au, v)), size, A, bound)
+    return _transposed("symmetry", A, A.matvec, seed, bound)
 
 
 def linearity(A: LinearOperator, *, seed: int = 0, bound: float | None = None) -> float:
@@ -67,6 +63,20 @@ def repeatability(A: LinearOperator, *, seed: int = 0, bound: float | None = Non
     v = _vector(A, 1, seed)
     first, second = A.matvec(v), A.matvec(v)
     return _judged("repeatability", np.linalg.norm(first - second), np.linalg.norm(first), A, bound)
+
+
+def _transposed(
+    law: str,
+    A: LinearOperator,
+    transpose: Callable[[np.ndarray], np.ndarray],
+    seed: int,
+    bound: float | None,
+) -> float:
+    """uᵀ(Av) against (Aᵀu)ᵀv."""
+    u, v = _vector(A, 0, seed), _vector(A, 1, seed + 1)
+    Av, Au = A.matvec(v), transpose(u)
+    size = np.linalg.norm(u) * np.linalg.norm(Av) + np.linalg.norm(Au) * np.linalg.norm(v)
+    return _judged(law, abs(_dot(u, Av) - _dot(Au, v)), size, A, bound)
 
 
 def _vector(A: LinearOperator, axis: int, seed: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -95,14 +95,6 @@ class Program:
             used.update(node.inputs)
             made.update(node.outputs)
         return used - made
-
-    def reached(self, sources: Collection[int]) -> set[int]:
-        """The values that depend on `sources`."""
-        reached = set(sources)
-        for node in self.nodes:
-            if not reached.isdisjoint(node.inputs):
-                reached.update(node.outputs)
-        return reached
 
 
 def trace(function: Callable[..., Any], *specs: Any) -> Program:

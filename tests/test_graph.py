@@ -126,14 +126,6 @@ def test_free_values_show_what_a_part_lacks():
     assert not program.part([inner, *program.inputs], outer).free()
 
 
-def test_reached_are_the_values_that_depend_on_the_sources():
-    program = graph.trace(lambda x, y: (tf.sin(x), tf.cos(y), x * y), SPEC, SPEC)
-    sin, cos, product = program.outputs
-    reached = program.reached(program.inputs[:1])
-    assert {sin, product} <= reached
-    assert cos not in reached
-
-
 # --- what cannot be replayed ---
 
 

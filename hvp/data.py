@@ -170,4 +170,6 @@ def _dense(leaf: Any) -> np.ndarray:
         raise InputError("dense arrays", f"a ragged {type(leaf).__name__}", remedy) from error
     if array.dtype.kind in "OSUMm":
         raise InputError("arrays of numbers", f"dtype {array.dtype}", remedy)
+    if array.dtype.kind in "fc" and array.dtype.itemsize > 8 * (1 + (array.dtype.kind == "c")):
+        raise InputError("numbers of 64 bits at most", f"dtype {array.dtype}", "cast them")
     return array

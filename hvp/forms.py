@@ -11,12 +11,14 @@ from hvp.errors import InputError
 from hvp.operators import Products
 
 NETWORK = "whole network"
+SELECTION = "selected layers"
 
 
 class Layered(Products, Protocol):
     """Products on parameters that lie in layers, as those of `hvp.Linearization` do."""
 
     layout: Any
+    is_whole: bool
 
     @property
     def theta(self) -> np.ndarray: ...
@@ -37,9 +39,14 @@ class Forms:
 
     @property
     def difference(self) -> float:
-        """|vᵀHv - vᵀGv| relative to the larger form, zero within the rounding."""
+        """|vᵀHv - vᵀGv| relative to the larger form, zero where both are."""
         gap = abs(self.vHv - self.vGv)
-        return gap / max(abs(self.vHv), abs(self.vGv)) if gap > self.rounding else 0.0
+        return gap / max(abs(self.vHv), abs(self.vGv)) if gap else 0.0
+
+    @property
+    def equal(self) -> bool:
+        """Whether vᵀHv and vᵀGv are the same but for a hundred roundings."""
+        return abs(self.vHv - self.vGv) <= 100 * self.rounding
 
 
 def chain_rule(lin: Layered, v: np.ndarray | None = None) -> tuple[Forms, ...]:
@@ -54,7 +61,11 @@ def chain_rule(lin: Layered, v: np.ndarray | None = None) -> tuple[Forms, ...]:
         v: (P,), None for the layers' own weights: the kernels, or all of a layer that has none.
 
     Returns:
-        One `Forms` a layer, in order, and one named "whole network" where there are several layers.
+        One `Forms` a layer, in order, and one named "whole network" ("selected layers" where only
+        some were taken) where there are several.
+
+    Raises:
+        InputError: a v of another shape or with NaN, or a loss that is not a function of outputs.
 
     >>> import numpy as np
     >>> from hvp import linearize_function
@@ -64,7 +75,10 @@ def chain_rule(lin: Layered, v: np.ndarray | None = None) -> tuple[Forms, ...]:
     [(72.0, 72.0, 0.0), (72.0, 72.0, 0.0), (432.0, 288.0, 144.0)]
     """
     layers = lin.layout.layers
-    own = np.asarray(v, dtype=lin.dtype) if v is not None else _kernels(lin)
+    try:
+        own = np.asarray(v, dtype=lin.dtype) if v is not None else _kernels(lin)
+    except (TypeError, ValueError) as error:
+        raise InputError("a vector of numbers", repr(v)[:60], "make it an array") from error
     if own.shape != (lin.size,):
         raise InputError(
             f"a vector of shape ({lin.size},)", own.shape, "give one entry a parameter"
@@ -77,13 +91,18 @@ def chain_rule(lin: Layered, v: np.ndarray | None = None) -> tuple[Forms, ...]:
             column[place] = own[place]
         columns[name] = column
     if len(layers) > 1:
-        columns[NETWORK] = own
+        columns[whole_name(lin)] = own
     V = np.stack(list(columns.values()), axis=1)  # (P, layers + 1)
     products = (lin.hvp(V), lin.gnvp(V), lin.residual_vp(V))
     forms = [np.einsum("pk,pk->k", V, A, dtype=np.float64) for A in products]
     sizes = np.linalg.norm(V, axis=0) * np.linalg.norm(products[0], axis=0)
     forms.append(np.finfo(lin.dtype).eps * sizes)
     return tuple(Forms(name, *map(float, row)) for name, *row in zip(columns, *forms, strict=True))
+
+
+def whole_name(lin: Layered) -> str:
+    """What all the parameters of a linearization together are called."""
+    return NETWORK if lin.is_whole else SELECTION
 
 
 def _kernels(lin: Layered) -> np.ndarray:

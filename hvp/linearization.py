@@ -44,6 +44,10 @@ class Linearization:
         findings: what the audit saw, see `hvp.audit.Finding`.
         accuracy: share of examples classified rightly, None where there are no classes.
         data_digest: SHA-256 of the data, the same however they are batched.
+        weights_digest: SHA-256 of all that the loss was computed from beside the data: parameters,
+            frozen weights, statistics.
+        loss_name: of the loss.
+        is_whole: whether all parameters of the loss are taken.
     """
 
     def __init__(self, snapshot: Snapshot, chosen: Sequence[int], *, ad: str, jit: bool):
@@ -61,6 +65,9 @@ class Linearization:
         self.findings: tuple[Finding, ...] = snapshot.findings
         self.accuracy: float | None = snapshot.accuracy
         self.data_digest: str = snapshot.data_digest
+        self.weights_digest: str = snapshot.weights_digest
+        self.loss_name: str = snapshot.objective.loss_name
+        self.is_whole: bool = len(self._chosen) == len(snapshot.values)
 
     def __repr__(self) -> str:
         return (

@@ -6,9 +6,9 @@ examples, divided once. It comes from a Keras model and its loss, or from plain 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, NamedTuple
 
 import keras
@@ -37,9 +37,9 @@ class Evaluation(NamedTuple):
 class Objective:
     """`evaluate(params, batch)`, `penalty(params)` (None: there is none) and the parameters' names.
 
-    With ``divided=False`` the total is the objective and the divisors are ignored. `labels(batch)`
-    gives the class numbers that must name one of the outputs each, None where there are none.
-    `variables` are those that the parameters were taken from.
+    With ``divided=False`` the total is the objective and the divisors are ignored.
+    `check_labels(batch, shape)` raises InputError for labels that outputs with this last axis do
+    not have. `variables` are those that the parameters were taken from.
     """
 
     names: tuple[str, ...]
@@ -47,8 +47,9 @@ class Objective:
     evaluate: Callable[[Sequence[tf.Tensor], Any], Evaluation]
     penalty: Callable[[Sequence[tf.Tensor]], tf.Tensor] | None
     divided: bool
-    labels: Callable[[Any], tf.Tensor | None]
+    check_labels: Callable[[Any, tuple[int, ...]], None]
     variables: tuple[tf.Variable, ...]
+    loss_name: str
 
 
 def from_model(model: keras.Model, loss: Any, *, training: bool) -> Objective:
@@ -85,9 +86,12 @@ def from_model(model: keras.Model, loss: Any, *, training: bool) -> Objective:
         hits = _hits(loss, y, predicted)
         return Evaluation(total, divisor, _outputs(predicted), separable, hits)
 
-    def labels(batch: Any) -> tf.Tensor | None:
+    def check_labels(batch: Any, last: tuple[int, ...]) -> None:
         y = keras.utils.unpack_x_y_sample_weight(batch)[1]
-        return y if _is_sparse(loss) else None
+        if _is(loss, "sparse_categorical_crossentropy"):
+            _check_classes(y, *last)
+        elif _is(loss, "binary_crossentropy"):
+            _check_probabilities(y)
 
     penalised = [(i, v.regularizer) for i, v in enumerate(variables) if v.regularizer is not None]
 
@@ -100,8 +104,9 @@ def from_model(model: keras.Model, loss: Any, *, training: bool) -> Objective:
         evaluate=evaluate,
         penalty=penalty if penalised else None,
         divided=loss.reduction != "sum",
-        labels=labels,
+        check_labels=check_labels,
         variables=tuple(variable.value for variable in variables),
+        loss_name=loss.name,
     )
 
 
@@ -155,8 +160,9 @@ def from_function(
         evaluate=evaluate,
         penalty=None,
         divided=reduction == "mean",
-        labels=lambda batch: None,
+        check_labels=lambda batch, last: None,
         variables=tuple(p.value if _is_keras(p) else p for p in listed if _is_variable(p)),
+        loss_name=getattr(loss, "__name__", type(loss).__name__),
     )
 
 
@@ -265,16 +271,38 @@ def _outputs(predicted: tf.Tensor) -> list[tf.Tensor]:
     return [predicted] if logits is None else [predicted, logits]
 
 
-def _is_sparse(loss: keras.Loss) -> bool:
-    return getattr(loss, "fn", None) is keras.losses.sparse_categorical_crossentropy
+def _is(loss: keras.Loss, function: str) -> bool:
+    return getattr(loss, "fn", None) is getattr(keras.losses, function)
+
+
+def _check_classes(y: tf.Tensor, classes: int) -> None:
+    if y.dtype.is_floating and bool(tf.reduce_any(y != tf.floor(y))):
+        raise InputError("whole class numbers", "labels with fractions", "round them")
+    low, high = int(tf.reduce_min(y)), int(tf.reduce_max(y))
+    if low < 0 or high >= classes:
+        raise InputError(
+            f"labels from 0 to {classes - 1}, as the model has {classes} outputs",
+            f"labels from {low} to {high}",
+            "number the classes from 0, or give the model an output for each",
+        )
+
+
+def _check_probabilities(y: tf.Tensor) -> None:
+    low, high = float(tf.reduce_min(y)), float(tf.reduce_max(y))
+    if low < 0 or high > 1:
+        raise InputError("labels from 0 to 1", f"labels from {low:g} to {high:g}", "rescale them")
 
 
 def _hits(loss: keras.Loss, y: tf.Tensor, predicted: tf.Tensor) -> tf.Tensor | None:
-    classes = tf.argmax(predicted, axis=-1)
-    if _is_sparse(loss):
+    if _is(loss, "sparse_categorical_crossentropy"):
+        classes = tf.argmax(predicted, axis=-1)
         return _count(tf.cast(tf.reshape(y, tf.shape(classes)), tf.int64) == classes)
-    if getattr(loss, "fn", None) is keras.losses.categorical_crossentropy:
-        return _count(tf.argmax(y, axis=-1) == classes)
+    if _is(loss, "categorical_crossentropy"):
+        return _count(tf.argmax(y, axis=-1) == tf.argmax(predicted, axis=-1))
+    if _is(loss, "binary_crossentropy"):
+        threshold = 0.0 if loss.get_config().get("from_logits") else 0.5
+        positive = tf.reshape(tf.cast(y, predicted.dtype), tf.shape(predicted)) > 0.5
+        return _count(positive == (predicted > threshold))
     return None
 
 
@@ -306,11 +334,11 @@ def _is_variable(param: Any) -> bool:
 
 def _unique(names: Sequence[str]) -> list[str]:
     """The names, with a number on the layer where a name comes again: ``dense_2/kernel``."""
-    seen: Counter[str] = Counter()
-    unique = []
+    given, unique = set(names), []
     for name in names:
-        seen[name] += 1
         layer, slash, weight = name.rpartition("/")
-        number = "" if seen[name] == 1 else f"_{seen[name]}"
-        unique.append(f"{layer}{number}/{weight}" if slash else f"{name}{number}")
+        candidates = (f"{layer}_{i}/{weight}" if slash else f"{name}_{i}" for i in count(2))
+        if name in unique:
+            name = next(c for c in candidates if c not in unique and c not in given)
+        unique.append(name)
     return unique

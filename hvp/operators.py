@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
+from hvp.errors import InputError
+
 
 class Products(Protocol):
     """What the operators need: `hvp.Linearization` and anything that multiplies like it."""
@@ -23,10 +25,16 @@ class Products(Protocol):
     def vjp(self, u: np.ndarray) -> np.ndarray: ...
 
 
+def _check(lin: Products) -> None:
+    if not hasattr(lin, "gnvp"):
+        raise InputError("a Linearization", type(lin).__name__, "call hvp.linearize first")
+
+
 class _Symmetric(LinearOperator):
     """A symmetric operator of shape (P, P) on the parameters of a linearization."""
 
     def __init__(self, lin: Products):
+        _check(lin)
         super().__init__(lin.dtype, (lin.size, lin.size))
         self.lin = lin
 
@@ -96,6 +104,7 @@ class Jacobian(LinearOperator):
     """
 
     def __init__(self, lin: Products):
+        _check(lin)
         super().__init__(lin.dtype, (lin.num_outputs, lin.size))
         self.lin = lin
 

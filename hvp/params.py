@@ -22,6 +22,7 @@ class Layout:
         self.names = tuple(names)
         self.shapes = tuple(tuple(shape) for shape in shapes)
         self.dtype = np.dtype(dtype)
+        assert len(set(self.names)) == len(self.names), "parameters need names of their own"
         self.sizes = tuple(int(np.prod(shape)) for shape in self.shapes)
         self.size = sum(self.sizes)
         stops = np.cumsum(self.sizes).tolist()

@@ -22,6 +22,13 @@ from hvp.errors import InputError
 from hvp.objective import Evaluation, Objective
 from hvp.params import Layout
 
+UNTELLING = (
+    "Exception encountered",
+    "Graph execution error",
+    "Detected at node",
+    "<stack traces",
+    "File ",
+)
 UNTRACEABLE = (
     ValueError,
     TypeError,
@@ -105,6 +112,7 @@ class Snapshot:
         self.penalty = self._trace_penalty()
         self._read()
         self.findings = tuple(self._findings)
+        self.weights_digest = self._weights_digest()
 
     def batches(self) -> Iterator[list[tf.Tensor]]:
         """The batches in order, each flattened to its tensors."""
@@ -130,7 +138,8 @@ class Snapshot:
             if _signature(flat) not in self._programs:
                 self._programs[_signature(flat)] = self._trace(batch)
             programs = self.programs(flat)
-            self._check_labels(batch, programs)
+            if programs.network is not None:
+                self.objective.check_labels(batch, programs.network.shape[-1:])
             evaluation = self._evaluate(programs, flat)
             total += float(evaluation.total)
             divisor += float(evaluation.divisor)
@@ -162,6 +171,13 @@ class Snapshot:
         self.accuracy = None if np.isnan(hits) else hits / examples
         joined = b"".join(digest.digest() for digest in digests)
         self.data_digest = hashlib.sha256(joined).hexdigest()
+
+    def _weights_digest(self) -> str:
+        digest = hashlib.sha256()
+        captures = next(iter(self._programs.values())).loss.captures
+        for tensor in (*self.values, *(captures[number] for number in sorted(captures))):
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
 
     def _evaluate(self, programs: Programs, batch: Sequence[tf.Tensor]) -> Evaluation:
         try:
@@ -272,21 +288,6 @@ class Snapshot:
             for place in loss.custom_gradients:
                 self._note(Finding("different", place, message))
 
-    def _check_labels(self, batch: Any, programs: Programs) -> None:
-        labels = self.objective.labels(batch)
-        if labels is None or programs.network is None:
-            return
-        if labels.dtype.is_floating and bool(tf.reduce_any(labels != tf.floor(labels))):
-            raise InputError("whole class numbers", "labels with fractions", "round them")
-        low, high = int(tf.reduce_min(labels)), int(tf.reduce_max(labels))
-        classes = programs.network.shape[-1]
-        if low < 0 or high >= classes:
-            raise InputError(
-                f"labels from 0 to {classes - 1}, as the model has {classes} outputs",
-                f"labels from {low} to {high}",
-                "number the classes from 0, or give the model an output for each",
-            )
-
     def _note(self, *findings: Finding) -> None:
         self._findings.update(dict.fromkeys(findings))
 
@@ -311,10 +312,10 @@ def _flat(batch: Any) -> list[tf.Tensor]:
 
 
 def reason(error: Exception) -> str:
-    """The line of an error that says why; Keras puts one before it that says where."""
+    """The line of an error that says why; Keras and TensorFlow put others before it."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
-    return next((line for line in lines if not line.startswith("Exception encountered")), plain)
+    return next((line for line in lines if not line.startswith(UNTELLING)), plain)
 
 
 def _spec(tensor: tf.Tensor) -> tf.TensorSpec:

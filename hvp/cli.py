@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import enum
 import os
 import signal
 import sys
@@ -29,15 +28,9 @@ app = typer.Typer(
 )  # fmt: skip
 
 
-class Activation(enum.StrEnum):
-    relu = "relu"
-    tanh = "tanh"
-    both = "both"
-
-
-class Dtype(enum.StrEnum):
-    float32 = "float32"
-    float64 = "float64"
+ACTIVATIONS = ("relu", "tanh", "both")
+DTYPES = ("float32", "float64")
+MAX_SEED = 2**32 - 1
 
 
 @app.callback()
@@ -56,8 +49,8 @@ def version() -> None:
 @app.command()
 def compare(
     activation: Annotated[
-        Activation | None,
-        typer.Option(help="Of the built-in network; both where neither this nor --model is given."),
+        str | None,
+        typer.Option(help="Of the built-in network: relu, tanh or both (the default)."),
     ] = None,
     model: Annotated[
         Path | None, typer.Option(help="A .keras file instead of the built-in network.")
@@ -72,11 +65,11 @@ def compare(
         list[str] | None,
         typer.Option(help="Layer names or globs, with commas between: the only parameters taken."),
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Eigenvalues at each end.")] = 10,
+    k: Annotated[int, typer.Option("-k", help="Eigenvalues at each end.")] = 10,
     dtype: Annotated[
-        Dtype | None, typer.Option(help="Precision; float32 or the model's own by default.")
+        str | None, typer.Option(help="float32 or float64; the model's own by default.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, training and Lanczos.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of weights, training and Lanczos.")] = 0,
     out: Annotated[Path, typer.Option(help="Directory for the results.")] = Path("hvp-compare"),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -88,38 +81,82 @@ def compare(
     begun = time.perf_counter()
     screen = Screen(quiet)
     with _one_line_errors(), _interrupts(screen), screen.progress:
-        _check_usage(activation, model, data, out)
-        screen.start("importing TensorFlow")
-        _import_tensorflow(seed)
-        if model is not None:
-            jobs = {out: _load_job(model, data, dtype)}
-        elif activation in (None, Activation.both):
-            jobs = {out / name: _origin_job(name, dtype, seed, screen) for name in ("relu", "tanh")}
-        else:
-            jobs = {out: _origin_job(activation.value, dtype, seed, screen)}
-        results = {
-            directory: _run(job, loss, layers, k, seed, screen) for directory, job in jobs.items()
-        }
-        screen.start("writing")
-        written = {directory: result.save(directory) for directory, result in results.items()}
-    for directory, comparison in results.items():
+        _check_choice("--activation", activation, ACTIVATIONS)
+        _check_choice("--dtype", dtype, DTYPES)
+        _check_usage(activation, model, data, k, seed)
+        several = model is None and activation in (None, "both")
+        names = ["relu", "tanh"] if several else [activation]
+        directories = [out / name for name in names] if several else [out]
+        with _directories(directories):
+            screen.start("importing TensorFlow")
+            _import_tensorflow(seed)
+            if model is not None:
+                jobs = [_load_job(model, data, dtype)]
+            else:
+                jobs = [_origin_job(name, dtype, k, seed, screen) for name in names]
+            results = [_run(job, loss, layers, k, seed, screen) for job in jobs]
+            screen.start("writing")
+            written = [
+                result.save(directory)
+                for result, directory in zip(results, directories, strict=True)
+            ]
+    for comparison, paths in zip(results, written, strict=True):
         screen.show(comparison)
-        for path in written[directory]:
+        for path in paths:
             screen.say_path(path)
     screen.say(f"{time.perf_counter() - begun:.1f} s in all, importing TensorFlow included")
 
 
+def _check_choice(option: str, value: str | None, choices: tuple[str, ...]) -> None:
+    if value is not None and value not in choices:
+        raise InputError(f"{option} {' or '.join(choices)}", repr(value), "choose one of these")
+
+
 def _check_usage(
-    activation: Activation | None, model: Path | None, data: Path | None, out: Path
+    activation: str | None, model: Path | None, data: Path | None, k: int, seed: int
 ) -> None:
     if model is not None and activation is not None:
         raise InputError("--model or --activation", "both", "leave one out")
     if data is not None and model is None:
         remedy = "the built-in network has its own digits"
         raise InputError("--model with --data", "--data alone", remedy)
-    standing = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not standing.is_dir() or not os.access(standing, os.W_OK):
-        raise InputError("a directory to write to", repr(str(standing)), "choose another --out")
+    if k < 1:
+        raise InputError("a -k of at least 1", k, "leave it out for 10")
+    if not 0 <= seed <= MAX_SEED:
+        raise InputError(f"a --seed from 0 to {MAX_SEED}", seed, "choose another")
+
+
+@contextlib.contextmanager
+def _directories(wanted: list[Path]) -> Iterator[None]:
+    """Make the directories before any work, and take the new ones away again if it fails."""
+    made: list[Path] = []
+    try:
+        for directory in wanted:
+            for path in reversed((directory, *directory.parents)):
+                if not path.exists():
+                    path.mkdir()
+                    made.append(path)
+            if not os.access(directory, os.W_OK) or any(
+                map(Path.is_dir, directory.glob("compare.*"))
+            ):
+                raise PermissionError("cannot be written to")
+    except OSError as error:
+        _remove_empty(made)
+        reason = error.strerror or str(error)
+        raise InputError(
+            "a directory to write to", f"{str(wanted[0])!r}: {reason}", "choose another --out"
+        ) from error
+    try:
+        yield
+    except BaseException:
+        _remove_empty(made)
+        raise
+
+
+def _remove_empty(directories: list[Path]) -> None:
+    for directory in reversed(directories):
+        with contextlib.suppress(OSError):
+            directory.rmdir()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +167,7 @@ class _Job:
     batch_size: int
 
 
-def _load_job(model: Path, data: Path | None, dtype: Dtype | None) -> _Job:
+def _load_job(model: Path, data: Path | None, dtype: str | None) -> _Job:
     from hvp import data as sources
     from hvp import models
 
@@ -138,7 +175,7 @@ def _load_job(model: Path, data: Path | None, dtype: Dtype | None) -> _Job:
     return _Job(model.stem, models.load(model, dtype), arrays, sources.BATCH_SIZE)
 
 
-def _origin_job(name: str, dtype: Dtype | None, seed: int, screen: Screen) -> _Job:
+def _origin_job(name: str, dtype: str | None, k: int, seed: int, screen: Screen) -> _Job:
     import keras
 
     from hvp import data as sources
@@ -146,6 +183,8 @@ def _origin_job(name: str, dtype: Dtype | None, seed: int, screen: Screen) -> _J
 
     x, y = sources.mnist()
     model = models.origin(name, dtype=dtype or "float32", seed=seed)
+    if k >= model.count_params():
+        raise InputError(f"a -k below {model.count_params()} parameters", k, "lower it")
     x = x.astype(model.compute_dtype)
     screen.start(f"{name}: training", models.EPOCHS)
     report = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: screen.advance())
@@ -230,4 +269,5 @@ def _one_line_errors() -> Iterator[None]:
 def main() -> None:
     """Run the program."""
     warnings.filterwarnings("ignore", module="keras")
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     app()

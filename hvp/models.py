@@ -82,7 +82,7 @@ def load(path: str | Path, dtype: str | None = None) -> keras.Model:
 
 
 def _in_dtype(model: keras.Model, dtype: str) -> keras.Model:
-    if not isinstance(model, keras.Sequential | keras.Model) or not hasattr(model, "inputs"):
+    if not hasattr(model, "inputs"):
         raise InputError(
             "a Sequential or Functional model to change the precision of",
             type(model).__name__,

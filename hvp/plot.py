@@ -18,6 +18,7 @@ STYLES: dict[str, dict[str, Any]] = {
 COLUMNS = 4
 # The axis is logarithmic but for values within this share of the largest.
 LINEAR_SHARE = 1e-3
+LONGEST = 36
 
 
 def save_comparison(comparison: Any, path: Path) -> None:
@@ -45,7 +46,7 @@ def comparison_figure(comparison: Any) -> Figure:
 
 def _headline(comparison: Any) -> str:
     accuracy = "" if comparison.accuracy is None else f", accuracy {comparison.accuracy:.1%}"
-    title = f"{comparison.title}: " if comparison.title else ""
+    title = f"{_plain(comparison.title)}: " if comparison.title else ""
     return (
         f"{title}the largest and the smallest eigenvalues of H and G\n"
         f"{comparison.size:,} parameters, {comparison.num_examples:,} examples, "
@@ -73,5 +74,15 @@ def _draw_part(panel: Axes, part: Any) -> None:
     panel.set_yscale("symlog", linthresh=linear)
     panel.set_ylim(min(2 * low, -linear), max(2 * high, linear))
     panel.set_xticks([0, count - 1, count + 1, 2 * count], ["1", f"{count}", f"{count}", "1"])
+    for label, side in zip(
+        panel.get_xticklabels(), ("left", "right", "left", "right"), strict=True
+    ):
+        label.set_horizontalalignment(side)
     panel.set_xlabel(f"{count} largest      {count} smallest")
-    panel.set_title(f"{part.name} ({part.size:,})", fontsize=11)
+    panel.set_title(f"{_plain(part.name)}\n{part.size:,} parameters", fontsize=10)
+
+
+def _plain(name: str) -> str:
+    """A name that fits over a panel and that matplotlib does not take for mathematics."""
+    shown = name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}"
+    return shown.replace("$", r"\$")

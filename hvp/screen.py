@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from hvp.comparison import Comparison, Ends
@@ -78,65 +80,69 @@ class Screen:
 
     def show(self, comparison: Comparison) -> None:
         accuracy = "" if comparison.accuracy is None else f", accuracy {comparison.accuracy:.2%}"
-        self.console.rule(f"[bold]{comparison.title}")
+        self.console.rule(Text(comparison.title, style="bold"))
         self.say(
             f"{comparison.size:,} parameters, {comparison.num_examples:,} examples, "
-            f"loss {comparison.loss:.6g}{accuracy}, |gradient| {comparison.gradient_norm:.3g}, "
+            f"{comparison.loss_name} {comparison.loss:.6g}{accuracy}, |gradient| {comparison.gradient_norm:.3g}, "
             f"{comparison.dtype}; {comparison.num_products:,} products, {comparison.seconds:.1f} s"
         )
-        self.console.print(_spectra_table(comparison))
+        self.console.print(_spectra_table(comparison, narrow=self.console.width < NARROW))
         self.console.print(_chain_table(comparison))
         self.say(_reading(comparison))
         for finding in comparison.findings:
             self.say(finding)
 
 
-def _spectra_table(comparison: Comparison) -> Table:
+def _spectra_table(comparison: Comparison, narrow: bool) -> Table:
     k = comparison.k
-    table = Table(title="Eigenvalues, their errors behind ±", title_justify="left", box=SIMPLE_HEAD)
+    title = "Eigenvalues" if narrow else "Eigenvalues, their errors behind ±"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.caption = (
-        f"overlap: share of H's top space that lies in G's, {k} dimensions each; "
-        "≥ and ≤: bounds, where a cluster is not resolved"
+        f"#{k}: the {k}-th from its end, or the last one counted; "
+        "≥ and ≤: bounds, where a cluster is not resolved; "
+        "overlap: the share of H's top space that lies in G's"
     )
     table.caption_justify = "left"
     table.add_column("part", overflow="fold", min_width=12)
-    table.add_column("")
-    for heading in ("largest", f"{k}th largest", f"{k}th smallest", "smallest"):
+    table.add_column("", no_wrap=True, min_width=1)
+    for heading in ("largest", f"largest #{k}", f"smallest #{k}", "smallest"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("overlap", justify="right")
+    table.add_column("overlap", justify="right", no_wrap=True)
     for part in comparison.parts.values():
         margins = ((part.name, f"{part.overlap:.1%}"), (f"P = {part.size:,}", ""), ("", ""))
         for name, (left, right) in zip("HGR", margins, strict=True):
-            ends: Ends = getattr(part, name)
-            table.add_row(left, name, *_ends_cells(ends), right, end_section=name == "R")
+            cells = _ends_cells(getattr(part, name), narrow)
+            table.add_row(escape(left), name, *cells, right, end_section=name == "R")
     return table
 
 
-def _ends_cells(ends: Ends) -> list[str]:
+def _ends_cells(ends: Ends, narrow: bool) -> list[str]:
     top, bottom = ends.largest, ends.smallest
     return [
-        _number(top.values[-1], top.errors[-1]),
-        _bounded("≥", top, 0),
-        _bounded("≤", bottom, -1),
-        _number(bottom.values[0], bottom.errors[0]),
+        _number(top.values[-1], top.errors[-1], narrow),
+        _bounded("≥", top, 0, narrow),
+        _bounded("≤", bottom, -1, narrow),
+        _number(bottom.values[0], bottom.errors[0], narrow),
     ]
 
 
-def _bounded(sign: str, pairs: Eigenpairs, inner: int) -> str:
+def _bounded(sign: str, pairs: Eigenpairs, inner: int, narrow: bool) -> str:
     """The innermost of some pairs: a bound where they form a cluster that is not resolved."""
     value, error = pairs.values[inner], pairs.errors[inner]
     if pairs.separate.all() or error == 0:
-        return _number(value, error)
+        return _number(value, error, narrow)
     edge = value + error if sign == "≤" else value - error
     return f"{sign} {edge:.2g}"
 
 
-def _number(value: float, error: float) -> str:
+def _number(value: float, error: float, narrow: bool) -> str:
     """The value to the digit that its error leaves, five significant digits at most."""
+    error = max(error, 1e-6 * abs(value))
     if error == 0:
-        return f"{value:.5g}"
-    rounded = round(value, -math.floor(math.log10(error)))
-    return f"{rounded + 0.0:.5g} ±{error:.0e}".replace("e-0", "e-")
+        return "0"
+    rounded = round(value, -math.floor(math.log10(error))) + 0.0
+    margin = "" if narrow else f" ±{error:.0e}".replace("e-0", "e-")
+    return f"{rounded:.5g}{margin}"
 
 
 def _chain_table(comparison: Comparison) -> Table:
@@ -151,23 +157,18 @@ def _chain_table(comparison: Comparison) -> Table:
     table.add_column("")
     for row in comparison.chain_rule:
         forms = (f"{form:.6g}" for form in (row.vHv, row.vGv, row.vRv))
-        verdict = "equal" if _equal(row.difference, comparison) else "differ"
-        table.add_row(row.layer, *forms, f"{row.difference:.1e}", verdict)
+        verdict = "equal" if row.equal else "differ"
+        table.add_row(escape(row.layer), *forms, f"{row.difference:.1e}", verdict)
     return table
 
 
-def _equal(difference: float, comparison: Comparison) -> bool:
-    return difference < {"float32": 1e-4, "float64": 1e-10}[comparison.dtype]
-
-
 def _reading(comparison: Comparison) -> str:
-    *layers, last = comparison.chain_rule
-    if not layers:
-        return ""
-    equal = [row.layer for row in layers if _equal(row.difference, comparison)]
-    whole = "equal" if _equal(last.difference, comparison) else "differ"
-    if len(equal) == len(layers):
-        which = "H and G agree on every layer's own block"
+    """What the spectra of R say."""
+    whole, *layers = comparison.parts.values()
+    agreeing = [part.name for part in layers if part.agrees]
+    if len(agreeing) == len(layers):
+        which = "every layer's own block"
     else:
-        which = f"H and G agree on the own block of {', '.join(equal) or 'no layer'}"
-    return f"{which}; over the whole network they {whole}."
+        which = f"the own block of {', '.join(agreeing) or 'no layer'}"
+    over = "vanishes" if whole.agrees else "does not vanish"
+    return f"R = H - G vanishes on {which}; over the {whole.name} it {over}."

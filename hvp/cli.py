@@ -84,8 +84,8 @@ def compare(
         _check_choice("--activation", activation, ACTIVATIONS)
         _check_choice("--dtype", dtype, DTYPES)
         _check_usage(activation, model, data, k, seed)
-        several = model is None and activation in (None, "both")
-        names = ["relu", "tanh"] if several else [activation]
+        names = ["relu", "tanh"] if activation in (None, "both") else [str(activation)]
+        several = model is None and len(names) > 1
         directories = [out / name for name in names] if several else [out]
         with _directories(directories):
             screen.start("importing TensorFlow")
@@ -136,9 +136,8 @@ def _directories(wanted: list[Path]) -> Iterator[None]:
                 if not path.exists():
                     path.mkdir()
                     made.append(path)
-            if not os.access(directory, os.W_OK) or any(
-                map(Path.is_dir, directory.glob("compare.*"))
-            ):
+            taken = any(map(Path.is_dir, directory.glob("compare.*")))
+            if taken or not directory.is_dir() or not os.access(directory, os.W_OK):
                 raise PermissionError("cannot be written to")
     except OSError as error:
         _remove_empty(made)

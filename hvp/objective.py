@@ -6,6 +6,7 @@ examples, divided once. It comes from a Keras model and its loss, or from plain 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -162,7 +163,7 @@ def from_function(
         divided=reduction == "mean",
         check_labels=lambda batch, last: None,
         variables=tuple(p.value if _is_keras(p) else p for p in listed if _is_variable(p)),
-        loss_name=getattr(loss, "__name__", type(loss).__name__),
+        loss_name=_function_name(loss),
     )
 
 
@@ -313,6 +314,10 @@ def _count(hits: tf.Tensor) -> tf.Tensor:
 def _model_names(model: keras.Model) -> list[str]:
     """Variable paths without the model's own name, which Keras puts before some of them."""
     return _unique([v.path.removeprefix(f"{model.name}/") for v in model.trainable_variables])
+
+
+def _function_name(function: Callable[..., Any]) -> str:
+    return function.__name__ if inspect.isfunction(function) else type(function).__name__
 
 
 def _function_names(params: Sequence[Any]) -> list[str]:

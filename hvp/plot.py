@@ -74,10 +74,8 @@ def _draw_part(panel: Axes, part: Any) -> None:
     panel.set_yscale("symlog", linthresh=linear)
     panel.set_ylim(min(2 * low, -linear), max(2 * high, linear))
     panel.set_xticks([0, count - 1, count + 1, 2 * count], ["1", f"{count}", f"{count}", "1"])
-    for label, side in zip(
-        panel.get_xticklabels(), ("left", "right", "left", "right"), strict=True
-    ):
-        label.set_horizontalalignment(side)
+    for last, label in enumerate(panel.get_xticklabels()):
+        label.set_horizontalalignment("right" if last % 2 else "left")
     panel.set_xlabel(f"{count} largest      {count} smallest")
     panel.set_title(f"{_plain(part.name)}\n{part.size:,} parameters", fontsize=10)
 

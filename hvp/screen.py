@@ -83,8 +83,9 @@ class Screen:
         self.console.rule(Text(comparison.title, style="bold"))
         self.say(
             f"{comparison.size:,} parameters, {comparison.num_examples:,} examples, "
-            f"{comparison.loss_name} {comparison.loss:.6g}{accuracy}, |gradient| {comparison.gradient_norm:.3g}, "
-            f"{comparison.dtype}; {comparison.num_products:,} products, {comparison.seconds:.1f} s"
+            f"{comparison.loss_name} {comparison.loss:.6g}{accuracy}, "
+            f"|gradient| {comparison.gradient_norm:.3g}, {comparison.dtype}; "
+            f"{comparison.num_products:,} products, {comparison.seconds:.1f} s"
         )
         self.console.print(_spectra_table(comparison, narrow=self.console.width < NARROW))
         self.console.print(_chain_table(comparison))

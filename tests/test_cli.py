@@ -144,7 +144,9 @@ def test_layers_are_names_or_globs_and_may_be_several(inputs, here, chosen, size
     options = [word for layer in chosen for word in ("--layers", layer)]
     assert compare(*inputs, *options, "-k", 1, "--out", "out", "-q").exit_code == 0
     found = {name: part["size"] for name, part in document(here / "out")["parts"].items()}
-    assert found.pop("whole network") == sum(sizes.values())
+    everything = sum(sizes.values()) == 43
+    together = found.pop("whole network" if everything else "selected layers")
+    assert together == sum(sizes.values())
     assert found == sizes
 
 
@@ -346,6 +348,20 @@ def test_data_without_a_model_is_refused(inputs):
     assert_refused(result, "expected --model with --data, got --data alone")
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_out_of_range_is_refused(inputs, here, seed):
+    assert_refused(compare(*inputs, "--seed", seed), "expected a --seed from 0 to 4294967295")
+
+
+@pytest.mark.parametrize("name", ["compare.json", "compare.png"])
+def test_a_directory_in_the_place_of_a_result_is_refused_before_any_work(inputs, here, name):
+    (here / "out" / name).mkdir(parents=True)
+    result = compare(*inputs, "--out", "out")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("hvp: expected a directory to write to, got 'out'")
+    assert [path.name for path in (here / "out").iterdir()] == [name]
+
+
 @pytest.mark.parametrize("out", ["taken", "taken/below"])
 def test_an_out_that_is_a_file_is_refused(inputs, here, out):
     Path("taken").write_text("mine")
@@ -427,7 +443,7 @@ def test_the_same_seed_gives_the_same_bits_in_two_processes_and_quietly(here):
     first, second = (without_times(document(here / out)) for out in ("first", "second"))
     assert first == second
     assert first["accuracy"] > 0.95
-    assert first["parts"]["whole network"]["H"]["largest"]["values"][-1] > 0
+    assert first["parts"]["selected layers"]["H"]["largest"]["values"][-1] > 0
 
 
 def test_bad_input_is_one_line_without_tensorflows_chatter(inputs, here):

@@ -217,9 +217,12 @@ def test_a_single_layer_is_compared_once_under_both_names(lin, tmp_path):
     counts = {}
     block = lin.block("last")
     found = hvp.compare(block, 3, progress=lambda label, count: counts.update({label: count}))
-    assert list(found.parts) == ["whole network", "last"]
-    assert found.parts["whole network"].H.largest is found.parts["last"].H.largest
-    assert list(counts) == [f"whole network {operator}" for operator in "HGR"]
+    assert {name: part.name for name, part in found.parts.items()} == {
+        "selected layers": "selected layers",
+        "last": "last",
+    }
+    assert found.parts["selected layers"].H.largest is found.parts["last"].H.largest
+    assert list(counts) == [f"selected layers {operator}" for operator in "HGR"]
     assert [row.layer for row in found.chain_rule] == ["last"]
     found.save(tmp_path)
     assert json.loads((tmp_path / "compare.json").read_text())["size"] == 21

@@ -54,8 +54,8 @@ def markers(panel):
 def test_there_is_one_panel_a_part_in_order():
     figure = plot.comparison_figure(comparison(NETWORK, LAYER))
     assert [panel.get_title() for panel in visible(figure)] == [
-        "whole network (1,234)",
-        "dense1 (1,234)",
+        "whole network\n1,234 parameters",
+        "dense1\n1,234 parameters",
     ]
 
 

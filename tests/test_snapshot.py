@@ -154,3 +154,85 @@ def test_a_large_constant_is_kept_once():
     assert len(kept) == 1
     expected = 2 * table.T @ table @ np.ones(300)
     assert np.allclose(lin.hvp(np.ones(lin.size)), expected, rtol=1e-12)
+
+
+def digest(model):
+    return hvp.linearize(model, (X, Y), "mse").weights_digest
+
+
+@pytest.mark.parametrize("weight", ["frozen/kernel", "norm/moving_variance", "last/bias"])
+def test_the_hash_of_weights_is_of_all_that_the_loss_is_computed_from(weight):
+    model = keras.Sequential(
+        [
+            keras.Input((4,), dtype="float64"),
+            layers.Dense(5, dtype="float64", name="frozen", trainable=False),
+            layers.BatchNormalization(dtype="float64", name="norm"),
+            layers.Dense(3, dtype="float64", name="last"),
+        ]
+    )
+    before = digest(model)
+    assert digest(model) == before
+    (variable,) = [v for v in model.weights if v.path.endswith(weight)]
+    variable.assign(variable + 0.5)
+    assert digest(model) != before
+
+
+def test_the_hash_of_weights_does_not_depend_on_the_layers_selected():
+    lin = hvp.linearize(dense_model(name="last"), (X, Y), "mse")
+    assert lin.block("last/bias").weights_digest == lin.weights_digest
+
+
+def test_names_stay_apart_where_a_numbered_one_is_taken_already():
+    first, second, nested = (
+        layers.Dense(3, name=name, dtype="float64") for name in ("d", "d_2", "d")
+    )
+    inside = keras.Sequential([keras.Input((3,), dtype="float64"), nested], name="inside")
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__(dtype="float64", name="net")
+            self.parts = [first, second, inside]
+
+        def call(self, x):
+            for part in self.parts:
+                x = part(x)
+            return x
+
+    model = Net()
+    model(X)
+    lin = hvp.linearize(model, (X, Y), "mse")
+    assert len(set(lin.names)) == 6
+    assert sorted(block.size for block in lin.blocks().values()) == [12, 12, 15]
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_binary_classification_has_an_accuracy(from_logits):
+    activation = None if from_logits else "sigmoid"
+    model = keras.Sequential(
+        [keras.Input((4,), dtype="float64"), layers.Dense(1, activation, dtype="float64")]
+    )
+    y = (X[:, 0] > 0).astype(float)
+    loss = keras.losses.BinaryCrossentropy(from_logits=from_logits)
+    z = X @ model.get_weights()[0][:, 0]
+    assert hvp.linearize(model, (X, y), loss).accuracy == np.mean((z > 0) == (y == 1))
+    with pytest.raises(hvp.InputError, match="labels from 0 to 1, got labels from 0 to 7"):
+        hvp.linearize(model, (X, 7 * y), loss)
+
+
+def test_numbers_wider_than_tensorflow_knows_are_refused():
+    with pytest.raises(hvp.InputError, match="numbers of 64 bits at most"):
+        hvp.linearize(dense_model(), (X.astype(np.longdouble), Y), "mse")
+
+
+def test_an_index_out_of_range_is_told_as_such():
+    model = keras.Sequential(
+        [keras.Input((2,)), layers.Embedding(5, 3), layers.Flatten(), layers.Dense(3)]
+    )
+    with pytest.raises(hvp.InputError, match="is not in"):
+        hvp.linearize(model, (np.full((7, 2), 9), Y), "mse")
+
+
+@pytest.mark.parametrize("take", [hvp.Hessian, hvp.Jacobian, hvp.compare])
+def test_a_model_in_the_place_of_a_linearization_is_refused(take):
+    with pytest.raises(hvp.InputError, match="expected a Linearization, got Sequential"):
+        take(dense_model())

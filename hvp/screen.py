@@ -142,8 +142,8 @@ def _number(value: float, error: float, narrow: bool) -> str:
     if error == 0:
         return "0"
     rounded = round(value, -math.floor(math.log10(error))) + 0.0
-    margin = "" if narrow else f" ±{error:.0e}".replace("e-0", "e-")
-    return f"{rounded:.5g}{margin}"
+    margin = "" if narrow else f" ±{error:.0e}"
+    return f"{rounded:.5g}{margin}".replace("e-0", "e-")
 
 
 def _chain_table(comparison: Comparison) -> Table:

@@ -93,6 +93,13 @@ class Comparison:
 
     `parts` begins with "whole network" ("selected layers" where only some were taken) and goes on
     with one entry a layer; `chain_rule` has one row a layer and a last one for all together.
+
+    >>> from hvp import linearize_function
+    >>> lin = linearize_function(
+    ...     lambda z: z**2, [np.array(1.0), np.array(2.0)], outputs=lambda w: w[0] * w[1])
+    >>> comparison = compare(lin, k=1)
+    >>> list(comparison.parts), comparison.parts["param0"].agrees
+    (['whole network', 'param0', 'param1'], True)
     """
 
     title: str

@@ -33,6 +33,10 @@ class Eigenpairs:
         errors: (k,) ‖Av - λv‖, from products made after the iteration. An eigenvalue of A lies
             within this distance of λ (Parlett 1998, theorem 4.5.1).
         num_products: products with A, all of them.
+
+    >>> pairs = eigsh(np.diag([1.0, 2.0, 2.0, 5.0]), 2)
+    >>> pairs.vectors.shape, pairs.num_products, pairs.separate.tolist()
+    ((4, 2), 6, [True, True])
     """
 
     values: np.ndarray
@@ -103,7 +107,7 @@ def eigsh(
     ncv = min(size, max(2 * k + 5, 20, WHOLE if size <= WHOLE else 0) if ncv is None else ncv)
     if ncv <= k and ncv < size:
         raise InputError(f"an ncv above k = {k}", ncv, "leave ncv out for the default")
-    if ncv >= size:
+    if ncv >= size and size <= WHOLE:
         vectors, norm = _all_vectors(counted, k, which)
         scale = norm if scale is None else scale
     else:

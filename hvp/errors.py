@@ -17,4 +17,13 @@ class InputError(ValueError):
 
 
 class ConvergenceError(RuntimeError):
-    """An iteration that did not reach its tolerance: says how far it came and what to change."""
+    """An iteration that did not reach its tolerance: says how far it came and what to change.
+
+    >>> import numpy as np, hvp
+    >>> A = np.diag(np.linspace(0.0, 1.0, 600))
+    >>> try:
+    ...     hvp.eigsh(A, 3, tol=1e-12, max_products=1)
+    ... except hvp.ConvergenceError as error:
+    ...     print(str(error).partition(",")[0])
+    expected 3 pairs at LA within 1.0e-12
+    """

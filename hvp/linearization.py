@@ -48,6 +48,15 @@ class Linearization:
             frozen weights, statistics.
         loss_name: of the loss.
         is_whole: whether all parameters of the loss are taken.
+
+    >>> import hvp
+    >>> lin = hvp.linearize_function(
+    ...     lambda z: z**2, [np.array(1.0), np.array(2.0)], outputs=lambda w: w[0] * w[1])
+    >>> v = np.array([1.0, 0.0])
+    >>> lin.hvp(v).tolist(), lin.gnvp(v).tolist(), lin.residual_vp(v).tolist()
+    ([8.0, 8.0], [8.0, 4.0], [0.0, 4.0])
+    >>> lin.block("param1").hvp(np.array([1.0])).tolist()
+    [2.0]
     """
 
     def __init__(self, snapshot: Snapshot, chosen: Sequence[int], *, ad: str, jit: bool):
@@ -100,16 +109,25 @@ class Linearization:
         return self._summed(_gradient, tf.zeros([self.size], self.dtype))
 
     def hvp(self, v: ArrayLike) -> np.ndarray:
-        """Hv."""
+        """Hv = d/dε ∇L(w + εv), of the shape of v: (P,) or (P, K).
+
+        Raises InputError for a v of another length or with NaN or infinity, as all products do.
+        """
         return self._columns(v, lambda tangent: self._summed(ORDERS[self._ad], tangent))
 
     def gnvp(self, v: ArrayLike) -> np.ndarray:
-        """Gv = JᵀΛJv. Raises InputError where the loss is not a function of outputs."""
+        """Gv = JᵀΛJv, of the shape of v: (P,) or (P, K).
+
+        Raises InputError where the loss is not a function of outputs.
+        """
         self._require_outputs()
         return self._columns(v, lambda tangent: self._summed(_gauss_newton, tangent))
 
     def residual_vp(self, v: ArrayLike) -> np.ndarray:
-        """Rv = Hv - Gv, computed as the tangent of Jᵀ∇ℓ with ∇ℓ held fixed."""
+        """Rv = Hv - Gv, of the shape of v: the tangent of Jᵀ∇ℓ with ∇ℓ held fixed.
+
+        Raises InputError where the loss is not a function of outputs.
+        """
         self._require_outputs()
         return self._columns(v, lambda tangent: self._summed(_residual, tangent))
 

@@ -43,10 +43,7 @@ def test_every_name_is_a_documented_class_or_function(name):
 
 
 # The results and errors are made by functions whose examples show them.
-SHOWN_ELSEWHERE = {"Comparison", "ConvergenceError", "Eigenpairs", "Linearization"}
-
-
-@pytest.mark.parametrize("name", sorted(NAMES - SHOWN_ELSEWHERE))
+@pytest.mark.parametrize("name", sorted(NAMES))
 def test_every_name_that_is_called_has_an_example_that_runs(name):
     assert ">>>" in getattr(hvp, name).__doc__
 

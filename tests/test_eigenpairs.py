@@ -296,7 +296,7 @@ def test_bad_arguments_are_refused_in_one_line(operator, k, options, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_large_space_is_iterated_even_where_the_basis_fills_it():
+def test_a_large_space_is_right_even_where_the_basis_fills_it():
     values = np.linspace(1.0, 2.0, 600)
     pairs = eigsh(np.diag(values), 300)
     np.testing.assert_allclose(pairs.values, values[300:], rtol=1e-12)

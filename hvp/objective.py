@@ -107,7 +107,7 @@ def from_model(model: keras.Model, loss: Any, *, training: bool) -> Objective:
         divided=loss.reduction != "sum",
         check_labels=check_labels,
         variables=tuple(variable.value for variable in variables),
-        loss_name=loss.name,
+        loss_name=_function_name(getattr(loss, "fn", loss)),
     )
 
 

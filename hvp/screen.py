@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -78,6 +79,14 @@ class Screen:
     def say_path(self, path: Path) -> None:
         self.console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
 
+    def _fitting(self, comparison: Comparison) -> Table:
+        """The spectra in the width of the screen: a number cut off would be a wrong one."""
+        wide = _spectra_table(comparison, narrow=False)
+        unbounded = self.console.options.update(max_width=1000)
+        if Measurement.get(self.console, unbounded, wide).maximum <= self.console.width:
+            return wide
+        return _spectra_table(comparison, narrow=True)
+
     def show(self, comparison: Comparison) -> None:
         accuracy = "" if comparison.accuracy is None else f", accuracy {comparison.accuracy:.2%}"
         self.console.rule(Text(comparison.title, style="bold"))
@@ -87,7 +96,7 @@ class Screen:
             f"|gradient| {comparison.gradient_norm:.3g}, {comparison.dtype}; "
             f"{comparison.num_products:,} products, {comparison.seconds:.1f} s"
         )
-        self.console.print(_spectra_table(comparison, narrow=self.console.width < NARROW))
+        self.console.print(self._fitting(comparison))
         self.console.print(_chain_table(comparison))
         self.say(_reading(comparison))
         for finding in comparison.findings:
@@ -95,16 +104,17 @@ class Screen:
 
 
 def _spectra_table(comparison: Comparison, narrow: bool) -> Table:
+    """The ends of all spectra; without the errors where it is to be narrow."""
     k = comparison.k
     title = "Eigenvalues" if narrow else "Eigenvalues, their errors behind ±"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.caption = (
         f"#{k}: the {k}-th from its end, or the last one counted; "
         "≥ and ≤: bounds, where a cluster is not resolved; "
         "overlap: the share of H's top space that lies in G's"
     )
     table.caption_justify = "left"
-    table.add_column("part", overflow="fold", min_width=12)
+    table.add_column("part", overflow="fold", min_width=12, max_width=20)
     table.add_column("", no_wrap=True, min_width=1)
     for heading in ("largest", f"largest #{k}", f"smallest #{k}", "smallest"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -38,7 +38,7 @@ def lines(comparison, width):
     return shown.console.export_text().splitlines()
 
 
-@pytest.mark.parametrize("width", range(76, 120, 4))
+@pytest.mark.parametrize("width", range(80, 120, 4))
 def test_no_number_is_cut_off(tanh, width):
     shown = lines(tanh, width)
     assert not any("…" in line for line in shown)

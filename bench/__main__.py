@@ -1,0 +1,141 @@
+"""The command line: parse, measure, save, show."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bench import implementations, measure, picture, problems, record, report, spectra, targets
+from bench.implementations import Entry
+from bench.problems import Problem
+from hvp import InputError
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+DIRECTORY = Path("bench-results")
+
+
+@app.command()
+def bench(
+    problem: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"{', '.join((*problems.PROBLEMS, targets.SPECTRA))}; may be repeated. All by "
+            "default.",
+        ),
+    ] = None,
+    peers: Annotated[
+        str | None,
+        typer.Option(help=f"all (the default), none, or of {','.join(implementations.PEERS)}."),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Under three minutes: fewer figures, no peers.")
+    ] = False,
+    json: Annotated[Path, typer.Option(help="Where the figures go.", show_default=True)] = DIRECTORY
+    / "bench.json",
+    picture: Annotated[
+        Path, typer.Option(help="Where the picture goes.", show_default=True)
+    ] = DIRECTORY / "bench.png",
+) -> None:
+    """Measure hvp's products beside those of other libraries, in turns, in one run."""
+    console = Console()
+    with _one_line_errors():
+        chosen, with_spectra = _problems(problem, quick)
+        entries = implementations.select(peers or ("none" if quick else "all"))
+        for path in (json, picture):
+            _check_place(path)
+        with Console(stderr=True).status("starting") as status:
+            run = _run(chosen, with_spectra, entries, quick, status.update)
+        verdicts = targets.verdicts(run)
+        run.verdicts = targets.as_rows(verdicts)
+        _save(run, json, picture)
+    report.show(run, verdicts, console)
+    for path in (json, picture):
+        if path.exists():
+            console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{run.seconds:.0f} s in all", highlight=False)
+
+
+def _run(
+    chosen: list[Problem],
+    with_spectra: bool,
+    entries: list[Entry],
+    quick: bool,
+    tell: measure.Tell,
+) -> record.Run:
+    begun = time.perf_counter()
+    plan = measure.QUICK if quick else measure.FULL
+    run = record.Run(
+        date=datetime.date.today().isoformat(),
+        machine=record.machine(),
+        versions=implementations.versions(entries),
+        settings={"quick": quick, "peers": [entry.name for entry in entries], **vars(plan)},
+        missing={entry.name: why for entry in entries if (why := entry.missing()) is not None},
+    )
+    for problem in chosen:
+        run.problems[problem.name] = measure.measure(problem, entries, plan, tell)
+    if with_spectra:
+        run.spectra = spectra.measure(entries, plan, tell)
+    run.seconds = time.perf_counter() - begun
+    return run
+
+
+def _problems(wanted: list[str] | None, quick: bool) -> tuple[list[Problem], bool]:
+    """The problems chosen, and whether the eigenvalues are among them."""
+    if not wanted:
+        every = problems.PROBLEMS.values()
+        return [problem for problem in every if problem.quick or not quick], True
+    names = list(dict.fromkeys(wanted))
+    listed = {**problems.PROBLEMS, **problems.TINY}
+    for name in names:
+        if name != targets.SPECTRA and name not in listed:
+            known = ", ".join((*problems.PROBLEMS, targets.SPECTRA))
+            raise InputError(f"a --problem among {known}", repr(name), "choose one of these")
+    return [listed[name] for name in names if name in listed], targets.SPECTRA in names
+
+
+def _check_place(path: Path) -> None:
+    """Before minutes of work rather than after."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(None, "is a directory")
+    except OSError as error:
+        raise InputError(
+            "a file to write", f"{str(path)!r}: {error.strerror}", "choose another"
+        ) from error
+
+
+def _save(run: record.Run, json: Path, image: Path) -> None:
+    run.save(json)
+    picture.save(run, image)
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """What goes wrong as one line and an exit code: 2 bad input, 130 Ctrl-C."""
+    try:
+        yield
+    except InputError as error:
+        typer.echo(" ".join(f"bench: {error}".split()), err=True)
+        raise typer.Exit(2) from None
+    except OSError as error:
+        typer.echo(f"bench: {error}", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo("bench: interrupted", err=True)
+        raise typer.Exit(130) from None
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m bench")

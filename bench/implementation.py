@@ -1,0 +1,58 @@
+"""What an implementation is to the benchmark: a problem loaded, and figures in some forms."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+
+from bench.problems import Problem
+
+Call = Callable[[np.ndarray], np.ndarray]
+# Name of a form -> what builds it. Building is a part of the time to the first product.
+Forms = dict[str, Callable[[], Call]]
+
+PRODUCTS = ("hvp", "gnvp")
+BLOCKS = ("hvp_block", "gnvp_block")
+COLUMNS = 16
+FIGURES = (*PRODUCTS, *BLOCKS, "gradient", "empty", "matmul", "eigsh")
+# A pair's true error over the norm of the operator, which all have to reach.
+TOLERANCE = 1e-3
+LARGEST = 10
+
+
+class Implementation(ABC):
+    """A problem with its weights and data in one framework.
+
+    A call takes a vector of its own layout and returns one, NumPy in and out; `to_own` and
+    `to_shared` change layouts outside of what is timed.
+    """
+
+    @abstractmethod
+    def __init__(self, problem: Problem): ...
+
+    @abstractmethod
+    def forms(self, figure: str) -> Forms:
+        """The forms of a figure, of which the fastest counts; none where there is no such figure.
+
+        A gradient takes a vector and does not look at it.
+        """
+
+    def work(self, form: str) -> float:
+        """Multiply-adds of a form where forms do different amounts; the fastest does most of
+        them a second."""
+        return 1.0
+
+    def to_own(self, v: np.ndarray) -> np.ndarray:
+        return v
+
+    def to_shared(self, v: np.ndarray) -> np.ndarray:
+        return v
+
+    def largest(self, figure: str, steps: int | None) -> np.ndarray:
+        """The vectors (P, 10) of the largest eigenvalues of H ("hvp") or G ("gnvp").
+
+        `steps` is for methods that have to be told how many Lanczos steps will do.
+        """
+        raise NotImplementedError

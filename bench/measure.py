@@ -1,0 +1,324 @@
+"""The figures of a problem: prepare everybody, compare the products, take turns."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench import arithmetic
+from bench.crew import Worker, WorkerError
+from bench.desk import Prepared
+from bench.implementation import BLOCKS, COLUMNS, PRODUCTS
+from bench.implementations import NAIVE, OURS, Entry
+from bench.problems import Problem, vectors
+from bench.record import Figure, ProblemRecord, Result
+from bench.reference import DenseNet
+from bench.timing import Interleaved, Turn, calls_in, interleave, rounds_in
+
+Tell = Callable[[str], None]
+
+# Sums of up to 10⁵ products of float32 differ by some 10⁻⁶ with the order; a wrong term is larger.
+AGREEMENT = 1e-4
+# Above this, the blocks of all implementations together do not fit beside each other.
+LARGEST_BLOCK = 1.2e9
+SPECTRUM_BASIS_FROM = 10_000_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured.
+
+    Attributes:
+        rounds: at most.
+        budget: seconds for the turns of one figure, if three rounds fit.
+        turn: seconds.
+        figures: which products.
+        memory: figures whose peak is taken, of ours.
+        memory_of_peers: and of everybody else.
+        repeats: of the end to end runs.
+    """
+
+    rounds: int
+    budget: float
+    turn: float
+    figures: tuple[str, ...]
+    memory: tuple[str, ...]
+    memory_of_peers: tuple[str, ...]
+    repeats: int
+
+
+FULL = Plan(11, 60.0, 0.05, (*PRODUCTS, *BLOCKS), (*PRODUCTS, "eigsh"), ("hvp",), 3)
+QUICK = Plan(3, 3.0, 0.03, PRODUCTS, (), (), 1)
+SMALLEST = Plan(3, 0.1, 0.001, (*PRODUCTS, *BLOCKS), ("hvp",), (), 1)
+
+Yardsticks = Mapping[str, tuple[Worker, str, Prepared]]
+
+
+def measure(problem: Problem, peers: Sequence[Entry], plan: Plan, tell: Tell) -> ProblemRecord:
+    """All figures of one problem by ours, naive TensorFlow and the peers."""
+    counted = arithmetic.count(problem)
+    record = ProblemRecord(problem.title, problem.size, problem.batch, vars(counted).copy())
+    entries = [OURS, NAIVE, *(peer for peer in peers if peer.has_products)]
+    with contextlib.ExitStack() as stack:
+        tell(f"{problem.title}: starting")
+        absent, crew = _start(entries, problem, stack)
+        yardsticks = _yardsticks(crew, record)
+        for figure in plan.figures:
+            if figure in BLOCKS and 4 * COLUMNS * problem.size > LARGEST_BLOCK:
+                record.notes.append(f"{figure} left out: blocks of {COLUMNS} vectors are too large")
+                continue
+            tell(f"{problem.title}: {figure}")
+            record.figures[figure] = _figure(
+                problem, figure, crew, absent, yardsticks, plan, record
+            )
+            if figure in BLOCKS:
+                _everybody(crew, "release", figure)
+        tell(f"{problem.title}: gradient")
+        record.figures["gradient"] = _gradients(crew, absent, yardsticks, plan)
+    _memories(problem, entries, plan, record, tell)
+    return record
+
+
+def _start(
+    entries: Iterable[Entry], problem: Problem, stack: contextlib.ExitStack
+) -> tuple[dict[str, Result], dict[str, Worker]]:
+    """Who cannot take part and why, and the workers of the others, the problem loaded."""
+    absent: dict[str, Result] = {}
+    crew: dict[str, Worker] = {}
+    for entry in entries:
+        reason = entry.missing()
+        if reason is None:
+            crew[entry.name] = stack.enter_context(Worker(entry.name))
+        else:
+            absent[entry.name] = Result("missing", note=reason)
+    for name, worker in list(crew.items()):
+        try:
+            worker.wait_until_ready()
+            worker.ask("load", problem.name)
+        except WorkerError as error:
+            absent[name] = Result("failed", note=str(error))
+            del crew[name]
+    return absent, crew
+
+
+def _yardsticks(crew: Mapping[str, Worker], record: ProblemRecord) -> Yardsticks:
+    """The calls of naive TensorFlow's worker that our products are measured in."""
+    found: dict[str, tuple[Worker, str, Prepared]] = {}
+    worker = crew.get(NAIVE.name)
+    for figure in ("gradient", "empty", "matmul") if worker is not None else ():
+        assert worker is not None
+        try:
+            prepared = worker.ask("prepare", figure)
+        except WorkerError as error:
+            record.notes.append(f"{figure} failed: {error}")
+            continue
+        found[figure] = worker, figure, prepared
+        for form, reason in prepared.refused.items():
+            record.notes.append(f"{figure}, {form} refused: {reason}")
+    return found
+
+
+def _figure(
+    problem: Problem,
+    figure: str,
+    crew: Mapping[str, Worker],
+    absent: Mapping[str, Result],
+    yardsticks: Yardsticks,
+    plan: Plan,
+    record: ProblemRecord,
+) -> Figure:
+    found = Figure(results=dict(absent))
+    ready: dict[str, Prepared] = {}
+    columns: dict[str, np.ndarray] = {}
+    for name, worker in crew.items():
+        try:
+            prepared = worker.ask("prepare", figure)
+            if prepared is None:
+                found.results[name] = Result("unavailable")
+                continue
+            columns[name] = worker.ask("columns", figure)
+        except WorkerError as error:
+            found.results[name] = Result("failed", note=str(error))
+            continue
+        ready[name] = prepared
+        if figure == "hvp":
+            record.first[name] = prepared.first
+        refused = "; ".join(f"{form} refused: {why}" for form, why in prepared.refused.items())
+        found.results[name] = Result("ok", form=prepared.form, note=refused)
+    if OURS.name not in ready:
+        return found
+    judge(found, columns, _by_hand(problem, figure))
+    turns = {name: _turn(crew[name], figure, ready[name], plan) for name in ready}
+    units, seconds = _units(figure, crew, ready, yardsticks, plan)
+    seconds += sum(max(plan.turn, prepared.seconds) for prepared in ready.values())
+    ours = turns.pop(OURS.name)
+    rounds = rounds_in(plan.budget, 2 * seconds, plan.rounds)
+    _enter(found, figure, interleave(ours, {**turns, **units}, rounds))
+    _name_units(found, figure, yardsticks, record)
+    return found
+
+
+def judge(found: Figure, columns: Mapping[str, np.ndarray], by_hand: np.ndarray | None) -> None:
+    """Mark who differs from ours as wrong, and say who confirms ours."""
+    ours = columns[OURS.name]
+    found.results[OURS.name].error = 0.0
+    for name, theirs in columns.items():
+        if name == OURS.name:
+            continue
+        result = found.results[name]
+        result.error = _difference(theirs, ours)
+        if result.error <= AGREEMENT:
+            found.confirmed_by.append(name)
+        else:
+            result.status = "wrong"
+    if by_hand is not None and _difference(by_hand, ours) <= AGREEMENT:
+        found.confirmed_by.append("by hand")
+    elif by_hand is not None:
+        found.results[OURS.name].status = "wrong"
+
+
+def _difference(theirs: np.ndarray, ours: np.ndarray) -> float:
+    if not (np.isfinite(theirs).all() and np.isfinite(ours).all()):
+        return float("inf")
+    scale = float(np.linalg.norm(ours))
+    return float(np.linalg.norm(theirs - ours)) / (scale or 1.0)
+
+
+# Above this many parameters float64 by hand takes longer than all the rest.
+BY_HAND_UP_TO = 20_000_000
+
+
+def _by_hand(problem: Problem, figure: str) -> np.ndarray | None:
+    if not problem.is_dense or problem.size > BY_HAND_UP_TO:
+        return None
+    net = DenseNet(problem)
+    product = net.hvp if figure.startswith("hvp") else net.gnvp
+    columns = COLUMNS if figure in BLOCKS else 1
+    block = vectors(problem, columns).reshape(problem.size, -1)
+    chosen = block[:, [0, -1]] if columns > 1 else block
+    return np.stack([product(column) for column in chosen.T], axis=1)
+
+
+def _turn(worker: Worker, figure: str, prepared: Prepared, plan: Plan) -> Turn:
+    calls = calls_in(plan.turn, prepared.seconds)
+    return lambda: worker.ask("time", figure, calls)
+
+
+def _units(
+    figure: str,
+    crew: Mapping[str, Worker],
+    ready: Mapping[str, Prepared],
+    yardsticks: Yardsticks,
+    plan: Plan,
+) -> tuple[dict[str, Turn], float]:
+    """Turns of what ours is measured in, under names that no implementation has."""
+    if figure in BLOCKS:
+        single = figure.removesuffix("_block")
+        prepared = crew[OURS.name].ask("prepare", single)
+        turn = _turn(crew[OURS.name], single, prepared, plan)
+        return {"in single": turn}, max(plan.turn, prepared.seconds)
+    turns = {
+        f"in {name}": _turn(worker, unit, prepared, plan)
+        for name, (worker, unit, prepared) in yardsticks.items()
+    }
+    lengths = [max(plan.turn, prepared.seconds) for _, _, prepared in yardsticks.values()]
+    return turns, sum(lengths)
+
+
+def _enter(found: Figure, figure: str, timed: Interleaved) -> None:
+    vectors_a_call = COLUMNS if figure in BLOCKS else 1
+    found.rounds = timed.rounds
+    found.results[OURS.name].seconds = timed.ours / vectors_a_call
+    for name, ratio in timed.ratios.items():
+        if name.startswith("in "):
+            found.units[name.removeprefix("in ")] = ratio
+        else:
+            found.results[name].seconds = timed.seconds[name] / vectors_a_call
+            found.results[name].ratio = ratio
+    if "in matmul" in timed.seconds:
+        found.units["matmul seconds"] = timed.seconds["in matmul"]
+
+
+def _name_units(found: Figure, figure: str, yardsticks: Yardsticks, record: ProblemRecord) -> None:
+    """A matrix product becomes the limit; a single product is one of the sixteen in a block."""
+    if "single" in found.units:
+        found.units["single"] /= COLUMNS
+    seconds = found.units.pop("matmul seconds", None)
+    if seconds is not None:
+        prepared = yardsticks["matmul"][2]
+        record.speed, record.fastest_product = prepared.work / seconds, prepared.form
+        share = record.multiply_adds[figure] / prepared.work
+        found.units["limit"] = found.units.pop("matmul") / share
+
+
+def _gradients(
+    crew: Mapping[str, Worker],
+    absent: Mapping[str, Result],
+    yardsticks: Yardsticks,
+    plan: Plan,
+) -> Figure:
+    """One gradient by each; that of the plain Keras model, the unit of ours, leads."""
+    found = Figure(results=dict(absent))
+    if "gradient" not in yardsticks:
+        return found
+    others: dict[str, Turn] = {}
+    length = 0.0
+    for name, worker in crew.items():
+        if name in (OURS.name, NAIVE.name):
+            continue
+        try:
+            prepared = worker.ask("prepare", "gradient")
+        except WorkerError as error:
+            found.results[name] = Result("failed", note=str(error))
+            continue
+        found.results[name] = Result("ok", form=prepared.form)
+        others[name] = _turn(worker, "gradient", prepared, plan)
+        length += max(plan.turn, prepared.seconds)
+    worker, figure, prepared = yardsticks["gradient"]
+    rounds = rounds_in(plan.budget, 2 * length, plan.rounds)
+    timed = interleave(_turn(worker, figure, prepared, plan), others, rounds)
+    found.rounds = rounds
+    found.results[NAIVE.name] = Result("ok", seconds=timed.ours, form=prepared.form)
+    for name in others:
+        found.results[name].seconds = timed.seconds[name]
+        found.results[name].ratio = timed.ratios[name]
+    return found
+
+
+def _everybody(crew: Mapping[str, Worker], method: str, *arguments: object) -> None:
+    for worker in crew.values():
+        # Who has died is reported where it was needed.
+        with contextlib.suppress(WorkerError):
+            worker.ask(method, *arguments)
+
+
+def _memories(
+    problem: Problem, entries: Iterable[Entry], plan: Plan, record: ProblemRecord, tell: Tell
+) -> None:
+    for entry in entries:
+        for figure in plan.memory if entry is OURS else plan.memory_of_peers:
+            if figure == "eigsh" and problem.size < SPECTRUM_BASIS_FROM:
+                continue
+            form = _form(record, figure, entry.name)
+            if form is None:
+                continue
+            tell(f"{problem.title}: memory of {entry.title}, {figure}")
+            try:
+                with Worker(entry.name) as worker:
+                    worker.wait_until_ready()
+                    peak = worker.ask("peak", problem.name, figure, form)
+            except WorkerError as error:
+                record.notes.append(f"memory of {entry.name}, {figure}: {error}")
+            else:
+                record.memory.setdefault(figure, {})[entry.name] = peak
+
+
+def _form(record: ProblemRecord, figure: str, name: str) -> str | None:
+    """The form whose memory counts is the one whose time does."""
+    if figure == "eigsh":
+        return "eigsh"
+    result = record.figures[figure].results.get(name)
+    return result.form if result is not None and result.form else None

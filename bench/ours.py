@@ -1,0 +1,48 @@
+"""hvp itself, as its users call it."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+import hvp
+from bench import keras_models
+from bench.implementation import LARGEST, TOLERANCE, Call, Forms, Implementation
+from bench.problems import Problem, data
+
+# Names of hvp are imported when first used; imports are not timed.
+_ = hvp.linearize, hvp.eigsh, hvp.Hessian
+
+
+class Ours(Implementation):
+    """`hvp.linearize` once, and its products."""
+
+    def __init__(self, problem: Problem):
+        self._model = keras_models.build(problem)
+        self._data = data(problem)
+
+    @functools.cached_property
+    def _lin(self) -> hvp.Linearization:
+        return hvp.linearize(self._model, self._data, keras_models.loss())
+
+    def forms(self, figure: str) -> Forms:
+        match figure:
+            case "hvp" | "hvp_block":
+                return {"linearize": lambda: self._lin.hvp}
+            case "gnvp" | "gnvp_block":
+                return {"linearize": lambda: self._lin.gnvp}
+            case "eigsh":
+                return {"eigsh": self._eigsh}
+        return {}
+
+    def _eigsh(self) -> Call:
+        def largest(_: np.ndarray) -> np.ndarray:
+            return hvp.eigsh(hvp.Hessian(self._lin), 1, ncv=20, tol=TOLERANCE).values
+
+        return largest
+
+    def largest(self, figure: str, steps: int | None) -> np.ndarray:
+        operator = hvp.Hessian if figure == "hvp" else hvp.GaussNewton
+        # The tolerance of eigsh bears on A/‖A‖ + 2, whose eigenvalues reach three.
+        return hvp.eigsh(operator(self._lin), LARGEST, tol=TOLERANCE / 3).vectors

@@ -1,0 +1,63 @@
+"""Turns and the medians of ratios of neighbours."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+# One turn: seconds a call.
+Turn = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Interleaved:
+    """Medians over the rounds.
+
+    Attributes:
+        ours: seconds.
+        seconds: of each other.
+        ratios: ours over each other, the median of the ratios of neighbours.
+        rounds: how many.
+    """
+
+    ours: float
+    seconds: dict[str, float]
+    ratios: dict[str, float]
+    rounds: int
+
+
+def interleave(ours: Turn, others: Mapping[str, Turn], rounds: int) -> Interleaved:
+    """A B A C A B A C ...: ours before each other, so that every ratio is of neighbours in time.
+
+    A machine that slows down for a while slows both; the median drops the rounds where it did
+    between the two.
+    """
+    mine: list[float] = []
+    theirs: dict[str, list[float]] = {name: [] for name in others}
+    ratios: dict[str, list[float]] = {name: [] for name in others}
+    for _ in range(rounds):
+        if not others:
+            mine.append(ours())
+        for name, turn in others.items():
+            mine.append(ours())
+            theirs[name].append(turn())
+            ratios[name].append(mine[-1] / theirs[name][-1])
+    return Interleaved(
+        statistics.median(mine),
+        {name: statistics.median(values) for name, values in theirs.items()},
+        {name: statistics.median(values) for name, values in ratios.items()},
+        rounds,
+    )
+
+
+def calls_in(turn: float, seconds: float) -> int:
+    """How many calls of so many seconds make a turn."""
+    return max(1, math.ceil(turn / max(seconds, 1e-9)))
+
+
+def rounds_in(budget: float, seconds_of_a_round: float, most: int) -> int:
+    """An odd number of rounds that fits, from 3 to the most."""
+    fitting = min(most, int(budget / max(seconds_of_a_round, 1e-9)))
+    return max(3, fitting - (fitting + 1) % 2)

@@ -54,6 +54,10 @@ class Worker:
             if stream is not None:
                 stream.close()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def wait_until_ready(self) -> None:
         """Read the answer to the first request, after the imports."""
         self.receive()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench import arithmetic
+from bench import arithmetic, disturbance
 from bench.crew import Worker, WorkerError
 from bench.desk import Prepared
 from bench.implementation import BLOCKS, COLUMNS, PRODUCTS
@@ -132,14 +132,14 @@ def _figure(
 ) -> Figure:
     found = Figure(results=dict(absent))
     ready: dict[str, Prepared] = {}
-    columns: dict[str, np.ndarray] = {}
+    ours: np.ndarray | None = None
     for name, worker in crew.items():
         try:
             prepared = worker.ask("prepare", figure)
             if prepared is None:
                 found.results[name] = Result("unavailable")
                 continue
-            columns[name] = worker.ask("columns", figure)
+            columns = worker.ask("columns", figure)
         except WorkerError as error:
             found.results[name] = Result("failed", note=str(error))
             continue
@@ -148,36 +148,47 @@ def _figure(
             record.first[name] = prepared.first
         refused = "; ".join(f"{form} refused: {why}" for form, why in prepared.refused.items())
         found.results[name] = Result("ok", form=prepared.form, note=refused)
-    if OURS.name not in ready:
+        if name == OURS.name:
+            ours = columns
+        elif ours is not None:
+            judge(found, name, columns, ours)
+    if ours is None:
         return found
-    judge(found, columns, _by_hand(problem, figure))
+    by_hand = _by_hand(problem, figure)
+    if by_hand is not None:
+        judge_ours(found, by_hand, ours)
     turns = {name: _turn(crew[name], figure, ready[name], plan) for name in ready}
     units, seconds = _units(figure, crew, ready, yardsticks, plan)
     seconds += sum(max(plan.turn, prepared.seconds) for prepared in ready.values())
-    ours = turns.pop(OURS.name)
+    first = turns.pop(OURS.name)
     rounds = rounds_in(plan.budget, 2 * seconds, plan.rounds)
-    _enter(found, figure, interleave(ours, {**turns, **units}, rounds))
+    pids = [worker.pid for worker in crew.values()]
+    before = disturbance.usage(pids)
+    timed = interleave(first, {**turns, **units}, rounds)
+    found.others_load = disturbance.of_others(before, disturbance.usage(pids))
+    _enter(found, figure, timed)
     _name_units(found, figure, yardsticks, record)
     return found
 
 
-def judge(found: Figure, columns: Mapping[str, np.ndarray], by_hand: np.ndarray | None) -> None:
-    """Mark who differs from ours as wrong, and say who confirms ours."""
-    ours = columns[OURS.name]
-    found.results[OURS.name].error = 0.0
-    for name, theirs in columns.items():
-        if name == OURS.name:
-            continue
-        result = found.results[name]
-        result.error = _difference(theirs, ours)
-        if result.error <= AGREEMENT:
-            found.confirmed_by.append(name)
-        else:
-            result.status = "wrong"
-    if by_hand is not None and _difference(by_hand, ours) <= AGREEMENT:
+def judge(found: Figure, name: str, theirs: np.ndarray, ours: np.ndarray) -> None:
+    """Who differs from ours is wrong, who does not confirms it."""
+    result = found.results[name]
+    result.error = _difference(theirs, ours)
+    if result.error <= AGREEMENT:
+        found.confirmed_by.append(name)
+    else:
+        result.status = "wrong"
+
+
+def judge_ours(found: Figure, by_hand: np.ndarray, ours: np.ndarray) -> None:
+    """Ours has no say where the product by hand differs."""
+    result = found.results[OURS.name]
+    result.error = _difference(ours, by_hand)
+    if result.error <= AGREEMENT:
         found.confirmed_by.append("by hand")
-    elif by_hand is not None:
-        found.results[OURS.name].status = "wrong"
+    else:
+        result.status = "wrong"
 
 
 def _difference(theirs: np.ndarray, ours: np.ndarray) -> float:

@@ -21,7 +21,7 @@ class Result:
         status: "ok", "wrong", "missing", "failed" or "unavailable" (it has no such figure).
         seconds: a vector.
         ratio: seconds of ours over its own; None for ours and for what was not timed.
-        error: relative difference from ours.
+        error: relative difference from ours, and of ours from the product by hand.
         form: which of its forms.
         note: why it failed, what is missing, which forms were refused.
     """
@@ -43,12 +43,14 @@ class Figure:
         units: ours in gradients, limits, empty calls, single products.
         confirmed_by: who agrees with ours.
         rounds: how many turns.
+        others_load: the share of the cores that other programs used meanwhile.
     """
 
     results: dict[str, Result] = field(default_factory=dict)
     units: dict[str, float] = field(default_factory=dict)
     confirmed_by: list[str] = field(default_factory=list)
     rounds: int = 0
+    others_load: float | None = None
 
     @property
     def fastest(self) -> str | None:

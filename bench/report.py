@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from bench.disturbance import TOLERABLE
 from bench.implementation import LARGEST
 from bench.implementations import NAIVE, OURS, find
 from bench.record import Figure, ProblemRecord, Result, Run, SpectraRecord
@@ -37,6 +38,9 @@ def show(run: Run, verdicts: list[Verdict], console: Console) -> None:
     if run.spectra is not None:
         console.rule(Text(f"{LARGEST} largest eigenvalues, {run.spectra.title}", style="bold"))
         console.print(_spectra_table(run.spectra))
+        for kind, figure in run.spectra.figures.items():
+            for line in _disturbed(figure):
+                console.print(Text(f"{HEADINGS[kind][0]}: {line}"))
     for name, reason in run.missing.items():
         console.print(Text(f"missing: {find(name).title} ({reason})", style="yellow"))
     console.rule(Text("Targets", style="bold"))
@@ -121,10 +125,16 @@ def _problem_lines(problem: ProblemRecord) -> Iterator[str]:
         units = ", ".join(f"{value:.2f} of {_unit(unit)}" for unit, value in figure.units.items())
         by = ", ".join(figure.confirmed_by) or "nobody"
         yield f"{heading} of hvp: {units or 'not timed'}; confirmed by {by}; {figure.rounds} rounds"
+        yield from (f"  {line}" for line in _disturbed(figure))
         for name, result in figure.results.items():
             if result.note and result.status != "missing":
                 yield f"  {heading}, {find(name).title}: {result.status}, {result.note}"
     yield from (f"  {note}" for note in problem.notes)
+
+
+def _disturbed(figure: Figure) -> Iterator[str]:
+    if figure.others_load is not None and figure.others_load > TOLERABLE:
+        yield f"others used {figure.others_load:.0%} of the cores: repeat on a quiet machine"
 
 
 def _limit(problem: ProblemRecord) -> str:
@@ -186,7 +196,7 @@ def _targets_table(verdicts: list[Verdict]) -> Table | Text:
             target.problem,
             target.figure,
             against,
-            "" if verdict.value is None else f"{verdict.value:.3g}",
+            "" if verdict.value is None else f"{verdict.value:.2f}",
             f"{'<' if target.strict else '≤'} {target.bound:g}",
             words[verdict.met],
             escape(verdict.note),

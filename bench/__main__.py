@@ -36,7 +36,9 @@ def bench(
     ] = None,
     peers: Annotated[
         str | None,
-        typer.Option(help=f"all (the default), none, or of {','.join(implementations.PEERS)}."),
+        typer.Option(
+            help=f"all (the default), none, or of {', '.join(implementations.PEERS)}, with commas."
+        ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Under three minutes: fewer figures, no peers.")

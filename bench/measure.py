@@ -243,11 +243,13 @@ def _enter(found: Figure, figure: str, timed: Interleaved) -> None:
     vectors_a_call = COLUMNS if figure in BLOCKS else 1
     found.rounds = timed.rounds
     found.results[OURS.name].seconds = timed.ours / vectors_a_call
+    found.results[OURS.name].best = timed.ours_best / vectors_a_call
     for name, ratio in timed.ratios.items():
         if name.startswith("in "):
             found.units[name.removeprefix("in ")] = ratio
         else:
             found.results[name].seconds = timed.seconds[name] / vectors_a_call
+            found.results[name].best = timed.best[name] / vectors_a_call
             found.results[name].ratio = ratio
     if "in matmul" in timed.seconds:
         found.units["matmul seconds"] = timed.seconds["in matmul"]
@@ -295,6 +297,7 @@ def _gradients(
     found.results[NAIVE.name] = Result("ok", seconds=timed.ours, form=prepared.form)
     for name in others:
         found.results[name].seconds = timed.seconds[name]
+        found.results[name].best = timed.best[name]
         found.results[name].ratio = timed.ratios[name]
     return found
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
+UNSTEADY = 1.5
 
 
 @dataclass
@@ -21,6 +22,7 @@ class Result:
         status: "ok", "wrong", "missing", "failed" or "unavailable" (it has no such figure).
         seconds: a vector.
         ratio: seconds of ours over its own; None for ours and for what was not timed.
+        best: seconds a vector in its best turn.
         error: relative difference from ours, and of ours from the product by hand.
         form: which of its forms.
         note: why it failed, what is missing, which forms were refused.
@@ -32,6 +34,14 @@ class Result:
     error: float | None = None
     form: str = ""
     note: str = ""
+    best: float | None = None
+
+    @property
+    def is_unsteady(self) -> bool:
+        """Whether its usual turn is far from its best one."""
+        if self.seconds is None or self.best is None:
+            return False
+        return self.seconds > UNSTEADY * self.best
 
 
 @dataclass

@@ -127,6 +127,10 @@ def _problem_lines(problem: ProblemRecord) -> Iterator[str]:
         yield f"{heading} of hvp: {units or 'not timed'}; confirmed by {by}; {figure.rounds} rounds"
         yield from (f"  {line}" for line in _disturbed(figure))
         for name, result in figure.results.items():
+            if result.is_unsteady:
+                assert result.best is not None
+                best = f"its best turn took {1e3 * result.best:.4g} ms"
+                yield f"  {heading}, {find(name).title}: unsteady, {best}"
             if result.note and result.status != "missing":
                 yield f"  {heading}, {find(name).title}: {result.status}, {result.note}"
     yield from (f"  {note}" for note in problem.notes)

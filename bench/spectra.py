@@ -127,6 +127,8 @@ def judge(found: Figure) -> None:
 def _enter(found: Figure, timed: Interleaved) -> None:
     found.rounds = timed.rounds
     found.results[OURS.name].seconds = timed.ours
+    found.results[OURS.name].best = timed.ours_best
     for name, ratio in timed.ratios.items():
         found.results[name].seconds = timed.seconds[name]
+        found.results[name].best = timed.best[name]
         found.results[name].ratio = ratio

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench.implementations import NAIVE, OURS, PEERS
-from bench.record import Figure, Run
+from bench.record import Figure, Result, Run
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,20 @@ def _verdict(target: Target, run: Run) -> Verdict:
     return Verdict(target, value, met, note)
 
 
+def _at_best(figure: Figure, ours: Result, bound: float) -> str:
+    """Whom our best turn does not beat at theirs, though it may beat their usual one."""
+    ratios = {
+        name: ours.best / result.best
+        for name, result in figure.results.items()
+        if result.status == "ok" and result is not ours and result.best and ours.best
+    }
+    ahead = {name: ratio for name, ratio in ratios.items() if ratio >= bound}
+    if not ahead:
+        return ""
+    name = max(ahead, key=lambda name: ahead[name])
+    return f"; best turns {ahead[name]:.2f} ({name})"
+
+
 def _unmeasured(target: Target, run: Run) -> list[str]:
     """The peers that had no chance."""
     if target.problem == SPECTRA:
@@ -135,7 +149,7 @@ def _of_figure(target: Target, figure: Figure | None) -> tuple[float | None, str
         fastest = figure.fastest
         if fastest is None:
             return None, "no peer"
-        return figure.results[fastest].ratio, fastest
+        return figure.results[fastest].ratio, f"{fastest}{_at_best(figure, ours, target.bound)}"
     other = figure.results.get(target.against)
     if other is None or other.ratio is None:
         return None, other.note if other is not None else ""

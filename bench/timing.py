@@ -20,12 +20,16 @@ class Interleaved:
         seconds: of each other.
         ratios: ours over each other, the median of the ratios of neighbours.
         rounds: how many.
+        ours_best: seconds of our best turn.
+        best: of each other's.
     """
 
     ours: float
     seconds: dict[str, float]
     ratios: dict[str, float]
     rounds: int
+    ours_best: float
+    best: dict[str, float]
 
 
 def interleave(ours: Turn, others: Mapping[str, Turn], rounds: int) -> Interleaved:
@@ -49,6 +53,8 @@ def interleave(ours: Turn, others: Mapping[str, Turn], rounds: int) -> Interleav
         {name: statistics.median(values) for name, values in theirs.items()},
         {name: statistics.median(values) for name, values in ratios.items()},
         rounds,
+        min(mine),
+        {name: min(values) for name, values in theirs.items()},
     )
 
 

@@ -152,6 +152,7 @@ def test_ratios_are_of_neighbours_and_medians_forgive_a_spike():
     assert timed.ratios == {"fast": 2.0, "slow": 0.25}
     assert timed.seconds == {"fast": 0.5, "slow": 4.0}
     assert timed.ours == 1.5
+    assert (timed.ours_best, timed.best) == (1.0, {"fast": 0.5, "slow": 4.0})
 
 
 def test_ours_goes_before_each_other():
@@ -250,6 +251,19 @@ def test_eigenvalues_are_wrong_where_the_tolerance_or_one_of_them_is_missed():
     )
     spectra.judge(found)
     assert [result.status for result in found.results.values()] == ["ok", "wrong", "wrong"]
+
+
+def test_a_peer_that_stalls_is_named_where_its_best_turn_is_ahead():
+    names = [NAIVE.name, *(name for name, peer in PEERS.items() if peer.has_products)]
+    found = figure(**{name: Result("ok", seconds=5.0, ratio=0.2, best=4.0) for name in names})
+    found.results[OURS.name].best = 1.0
+    stalling = found.results["jax-linearize"]
+    stalling.best = 0.8
+    assert stalling.is_unsteady
+    run = a_run(ProblemRecord("wide", 3, 1, {}, figures={"hvp": found}))
+    told = verdict(run, figure="hvp", against="fastest peer")
+    assert told.value == 0.2
+    assert told.note.endswith("best turns 1.25 (jax-linearize)")
 
 
 # A whole run of a tiny problem, without peers
@@ -369,7 +383,11 @@ def test_an_interrupt_ends_the_run_and_its_workers(tmp_path):
     _, errors = running.communicate(timeout=20)
     assert running.returncode == 130
     assert errors.strip().splitlines()[-1] == "bench: interrupted"
-    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+    # One that was only just born ends by itself, when nobody speaks to it any more.
+    deadline = time.monotonic() + 20
+    while [pid for pid in workers if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_help_names_every_problem_and_peer():

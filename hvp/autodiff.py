@@ -19,9 +19,7 @@ def gradient(loss: Callable[[Tensors], tf.Tensor], params: Tensors) -> list[tf.T
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(params)
         value = loss(params)
-    grads = tape.gradient(value, params, unconnected_gradients="zero")
-    # Where rows were looked up TensorFlow gives the rows alone.
-    return [tf.convert_to_tensor(grad) for grad in grads]
+    return _dense(tape.gradient(value, params, unconnected_gradients="zero"))
 
 
 def forward_over_reverse(
@@ -30,7 +28,7 @@ def forward_over_reverse(
     """Hv = d/dε ∇L(w + εv), the tangent of the gradient (Pearlmutter 1994)."""
     with tf.autodiff.ForwardAccumulator(params, tangents) as forward:
         grads = gradient(loss, params)
-    return forward.jvp(grads, unconnected_gradients="zero")
+    return _dense(forward.jvp(grads, unconnected_gradients="zero"))
 
 
 def reverse_over_reverse(
@@ -77,8 +75,7 @@ def gauss_newton(
         tape.watch(params)
         z, jv = jvp(outputs, params, tangents)
     (curved,) = forward_over_reverse(lambda zs: loss_of(zs[0]), [z], [jv])
-    grads = tape.gradient(z, params, output_gradients=curved, unconnected_gradients="zero")
-    return [tf.convert_to_tensor(grad) for grad in grads]
+    return _dense(tape.gradient(z, params, output_gradients=curved, unconnected_gradients="zero"))
 
 
 def residual(
@@ -98,3 +95,8 @@ def residual(
         return tf.reduce_sum(z * tf.stop_gradient(slope))
 
     return forward_over_reverse(held, params, tangents)
+
+
+def _dense(grads: Sequence[tf.Tensor | tf.IndexedSlices]) -> list[tf.Tensor]:
+    """Where rows were looked up TensorFlow gives the rows alone."""
+    return [tf.convert_to_tensor(grad) for grad in grads]

@@ -199,7 +199,16 @@ def _run(
 
     screen.start(f"{job.title}: linearising")
     chosen = [name for names in layers or [] for name in names.split(",")] or None
-    lin = linearize(job.model, job.data, loss, variables=chosen, batch_size=job.batch_size)
+    # With order and way given nothing is decided by the clock: the same input gives the same bits.
+    lin = linearize(
+        job.model,
+        job.data,
+        loss,
+        variables=chosen,
+        batch_size=job.batch_size,
+        ad="forward-over-reverse",
+        jit=False,
+    )
     parts = len(lin.layout.layers)
     screen.start(f"{job.title}: spectra", 3 * (1 + parts if parts > 1 else 1))
     return run(lin, k, seed=seed, title=job.title, progress=screen.report_products)

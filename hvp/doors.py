@@ -12,6 +12,7 @@ import tensorflow as tf
 from hvp import data as sources
 from hvp import objective as objectives
 from hvp.errors import InputError
+from hvp.frontiers import Frontiers
 from hvp.linearization import ORDERS, Linearization
 from hvp.params import Layout
 from hvp.snapshot import Snapshot
@@ -45,10 +46,14 @@ def linearize(
         variables: layer names, parameter names or globs; None takes all.
         training: the mode the model is called in. Unlike `fit`, the default is inference.
         batch_size: arrays are cut into parts as equal as possible of at most this many examples.
-        cache: "auto" or a number of bytes, the most that may be kept between products; nothing is
-            kept so far, whatever the number.
-        ad: order of differentiation of Hv, "forward-over-reverse" or "reverse-over-reverse".
-        jit: True compiles with XLA, "auto" and False do not.
+        cache: bytes that may be kept between products, "auto" for a quarter of the memory that is
+            free: what of a product is the same for all v is kept for as many batches as fit and
+            computed anew for the others. Blocks of vectors are multiplied at once within it.
+        ad: order of differentiation of Hv, "forward-over-reverse" or "reverse-over-reverse";
+            "auto" takes the faster.
+        jit: True compiles with XLA, False does not, "auto" does where it is faster. What "auto"
+            takes is measured at the first product and may change the last bits between runs; with
+            `ad` and `jit` given the same input gives the same bits.
 
     Raises:
         InputError: a model, loss or data that cannot be used, an operation without a second
@@ -139,7 +144,8 @@ def _linearization(
     layout = Layout(objective.names, [value.shape for value in objective.values], _dtype(objective))
     chosen = range(len(layout.names)) if variables is None else layout.select(variables)
     snapshot = Snapshot(objective, layout, batches, chosen)
-    return Linearization(snapshot, chosen, ad=ad, jit=jit is True)
+    frontiers = Frontiers(None if cache == "auto" else int(cache), beside=snapshot.in_memory)
+    return Linearization(snapshot, chosen, frontiers, ad=ad, jit=jit)
 
 
 def _dtype(objective: objectives.Objective) -> np.dtype:

@@ -1,5 +1,15 @@
 """What goes wrong: one line that says what was expected, what came, and what to do."""
 
+import re
+
+UNTELLING = (
+    "Exception encountered",
+    "Graph execution error",
+    "Detected at node",
+    "<stack traces",
+    "File ",
+)
+
 
 class InputError(ValueError):
     """Input that cannot be used: ``expected …, got …; do …``.
@@ -27,3 +37,10 @@ class ConvergenceError(RuntimeError):
     ...     print(str(error).partition(",")[0])
     expected 3 pairs at LA within 1.0e-12
     """
+
+
+def reason(error: Exception) -> str:
+    """The line of an error that says why; Keras and TensorFlow put others before it."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    return next((line for line in lines if not line.startswith(UNTELLING)), plain)

@@ -5,7 +5,8 @@ the operations anew through `tf.raw_ops`, so tapes and forward accumulators see 
 is differentiated is the program, never the Python that made it.
 
 Private TensorFlow: the body of a called function is found by ``FuncGraph._get_function``, a custom
-gradient by the attribute ``_gradient_op_type``. Known to hold for TensorFlow 2.20 and 2.21.
+gradient by the attribute ``_gradient_op_type``; compiled functions are called by
+``ConcreteFunction._call_flat``. Known to hold for TensorFlow 2.20 and 2.21.
 """
 
 from __future__ import annotations
@@ -20,9 +21,19 @@ import numpy as np
 import tensorflow as tf
 
 from hvp.errors import InputError
+from hvp.substitutes import substitute
 
 CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 ALIASES = {"CheckNumerics", "Identity", "IdentityN"}
+# What TensorFlow raises where it cannot trace, differentiate, compile or run a function.
+REFUSALS = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    tf.errors.OpError,
+)
 # Constants above so many bytes are kept once, instead of being written into every graph.
 LARGE = 1024
 
@@ -45,18 +56,21 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A pure function of tensors: `nodes` lead from `inputs` and `captures` to `outputs`.
+    """A pure function of tensors: `nodes` lead from inputs, captures and literals to `outputs`.
 
     `outputs` is a nest of value numbers, `specs` tells every value's shape and type. `captures`
     holds the tensors that the traced function closed over; variables among them were read when it
-    was traced, so later assignments do not leak in. `custom_gradients` names the places where a
-    gradient rule other than the body's own was dropped; `handles` are those of the variables read.
+    was traced, so later assignments do not leak in. `literals` are the constants; those of one
+    number throughout are arrays broadcast from it, so that a large zero takes no memory.
+    `custom_gradients` names the places where a gradient rule other than the body's own was dropped;
+    `handles` are those of the variables read.
     """
 
     inputs: tuple[int, ...]
     outputs: Any
     nodes: tuple[Node, ...]
     captures: Mapping[int, tf.Tensor]
+    literals: Mapping[int, np.ndarray]
     specs: Mapping[int, tf.TensorSpec]
     custom_gradients: tuple[str, ...] = ()
     handles: tuple[tf.Tensor, ...] = ()
@@ -68,10 +82,18 @@ class Program:
 
     def values(self, inputs: Sequence[tf.Tensor]) -> dict[int, tf.Tensor]:
         """Every value of a replay by its number."""
+        values = self.given(inputs)
+        for node in self.nodes:
+            arguments = [values[number] for number in node.inputs]
+            values.update(zip(node.outputs, apply(node.op, arguments), strict=True))
+        return values
+
+    def given(self, inputs: Sequence[tf.Tensor]) -> dict[int, tf.Tensor]:
+        """The values that no operation makes."""
         values = dict(self.captures)
         values.update(zip(self.inputs, inputs, strict=True))
-        for node in self.nodes:
-            values.update(zip(node.outputs, _apply(node.op, node.inputs, values), strict=True))
+        for number, literal in self.literals.items():
+            values[number] = _constant(literal, self.specs[number].dtype)
         return values
 
     def part(self, inputs: Iterable[int], outputs: Any) -> Program:
@@ -83,13 +105,18 @@ class Program:
             if needed & (set(node.outputs) - set(inputs)):
                 kept.append(node)
                 needed.update(node.inputs)
-        captures = {number: t for number, t in self.captures.items() if number in needed}
-        nodes = tuple(reversed(kept))
-        return replace(self, inputs=inputs, outputs=outputs, nodes=nodes, captures=captures)
+        return replace(
+            self,
+            inputs=inputs,
+            outputs=outputs,
+            nodes=tuple(reversed(kept)),
+            captures={n: tensor for n, tensor in self.captures.items() if n in needed},
+            literals={n: literal for n, literal in self.literals.items() if n in needed},
+        )
 
     def free(self) -> set[int]:
         """The values it uses that it neither takes, captures nor makes."""
-        made = {*self.inputs, *self.captures}
+        made = {*self.inputs, *self.captures, *self.literals}
         used = set(leaves(self.outputs))
         for node in self.nodes:
             used.update(node.inputs)
@@ -118,6 +145,7 @@ def trace(function: Callable[..., Any], *specs: Any) -> Program:
         outputs,
         tuple(flattener.nodes),
         flattener.captures,
+        flattener.literals,
         flattener.specs,
         tuple(flattener.custom_gradients),
         tuple(flattener.handles),
@@ -126,6 +154,17 @@ def trace(function: Callable[..., Any], *specs: Any) -> Program:
     for node in program.nodes:
         _refuse_unreplayable(node)
     return program
+
+
+def compiled(
+    function: Callable[..., Any], specs: Iterable[tf.TensorSpec]
+) -> Callable[[list[tf.Tensor]], Any]:
+    """The function, compiled, as a function of the list of its tensors.
+
+    The list goes to the runtime as it is: the public call spends 10 µs of Python on each tensor.
+    """
+    concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
+    return lambda tensors: concrete._call_flat(tensors, concrete.captured_inputs)
 
 
 def leaves(nest: Any) -> list[Any]:
@@ -143,6 +182,7 @@ class _Flattener:
     def __init__(self) -> None:
         self.nodes: list[Node] = []
         self.captures: dict[int, tf.Tensor] = {}
+        self.literals: dict[int, np.ndarray] = {}
         self.specs: dict[int, tf.TensorSpec] = {}
         self.custom_gradients: list[str] = []
         self.handles: list[tf.Tensor] = []
@@ -178,7 +218,11 @@ class _Flattener:
                 value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=op.get_attr("dtype"))
                 self.captures[self.number(op.outputs[0])] = value
             elif op.type == "Const" and op.node_def.ByteSize() > LARGE:
-                self.captures[self.number(op.outputs[0])] = _constant(op)
+                value = tf.make_ndarray(op.get_attr("value"))
+                self.captures[self.number(op.outputs[0])] = tf.constant(value, op.get_attr("dtype"))
+            elif op.type == "Const":
+                value = tf.make_ndarray(op.get_attr("value"))
+                self.literals[self.number(op.outputs[0])] = literal(value)
             else:
                 self.nodes.append(Node(op, inputs, tuple(map(self.number, op.outputs))))
 
@@ -188,7 +232,8 @@ class _Flattener:
         # A body called twice is walked twice, each time with numbers of its own.
         self._numbers = {t.ref(): n for t, n in zip(body.inputs, inputs, strict=True)}
         self.inline(body)
-        results = [self.number(tensor) for tensor in body.outputs]
+        # Differentiating a function appends intermediate results to the outputs of its body.
+        results = [self.number(tensor) for tensor in body.outputs[: len(op.outputs)]]
         self._numbers = outer
         self._numbers.update((t.ref(), n) for t, n in zip(op.outputs, results, strict=True))
 
@@ -198,21 +243,25 @@ def _place(op: tf.Operation) -> str:
     return op.name.removeprefix("gradient_tape/").rpartition("/")[0] or "the function"
 
 
-def _apply(
-    op: tf.Operation, inputs: Sequence[int], values: Mapping[int, tf.Tensor]
-) -> list[tf.Tensor]:
-    """The operation created anew on other tensors."""
-    if op.type == "Const":
-        return [_constant(op)]
-    if op.type in ("MaxPool", "MaxPool3D") and op.inputs[0].shape == op.outputs[0].shape:
-        return [_max_pool(op, values[inputs[0]])]
+def apply(op: tf.Operation, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """The operation created anew on other tensors; one of a sum's may be fewer than it had."""
+    scope, _, name = op.name.rpartition("/")
+    # Entered anew, so that gradient operations carry it too and are told by their layer.
+    with tf.name_scope(f"{scope}/") if scope else contextlib.nullcontext():
+        other = substitute(op, inputs)
+        return _original(op, inputs, name) if other is None else other
+
+
+def _original(op: tf.Operation, inputs: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
     call = getattr(tf.raw_ops, op.type)
-    remaining = [values[number] for number in inputs]
+    remaining = list(inputs)
     arguments: dict[str, Any] = {}
     inferred = set()
     for argument in op.op_def.input_arg:
         inferred |= {argument.type_attr, argument.number_attr, argument.type_list_attr}
-        if argument.number_attr or argument.type_list_attr:
+        if op.type == "AddN":
+            arguments[argument.name], remaining = remaining, []
+        elif argument.number_attr or argument.type_list_attr:
             length = op.get_attr(argument.number_attr or argument.type_list_attr)
             count = length if argument.number_attr else len(length)
             arguments[argument.name], remaining = remaining[:count], remaining[count:]
@@ -224,36 +273,33 @@ def _apply(
             arguments[attribute.name] = (
                 tf.TensorShape(value) if attribute.type == "shape" else value
             )
-    scope, _, name = op.name.rpartition("/")
-    # Entered anew, so that gradient operations carry it too and are told by their layer.
-    with tf.name_scope(f"{scope}/") if scope else contextlib.nullcontext():
-        return tf.nest.flatten(call(**_publicly_named(call, arguments), name=name))
+    return tf.nest.flatten(call(**_publicly_named(call, arguments), name=name))
 
 
-def _constant(op: tf.Operation) -> tf.Tensor:
-    return tf.constant(tf.make_ndarray(op.get_attr("value")), op.get_attr("dtype"))
+def literal(array: np.ndarray) -> np.ndarray:
+    """The array as a literal: broadcast from one number where it is the same throughout."""
+    array = np.asarray(array)
+    if array.size > 0 and array.dtype != object and (array == array.flat[0]).all():
+        return uniform(array.flat[0], array.shape)
+    return array
 
 
-def _max_pool(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
-    """Max pooling to the same shape as a padding and a pooling that makes it smaller.
+def uniform(value: Any, shape: Sequence[int]) -> np.ndarray:
+    """A literal of one number throughout."""
+    return np.broadcast_to(np.asarray(value), tuple(shape))
 
-    The kernels MaxPoolGradGrad and MaxPool3DGradGrad work in place where the shapes agree, and read
-    what they have already overwritten (TensorFlow 2.21): Hv through such a layer is wrong by half.
-    """
-    sizes = op.get_attr("ksize")
-    if max(sizes) == 1:
-        return x
-    paddings = [[(size - 1) // 2, size // 2] for size in sizes]
-    if op.get_attr("padding") == b"EXPLICIT":
-        paddings = np.reshape(op.get_attr("explicit_paddings"), (-1, 2)).tolist()
-    return getattr(tf.raw_ops, op.type)(
-        input=tf.pad(x, paddings, constant_values=x.dtype.min),
-        ksize=sizes,
-        strides=op.get_attr("strides"),
-        padding="VALID",
-        data_format=op.get_attr("data_format"),
-        name=op.name,
-    )
+
+def is_uniform(array: np.ndarray, value: float | None = None) -> bool:
+    """Whether a literal is one number throughout, and that number if given."""
+    if array.dtype == object or array.size == 0 or any(array.strides):
+        return False
+    return value is None or bool(array.flat[0] == value)
+
+
+def _constant(literal: np.ndarray, dtype: tf.DType) -> tf.Tensor:
+    if literal.size > 1 and is_uniform(literal):
+        return tf.fill(literal.shape, tf.constant(literal.flat[0], dtype))
+    return tf.constant(literal, dtype)
 
 
 def _publicly_named(call: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:

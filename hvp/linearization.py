@@ -1,27 +1,64 @@
 """`Linearization`: the products of a loss at one point, NumPy in and NumPy out.
 
-The one place where arrays meet tensors. Products are summed over examples and divided once; each is
-compiled once a batch shape.
+What of a product does not depend on the vector runs once a batch and is kept while it fits; the
+rest is linear and runs for each vector. Products are sums over the batches.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike, DTypeLike
 
-from hvp import autodiff
+from hvp import arrays, autodiff, graph
 from hvp.audit import Finding
-from hvp.errors import InputError
+from hvp.errors import InputError, reason
+from hvp.frontiers import Frontiers
+from hvp.linear_map import GAIN, Ends, Frontier, LinearMap
 from hvp.params import Layout
-from hvp.snapshot import UNTRACEABLE, Network, Programs, Snapshot, reason
+from hvp.snapshot import Programs, Snapshot
 
-Build = Callable[["_Batch", tf.Tensor], tf.Tensor]
+Build = Callable[["_Batch", list[tf.Tensor]], list[tf.Tensor]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the product of one batch shape runs, found by trying.
+
+    Attributes:
+        product: "H", "G", "R", "J" or "Jᵀ".
+        order: of differentiation.
+        way: "graph" or "XLA".
+        seconds: of one product, by what was tried.
+    """
+
+    product: str
+    order: str
+    way: str
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of the products made so far.
+
+    Attributes:
+        budget: the most that may be kept between products, for all blocks together.
+        kept: what is kept now.
+        kept_batches, batches: frontiers kept, and those that there are.
+        product: what one product takes beside frontier, vector and result, at the most.
+    """
+
+    budget: int
+    kept: int
+    kept_batches: int
+    batches: int
+    product: int
 
 
 class Linearization:
@@ -41,7 +78,9 @@ class Linearization:
         layout: where each of them lies in a vector of P entries.
         num_examples: N, over all batches.
         num_batches: how many batches the data come in.
-        findings: what the audit saw, see `hvp.audit.Finding`.
+        findings: what the audit saw, see `hvp.audit.Finding`; products may add to it.
+        choices: how each product runs and what else was tried, see `Choice`.
+        memory: what is kept between products and what they take, see `Memory`.
         accuracy: share of examples classified rightly, None where there are no classes.
         data_digest: SHA-256 of the data, the same however they are batched.
         weights_digest: SHA-256 of all that the loss was computed from beside the data: parameters,
@@ -59,19 +98,32 @@ class Linearization:
     [2.0]
     """
 
-    def __init__(self, snapshot: Snapshot, chosen: Sequence[int], *, ad: str, jit: bool):
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        chosen: Sequence[int],
+        frontiers: Frontiers,
+        *,
+        ad: str,
+        jit: str | bool,
+    ):
         self._snapshot = snapshot
         self._chosen = tuple(chosen)
+        self._frontiers = frontiers
         self._ad = ad
         self._jit = jit
         self.layout: Layout = snapshot.layout.restrict(self._chosen)
-        self._compiled: dict[Any, Callable[..., tf.Tensor]] = {}
+        self._staging = arrays.Staging()
+        self._lock = threading.RLock()
+        self._maps: dict[tuple[Product, Programs], LinearMap] = {}
+        self._routes: dict[Product, list[LinearMap]] = {}
+        self._choices: list[Choice] = []
+        self._notes: dict[Finding, None] = {}
         self.size: int = self.layout.size
         self.dtype: np.dtype = self.layout.dtype
         self.names: tuple[str, ...] = self.layout.names
         self.num_examples: int = snapshot.num_examples
         self.num_batches: int = snapshot.num_batches
-        self.findings: tuple[Finding, ...] = snapshot.findings
         self.accuracy: float | None = snapshot.accuracy
         self.data_digest: str = snapshot.data_digest
         self.weights_digest: str = snapshot.weights_digest
@@ -104,16 +156,40 @@ class Linearization:
         """L(w)."""
         return self._snapshot.loss
 
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return (*self._snapshot.findings, *self._notes)
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        return tuple(self._choices)
+
+    @property
+    def memory(self) -> Memory:
+        maps = list(self._maps.values())
+        return Memory(
+            budget=self._frontiers.budget,
+            kept=self._frontiers.bytes,
+            kept_batches=self._frontiers.count(maps),
+            batches=sum(map(len, self._routes.values())),
+            product=max((linear_map.product_bytes for linear_map in maps), default=0),
+        )
+
     def gradient(self) -> np.ndarray:
         """∇L(w), (P,)."""
-        return self._summed(_gradient, tf.zeros([self.size], self.dtype))
+        total = tf.zeros([self.size], self.dtype)
+        with _told_in_a_line():
+            for programs, tensors in self._pieces(H):
+                batch = _Batch(self._snapshot, self._chosen, programs, tensors)
+                total += self.layout.join(autodiff.gradient(batch.loss, batch.params))
+        return total.numpy()
 
     def hvp(self, v: ArrayLike) -> np.ndarray:
         """Hv = d/dε ∇L(w + εv), of the shape of v: (P,) or (P, K).
 
         Raises InputError for a v of another length or with NaN or infinity, as all products do.
         """
-        return self._columns(v, lambda tangent: self._summed(ORDERS[self._ad], tangent))
+        return self._product(H, v)
 
     def gnvp(self, v: ArrayLike) -> np.ndarray:
         """Gv = JᵀΛJv, of the shape of v: (P,) or (P, K).
@@ -121,7 +197,7 @@ class Linearization:
         Raises InputError where the loss is not a function of outputs.
         """
         self._require_outputs()
-        return self._columns(v, lambda tangent: self._summed(_gauss_newton, tangent))
+        return self._product(G, v)
 
     def residual_vp(self, v: ArrayLike) -> np.ndarray:
         """Rv = Hv - Gv, of the shape of v: the tangent of Jᵀ∇ℓ with ∇ℓ held fixed.
@@ -129,34 +205,17 @@ class Linearization:
         Raises InputError where the loss is not a function of outputs.
         """
         self._require_outputs()
-        return self._columns(v, lambda tangent: self._summed(_residual, tangent))
+        return self._product(R, v)
 
     def jvp(self, v: ArrayLike) -> np.ndarray:
         """Jv, (M,) or (M, K): the outputs of all examples in order, flattened; not divided by N."""
         self._require_outputs()
-
-        def column(tangent: tf.Tensor) -> np.ndarray:
-            parts = [
-                self._function(_jvp, batch)(tangent, *batch) for batch in self._snapshot.batches()
-            ]
-            return tf.concat(parts, axis=0).numpy()
-
-        return self._columns(v, column)
+        return self._product(J, v)
 
     def vjp(self, u: ArrayLike) -> np.ndarray:
         """Jᵀu, (P,) or (P, K), for u of M rows."""
         self._require_outputs()
-
-        def column(cotangent: tf.Tensor) -> np.ndarray:
-            total, start = tf.zeros([self.size], self.dtype), 0
-            for batch in self._snapshot.batches():
-                rows = self._network(batch).rows
-                part = cotangent[start : start + rows]
-                total += self._function(_vjp, batch)(part, *batch)
-                start += rows
-            return total.numpy()
-
-        return self._columns(u, column, rows=self.num_outputs)
+        return self._product(JT, u)
 
     def block(self, layer: str | Sequence[str]) -> Linearization:
         """The same loss over some of the parameters, the others being constants.
@@ -164,83 +223,167 @@ class Linearization:
         `layer` is a layer name, a parameter name, a glob, or several. Only what lies between these
         parameters and the loss is differentiated.
         """
-        inside = self.layout.select(layer)
-        chosen = [self._chosen[i] for i in inside]
-        return Linearization(self._snapshot, chosen, ad=self._ad, jit=self._jit)
+        return self._restricted(self.layout.select(layer))
 
     def blocks(self) -> dict[str, Linearization]:
         """Layer name -> the linearization of that layer alone."""
-        return {
-            layer: Linearization(
-                self._snapshot, [self._chosen[i] for i in inside], ad=self._ad, jit=self._jit
-            )
-            for layer, inside in self.layout.layers.items()
-        }
+        return {name: self._restricted(inside) for name, inside in self.layout.layers.items()}
 
-    def _columns(
-        self, v: ArrayLike, product: Callable[[tf.Tensor], np.ndarray], rows: int | None = None
-    ) -> np.ndarray:
-        """The product for a column, or for each column of a block."""
-        block = _checked(v, self.size if rows is None else rows, self.dtype)
-        if block.ndim == 1:
-            return product(tf.convert_to_tensor(block))
-        columns = [
-            product(tf.convert_to_tensor(column)) for column in np.ascontiguousarray(block.T)
-        ]
-        if not columns:
-            return np.empty((len(product(tf.zeros(len(block), self.dtype))), 0), self.dtype)
-        return np.stack(columns, axis=1)
+    def _restricted(self, inside: Sequence[int]) -> Linearization:
+        chosen = [self._chosen[i] for i in inside]
+        return Linearization(self._snapshot, chosen, self._frontiers, ad=self._ad, jit=self._jit)
 
-    def _summed(self, build: Build, tangent: tf.Tensor) -> np.ndarray:
-        """Σ_b (product of batch b) / divisor + product of the penalty."""
-        parts = (
-            self._function(build, batch)(tangent, *batch) for batch in self._snapshot.batches()
-        )
-        result = functools.reduce(tf.add, parts).numpy() / self._snapshot.divisor
-        if self._snapshot.penalty is not None and build is not _residual:
-            result += self._penalty_function(build)(tangent).numpy()
-        return result.astype(self.dtype, copy=False)
+    def _product(self, product: Product, v: ArrayLike) -> np.ndarray:
+        """The product with a vector, or with a block of which some columns are taken at once."""
+        array = _checked(v, self.num_outputs if product is JT else self.size, self.dtype)
+        if array.ndim == 1:
+            return self._multiplied(product, [array])[0]
+        parts = self._parts(product, array)
+        # Where known parts are not kept each runs once a call, for all columns.
+        together = parts and None in self._kept(product)
+        groups = [parts] if together else [[part] for part in parts]
+        results = [result for group in groups for result in self._multiplied(product, group)]
+        if len(results) == 1 and results[0].ndim == 2:
+            return results[0]
+        none = np.empty((self.num_outputs if product is J else self.size, 0), self.dtype)
+        return np.column_stack(results) if results else none
 
-    def _function(self, build: Build, batch: Sequence[tf.Tensor]) -> Callable[..., tf.Tensor]:
-        """The compiled product of one batch shape: flat vector and batch in, flat vector out."""
-        programs = self._snapshot.programs(batch)
-        key = (build, programs)
-        if key not in self._compiled:
-            rows = self._network(batch).rows if build is _vjp else self.size
-            self._compiled[key] = self._compile(build, programs, rows, batch)
-        return self._compiled[key]
+    def _parts(self, product: Product, block: np.ndarray) -> list[np.ndarray]:
+        """Columns of a block, as vectors or as blocks of as many as are multiplied at once."""
+        parts, start, count = [], 0, block.shape[1]
+        width = 1
+        if count > 1:
+            linear_map, frontier = next(self._linearised(product))
+            tried = frontier if self._jit == "auto" else None
+            width = linear_map.width(count, self._frontiers.budget, tried)
+        while start < count:
+            # By powers of two, since each number of columns is traced anew.
+            taken = min(width, 1 << ((count - start).bit_length() - 1))
+            parts.append(block[:, start] if taken == 1 else block[:, start : start + taken])
+            start += taken
+        return parts
 
-    def _penalty_function(self, build: Build) -> Callable[..., tf.Tensor]:
-        # The penalty is its own output: its Gauss-Newton matrix is its Hessian.
-        build = ORDERS[self._ad] if build is _gauss_newton else build
-        programs = self._snapshot.penalty
-        assert programs is not None
-        key = (build, programs)
-        if key not in self._compiled:
-            self._compiled[key] = self._compile(build, programs, self.size, [])
-        return self._compiled[key]
+    def _multiplied(self, product: Product, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The products with vectors or blocks, from NumPy and back to it."""
+        with contextlib.ExitStack() as stack, _told_in_a_line():
+            try:
+                staged = [stack.enter_context(self._staging.tensor(part)) for part in parts]
+            except FloatingPointError:
+                raise InputError(
+                    "a finite vector", "NaN or infinity in v", "check where it comes from"
+                ) from None
+            results = self._summed(product, [vector for vector, _ in staged])
+            return [
+                arrays.shared(result, apart_from=buffer)
+                for result, (_, buffer) in zip(results, staged, strict=True)
+            ]
 
-    def _compile(
-        self, build: Build, programs: Programs, rows: int, batch: Sequence[tf.Tensor]
-    ) -> Callable[..., tf.Tensor]:
-        def product(vector: tf.Tensor, *batch: tf.Tensor) -> tf.Tensor:
-            return build(_Batch(self, programs, batch), vector)
+    def _summed(self, product: Product, parts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """The products over all batches, of vectors (n,) or blocks (n, K)."""
+        results: list[list[tf.Tensor]] = [[] for _ in parts]
+        start = 0
+        for linear_map, frontier in self._linearised(product):
+            for part, found in zip(parts, results, strict=True):
+                if product is JT:
+                    part = part[start : start + linear_map.source.size]
+                found.append(linear_map.multiply(part, frontier))
+                if product is not J and len(found) > 1:
+                    found[:] = [found[0] + found[1]]
+            start += linear_map.source.size
+        return [tf.concat(found, axis=0) if product is J else found[0] for found in results]
 
-        compiled = tf.function(product, autograph=False, jit_compile=self._jit)
+    def _kept(self, product: Product) -> list[Frontier | None]:
+        """The frontiers of all batches, None where one is not kept or not known yet."""
+        routes = self._routes.get(product)
+        if routes is None:
+            return [None]
+        return [self._frontiers.get(route, index) for index, route in enumerate(routes)]
+
+    def _linearised(self, product: Product) -> Iterator[tuple[LinearMap, Frontier]]:
+        """The linear map and the frontier of each batch; kept ones are not computed anew."""
+        kept = self._kept(product)
+        if None not in kept:
+            yield from zip(self._routes[product], kept, strict=True)
+            return
+        taken = []
+        for index, (programs, batch) in enumerate(self._pieces(product)):
+            linear_map = self._map(product, programs, batch)
+            taken.append(linear_map)
+            frontier = self._frontiers.get(linear_map, index)
+            if frontier is None:
+                frontier = linear_map.frontier(batch)
+                self._frontiers.offer(linear_map, index, batch, frontier)
+            yield linear_map, frontier
+        self._routes[product] = taken
+
+    def _pieces(self, product: Product) -> Iterator[tuple[Programs, list[tf.Tensor]]]:
+        """The terms of the product's sum: the batches, and the penalty where it has one."""
+        for batch in self._snapshot.batches():
+            yield self._snapshot.programs(batch), batch
+        if product in (H, G) and self._snapshot.penalty is not None:
+            yield self._snapshot.penalty, []
+
+    def _map(self, product: Product, programs: Programs, batch: Sequence[tf.Tensor]) -> LinearMap:
+        """The linear map of a batch's shape, made on first use in the way that is fastest."""
+        with self._lock:
+            key = (product, programs)
+            if key not in self._maps:
+                self._maps[key] = self._made(product, programs, batch)
+            return self._maps[key]
+
+    def _made(self, product: Product, programs: Programs, batch: Sequence[tf.Tensor]) -> LinearMap:
+        builds = product.builds
+        if self._ad in builds:
+            builds = {self._ad: builds[self._ad]}
+        maps: dict[str, LinearMap] = {}
+        for order, build in builds.items():
+            try:
+                maps[order] = self._traced(build, product, programs, batch)
+            except graph.REFUSALS as error:
+                if order == list(builds)[-1] and not maps:
+                    raise
+                self._note(product, f"no {order}: {reason(error)}")
+        order, linear_map = self._fastest(maps, batch)
+        if self._jit is True:
+            linear_map.compile()
+        elif self._jit == "auto" and batch:
+            linear_map.compile_where_faster(linear_map.frontier(batch))
+        if linear_map.refusal is not None:
+            self._note(product, f"runs as a graph, not by XLA: {linear_map.refusal}")
+        seconds = {f"{o}, {way}": t for o, m in maps.items() for way, t in m.seconds.items()}
+        self._choices.append(Choice(product.name, order, linear_map.way, seconds))
+        return linear_map
+
+    def _fastest(
+        self, maps: Mapping[str, LinearMap], batch: Sequence[tf.Tensor]
+    ) -> tuple[str, LinearMap]:
+        """The first, unless another gains clearly."""
+        (order, best), *others = maps.items()
+        for name, other in others:
+            before, after = (m.measure(m.frontier(batch)) for m in (best, other))
+            if after < GAIN * before:
+                order, best = name, other
+        return order, best
+
+    def _note(self, product: Product, message: str) -> None:
+        self._notes[Finding("note", product.name, message)] = None
+
+    def _traced(
+        self, build: Build, product: Product, programs: Programs, batch: Sequence[tf.Tensor]
+    ) -> LinearMap:
+        """The linear map of a product, built by tracing it."""
+        params = Ends(self.layout.shapes, tf.as_dtype(self.dtype))
+        rows = None if programs.network is None else Ends((programs.network.shape,), params.dtype)
+        source, target = (rows if product is JT else params), (rows if product is J else params)
+        assert source is not None
+        assert target is not None
+
+        def function(tangents: list[tf.Tensor], *batch: tf.Tensor) -> list[tf.Tensor]:
+            return build(_Batch(self._snapshot, self._chosen, programs, batch), tangents)
+
+        tangents = [tf.TensorSpec(shape, source.dtype) for shape in source.shapes]
         specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in batch]
-        with _told_in_a_line(UNTRACEABLE):
-            concrete = compiled.get_concrete_function(tf.TensorSpec([rows], self.dtype), *specs)
-
-        def call(vector: tf.Tensor, *batch: tf.Tensor) -> tf.Tensor:
-            with _told_in_a_line((tf.errors.OpError,)):
-                return concrete(vector, *batch)
-
-        return call
-
-    def _network(self, batch: Sequence[tf.Tensor]) -> Network:
-        network = self._snapshot.programs(batch).network
-        assert network is not None  # _require_outputs has looked
-        return network
+        return LinearMap(graph.trace(function, tangents, *specs), source, target)
 
     def _require_outputs(self) -> None:
         if not self.has_outputs:
@@ -254,28 +397,32 @@ class Linearization:
 class _Batch:
     """The functions of one batch over the chosen parameters, the others being constants."""
 
-    def __init__(self, lin: Linearization, programs: Programs, batch: Sequence[tf.Tensor]):
-        self._values = lin._snapshot.values
-        self._chosen = lin._chosen
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        chosen: Sequence[int],
+        programs: Programs,
+        batch: Sequence[tf.Tensor],
+    ):
+        self._values = snapshot.values
+        self._chosen = chosen
         self._programs = programs
         self._batch = batch
-        self.split = lin.layout.split
-        self.join = lin.layout.join
-        self.params = [tf.identity(self._values[i]) for i in self._chosen]
+        # The sum over the batches is the product: each is divided beforehand.
+        self._divisor = 1.0 if programs is snapshot.penalty else snapshot.divisor
+        self.network = programs.network
+        self.params = [tf.identity(self._values[i]) for i in chosen]
 
     def loss(self, params: autodiff.Tensors) -> tf.Tensor:
-        return self._programs.loss.replay(*self._all(params), *self._batch)
-
-    @property
-    def network(self) -> Network:
-        assert self._programs.network is not None
-        return self._programs.network
+        return self._programs.loss.replay(*self._all(params), *self._batch) / self._divisor
 
     def outputs(self, params: autodiff.Tensors) -> tf.Tensor:
+        assert self.network is not None
         return self.network.outputs.replay(*self._all(params), *self._batch)
 
     def loss_of(self, z: tf.Tensor) -> tf.Tensor:
-        return self.network.loss_of.replay(z, *self._batch)
+        assert self.network is not None
+        return self.network.loss_of.replay(z, *self._batch) / self._divisor
 
     def _all(self, params: autodiff.Tensors) -> list[tf.Tensor]:
         values = list(self._values)
@@ -284,53 +431,59 @@ class _Batch:
         return values
 
 
-def _gradient(batch: _Batch, _: tf.Tensor) -> tf.Tensor:
-    return batch.join(autodiff.gradient(batch.loss, batch.params))
+def _forward_over_reverse(batch: _Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
+    return autodiff.forward_over_reverse(batch.loss, batch.params, tangents)
 
 
-def _forward_over_reverse(batch: _Batch, v: tf.Tensor) -> tf.Tensor:
-    return batch.join(autodiff.forward_over_reverse(batch.loss, batch.params, batch.split(v)))
+def _reverse_over_reverse(batch: _Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
+    return autodiff.reverse_over_reverse(batch.loss, batch.params, tangents)
 
 
-def _reverse_over_reverse(batch: _Batch, v: tf.Tensor) -> tf.Tensor:
-    return batch.join(autodiff.reverse_over_reverse(batch.loss, batch.params, batch.split(v)))
+def _gauss_newton(batch: _Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
+    if batch.network is None:
+        # The penalty is its own output: its Gauss-Newton matrix is its Hessian.
+        return _forward_over_reverse(batch, tangents)
+    return autodiff.gauss_newton(batch.outputs, batch.loss_of, batch.params, tangents)
 
 
-def _gauss_newton(batch: _Batch, v: tf.Tensor) -> tf.Tensor:
-    return batch.join(
-        autodiff.gauss_newton(batch.outputs, batch.loss_of, batch.params, batch.split(v))
-    )
+def _residual(batch: _Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
+    return autodiff.residual(batch.outputs, batch.loss_of, batch.params, tangents)
 
 
-def _residual(batch: _Batch, v: tf.Tensor) -> tf.Tensor:
-    return batch.join(autodiff.residual(batch.outputs, batch.loss_of, batch.params, batch.split(v)))
+def _jvp(batch: _Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
+    _, jv = autodiff.jvp(batch.outputs, batch.params, tangents)
+    return [tf.cast(jv, tangents[0].dtype)]
 
 
-def _jvp(batch: _Batch, v: tf.Tensor) -> tf.Tensor:
-    _, jv = autodiff.jvp(batch.outputs, batch.params, batch.split(v))
-    return tf.cast(tf.reshape(jv, [-1]), v.dtype)
+def _vjp(batch: _Batch, cotangents: list[tf.Tensor]) -> list[tf.Tensor]:
+    return autodiff.vjp(batch.outputs, batch.params, *cotangents)
 
 
-def _vjp(batch: _Batch, u: tf.Tensor) -> tf.Tensor:
-    cotangent = tf.reshape(u, batch.network.shape)
-    return batch.join(autodiff.vjp(batch.outputs, batch.params, cotangent))
+@dataclass(frozen=True, eq=False)
+class Product:
+    """A product by its name, and the ways to build it by the order of differentiation."""
+
+    name: str
+    builds: Mapping[str, Build]
 
 
-ORDERS: dict[str, Build] = {
-    "auto": _forward_over_reverse,
-    "forward-over-reverse": _forward_over_reverse,
-    "reverse-over-reverse": _reverse_over_reverse,
-}
+FORWARD, REVERSE = "forward-over-reverse", "reverse-over-reverse"
+ORDERS = ("auto", FORWARD, REVERSE)
+H = Product("H", {FORWARD: _forward_over_reverse, REVERSE: _reverse_over_reverse})
+G = Product("G", {"forward, then reverse": _gauss_newton})
+R = Product("R", {FORWARD: _residual})
+J = Product("J", {"forward": _jvp})
+JT = Product("Jᵀ", {"reverse": _vjp})
 
 
 @contextlib.contextmanager
-def _told_in_a_line(kinds: tuple[type[Exception], ...]) -> Iterator[None]:
+def _told_in_a_line() -> Iterator[None]:
     """What TensorFlow refuses in a product, as an InputError."""
     try:
         yield
     except InputError:
         raise
-    except kinds as error:
+    except graph.REFUSALS as error:
         raise InputError(
             "operations that TensorFlow differentiates and runs on this machine",
             repr(reason(error)),
@@ -339,7 +492,7 @@ def _told_in_a_line(kinds: tuple[type[Exception], ...]) -> Iterator[None]:
 
 
 def _checked(v: ArrayLike, rows: int, dtype: DTypeLike) -> np.ndarray:
-    """A vector or block of the right length and precision, finite."""
+    """A vector or block of the right length, in the right precision."""
     try:
         block = np.asarray(v)
     except ValueError as error:
@@ -351,7 +504,4 @@ def _checked(v: ArrayLike, rows: int, dtype: DTypeLike) -> np.ndarray:
     if not np.issubdtype(block.dtype, np.number) or np.iscomplexobj(block):
         raise InputError("a real vector", f"dtype {block.dtype}", "take its real part")
     with np.errstate(over="ignore"):  # what overflows is not finite
-        block = block.astype(dtype, copy=False)
-    if not np.isfinite(block).all():
-        raise InputError("a finite vector", "NaN or infinity in v", "check where it comes from")
-    return block
+        return block.astype(dtype, copy=False)

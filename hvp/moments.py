@@ -12,7 +12,6 @@ from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
-import tensorflow as tf
 
 from hvp.graph import Node, Program, leaves
 
@@ -37,6 +36,7 @@ class _Wiring:
     """Who makes and who uses each value."""
 
     def __init__(self, program: Program):
+        self._literals = program.literals
         self._results = set(leaves(program.outputs))
         self._makers = {number: node for node in program.nodes for number in node.outputs}
         self._users: dict[int, list[Node]] = defaultdict(list)
@@ -66,8 +66,7 @@ class _Wiring:
         )
 
     def _axes(self, mean: Node) -> frozenset[int] | None:
-        maker, rank = self._makers.get(mean.inputs[1]), mean.op.inputs[0].shape.rank
-        if maker is None or maker.op.type != "Const" or rank is None:
+        listed, rank = self._literals.get(mean.inputs[1]), mean.op.inputs[0].shape.rank
+        if listed is None or rank is None:
             return None
-        listed = np.atleast_1d(tf.make_ndarray(maker.op.get_attr("value")))
-        return frozenset(int(axis) % rank for axis in listed)
+        return frozenset(int(axis) % rank for axis in np.atleast_1d(listed))

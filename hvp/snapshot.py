@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,25 +17,10 @@ import tensorflow as tf
 
 from hvp import audit, autodiff, graph, moments
 from hvp.audit import Finding
-from hvp.errors import InputError
+from hvp.errors import InputError, reason
 from hvp.objective import Evaluation, Objective
 from hvp.params import Layout
 
-UNTELLING = (
-    "Exception encountered",
-    "Graph execution error",
-    "Detected at node",
-    "<stack traces",
-    "File ",
-)
-UNTRACEABLE = (
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    NotImplementedError,
-    tf.errors.OpError,
-)
 Signature = tuple[tuple[tuple[int, ...], str], ...]
 
 
@@ -113,6 +97,11 @@ class Snapshot:
         self._read()
         self.findings = tuple(self._findings)
         self.weights_digest = self._weights_digest()
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the batches are held in memory anyway."""
+        return self._tensors is not None or self._batches is None
 
     def batches(self) -> Iterator[list[tf.Tensor]]:
         """The batches in order, each flattened to its tensors."""
@@ -202,7 +191,7 @@ class Snapshot:
             traced = graph.trace(self.objective.evaluate, params, specs)
         except InputError:
             raise
-        except UNTRACEABLE as error:
+        except graph.REFUSALS as error:
             shapes = ", ".join(str(tuple(t.shape)) for t in _flat(batch))
             raise InputError(
                 "a loss that takes the parameters and batches given",
@@ -309,13 +298,6 @@ def _tensor(leaf: Any) -> tf.Tensor | None:
 
 def _flat(batch: Any) -> list[tf.Tensor]:
     return [leaf for leaf in tf.nest.flatten(batch) if leaf is not None]
-
-
-def reason(error: Exception) -> str:
-    """The line of an error that says why; Keras and TensorFlow put others before it."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    lines = [line.strip() for line in plain.splitlines() if line.strip()]
-    return next((line for line in lines if not line.startswith(UNTELLING)), plain)
 
 
 def _spec(tensor: tf.Tensor) -> tf.TensorSpec:

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
-    ["errors"],
-    ["params", "objective", "graph", "autodiff", "data", "models"],
-    ["moments", "audit"],
-    ["snapshot", "eigenpairs", "testing"],
+    ["errors", "substitutes"],
+    ["params", "objective", "graph", "autodiff", "data", "models", "arrays"],
+    ["moments", "audit", "folding", "split"],
+    ["snapshot", "eigenpairs", "testing", "fusing", "columns"],
+    ["linear_map"],
+    ["frontiers"],
     ["linearization", "operators", "plot", "screen"],
     ["doors", "forms"],
     ["comparison"],

@@ -23,6 +23,7 @@ from hvp import autodiff
 
 layers = keras.layers
 F64 = {"dtype": "float64"}
+REPEATABLE = {"ad": "forward-over-reverse", "jit": False}
 X, REAL = examples((4,)), np.random.default_rng(8).standard_normal((7, 3))
 PRODUCTS = ["hvp", "gnvp", "residual_vp", "jvp"]
 
@@ -162,7 +163,7 @@ def everything(lin):
 def test_what_happens_to_the_model_later_changes_nothing():
     model = dense_net()
     model.compile(keras.optimizers.SGD(0.1), "mse")
-    early, late = (hvp.linearize(model, (X, REAL), batch_size=3) for _ in range(2))
+    early, late = (hvp.linearize(model, (X, REAL), batch_size=3, **REPEATABLE) for _ in range(2))
     before = everything(early)
     model.fit(X, REAL, verbose=0)
     model.optimizer.apply([tf.ones(v.shape, v.dtype) for v in model.trainable_variables])
@@ -270,7 +271,7 @@ def test_a_block_differentiates_its_own_layer_only(monkeypatch, lin):
 
     monkeypatch.setattr(autodiff, "gradient", watching)
     lin.block("dense2").hvp(np.ones(15))
-    assert shapes == [[(4, 3), (3,)]] * 2
+    assert set(map(tuple, shapes)) == {((4, 3), (3,))}
 
 
 def test_a_block_of_a_block_and_of_a_selection(lin):

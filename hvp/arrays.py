@@ -1,0 +1,88 @@
+"""Arrays and tensors that share memory, so that a product copies a large vector once at most."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+# TensorFlow reads memory that begins at such an address, and copies other arrays.
+ALIGNMENT = 64
+# Below so many bytes a copy costs less than what avoids it.
+LARGE = 1 << 20
+# Entries that fit into a core's cache.
+CHUNK = 1 << 17
+
+
+class _Owner:
+    """Memory of a tensor as NumPy asks for it."""
+
+    def __init__(self, tensor: tf.Tensor):
+        self.tensor = tensor
+        interface = dict(np.asarray(memoryview(tensor)).__array_interface__)
+        interface["data"] = (interface["data"][0], False)
+        self.__array_interface__ = interface
+
+
+def shared(tensor: tf.Tensor, apart_from: np.ndarray | None) -> np.ndarray:
+    """A large tensor's own memory as an array that may be written; of a small one a copy.
+
+    The tensor must be nobody else's, but it may lie in the buffer `apart_from`: then it is copied.
+    """
+    if tensor.shape.num_elements() * tensor.dtype.size < LARGE:
+        return tensor.numpy()
+    array = np.asarray(_Owner(tensor))
+    in_buffer = apart_from is not None and np.may_share_memory(array, apart_from)
+    return array.copy() if in_buffer else array
+
+
+class Staging:
+    """Buffers at addresses that TensorFlow reads, taken in turns and reused."""
+
+    def __init__(self) -> None:
+        self._free: list[np.ndarray] = []
+
+    @contextlib.contextmanager
+    def tensor(self, array: np.ndarray) -> Iterator[tuple[tf.Tensor, np.ndarray | None]]:
+        """The array as a tensor while the context lasts, and the buffer it lies in, if any.
+
+        Raises FloatingPointError where an entry is not finite.
+        """
+        if array.nbytes < LARGE:
+            if not np.isfinite(array).all():
+                raise FloatingPointError
+            yield tf.convert_to_tensor(array), None
+            return
+        try:
+            buffer = self._free.pop()
+        except IndexError:
+            buffer = None
+        if buffer is None or buffer.shape != array.shape or buffer.dtype != array.dtype:
+            buffer = _aligned(array.shape, array.dtype)
+        try:
+            _copy_finite(array, buffer)
+            yield tf.experimental.dlpack.from_dlpack(buffer.__dlpack__()), buffer
+        finally:
+            self._free.append(buffer)
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def _copy_finite(source: np.ndarray, target: np.ndarray) -> None:
+    """Copy by chunks of rows, each looked through while it is in the cache."""
+    rows = max(CHUNK // math.prod(source.shape[1:]), 1)
+    for start in range(0, len(source), rows):
+        chunk = target[start : start + rows]
+        np.copyto(chunk, source[start : start + rows])
+        # NaN and infinity survive a sum of squares; so may an overflow, hence the second look.
+        flat = chunk.reshape(-1)
+        if not np.isfinite(flat @ flat) and not np.isfinite(flat).all():
+            raise FloatingPointError

@@ -1,0 +1,282 @@
+"""A linear program on K vectors at once: every value that depends on them has one more axis.
+
+The parameters' tangents carry it last, as a block (P, K) lies in memory. Products with known
+matrices and filters merge it with one of their own axes, so that K small products become one large
+one; it is moved only where it has to be. An operation without a rule here runs once a column.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from hvp.graph import Node, Program, apply, leaves
+
+
+class Merge(NamedTuple):
+    """Which axis of the linear operand, and which of the result, K may be merged with.
+
+    `sizes` is the position of an operand that tells the shape of the result.
+    """
+
+    axis: int
+    result_axis: int
+    sizes: int | None = None
+
+
+# By operation and position of its linear operand.
+MERGES = {
+    "AvgPool": {0: Merge(0, 0)},
+    "AvgPoolGrad": {1: Merge(0, 0, sizes=0)},
+    "Conv2D": {0: Merge(0, 0), 1: Merge(3, 3)},
+    "Conv2DBackpropFilter": {0: Merge(3, 2, sizes=1), 2: Merge(3, 3, sizes=1)},
+    "Conv2DBackpropInput": {1: Merge(2, 3, sizes=0), 2: Merge(0, 0, sizes=0)},
+}
+# With the names of the attributes that transpose their operands.
+MATRIX_PRODUCTS = {
+    "BatchMatMulV2": ("adj_x", "adj_y"),
+    "MatMul": ("transpose_a", "transpose_b"),
+}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A value for each of K vectors, stacked along `axis`."""
+
+    tensor: tf.Tensor
+    axis: int
+
+    @property
+    def rank(self) -> int:
+        """That of the value for one vector."""
+        return len(self.tensor.shape) - 1
+
+    @property
+    def behind(self) -> int:
+        """How many axes follow that of the vectors."""
+        return self.rank - self.axis
+
+    def moved(self, axis: int) -> Columns:
+        if axis == self.axis:
+            return self
+        order = [i for i in range(self.rank + 1) if i != self.axis]
+        order.insert(axis, self.axis)
+        return Columns(tf.transpose(self.tensor, order), axis)
+
+
+Argument: TypeAlias = "tf.Tensor | Columns"
+
+
+def replay(
+    program: Program, tangents: Sequence[tf.Tensor], known: Sequence[tf.Tensor]
+) -> list[tf.Tensor]:
+    """The outputs (…, K) for first inputs (…, K), in which the program is linear, and others."""
+    runner = _Runner(program, int(tangents[0].shape[-1]))
+    values: dict[int, Argument] = dict(program.given([*tangents, *known]))
+    for number, tensor in zip(program.inputs, tangents, strict=False):
+        values[number] = Columns(tensor, len(tensor.shape) - 1)
+    for node in program.nodes:
+        results = runner.run(node, [values[number] for number in node.inputs])
+        values.update(zip(node.outputs, results, strict=True))
+    return [runner.last(values[number]) for number in leaves(program.outputs)]
+
+
+class _Runner:
+    def __init__(self, program: Program, count: int):
+        self.count = count
+        self._program = program
+
+    def run(self, node: Node, arguments: list[Argument]) -> list[Columns]:
+        """The results of an operation that depends on the vectors."""
+        rule = RULES.get(node.op.type)
+        result = None if rule is None else rule(self, node, arguments)
+        return self._one_by_one(node, arguments) if result is None else [result]
+
+    def last(self, value: Argument) -> tf.Tensor:
+        if isinstance(value, Columns):
+            return value.moved(value.rank).tensor
+        return tf.broadcast_to(value[..., None], [*value.shape, self.count])
+
+    def shape(self, number: int) -> list[int]:
+        """That of a value for one vector."""
+        return self._program.specs[number].shape.as_list()
+
+    def literal(self, number: int) -> np.ndarray | None:
+        return self._program.literals.get(number)
+
+    def _one_by_one(self, node: Node, arguments: list[Argument]) -> list[Columns]:
+        first = [a.moved(0).tensor if isinstance(a, Columns) else a for a in arguments]
+        each = [
+            apply(
+                node.op,
+                [
+                    tensor[k] if isinstance(a, Columns) else tensor
+                    for tensor, a in zip(first, arguments, strict=True)
+                ],
+            )
+            for k in range(self.count)
+        ]
+        return [Columns(tf.stack(results), 0) for results in zip(*each, strict=True)]
+
+
+Rule = Callable[[_Runner, Node, list[Argument]], "Columns | None"]
+
+
+def _product(runner: _Runner, node: Node, arguments: list[Argument]) -> Columns | None:
+    """Of a linear and a known operand, by merging K with an axis that is not summed over."""
+    positions = [i for i, a in enumerate(arguments) if isinstance(a, Columns)]
+    if len(positions) > 1:
+        return None
+    (position,) = positions
+    value, shape = arguments[position], runner.shape(node.inputs[position])
+    result = runner.shape(node.outputs[0])
+    if node.op.type in MATRIX_PRODUCTS:
+        merge = _matrix_merge(node, position, shape, result)
+    else:
+        merge = _channel_merge(runner, node, position)
+    if merge is None:
+        return None
+    assert isinstance(value, Columns)
+    axis, result_axis, sizes = merge
+    grows = math.prod(result) > math.prod(shape)
+    if value.axis not in (axis, axis + 1) or (value.axis == axis and grows):
+        # In the end the vectors are wanted last: the smaller of operand and result is moved.
+        value = value.moved(axis + 1)
+    behind = value.axis - axis
+    operands = list(arguments)
+    operands[position] = tf.reshape(value.tensor, _merged(shape, axis, runner.count))
+    if sizes is not None:
+        operands[sizes] = tf.constant(_merged(result, result_axis, runner.count), tf.int32)
+    (tensor,) = apply(node.op, operands)
+    result.insert(result_axis + behind, runner.count)
+    return Columns(tf.reshape(tensor, result), result_axis + behind)
+
+
+def _merged(shape: list[int], axis: int, count: int) -> list[int]:
+    return [*shape[:axis], shape[axis] * count, *shape[axis + 1 :]]
+
+
+def _matrix_merge(node: Node, position: int, shape: list[int], result: list[int]) -> Merge | None:
+    # Where a matrix is repeated for each of a batch, there is no axis to merge with.
+    if shape[:-2] != result[:-2]:
+        return None
+    is_transposed = node.op.get_attr(MATRIX_PRODUCTS[node.op.type][position])
+    return Merge(len(shape) - 2 + (position != is_transposed), len(result) - 2 + position)
+
+
+def _channel_merge(runner: _Runner, node: Node, position: int) -> Merge | None:
+    if node.op.get_attr("data_format") != b"NHWC" or _is_grouped(runner, node):
+        return None
+    return MERGES[node.op.type].get(position)
+
+
+def _is_grouped(runner: _Runner, node: Node) -> bool:
+    """Whether a convolution is several side by side, whose channels must not be interleaved."""
+    if not node.op.type.startswith("Conv2D"):
+        return False
+    shapes = {
+        "Conv2D": (node.inputs[0], node.inputs[1]),
+        "Conv2DBackpropFilter": (node.inputs[0], node.outputs[0]),
+        "Conv2DBackpropInput": (node.outputs[0], node.inputs[1]),
+    }
+    image, filters = (runner.shape(n) for n in shapes[node.op.type])
+    return image[3] != filters[2]
+
+
+def _entrywise(runner: _Runner, node: Node, arguments: list[Argument]) -> Columns:
+    columns = [a for a in arguments if isinstance(a, Columns)]
+    largest = max(columns, key=lambda a: a.tensor.shape.num_elements())
+    behind, rank = largest.behind, len(runner.shape(node.outputs[0]))
+
+    def aligned(a: Argument) -> tf.Tensor:
+        if not isinstance(a, Columns):
+            return a if len(a.shape) <= behind else tf.expand_dims(a, len(a.shape) - behind)
+        if a.rank >= behind:
+            return a.moved(a.rank - behind).tensor
+        shape = a.moved(0).tensor.shape.as_list()
+        return tf.reshape(a.moved(0).tensor, [runner.count, *[1] * (behind - a.rank), *shape[1:]])
+
+    operands = [aligned(a) for a in arguments]
+    if node.op.type == "AddN" and len(columns) < len(arguments):
+        # A zero that was not known to be one broadcasts.
+        tensor = functools.reduce(tf.add, operands)
+    else:
+        (tensor,) = apply(node.op, operands)
+    return Columns(tensor, rank - behind)
+
+
+def _reshape(runner: _Runner, node: Node, arguments: list[Argument]) -> Columns | None:
+    value = arguments[0]
+    if not isinstance(value, Columns):
+        return None
+    before, after = runner.shape(node.inputs[0]), runner.shape(node.outputs[0])
+    if value.axis == value.rank:
+        return Columns(tf.reshape(value.tensor, [*after, runner.count]), len(after))
+    leading = math.prod(before[: value.axis])
+    axes = [i for i in range(len(after) + 1) if math.prod(after[:i]) == leading]
+    axis, value = (axes[-1], value) if axes else (0, value.moved(0))
+    return Columns(tf.reshape(value.tensor, [*after[:axis], runner.count, *after[axis:]]), axis)
+
+
+def _broadcast(runner: _Runner, node: Node, arguments: list[Argument]) -> Columns | None:
+    value, shape = arguments[0], runner.shape(node.outputs[0])
+    if not isinstance(value, Columns):
+        return None
+    axis = len(shape) - value.behind
+    tensor = tf.reshape(value.tensor, [*[1] * (len(shape) - value.rank), *value.tensor.shape])
+    return Columns(tf.broadcast_to(tensor, [*shape[:axis], runner.count, *shape[axis:]]), axis)
+
+
+def _sum(runner: _Runner, node: Node, arguments: list[Argument]) -> Columns | None:
+    value, axes = arguments[0], runner.literal(node.inputs[1])
+    if not isinstance(value, Columns) or axes is None:
+        return None
+    return _summed(value, axes.reshape(-1).tolist(), keepdims=node.op.get_attr("keep_dims"))
+
+
+def _bias_grad(runner: _Runner, node: Node, arguments: list[Argument]) -> Columns | None:
+    (value,) = arguments
+    if not isinstance(value, Columns) or node.op.get_attr("data_format") != b"NHWC":
+        return None
+    return _summed(value, list(range(value.rank - 1)), keepdims=False)
+
+
+def _summed(value: Columns, axes: list[int], *, keepdims: bool) -> Columns:
+    axes = [axis % value.rank for axis in axes]
+    before = 0 if keepdims else sum(axis < value.axis for axis in axes)
+    shifted = [axis + (axis >= value.axis) for axis in axes]
+    return Columns(tf.reduce_sum(value.tensor, shifted, keepdims=keepdims), value.axis - before)
+
+
+def _transpose(runner: _Runner, node: Node, arguments: list[Argument]) -> Columns | None:
+    value, axes = arguments[0], runner.literal(node.inputs[1])
+    if not isinstance(value, Columns) or axes is None:
+        return None
+    order = [int(axis) + (axis >= value.axis) for axis in axes]
+    # Beside the axis it stood beside, so that one more move is seldom needed.
+    place = (
+        len(order)
+        if value.axis == value.rank
+        else order.index(value.axis + 1 if value.axis < value.rank else value.axis - 1)
+    )
+    order.insert(place, value.axis)
+    return Columns(tf.transpose(value.tensor, order), place)
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys((*MATRIX_PRODUCTS, *MERGES), _product),
+    **dict.fromkeys(
+        ("Add", "AddN", "AddV2", "Cast", "Mul", "Neg", "RealDiv", "SelectV2", "Sub"), _entrywise
+    ),
+    **dict.fromkeys(("ExpandDims", "Reshape", "Squeeze"), _reshape),
+    "BiasAddGrad": _bias_grad,
+    "BroadcastTo": _broadcast,
+    "Sum": _sum,
+    "Transpose": _transpose,
+}

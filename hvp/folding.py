@@ -1,0 +1,215 @@
+"""What of a program is known before it runs: constants, zeros, and operations that change nothing.
+
+Differentiation leaves many zeros behind: inputs carry no tangent, and forward mode passes a tensor
+of zeros for it. A zero is a literal here; it is pushed through whatever maps zero to zero, and sums
+drop it, so that no work is done on it. What depends on shapes alone becomes a literal too, since
+shapes are known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import tensorflow as tf
+
+from hvp.graph import Node, Program, apply, is_uniform, literal, uniform
+
+# Operations that are zero wherever one of the inputs named is: products, and linear functions.
+VANISHING = {
+    **dict.fromkeys((
+        "AvgPool", "AvgPool3D", "BatchToSpaceND", "BiasAddGrad", "BroadcastTo", "Cast", "Cumsum",
+        "DepthToSpace", "EluGrad", "ExpandDims", "GatherNd", "GatherV2", "LeakyReluGrad",
+        "MatrixBandPart", "MaxPool", "Mean", "MirrorPad", "MirrorPadGrad", "Neg", "Pad", "RealDiv",
+        "Relu6Grad", "ReluGrad", "Reshape", "ResizeNearestNeighbor", "ResizeNearestNeighborGrad",
+        "ReverseV2", "SeluGrad", "Slice", "SoftplusGrad", "SoftsignGrad", "SpaceToBatchND",
+        "SpaceToDepth", "SplitV", "Squeeze", "StopGradient", "StridedSlice", "Sum", "Tile",
+        "Transpose", "Unpack", "UnsortedSegmentSum",
+    ), (0,)),
+    **dict.fromkeys((
+        "AvgPool3DGrad", "AvgPoolGrad", "ReciprocalGrad", "RsqrtGrad", "ScatterNd", "SigmoidGrad",
+        "Split", "SqrtGrad", "TanhGrad",
+    ), (1,)),
+    **dict.fromkeys((
+        "BatchMatMulV2", "Conv2D", "Conv3D", "DepthwiseConv2dNative", "Einsum", "MatMul", "Mul",
+    ), (0, 1)),
+    **dict.fromkeys((
+        "MaxPool3DGrad", "MaxPool3DGradGrad", "MaxPoolGrad", "MaxPoolGradGrad",
+    ), (2,)),
+    **dict.fromkeys((
+        "Conv2DBackpropInput", "Conv3DBackpropInputV2", "DepthwiseConv2dNativeBackpropInput",
+    ), (1, 2)),
+    **dict.fromkeys((
+        "Conv2DBackpropFilter", "Conv3DBackpropFilterV2", "DepthwiseConv2dNativeBackpropFilter",
+    ), (0, 2)),
+    "StridedSliceGrad": (4,),
+}  # fmt: skip
+# Operations that are zero where all of these inputs are.
+LINEAR = {
+    **dict.fromkeys(["Add", "AddN", "AddV2", "BiasAdd", "Pack", "Sub"], slice(None)),
+    "ConcatV2": slice(0, -1),
+    **dict.fromkeys(["Select", "SelectV2"], slice(1, None)),
+}
+# Operations that rearrange or repeat the entries of the input named.
+ARRANGEMENTS = {
+    **dict.fromkeys((
+        "BroadcastTo", "ExpandDims", "Reshape", "Slice", "Squeeze", "StridedSlice", "Tile",
+        "Transpose",
+    ), 0),
+    "Fill": 1,
+}  # fmt: skip
+# Those that do nothing where they leave the shape as it is.
+RESHAPES = {"BroadcastTo", "ExpandDims", "Reshape", "Slice", "Squeeze", "Tile"}
+SHAPES = {"Rank", "Shape", "ShapeN", "Size"}
+# Larger constants are computed when the program runs.
+SMALL = 1 << 16
+
+
+def fold(program: Program) -> Program:
+    """The program without operations on constants and zeros and without those that do nothing.
+
+    Its values are the same to the last bits, but that 0·x is 0 for an infinite x too.
+    """
+    folder = _Folder(program)
+    for node in program.nodes:
+        folder.take(node)
+    outputs = tf.nest.map_structure(
+        lambda leaf: None if leaf is None else folder.resolved(leaf), program.outputs
+    )
+    folded = replace(
+        program, nodes=tuple(folder.nodes), literals=folder.literals, specs=folder.specs
+    )
+    return folded.part(program.inputs, outputs)
+
+
+class _Folder:
+    """Walks a program in order and keeps the operations that must be run."""
+
+    def __init__(self, program: Program):
+        self.nodes: list[Node] = []
+        self.literals: dict[int, np.ndarray] = dict(program.literals)
+        self.specs = dict(program.specs)
+        self._same: dict[int, int] = {}
+
+    def resolved(self, number: int) -> int:
+        return self._same.get(number, number)
+
+    def take(self, node: Node) -> None:
+        node = replace(node, inputs=tuple(map(self.resolved, node.inputs)))
+        node = self._without_zeros(node)
+        if None in map(self._shape, node.outputs):
+            self._infer(node)
+        found = self._literals(node)
+        if found is not None:
+            self.literals.update(zip(node.outputs, found, strict=True))
+        elif (same := self._same_as(node)) is not None:
+            self._same[node.outputs[0]] = same
+        else:
+            self.nodes.append(node)
+
+    def _literals(self, node: Node) -> list[np.ndarray] | None:
+        """The results, where they are known."""
+        kind, shapes = node.op.type, [self.specs[n].shape for n in node.outputs]
+        if kind in SHAPES:
+            return self._shapes(node)
+        if not all(shape.is_fully_defined() for shape in shapes):
+            return self._evaluated(node)
+        if kind == "ZerosLike" or self._vanishes(node):
+            return [self._uniform(0, number) for number in node.outputs]
+        if kind == "OnesLike":
+            return [self._uniform(1, number) for number in node.outputs]
+        arranged = (
+            self.literals.get(node.inputs[ARRANGEMENTS[kind]]) if kind in ARRANGEMENTS else None
+        )
+        if arranged is not None and is_uniform(arranged):
+            return [uniform(arranged.flat[0], shapes[0])]
+        if max(shape.num_elements() for shape in shapes) > SMALL:
+            return None
+        return self._evaluated(node)
+
+    def _evaluated(self, node: Node) -> list[np.ndarray] | None:
+        if not self.literals.keys() >= set(node.inputs):
+            return None
+        if any(self.literals[n].size > SMALL for n in node.inputs):
+            return None
+        with tf.init_scope():
+            given = [tf.constant(self.literals[n], self.specs[n].dtype) for n in node.inputs]
+            return [literal(tensor.numpy()) for tensor in apply(node.op, given)]
+
+    def _shapes(self, node: Node) -> list[np.ndarray] | None:
+        shapes = [self.specs[number].shape for number in node.inputs]
+        if not all(shape.is_fully_defined() for shape in shapes):
+            return None
+        measured = {
+            "Rank": [shape.rank for shape in shapes],
+            "Size": [shape.num_elements() for shape in shapes],
+        }.get(node.op.type, [shape.as_list() for shape in shapes])
+        kinds = [self.specs[number].dtype.as_numpy_dtype for number in node.outputs]
+        return [np.array(value, kind) for value, kind in zip(measured, kinds, strict=True)]
+
+    def _infer(self, node: Node) -> None:
+        """The shapes of the results, where constants tell them now."""
+        with tf.Graph().as_default():
+            given = [
+                tf.constant(self.literals[n], spec.dtype)
+                if n in self.literals
+                else tf.compat.v1.placeholder(spec.dtype, spec.shape)
+                for n, spec in ((n, self.specs[n]) for n in node.inputs)
+            ]
+            for number, tensor in zip(node.outputs, apply(node.op, given), strict=True):
+                self.specs[number] = tf.TensorSpec(tensor.shape, tensor.dtype)
+
+    def _vanishes(self, node: Node) -> bool:
+        """Whether zeros among the inputs make it zero."""
+        kind, inputs = node.op.type, node.inputs
+        if kind in VANISHING:
+            return any(self._is(inputs[i], 0) for i in VANISHING[kind] if i < len(inputs))
+        return kind in LINEAR and all(self._is(number, 0) for number in inputs[LINEAR[kind]])
+
+    def _without_zeros(self, node: Node) -> Node:
+        """A sum without the terms that are zero, one of them left at least."""
+        if node.op.type != "AddN":
+            return node
+        terms = tuple(n for n in node.inputs if not self._is(n, 0))
+        return replace(node, inputs=terms or node.inputs[:1])
+
+    def _same_as(self, node: Node) -> int | None:
+        """The input that is the result, if one is."""
+        kind, shape = node.op.type, self._shape(node.outputs[0])
+        kept = [n for n in node.inputs if shape is not None and self._shape(n) == shape]
+        first, *rest = node.inputs
+        if first in kept and (
+            kind in RESHAPES
+            or (kind == "AddN" and not rest)
+            or (kind in ("Add", "AddV2", "Sub") and self._is(rest[0], 0))
+            or (kind == "Mul" and self._is(rest[0], 1))
+            or (kind == "RealDiv" and self._is(rest[0], 1))
+            or (kind == "Transpose" and self._is_in_order(rest[0]))
+            or (kind in ("Sum", "Mean") and self._shape(rest[0]) == (0,))
+        ):
+            return first
+        if (
+            rest
+            and rest[0] in kept
+            and (
+                (kind in ("Add", "AddV2") and self._is(first, 0))
+                or (kind == "Mul" and self._is(first, 1))
+            )
+        ):
+            return rest[0]
+        return None
+
+    def _is_in_order(self, number: int) -> bool:
+        axes = self.literals.get(number)
+        return axes is not None and axes.tolist() == list(range(axes.size))
+
+    def _is(self, number: int, value: float) -> bool:
+        return number in self.literals and is_uniform(self.literals[number], value)
+
+    def _uniform(self, value: float, number: int) -> np.ndarray:
+        spec = self.specs[number]
+        return uniform(np.asarray(value, spec.dtype.as_numpy_dtype), spec.shape)
+
+    def _shape(self, number: int) -> tuple[int, ...] | None:
+        shape = self.specs[number].shape
+        return tuple(shape) if shape.is_fully_defined() else None

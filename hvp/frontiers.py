@@ -1,0 +1,59 @@
+"""Frontiers kept between products, within a budget of bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+import psutil
+import tensorflow as tf
+
+from hvp.linear_map import Frontier, LinearMap
+
+# Of the memory that is free when it is asked for.
+SHARE = 0.25
+
+
+class Frontiers:
+    """The frontiers of as many batches as fit; those of a linear map go with it.
+
+    `budget` is a number of bytes, None for a quarter of the memory available now. With `beside`
+    the batches themselves are held in memory anyway and are not counted.
+    """
+
+    def __init__(self, budget: int | None, *, beside: bool):
+        available = psutil.virtual_memory().available
+        self.budget = int(SHARE * available) if budget is None else budget
+        self._beside = beside
+        self._lock = threading.Lock()
+        self._kept: WeakKeyDictionary[LinearMap, dict[int, tuple[Frontier, int]]]
+        self._kept = WeakKeyDictionary()
+
+    @property
+    def bytes(self) -> int:
+        """What is kept."""
+        return sum(size for kept in list(self._kept.values()) for _, size in kept.values())
+
+    def count(self, maps: Sequence[LinearMap]) -> int:
+        """The frontiers kept for some maps."""
+        return sum(len(self._kept.get(linear_map, ())) for linear_map in maps)
+
+    def get(self, linear_map: LinearMap, index: int) -> Frontier | None:
+        """The frontier of a batch, None where it is not kept."""
+        frontier, _ = self._kept.get(linear_map, {}).get(index, (None, 0))
+        return frontier
+
+    def offer(
+        self, linear_map: LinearMap, index: int, batch: Sequence[tf.Tensor], frontier: Frontier
+    ) -> None:
+        """Keep the frontier of a batch if it fits."""
+        given = {id(tensor) for tensor in batch} if self._beside else set()
+        size = sum(
+            tensor.shape.num_elements() * tensor.dtype.size
+            for tensor in frontier
+            if id(tensor) not in given
+        )
+        with self._lock:
+            if self.bytes + size <= self.budget:
+                self._kept.setdefault(linear_map, {})[index] = (frontier, size)

@@ -1,0 +1,219 @@
+"""Fewer operations for the part of a program that is linear in some of its inputs.
+
+Chains of entrywise products with known tensors, sums of them, and repetitions along new axes are
+written as Σ cᵢ ⊙ xᵢ with as few terms as there are different xᵢ; the coefficients cᵢ are known and
+leave the linear part. The derivatives of an activation are a dozen operations before and one after.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import tensorflow as tf
+
+from hvp.graph import Node, Program, leaves, uniform
+
+# Operations that multiply each entry of the input named by a number that the others tell.
+DIAGONAL = {
+    **dict.fromkeys(
+        [
+            "EluGrad",
+            "LeakyReluGrad",
+            "Neg",
+            "RealDiv",
+            "Relu6Grad",
+            "ReluGrad",
+            "SeluGrad",
+            "SoftplusGrad",
+            "SoftsignGrad",
+        ],
+        0,
+    ),
+    **dict.fromkeys(["ReciprocalGrad", "RsqrtGrad", "SigmoidGrad", "SqrtGrad", "TanhGrad"], 1),
+}  # fmt: skip
+SUMS = {"Add", "AddN", "AddV2", "Sub"}
+# Operations that repeat the entries of their first input along axes of length one.
+REPEATS = {"BroadcastTo", "Tile"}
+# Σ cᵢ ⊙ xᵢ by the numbers of its xᵢ and cᵢ; None stands for the coefficient one.
+Form = dict[int, int | None]
+
+
+def fuse(program: Program, count: int) -> Program:
+    """The program, linear in its first `count` inputs, with entrywise operations written as sums.
+
+    Coefficients are multiplied with each other first, so that values agree to rounding only.
+    """
+    fuser = _Fuser(program, count)
+    for node in program.nodes:
+        fuser.take(node)
+    fused = replace(program, nodes=tuple(fuser.nodes), literals=fuser.literals, specs=fuser.specs)
+    outputs = tf.nest.map_structure(
+        lambda leaf: None if leaf is None else fuser.resolved(leaf), program.outputs
+    )
+    return fused.part(program.inputs, outputs)
+
+
+class _Fuser:
+    """Walks a program in order; linear values that are not written stand in `_forms`."""
+
+    def __init__(self, program: Program, count: int):
+        self.nodes: list[Node] = []
+        self.literals = dict(program.literals)
+        self.specs = dict(program.specs)
+        self._forms: dict[int, Form] = {}
+        self._same: dict[int, int] = {}
+        self._made: dict[tuple[str, int, int], int] = {}
+        self._linear = set(program.inputs[:count])
+        for node in program.nodes:
+            if self._linear & set(node.inputs):
+                self._linear.update(node.outputs)
+        self._uses = Counter(n for node in program.nodes for n in set(node.inputs))
+        # What other than entrywise operations take has to be there.
+        self._wanted = set(leaves(program.outputs))
+        for node in program.nodes:
+            if not self._is_entrywise(node):
+                self._wanted.update(node.inputs)
+
+    def take(self, node: Node) -> None:
+        if not self._is_entrywise(node):
+            self.nodes.append(replace(node, inputs=tuple(map(self.resolved, node.inputs))))
+            return
+        (result,), form = node.outputs, self._form(node)
+        if result in self._wanted or (len(form) > 1 and self._uses[result] > 1):
+            self._same[result] = self._written(form, self.specs[result].shape)
+        else:
+            self._forms[result] = form
+
+    def _is_entrywise(self, node: Node) -> bool:
+        kind, inputs = node.op.type, node.inputs
+        linear = [i for i, n in enumerate(inputs) if n in self._linear]
+        shapes = [self.specs[n].shape for n in (*inputs, *node.outputs)]
+        if not linear or not all(shape.is_fully_defined() for shape in shapes):
+            return False
+        if kind in SUMS:
+            return len(linear) == len(inputs)
+        if kind == "Mul":
+            return len(linear) == 1
+        if kind in REPEATS:
+            return linear == [0] and len(shapes[0]) == len(shapes[-1])
+        return linear == [DIAGONAL.get(kind)] and shapes[linear[0]] == shapes[-1]
+
+    def _form(self, node: Node) -> Form:
+        kind, inputs = node.op.type, node.inputs
+        if kind in SUMS:
+            forms = [self._get(n) for n in inputs]
+            if kind == "Sub":
+                forms[1] = self._scaled(forms[1], self._scalar(-1, inputs[1]))
+            return self._sum(forms)
+        if kind in REPEATS:
+            return self._get(inputs[0])
+        if kind == "Mul":
+            linear, known = sorted(inputs, key=lambda n: n not in self._linear)
+            return self._scaled(self._get(linear), known)
+        return self._scaled(self._get(inputs[DIAGONAL[kind]]), self._coefficient(node))
+
+    def _coefficient(self, node: Node) -> int:
+        """What the entries are multiplied with: the operation on ones."""
+        position = DIAGONAL[node.op.type]
+        source, others = node.inputs[position], node.inputs[:position] + node.inputs[position + 1 :]
+        shape = tf.TensorShape([])
+        for number in others:
+            shape = tf.broadcast_static_shape(shape, self.specs[number].shape)
+        spec = tf.TensorSpec(shape, self.specs[source].dtype)
+        ones = self._number(spec)
+        self.literals[ones] = uniform(np.ones((), spec.dtype.as_numpy_dtype), shape)
+        inputs = (*node.inputs[:position], ones, *node.inputs[position + 1 :])
+        result = self._number(spec)
+        self.nodes.append(Node(node.op, inputs, (result,)))
+        return result
+
+    def _get(self, number: int) -> Form:
+        return self._forms.get(number, {self.resolved(number): None})
+
+    def resolved(self, number: int) -> int:
+        return self._same.get(number, number)
+
+    def _scaled(self, form: Form, factor: int) -> Form:
+        return {x: factor if c is None else self._make("Mul", c, factor) for x, c in form.items()}
+
+    def _sum(self, forms: Iterable[Form]) -> Form:
+        total: Form = {}
+        for x, c in (term for form in forms for term in form.items()):
+            total[x] = self._plus(x, total[x], c) if x in total else c
+        return total
+
+    def _plus(self, x: int, first: int | None, second: int | None) -> int:
+        one = self._scalar(1, x)
+        return self._make(
+            "AddV2", one if first is None else first, one if second is None else second
+        )
+
+    def _written(self, form: Form, shape: tf.TensorShape) -> int:
+        """A value made from its form."""
+        shared: dict[int | None, list[int]] = {}
+        for x, c in form.items():
+            shared.setdefault(c, []).append(x)
+        terms = []
+        for c, xs in shared.items():
+            total = self._added(xs)
+            terms.append(total if c is None else self._make("Mul", total, c))
+        total = self._added(terms)
+        if self.specs[total].shape != shape:
+            sizes = self._number(tf.TensorSpec([len(shape)], tf.int32))
+            self.literals[sizes] = np.array(shape, np.int32)
+            total = self._new("BroadcastTo", (total, sizes), shape)
+        return total
+
+    def _added(self, terms: list[int]) -> int:
+        """The sum of values, those of one shape at once."""
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for n in terms:
+            alike.setdefault(tuple(self.specs[n].shape), []).append(n)
+        sums = [
+            self._new("AddN", tuple(ns), self.specs[ns[0]].shape) if len(ns) > 1 else ns[0]
+            for ns in alike.values()
+        ]
+        return functools.reduce(lambda a, b: self._make("AddV2", a, b), sums)
+
+    def _make(self, kind: str, first: int, second: int) -> int:
+        """A value from two others by an operation; the same again is not made twice."""
+        key = (kind, first, second)
+        if key not in self._made:
+            shape = tf.broadcast_static_shape(self.specs[first].shape, self.specs[second].shape)
+            self._made[key] = self._new(kind, (first, second), shape)
+        return self._made[key]
+
+    def _new(self, kind: str, inputs: tuple[int, ...], shape: tf.TensorShape) -> int:
+        result = self._number(tf.TensorSpec(shape, self.specs[inputs[0]].dtype))
+        self.nodes.append(Node(_template(kind), inputs, (result,)))
+        return result
+
+    def _scalar(self, value: float, like: int) -> int:
+        spec = tf.TensorSpec([], self.specs[like].dtype)
+        number = self._number(spec)
+        self.literals[number] = np.asarray(value, spec.dtype.as_numpy_dtype)
+        return number
+
+    def _number(self, spec: tf.TensorSpec) -> int:
+        number = len(self.specs)
+        assert number not in self.specs
+        self.specs[number] = spec
+        return number
+
+
+@functools.cache
+def _template(kind: str) -> tf.Operation:
+    """An operation of this kind to replay, its types being those of what it is replayed on."""
+    with tf.Graph().as_default():
+        x = tf.compat.v1.placeholder(tf.float32)
+        shape = tf.compat.v1.placeholder(tf.int32)
+        return {
+            "AddN": lambda: tf.raw_ops.AddN(inputs=[x, x]),
+            "AddV2": lambda: tf.raw_ops.AddV2(x=x, y=x),
+            "BroadcastTo": lambda: tf.raw_ops.BroadcastTo(input=x, shape=shape),
+            "Mul": lambda: tf.raw_ops.Mul(x=x, y=x),
+        }[kind]().op

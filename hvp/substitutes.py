@@ -1,0 +1,138 @@
+"""Operations replayed as others that compute the same, but whose derivatives are right or faster.
+
+- Max pooling over windows that do not overlap is the average pooling of the winners: linear in x
+  with constant coefficients. TensorFlow's own MaxPoolGrad is slow, its MaxPoolGradGrad slower, and
+  XLA refuses the latter.
+- Max pooling to the same shape is a padding and a pooling that makes it smaller. The kernels
+  MaxPoolGradGrad and MaxPool3DGradGrad work in place where the shapes agree, and read what they
+  have already overwritten (TensorFlow 2.21): Hv through such a layer is wrong by half.
+- A batch of matrices times one matrix is one matrix product. TensorFlow's gradient would repeat the
+  matrix for each of the batch and add up the results.
+- Select between tensors of one shape is SelectV2, which broadcasts.
+- A sum over indices is one batched matrix product between transpositions, each of which is done
+  once where what it transposes is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+Substitute = Callable[..., "tf.Tensor | None"]
+
+
+def substitute(op: tf.Operation, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor] | None:
+    """The results of the operation on these inputs by another way, None where there is none."""
+    replay = SUBSTITUTES.get(op.type)
+    result = None if replay is None else replay(op, *inputs)
+    return None if result is None else [result]
+
+
+def _max_pool(op: tf.Operation, x: tf.Tensor) -> tf.Tensor | None:
+    sizes, strides = op.get_attr("ksize"), op.get_attr("strides")
+    if max(sizes) == max(strides) == 1:
+        return x
+    if sizes == strides and _tiles(op, x):
+        return _pooled_winners(op, x)
+    return _pooled_smaller(op, x) if x.shape == op.outputs[0].shape else None
+
+
+def _tiles(op: tf.Operation, x: tf.Tensor) -> bool:
+    """Whether every window has all its cells, the last channel being one of the axes."""
+    if op.get_attr("data_format") not in (b"NHWC", b"NDHWC"):
+        return False
+    if op.get_attr("padding") == b"VALID":
+        return True
+    whole = x.shape.is_fully_defined() and op.get_attr("padding") == b"SAME"
+    return whole and not any(np.mod(x.shape, op.get_attr("ksize")))
+
+
+def _pooled_winners(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
+    volume = op.type == "MaxPool3D"
+    windows = {name: op.get_attr(name) for name in ("ksize", "strides", "data_format")}
+    windows["padding"] = "VALID"
+    pool, grad, average = (
+        getattr(tf.raw_ops, name)
+        for name in (
+            ("MaxPool3D", "MaxPool3DGrad", "AvgPool3D")
+            if volume
+            else ("MaxPool", "MaxPoolGrad", "AvgPool")
+        )
+    )
+    held = tf.stop_gradient(x)
+    highest = pool(input=held, **windows)
+    ones = tf.ones_like(highest)
+    winners = grad(orig_input=held, orig_output=highest, grad=ones, **windows)
+    winners = tf.stop_gradient(winners * tf.cast(np.prod(windows["ksize"]), x.dtype))
+    return average(**{"input" if volume else "value": x * winners}, **windows)
+
+
+def _pooled_smaller(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
+    sizes = op.get_attr("ksize")
+    paddings = [[(size - 1) // 2, size // 2] for size in sizes]
+    if op.get_attr("padding") == b"EXPLICIT":
+        paddings = np.reshape(op.get_attr("explicit_paddings"), (-1, 2)).tolist()
+    return getattr(tf.raw_ops, op.type)(
+        input=tf.pad(x, paddings, constant_values=x.dtype.min),
+        ksize=sizes,
+        strides=op.get_attr("strides"),
+        padding="VALID",
+        data_format=op.get_attr("data_format"),
+        name=op.name,
+    )
+
+
+def _matmul(op: tf.Operation, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor | None:
+    known = x.shape.is_fully_defined() and y.shape.is_fully_defined()
+    if not known or op.get_attr("adj_x") or len(x.shape) < 3 or any(n > 1 for n in y.shape[:-2]):
+        return None
+    rows = tf.reshape(x, [-1, x.shape[-1]])
+    result = tf.matmul(rows, tf.reshape(y, y.shape[-2:]), transpose_b=op.get_attr("adj_y"))
+    return tf.reshape(result, [*x.shape[:-1], result.shape[-1]])
+
+
+def _einsum(op: tf.Operation, *operands: tf.Tensor) -> tf.Tensor | None:
+    """Transpositions around one batched matrix product."""
+    equation = op.get_attr("equation").decode()
+    terms, _, result = equation.partition("->")
+    if len(operands) != 2 or "." in equation or "->" not in equation:
+        return None
+    (x, y), (a, b) = operands, terms.split(",")
+    if not (x.shape.is_fully_defined() and y.shape.is_fully_defined()):
+        return None
+    sizes = dict(zip(a + b, (*x.shape, *y.shape), strict=True))
+    shared = [c for c in a if c in b and c in result]
+    summed = [c for c in a if c in b and c not in result]
+    left, right = ([c for c in t if c not in a or c not in b] for t in (a, b))
+    plain = all(len(set(t)) == len(t) for t in (a, b, result))
+    if not plain or set(shared + left + right) != set(result):
+        return None
+
+    def size(labels: Sequence[str]) -> int:
+        return int(np.prod([sizes[c] for c in labels]))
+
+    def matrices(t: tf.Tensor, labels: str, rows: list[str], columns: list[str]) -> tf.Tensor:
+        order = [labels.index(c) for c in shared + rows + columns]
+        t = tf.transpose(t, order) if order != sorted(order) else t
+        return tf.reshape(t, [*([size(shared)] if shared else []), size(rows), size(columns)])
+
+    product = tf.matmul(matrices(x, a, left, summed), matrices(y, b, summed, right))
+    made = shared + left + right
+    product = tf.reshape(product, [sizes[c] for c in made])
+    order = [made.index(c) for c in result]
+    return tf.transpose(product, order) if order != sorted(order) else product
+
+
+def _select(op: tf.Operation, condition: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor | None:
+    return tf.where(condition, x, y) if condition.shape == x.shape else None
+
+
+SUBSTITUTES: dict[str, Substitute] = {
+    "MaxPool": _max_pool,
+    "MaxPool3D": _max_pool,
+    "BatchMatMulV2": _matmul,
+    "Einsum": _einsum,
+    "Select": _select,
+}

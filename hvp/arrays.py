@@ -39,6 +39,17 @@ def shared(tensor: tf.Tensor, apart_from: np.ndarray | None) -> np.ndarray:
     return array.copy() if in_buffer else array
 
 
+def columns(block: np.ndarray) -> np.ndarray:
+    """The columns of a block (P, K) as the rows of an array (K, P)."""
+    if block.flags.f_contiguous:
+        return block.T
+    result = np.empty(block.shape[::-1], block.dtype)
+    rows = max(CHUNK // max(block.shape[1], 1), 1)
+    for start in range(0, len(block), rows):
+        result[:, start : start + rows] = block[start : start + rows].T
+    return result
+
+
 class Staging:
     """Buffers at addresses that TensorFlow reads, taken in turns and reused."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -45,29 +44,37 @@ MATRIX_PRODUCTS = {
 }
 
 
-@dataclass(frozen=True)
 class Columns:
-    """A value for each of K vectors, stacked along `axis`."""
+    """A value for each of K vectors, which are stacked along any axis asked for."""
 
-    tensor: tf.Tensor
-    axis: int
-
-    @property
-    def rank(self) -> int:
-        """That of the value for one vector."""
-        return len(self.tensor.shape) - 1
+    def __init__(self, tensor: tf.Tensor, axis: int):
+        self.rank = len(tensor.shape) - 1  # that of the value for one vector
+        self.axis = axis
+        self._versions = {axis: tensor}
 
     @property
-    def behind(self) -> int:
-        """How many axes follow that of the vectors."""
-        return self.rank - self.axis
+    def axes(self) -> list[int]:
+        """Where K stands in some version already, the first one in front."""
+        return list(self._versions)
 
-    def moved(self, axis: int) -> Columns:
-        if axis == self.axis:
-            return self
+    @property
+    def size(self) -> int:
+        return self.at(self.axis).shape.num_elements()
+
+    def at(self, axis: int) -> tf.Tensor:
+        """The version with K there."""
+        if axis not in self._versions:
+            self._versions[axis] = self._moved(axis)
+        return self._versions[axis]
+
+    def _moved(self, axis: int) -> tf.Tensor:
+        tensor = self._versions[self.axis]
         order = [i for i in range(self.rank + 1) if i != self.axis]
         order.insert(axis, self.axis)
-        return Columns(tf.transpose(self.tensor, order), axis)
+        low, high = sorted((axis, self.axis))
+        shape = [tensor.shape[i] for i in order]
+        passed = math.prod(n for i, n in enumerate(shape[low : high + 1], low) if i != axis)
+        return tf.reshape(tensor, shape) if passed == 1 else tf.transpose(tensor, order)
 
 
 Argument: TypeAlias = "tf.Tensor | Columns"
@@ -100,7 +107,7 @@ class _Runner:
 
     def last(self, value: Argument) -> tf.Tensor:
         if isinstance(value, Columns):
-            return value.moved(value.rank).tensor
+            return value.at(value.rank)
         return tf.broadcast_to(value[..., None], [*value.shape, self.count])
 
     def shape(self, number: int) -> list[int]:
@@ -111,7 +118,7 @@ class _Runner:
         return self._program.literals.get(number)
 
     def _one_by_one(self, node: Node, arguments: list[Argument]) -> list[Columns]:
-        first = [a.moved(0).tensor if isinstance(a, Columns) else a for a in arguments]
+        first = [a.at(0) if isinstance(a, Columns) else a for a in arguments]
         each = [
             apply(
                 node.op,
@@ -144,18 +151,25 @@ def _product(runner: _Runner, node: Node, arguments: list[Argument]) -> Columns 
         return None
     assert isinstance(value, Columns)
     axis, result_axis, sizes = merge
-    grows = math.prod(result) > math.prod(shape)
-    if value.axis not in (axis, axis + 1) or (value.axis == axis and grows):
-        # In the end the vectors are wanted last: the smaller of operand and result is moved.
-        value = value.moved(axis + 1)
-    behind = value.axis - axis
+    behind = _side(value, merge, shape, result)
     operands = list(arguments)
-    operands[position] = tf.reshape(value.tensor, _merged(shape, axis, runner.count))
+    operands[position] = tf.reshape(value.at(axis + behind), _merged(shape, axis, runner.count))
     if sizes is not None:
         operands[sizes] = tf.constant(_merged(result, result_axis, runner.count), tf.int32)
     (tensor,) = apply(node.op, operands)
     result.insert(result_axis + behind, runner.count)
     return Columns(tf.reshape(tensor, result), result_axis + behind)
+
+
+def _side(value: Columns, merge: Merge, shape: list[int], result: list[int]) -> int:
+    """Whether to merge K from behind the axis (1) or from before it (0)."""
+    found = [side for side in (1, 0) if merge.axis + side in value.axes]
+    if found == [0] and math.prod(result) > math.prod(shape):
+        # In the end the vectors are wanted last, and to move the operand is cheaper.
+        return 1
+    # Rows of matrices are merged with K in most products that follow.
+    wanted = len(result) - 1 - merge.result_axis
+    return wanted if wanted in (found or (0, 1)) else (found or [1])[0]
 
 
 def _merged(shape: list[int], axis: int, count: int) -> list[int]:
@@ -191,16 +205,16 @@ def _is_grouped(runner: _Runner, node: Node) -> bool:
 
 def _entrywise(runner: _Runner, node: Node, arguments: list[Argument]) -> Columns:
     columns = [a for a in arguments if isinstance(a, Columns)]
-    largest = max(columns, key=lambda a: a.tensor.shape.num_elements())
-    behind, rank = largest.behind, len(runner.shape(node.outputs[0]))
+    rank = len(runner.shape(node.outputs[0]))
+    behind = _shared(columns)
 
     def aligned(a: Argument) -> tf.Tensor:
         if not isinstance(a, Columns):
             return a if len(a.shape) <= behind else tf.expand_dims(a, len(a.shape) - behind)
         if a.rank >= behind:
-            return a.moved(a.rank - behind).tensor
-        shape = a.moved(0).tensor.shape.as_list()
-        return tf.reshape(a.moved(0).tensor, [runner.count, *[1] * (behind - a.rank), *shape[1:]])
+            return a.at(a.rank - behind)
+        first = a.at(0)
+        return tf.reshape(first, [runner.count, *[1] * (behind - a.rank), *first.shape[1:]])
 
     operands = [aligned(a) for a in arguments]
     if node.op.type == "AddN" and len(columns) < len(arguments):
@@ -211,25 +225,41 @@ def _entrywise(runner: _Runner, node: Node, arguments: list[Argument]) -> Column
     return Columns(tensor, rank - behind)
 
 
+def _shared(columns: list[Columns]) -> int:
+    """How many axes to have behind K, so that the least is moved."""
+
+    def moved(behind: int) -> int:
+        return sum(a.size for a in columns if a.rank - behind not in a.axes)
+
+    places = sorted({a.rank - axis for a in columns for axis in a.axes}, key=lambda n: n != 1)
+    return min(places, key=moved)
+
+
 def _reshape(runner: _Runner, node: Node, arguments: list[Argument]) -> Columns | None:
     value = arguments[0]
     if not isinstance(value, Columns):
         return None
     before, after = runner.shape(node.inputs[0]), runner.shape(node.outputs[0])
-    if value.axis == value.rank:
-        return Columns(tf.reshape(value.tensor, [*after, runner.count]), len(after))
-    leading = math.prod(before[: value.axis])
-    axes = [i for i in range(len(after) + 1) if math.prod(after[:i]) == leading]
-    axis, value = (axes[-1], value) if axes else (0, value.moved(0))
-    return Columns(tf.reshape(value.tensor, [*after[:axis], runner.count, *after[axis:]]), axis)
+    for axis in value.axes:
+        leading = math.prod(before[:axis])
+        places = [i for i in range(len(after) + 1) if math.prod(after[:i]) == leading]
+        if places:
+            break
+    else:
+        axis, places = 0, [0]
+    place = places[-1]
+    shape = [*after[:place], runner.count, *after[place:]]
+    return Columns(tf.reshape(value.at(axis), shape), place)
 
 
 def _broadcast(runner: _Runner, node: Node, arguments: list[Argument]) -> Columns | None:
     value, shape = arguments[0], runner.shape(node.outputs[0])
     if not isinstance(value, Columns):
         return None
-    axis = len(shape) - value.behind
-    tensor = tf.reshape(value.tensor, [*[1] * (len(shape) - value.rank), *value.tensor.shape])
+    new = len(shape) - value.rank
+    tensor = value.at(value.axis)
+    axis = new + value.axis
+    tensor = tf.reshape(tensor, [*[1] * new, *tensor.shape])
     return Columns(tf.broadcast_to(tensor, [*shape[:axis], runner.count, *shape[axis:]]), axis)
 
 
@@ -240,18 +270,13 @@ def _sum(runner: _Runner, node: Node, arguments: list[Argument]) -> Columns | No
     return _summed(value, axes.reshape(-1).tolist(), keepdims=node.op.get_attr("keep_dims"))
 
 
-def _bias_grad(runner: _Runner, node: Node, arguments: list[Argument]) -> Columns | None:
-    (value,) = arguments
-    if not isinstance(value, Columns) or node.op.get_attr("data_format") != b"NHWC":
-        return None
-    return _summed(value, list(range(value.rank - 1)), keepdims=False)
-
-
 def _summed(value: Columns, axes: list[int], *, keepdims: bool) -> Columns:
     axes = [axis % value.rank for axis in axes]
     before = 0 if keepdims else sum(axis < value.axis for axis in axes)
     shifted = [axis + (axis >= value.axis) for axis in axes]
-    return Columns(tf.reduce_sum(value.tensor, shifted, keepdims=keepdims), value.axis - before)
+    return Columns(
+        tf.reduce_sum(value.at(value.axis), shifted, keepdims=keepdims), value.axis - before
+    )
 
 
 def _transpose(runner: _Runner, node: Node, arguments: list[Argument]) -> Columns | None:
@@ -266,7 +291,7 @@ def _transpose(runner: _Runner, node: Node, arguments: list[Argument]) -> Column
         else order.index(value.axis + 1 if value.axis < value.rank else value.axis - 1)
     )
     order.insert(place, value.axis)
-    return Columns(tf.transpose(value.tensor, order), place)
+    return Columns(tf.transpose(value.at(value.axis), order), place)
 
 
 RULES: dict[str, Rule] = {
@@ -275,7 +300,6 @@ RULES: dict[str, Rule] = {
         ("Add", "AddN", "AddV2", "Cast", "Mul", "Neg", "RealDiv", "SelectV2", "Sub"), _entrywise
     ),
     **dict.fromkeys(("ExpandDims", "Reshape", "Squeeze"), _reshape),
-    "BiasAddGrad": _bias_grad,
     "BroadcastTo": _broadcast,
     "Sum": _sum,
     "Transpose": _transpose,

@@ -13,7 +13,8 @@ from dataclasses import replace
 import numpy as np
 import tensorflow as tf
 
-from hvp.graph import Node, Program, apply, is_uniform, literal, uniform
+from hvp.graph import Node, Program, Writer, apply, is_uniform, literal, uniform
+from hvp.substitutes import LINEAR_ALGEBRA, substitute
 
 # Operations that are zero wherever one of the inputs named is: products, and linear functions.
 VANISHING = {
@@ -68,31 +69,17 @@ SMALL = 1 << 16
 def fold(program: Program) -> Program:
     """The program without operations on constants and zeros and without those that do nothing.
 
-    Its values are the same to the last bits, but that 0·x is 0 for an infinite x too.
+    Its values are the same to the last bits, but that 0·x is 0 for an infinite x too, and but for
+    operations that have substitutes.
     """
     folder = _Folder(program)
     for node in program.nodes:
         folder.take(node)
-    outputs = tf.nest.map_structure(
-        lambda leaf: None if leaf is None else folder.resolved(leaf), program.outputs
-    )
-    folded = replace(
-        program, nodes=tuple(folder.nodes), literals=folder.literals, specs=folder.specs
-    )
-    return folded.part(program.inputs, outputs)
+    return folder.program()
 
 
-class _Folder:
+class _Folder(Writer):
     """Walks a program in order and keeps the operations that must be run."""
-
-    def __init__(self, program: Program):
-        self.nodes: list[Node] = []
-        self.literals: dict[int, np.ndarray] = dict(program.literals)
-        self.specs = dict(program.specs)
-        self._same: dict[int, int] = {}
-
-    def resolved(self, number: int) -> int:
-        return self._same.get(number, number)
 
     def take(self, node: Node) -> None:
         node = replace(node, inputs=tuple(map(self.resolved, node.inputs)))
@@ -103,9 +90,18 @@ class _Folder:
         if found is not None:
             self.literals.update(zip(node.outputs, found, strict=True))
         elif (same := self._same_as(node)) is not None:
-            self._same[node.outputs[0]] = same
-        else:
+            self.replace(node.outputs[0], same)
+        elif node.op.type not in LINEAR_ALGEBRA or not self._substitute(node):
             self.nodes.append(node)
+
+    def _substitute(self, node: Node) -> bool:
+        """Write it by other operations, if there are any."""
+        nodes, values = self.expanded(lambda *inputs: substitute(node.op, inputs), *node.inputs)
+        for other in nodes:
+            self.take(other)
+        for number, value in zip(node.outputs, values, strict=False):
+            self.replace(number, value)
+        return bool(values)
 
     def _literals(self, node: Node) -> list[np.ndarray] | None:
         """The results, where they are known."""

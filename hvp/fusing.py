@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
 
-from hvp.graph import Node, Program, leaves, uniform
+from hvp.graph import Node, Program, Writer, apply, leaves, uniform
 
 # Operations that multiply each entry of the input named by a number that the others tell.
 DIAGONAL = {
@@ -50,23 +50,16 @@ def fuse(program: Program, count: int) -> Program:
     fuser = _Fuser(program, count)
     for node in program.nodes:
         fuser.take(node)
-    fused = replace(program, nodes=tuple(fuser.nodes), literals=fuser.literals, specs=fuser.specs)
-    outputs = tf.nest.map_structure(
-        lambda leaf: None if leaf is None else fuser.resolved(leaf), program.outputs
-    )
-    return fused.part(program.inputs, outputs)
+    return fuser.program()
 
 
-class _Fuser:
+class _Fuser(Writer):
     """Walks a program in order; linear values that are not written stand in `_forms`."""
 
     def __init__(self, program: Program, count: int):
-        self.nodes: list[Node] = []
-        self.literals = dict(program.literals)
-        self.specs = dict(program.specs)
+        super().__init__(program)
         self._forms: dict[int, Form] = {}
-        self._same: dict[int, int] = {}
-        self._made: dict[tuple[str, int, int], int] = {}
+        self._made: dict[tuple[Callable[..., tf.Tensor], int, int], int] = {}
         self._linear = set(program.inputs[:count])
         for node in program.nodes:
             if self._linear & set(node.inputs):
@@ -84,7 +77,7 @@ class _Fuser:
             return
         (result,), form = node.outputs, self._form(node)
         if result in self._wanted or (len(form) > 1 and self._uses[result] > 1):
-            self._same[result] = self._written(form, self.specs[result].shape)
+            self.replace(result, self._written(form, self.specs[result].shape))
         else:
             self._forms[result] = form
 
@@ -119,26 +112,22 @@ class _Fuser:
     def _coefficient(self, node: Node) -> int:
         """What the entries are multiplied with: the operation on ones."""
         position = DIAGONAL[node.op.type]
-        source, others = node.inputs[position], node.inputs[:position] + node.inputs[position + 1 :]
+        others = [n for i, n in enumerate(node.inputs) if i != position]
         shape = tf.TensorShape([])
         for number in others:
             shape = tf.broadcast_static_shape(shape, self.specs[number].shape)
-        spec = tf.TensorSpec(shape, self.specs[source].dtype)
-        ones = self._number(spec)
-        self.literals[ones] = uniform(np.ones((), spec.dtype.as_numpy_dtype), shape)
+        dtype = self.specs[node.inputs[position]].dtype.as_numpy_dtype
+        ones = self.literal(uniform(np.ones((), dtype), shape))
         inputs = (*node.inputs[:position], ones, *node.inputs[position + 1 :])
-        result = self._number(spec)
-        self.nodes.append(Node(node.op, inputs, (result,)))
-        return result
+        return self.write(lambda *tensors: apply(node.op, tensors), *inputs)
 
     def _get(self, number: int) -> Form:
         return self._forms.get(number, {self.resolved(number): None})
 
-    def resolved(self, number: int) -> int:
-        return self._same.get(number, number)
-
     def _scaled(self, form: Form, factor: int) -> Form:
-        return {x: factor if c is None else self._make("Mul", c, factor) for x, c in form.items()}
+        return {
+            x: factor if c is None else self._make(tf.multiply, c, factor) for x, c in form.items()
+        }
 
     def _sum(self, forms: Iterable[Form]) -> Form:
         total: Form = {}
@@ -149,7 +138,7 @@ class _Fuser:
     def _plus(self, x: int, first: int | None, second: int | None) -> int:
         one = self._scalar(1, x)
         return self._make(
-            "AddV2", one if first is None else first, one if second is None else second
+            tf.add, one if first is None else first, one if second is None else second
         )
 
     def _written(self, form: Form, shape: tf.TensorShape) -> int:
@@ -160,12 +149,10 @@ class _Fuser:
         terms = []
         for c, xs in shared.items():
             total = self._added(xs)
-            terms.append(total if c is None else self._make("Mul", total, c))
+            terms.append(total if c is None else self._make(tf.multiply, total, c))
         total = self._added(terms)
         if self.specs[total].shape != shape:
-            sizes = self._number(tf.TensorSpec([len(shape)], tf.int32))
-            self.literals[sizes] = np.array(shape, np.int32)
-            total = self._new("BroadcastTo", (total, sizes), shape)
+            total = self.write(lambda tensor: tf.broadcast_to(tensor, shape), total)
         return total
 
     def _added(self, terms: list[int]) -> int:
@@ -174,46 +161,17 @@ class _Fuser:
         for n in terms:
             alike.setdefault(tuple(self.specs[n].shape), []).append(n)
         sums = [
-            self._new("AddN", tuple(ns), self.specs[ns[0]].shape) if len(ns) > 1 else ns[0]
+            self.write(lambda *tensors: tf.raw_ops.AddN(inputs=tensors), *ns) if ns[1:] else ns[0]
             for ns in alike.values()
         ]
-        return functools.reduce(lambda a, b: self._make("AddV2", a, b), sums)
+        return functools.reduce(lambda a, b: self._make(tf.add, a, b), sums)
 
-    def _make(self, kind: str, first: int, second: int) -> int:
-        """A value from two others by an operation; the same again is not made twice."""
-        key = (kind, first, second)
+    def _make(self, function: Callable[..., tf.Tensor], first: int, second: int) -> int:
+        """A value from two others; the same again is not made twice."""
+        key = (function, first, second)
         if key not in self._made:
-            shape = tf.broadcast_static_shape(self.specs[first].shape, self.specs[second].shape)
-            self._made[key] = self._new(kind, (first, second), shape)
+            self._made[key] = self.write(function, first, second)
         return self._made[key]
 
-    def _new(self, kind: str, inputs: tuple[int, ...], shape: tf.TensorShape) -> int:
-        result = self._number(tf.TensorSpec(shape, self.specs[inputs[0]].dtype))
-        self.nodes.append(Node(_template(kind), inputs, (result,)))
-        return result
-
     def _scalar(self, value: float, like: int) -> int:
-        spec = tf.TensorSpec([], self.specs[like].dtype)
-        number = self._number(spec)
-        self.literals[number] = np.asarray(value, spec.dtype.as_numpy_dtype)
-        return number
-
-    def _number(self, spec: tf.TensorSpec) -> int:
-        number = len(self.specs)
-        assert number not in self.specs
-        self.specs[number] = spec
-        return number
-
-
-@functools.cache
-def _template(kind: str) -> tf.Operation:
-    """An operation of this kind to replay, its types being those of what it is replayed on."""
-    with tf.Graph().as_default():
-        x = tf.compat.v1.placeholder(tf.float32)
-        shape = tf.compat.v1.placeholder(tf.int32)
-        return {
-            "AddN": lambda: tf.raw_ops.AddN(inputs=[x, x]),
-            "AddV2": lambda: tf.raw_ops.AddV2(x=x, y=x),
-            "BroadcastTo": lambda: tf.raw_ops.BroadcastTo(input=x, shape=shape),
-            "Mul": lambda: tf.raw_ops.Mul(x=x, y=x),
-        }[kind]().op
+        return self.literal(np.asarray(value, self.specs[like].dtype.as_numpy_dtype))

@@ -124,6 +124,74 @@ class Program:
         return used - made
 
 
+class Writer:
+    """A program being written: the values of another, and new ones made from them.
+
+    Attributes:
+        nodes: what has been written so far.
+        literals, specs: as a program's.
+    """
+
+    def __init__(self, program: Program):
+        self.nodes: list[Node] = []
+        self.literals = dict(program.literals)
+        self.specs = dict(program.specs)
+        self._program = program
+        self._same: dict[int, int] = {}
+
+    def resolved(self, number: int) -> int:
+        """The value that stands for one of the other program."""
+        return self._same.get(number, number)
+
+    def replace(self, number: int, other: int) -> None:
+        """Let another value stand for one."""
+        self._same[number] = self.resolved(other)
+
+    def expanded(self, function: Callable[..., Any], *inputs: int) -> tuple[list[Node], list[int]]:
+        """What operations a function of values is, not written yet, and the values it gives.
+
+        A function that returns None gives none.
+        """
+        with tf.Graph().as_default() as graph:
+            specs = [self.specs[number] for number in inputs]
+            given = [tf.compat.v1.placeholder(spec.dtype, spec.shape) for spec in specs]
+            results = function(*given)
+        flattener = _Flattener(self.specs)
+        for tensor, number in zip(given, inputs, strict=True):
+            flattener.is_called(tensor, number)
+        flattener.inline(graph)
+        values = [flattener.number(tensor) for tensor in leaves(results)]
+        self.specs = flattener.specs
+        self.literals.update(flattener.literals)
+        return flattener.nodes, values
+
+    def write(self, function: Callable[..., tf.Tensor], *inputs: int) -> int:
+        """The value that a function makes of others."""
+        nodes, (value,) = self.expanded(function, *inputs)
+        self.nodes += nodes
+        return value
+
+    def literal(self, array: np.ndarray) -> int:
+        number = self.value(tf.TensorSpec(array.shape, array.dtype))
+        self.literals[number] = array
+        return number
+
+    def value(self, spec: tf.TensorSpec) -> int:
+        """A new value, to be given from outside."""
+        number = len(self.specs)
+        self.specs[number] = spec
+        return number
+
+    def program(self, outputs: Any = None) -> Program:
+        """The other program as it is written now, without dead operations."""
+        if outputs is None:
+            outputs = _map(self.resolved, self._program.outputs)
+        written = replace(
+            self._program, nodes=tuple(self.nodes), literals=self.literals, specs=self.specs
+        )
+        return written.part(self._program.inputs, outputs)
+
+
 def trace(function: Callable[..., Any], *specs: Any) -> Program:
     """The flat program of ``function(*specs)``, `specs` being nests of `tf.TensorSpec`.
 
@@ -179,14 +247,18 @@ def _map(function: Callable[[Any], Any], nest: Any) -> Any:
 class _Flattener:
     """Numbers tensors and collects nodes while it walks a graph and the bodies of its calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, specs: Mapping[int, tf.TensorSpec] | None = None) -> None:
         self.nodes: list[Node] = []
         self.captures: dict[int, tf.Tensor] = {}
         self.literals: dict[int, np.ndarray] = {}
-        self.specs: dict[int, tf.TensorSpec] = {}
+        self.specs: dict[int, tf.TensorSpec] = dict(specs or {})
         self.custom_gradients: list[str] = []
         self.handles: list[tf.Tensor] = []
         self._numbers: dict[Any, int] = {}
+
+    def is_called(self, tensor: tf.Tensor, number: int) -> None:
+        """Give a tensor the number of a value that there is."""
+        self._numbers[tensor.ref()] = number
 
     def number(self, tensor: tf.Tensor) -> int:
         reference = tensor.ref()

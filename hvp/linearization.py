@@ -17,9 +17,11 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from hvp import arrays, autodiff, graph
 from hvp.audit import Finding
+from hvp.compiled import GAIN
+from hvp.ends import Ends
 from hvp.errors import InputError, reason
 from hvp.frontiers import Frontiers
-from hvp.linear_map import GAIN, Ends, Frontier, LinearMap
+from hvp.linear_map import Frontier, LinearMap
 from hvp.params import Layout
 from hvp.snapshot import Programs, Snapshot
 
@@ -245,21 +247,31 @@ class Linearization:
         results = [result for group in groups for result in self._multiplied(product, group)]
         if len(results) == 1 and results[0].ndim == 2:
             return results[0]
-        none = np.empty((self.num_outputs if product is J else self.size, 0), self.dtype)
-        return np.column_stack(results) if results else none
+        rows = self.num_outputs if product is J else self.size
+        # Vectors one behind the other, as most that take a block will read them.
+        joined = np.empty((array.shape[1], rows), self.dtype).T
+        start = 0
+        for result in results:
+            stop = start + (1 if result.ndim == 1 else result.shape[1])
+            joined[:, start:stop] = result.reshape(rows, -1)
+            start = stop
+        return joined
 
     def _parts(self, product: Product, block: np.ndarray) -> list[np.ndarray]:
         """Columns of a block, as vectors or as blocks of as many as are multiplied at once."""
-        parts, start, count = [], 0, block.shape[1]
-        width = 1
+        count, width = block.shape[1], 1
         if count > 1:
             linear_map, frontier = next(self._linearised(product))
             tried = frontier if self._jit == "auto" else None
             width = linear_map.width(count, self._frontiers.budget, tried)
+        if width == 1:
+            return list(arrays.columns(block))
+        parts, start = [], 0
         while start < count:
             # By powers of two, since each number of columns is traced anew.
             taken = min(width, 1 << ((count - start).bit_length() - 1))
-            parts.append(block[:, start] if taken == 1 else block[:, start : start + taken])
+            part = block[:, start : start + taken]
+            parts.append(part if taken > 1 else part[:, 0])
             start += taken
         return parts
 
@@ -344,14 +356,15 @@ class Linearization:
                     raise
                 self._note(product, f"no {order}: {reason(error)}")
         order, linear_map = self._fastest(maps, batch)
+        single = linear_map.single
         if self._jit is True:
-            linear_map.compile()
+            single.compile()
         elif self._jit == "auto" and batch:
-            linear_map.compile_where_faster(linear_map.frontier(batch))
-        if linear_map.refusal is not None:
-            self._note(product, f"runs as a graph, not by XLA: {linear_map.refusal}")
-        seconds = {f"{o}, {way}": t for o, m in maps.items() for way, t in m.seconds.items()}
-        self._choices.append(Choice(product.name, order, linear_map.way, seconds))
+            single.compile_where_faster(linear_map.frontier(batch))
+        if single.refusal is not None:
+            self._note(product, f"runs as a graph, not by XLA: {single.refusal}")
+        seconds = {f"{o}, {way}": t for o, m in maps.items() for way, t in m.single.seconds.items()}
+        self._choices.append(Choice(product.name, order, single.way, seconds))
         return linear_map
 
     def _fastest(
@@ -360,7 +373,7 @@ class Linearization:
         """The first, unless another gains clearly."""
         (order, best), *others = maps.items()
         for name, other in others:
-            before, after = (m.measure(m.frontier(batch)) for m in (best, other))
+            before, after = (m.single.measure(m.frontier(batch)) for m in (best, other))
             if after < GAIN * before:
                 order, best = name, other
         return order, best
@@ -372,8 +385,9 @@ class Linearization:
         self, build: Build, product: Product, programs: Programs, batch: Sequence[tf.Tensor]
     ) -> LinearMap:
         """The linear map of a product, built by tracing it."""
-        params = Ends(self.layout.shapes, tf.as_dtype(self.dtype))
-        rows = None if programs.network is None else Ends((programs.network.shape,), params.dtype)
+        params = Ends.of(self.layout.shapes, tf.as_dtype(self.dtype))
+        network = programs.network
+        rows = None if network is None else Ends.of([network.shape], params.dtype)
         source, target = (rows if product is JT else params), (rows if product is J else params)
         assert source is not None
         assert target is not None
@@ -381,9 +395,8 @@ class Linearization:
         def function(tangents: list[tf.Tensor], *batch: tf.Tensor) -> list[tf.Tensor]:
             return build(_Batch(self._snapshot, self._chosen, programs, batch), tangents)
 
-        tangents = [tf.TensorSpec(shape, source.dtype) for shape in source.shapes]
         specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in batch]
-        return LinearMap(graph.trace(function, tangents, *specs), source, target)
+        return LinearMap(graph.trace(function, source.specs, *specs), source, target)
 
     def _require_outputs(self) -> None:
         if not self.has_outputs:

@@ -7,7 +7,9 @@
   MaxPoolGradGrad and MaxPool3DGradGrad work in place where the shapes agree, and read what they
   have already overwritten (TensorFlow 2.21): Hv through such a layer is wrong by half.
 - A batch of matrices times one matrix is one matrix product. TensorFlow's gradient would repeat the
-  matrix for each of the batch and add up the results.
+  matrix for each of the batch and add up the results. Outer products are entrywise.
+- A product with the transpose of a large matrix is the transpose of a product with the matrix.
+- A bias is added and its gradient summed by operations that know no layout of channels.
 - Select between tensors of one shape is SelectV2, which broadcasts.
 - A sum over indices is one batched matrix product between transpositions, each of which is done
   once where what it transposes is known.
@@ -19,6 +21,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
+
+# Entries of a matrix that is not transposed.
+LARGE = 1 << 18
 
 Substitute = Callable[..., "tf.Tensor | None"]
 
@@ -85,12 +90,42 @@ def _pooled_smaller(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
 
 
 def _matmul(op: tf.Operation, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor | None:
-    known = x.shape.is_fully_defined() and y.shape.is_fully_defined()
-    if not known or op.get_attr("adj_x") or len(x.shape) < 3 or any(n > 1 for n in y.shape[:-2]):
+    """x yᵀ with a large y: TensorFlow is slow to transpose it."""
+    if op.get_attr("transpose_a") or not op.get_attr("transpose_b"):
         return None
-    rows = tf.reshape(x, [-1, x.shape[-1]])
-    result = tf.matmul(rows, tf.reshape(y, y.shape[-2:]), transpose_b=op.get_attr("adj_y"))
-    return tf.reshape(result, [*x.shape[:-1], result.shape[-1]])
+    if not (x.shape.is_fully_defined() and y.shape.is_fully_defined()):
+        return None
+    rows, columns = x.shape[0], y.shape[0]
+    if y.shape.num_elements() < max(LARGE, x.shape.num_elements() + rows * columns):
+        return None
+    return tf.transpose(tf.matmul(y, tf.transpose(x)))
+
+
+def _batch_matmul(op: tf.Operation, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor | None:
+    if not (x.shape.is_fully_defined() and y.shape.is_fully_defined()):
+        return None
+    adjoint_x, adjoint_y = op.get_attr("adj_x"), op.get_attr("adj_y")
+    rows, inner = (x.shape[-1], x.shape[-2]) if adjoint_x else x.shape[-2:]
+    columns = y.shape[-2] if adjoint_y else y.shape[-1]
+    if inner == 1:
+        x = tf.reshape(x, [*x.shape[:-2], rows, 1])
+        return x * tf.reshape(y, [*y.shape[:-2], 1, columns])
+    if adjoint_x or len(x.shape) < 3 or any(n > 1 for n in y.shape[:-2]):
+        return None
+    result = tf.matmul(
+        tf.reshape(x, [-1, inner]), tf.reshape(y, y.shape[-2:]), transpose_b=adjoint_y
+    )
+    return tf.reshape(result, [*x.shape[:-1], columns])
+
+
+def _bias_add(op: tf.Operation, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor | None:
+    return x + bias if op.get_attr("data_format") == b"NHWC" else None
+
+
+def _bias_add_grad(op: tf.Operation, x: tf.Tensor) -> tf.Tensor | None:
+    if op.get_attr("data_format") != b"NHWC" or x.shape.rank is None:
+        return None
+    return tf.reduce_sum(x, list(range(x.shape.rank - 1)))
 
 
 def _einsum(op: tf.Operation, *operands: tf.Tensor) -> tf.Tensor | None:
@@ -129,10 +164,13 @@ def _select(op: tf.Operation, condition: tf.Tensor, x: tf.Tensor, y: tf.Tensor) 
     return tf.where(condition, x, y) if condition.shape == x.shape else None
 
 
-SUBSTITUTES: dict[str, Substitute] = {
-    "MaxPool": _max_pool,
-    "MaxPool3D": _max_pool,
-    "BatchMatMulV2": _matmul,
+# What their results hold has no further substitutes.
+LINEAR_ALGEBRA: dict[str, Substitute] = {
+    "BatchMatMulV2": _batch_matmul,
+    "BiasAdd": _bias_add,
+    "BiasAddGrad": _bias_add_grad,
     "Einsum": _einsum,
+    "MatMul": _matmul,
     "Select": _select,
 }
+SUBSTITUTES = {"MaxPool": _max_pool, "MaxPool3D": _max_pool, **LINEAR_ALGEBRA}

@@ -8,9 +8,9 @@ import pytest
 
 FLOORS = [
     ["errors", "substitutes"],
-    ["params", "objective", "graph", "autodiff", "data", "models", "arrays"],
+    ["params", "objective", "graph", "autodiff", "data", "models", "arrays", "ends"],
     ["moments", "audit", "folding", "split"],
-    ["snapshot", "eigenpairs", "testing", "fusing", "columns"],
+    ["snapshot", "eigenpairs", "testing", "fusing", "columns", "affine", "compiled"],
     ["linear_map"],
     ["frontiers"],
     ["linearization", "operators", "plot", "screen"],

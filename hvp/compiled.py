@@ -1,0 +1,79 @@
+"""A function of tensors, run as a TensorFlow graph or compiled by XLA, whichever is faster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from hvp import graph
+from hvp.errors import reason
+
+# XLA's last bits differ from the graph's: a way is taken where it gains more than this.
+GAIN = 0.9
+Function = Callable[..., tf.Tensor]
+
+
+class Compiled:
+    """A function that is linear in its first argument, called with the list of its tensors.
+
+    `build` gives the function, told whether XLA is to compile it.
+
+    Attributes:
+        way: "graph" or "XLA", how it runs.
+        seconds: of a call by each way that was tried.
+        refusal: why XLA does not run it, None where it does or was not tried.
+    """
+
+    def __init__(self, build: Callable[[bool], Function], specs: Sequence[tf.TensorSpec]):
+        self._build = build
+        self._specs = specs
+        self._run = graph.compiled(build(False), specs)
+        self.way = "graph"
+        self.seconds: dict[str, float] = {}
+        self.refusal: str | None = None
+
+    def __call__(self, tensors: list[tf.Tensor]) -> tf.Tensor:
+        return self._run(tensors)
+
+    def measure(self, others: Sequence[tf.Tensor]) -> float:
+        """Seconds of a call the way it runs, with these arguments after the first."""
+        if self.way not in self.seconds:
+            tensors = [self._probe(), *others]
+            self(tensors)
+            self.seconds[self.way] = min(_seconds(self, tensors) for _ in range(2))
+        return self.seconds[self.way]
+
+    def compile(self) -> None:
+        """Let XLA run it from now on."""
+        self._run, self.way = graph.compiled(self._build(True), self._specs), "XLA"
+
+    def compile_where_faster(self, others: Sequence[tf.Tensor]) -> None:
+        """Let XLA run it if it can, agrees and gains; `refusal` says why it cannot."""
+        graphed, before = self._run, self.measure(others)
+        tensors = [self._probe(), *others]
+        expected = self(tensors)
+        try:
+            self.compile()
+            error = float(tf.norm(self(tensors) - expected) / tf.norm(expected))
+            after = self.measure(others)
+        except graph.REFUSALS as refusal:
+            self.refusal = reason(refusal)
+        else:
+            if error > np.sqrt(np.finfo(expected.dtype.as_numpy_dtype).eps):
+                self.refusal = f"its result differs by {error:.0e}"
+            elif after < GAIN * before:
+                return
+        self._run, self.way = graphed, "graph"
+
+    def _probe(self) -> tf.Tensor:
+        spec = self._specs[0]
+        return tf.random.stateless_normal(spec.shape, seed=[0, 0], dtype=spec.dtype)
+
+
+def _seconds(function: Callable[[list[tf.Tensor]], tf.Tensor], tensors: list[tf.Tensor]) -> float:
+    begun = time.perf_counter()
+    function(tensors)
+    return time.perf_counter() - begun

@@ -51,33 +51,34 @@ def columns(block: np.ndarray) -> np.ndarray:
 
 
 class Staging:
-    """Buffers at addresses that TensorFlow reads, taken in turns and reused."""
+    """Buffers that TensorFlow reads as tensors, taken in turns and written anew for each vector."""
 
     def __init__(self) -> None:
-        self._free: list[np.ndarray] = []
+        self._free: list[tuple[np.ndarray, tf.Tensor]] = []
 
     @contextlib.contextmanager
-    def tensor(self, array: np.ndarray) -> Iterator[tuple[tf.Tensor, np.ndarray | None]]:
-        """The array as a tensor while the context lasts, and the buffer it lies in, if any.
+    def tensor(self, array: np.ndarray) -> Iterator[tuple[tf.Tensor, np.ndarray]]:
+        """The array as a tensor while the context lasts, and the buffer that the tensor lies in.
 
         Raises FloatingPointError where an entry is not finite.
         """
-        if array.nbytes < LARGE:
-            if not np.isfinite(array).all():
-                raise FloatingPointError
-            yield tf.convert_to_tensor(array), None
-            return
+        pair = self._taken(array.shape, array.dtype)
         try:
-            buffer = self._free.pop()
-        except IndexError:
-            buffer = None
-        if buffer is None or buffer.shape != array.shape or buffer.dtype != array.dtype:
-            buffer = _aligned(array.shape, array.dtype)
-        try:
-            _copy_finite(array, buffer)
-            yield tf.experimental.dlpack.from_dlpack(buffer.__dlpack__()), buffer
+            _copy_finite(array, pair[0])
+            yield pair[1], pair[0]
         finally:
-            self._free.append(buffer)
+            self._free.append(pair)
+
+    def _taken(self, shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, tf.Tensor]:
+        try:
+            buffer, tensor = self._free.pop()
+        except IndexError:
+            pass
+        else:
+            if buffer.shape == shape and buffer.dtype == dtype:
+                return buffer, tensor
+        buffer = _aligned(shape, dtype)
+        return buffer, tf.experimental.dlpack.from_dlpack(buffer.__dlpack__())
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -277,18 +277,18 @@ class Linearization:
 
     def _multiplied(self, product: Product, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The products with vectors or blocks, from NumPy and back to it."""
-        with contextlib.ExitStack() as stack, _told_in_a_line():
-            try:
+        try:
+            with contextlib.ExitStack() as stack, _told_in_a_line():
                 staged = [stack.enter_context(self._staging.tensor(part)) for part in parts]
-            except FloatingPointError:
-                raise InputError(
-                    "a finite vector", "NaN or infinity in v", "check where it comes from"
-                ) from None
-            results = self._summed(product, [vector for vector, _ in staged])
-            return [
-                arrays.shared(result, apart_from=buffer)
-                for result, (_, buffer) in zip(results, staged, strict=True)
-            ]
+                results = self._summed(product, [tensor for tensor, _ in staged])
+                return [
+                    arrays.shared(result, apart_from=buffer)
+                    for result, (_, buffer) in zip(results, staged, strict=True)
+                ]
+        except FloatingPointError:
+            raise InputError(
+                "a finite vector", "NaN or infinity in v", "check where it comes from"
+            ) from None
 
     def _summed(self, product: Product, parts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The products over all batches, of vectors (n,) or blocks (n, K)."""

@@ -39,6 +39,15 @@ def shared(tensor: tf.Tensor, apart_from: np.ndarray | None) -> np.ndarray:
     return array.copy() if in_buffer else array
 
 
+def difference(first: tf.Tensor, second: tf.Tensor) -> float:
+    """‖first - second‖ / ‖second‖, without another tensor of their size."""
+    a, b = (np.asarray(memoryview(tensor)).reshape(-1) for tensor in (first, second))
+    chunks = [slice(start, start + CHUNK) for start in range(0, len(a), CHUNK)]
+    distance = sum(np.sum(np.square(a[c] - b[c], dtype=np.float64)) for c in chunks)
+    size = sum(np.sum(np.square(b[c], dtype=np.float64)) for c in chunks)
+    return float(np.sqrt(distance / size)) if distance > 0 else 0.0
+
+
 def columns(block: np.ndarray) -> np.ndarray:
     """The columns of a block (P, K) as the rows of an array (K, P)."""
     if block.flags.f_contiguous:

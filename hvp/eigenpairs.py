@@ -17,6 +17,9 @@ ENDS = ("LA", "SA", "BE", "LM")
 POWER_STEPS = 6
 # Up to here Lanczos saves no products over taking the whole space, which misses nothing.
 WHOLE = 512
+# From here on ARPACK's own work on a long basis takes longer than the products that it saves.
+WIDE = 1 << 20
+CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +86,10 @@ def eigsh(
         tol: error of a pair relative to `scale`; None is the square root of the precision.
         scale: size of the numbers that matter, None for ‖A‖ by a few power steps. Give ‖H‖ for
             R = H - G, which is zero but for rounding where the network is piecewise linear.
-        ncv: size of the Krylov basis.
+        ncv: size of the Krylov basis; None is at least 2k + 5, 20, or 10 in large spaces, where the
+            work on a long basis would take longer than the products it saves.
         max_products: after about so many products the iteration gives up.
-        seed: of the starting vector.
+        seed: of the starting vectors.
         progress: called with the number of products so far.
 
     Raises:
@@ -104,7 +108,8 @@ def eigsh(
     tol = float(np.sqrt(eps)) if tol is None else tol
     if not tol >= eps:
         raise InputError(f"a tol of at least {eps:.1e}, the precision of A", tol, "loosen it")
-    ncv = min(size, max(2 * k + 5, 20, WHOLE if size <= WHOLE else 0) if ncv is None else ncv)
+    basis = max(2 * k + 5, 20 if size < WIDE else 10, WHOLE if size <= WHOLE else 0)
+    ncv = min(size, basis if ncv is None else ncv)
     if ncv <= k and ncv < size:
         raise InputError(f"an ncv above k = {k}", ncv, "leave ncv out for the default")
     if ncv >= size and size <= WHOLE:
@@ -112,9 +117,8 @@ def eigsh(
         scale = norm if scale is None else scale
     else:
         rng = np.random.default_rng(seed)
-        start = rng.standard_normal(size).astype(counted.dtype)
-        scale = _norm(counted, start) if scale is None else scale
-        vectors = _arpack(counted, k, which, scale, start, ncv, tol, max_products, rng)
+        scale = _norm(counted, rng) if scale is None else scale
+        vectors = _arpack(counted, k, which, scale, ncv, tol, max_products, rng)
     pairs = _certified(counted, vectors)
     scale = max(scale, float(np.abs(pairs.values).max()))
     allowed = max(10 * tol, 100 * eps) * scale
@@ -140,7 +144,7 @@ class _Counted(LinearOperator):
         if self._progress is not None:
             self._progress(self.count)
         product = self._operator.matvec(v)
-        if not np.isfinite(product).all():
+        if not _is_finite(product):
             raise InputError(
                 "finite products", f"NaN or infinity in product {self.count}", "check the operator"
             )
@@ -184,9 +188,9 @@ def _check(k: int, which: str, size: int, max_products: int, scale: float | None
         raise InputError("a finite scale from 0", scale, "leave it out")
 
 
-def _norm(A: LinearOperator, start: np.ndarray) -> float:
+def _norm(A: LinearOperator, rng: np.random.Generator) -> float:
     """‖A‖ from below by power steps; a factor of two is all that the shift needs."""
-    norm, v = 0.0, start
+    norm, v = 0.0, rng.standard_normal(A.shape[0], dtype=A.dtype)
     for _ in range(POWER_STEPS):
         v = A.matvec((v / scipy.linalg.norm(v)).astype(A.dtype))
         norm = max(norm, float(scipy.linalg.norm(v)))
@@ -197,8 +201,16 @@ def _norm(A: LinearOperator, start: np.ndarray) -> float:
 
 def _scaled(A: LinearOperator, scale: float, shift: float) -> LinearOperator:
     """A/scale + shift·I: ARPACK's tests hold for numbers around one."""
-    factor, shift = A.dtype.type(1 / scale), A.dtype.type(shift)
-    return LinearOperator(A.shape, matvec=lambda v: factor * A.matvec(v) + shift * v, dtype=A.dtype)
+    factor = A.dtype.type(1 / scale)
+    # Large vectors are not made anew for each step; ARPACK copies what it is given.
+    result = np.empty(A.shape[0], A.dtype)
+    (axpy,) = scipy.linalg.get_blas_funcs(["axpy"], [result])
+
+    def matvec(v: np.ndarray) -> np.ndarray:
+        np.multiply(A.matvec(v), factor, out=result)
+        return axpy(v, result, a=shift)
+
+    return LinearOperator(A.shape, matvec=matvec, dtype=A.dtype)
 
 
 def _arpack(
@@ -206,7 +218,6 @@ def _arpack(
     k: int,
     which: str,
     scale: float,
-    start: np.ndarray,
     ncv: int,
     tol: float,
     max_products: int,
@@ -221,7 +232,6 @@ def _arpack(
             _scaled(A, scale or 1.0, shift),
             k,
             which=which,
-            v0=start,
             ncv=ncv,
             maxiter=restarts,
             tol=tol,
@@ -252,11 +262,29 @@ def _certified(A: LinearOperator, vectors: np.ndarray) -> Eigenpairs:
     """Rayleigh quotients and true errors from one product a vector."""
     values = np.empty(vectors.shape[1])
     errors = np.empty(vectors.shape[1])
-    for i, vector in enumerate(vectors.T):
-        product = A.matvec(vector).astype(np.float64)
-        v = vector.astype(np.float64)
-        v /= scipy.linalg.norm(v)
-        values[i] = v @ product
-        errors[i] = scipy.linalg.norm(product - values[i] * v)
+    for i, v in enumerate(vectors.T):
+        product = A.matvec(v)
+        length = np.sqrt(_accurate_sum(lambda v: v @ v, v))
+        values[i] = _accurate_sum(lambda v, product: v @ product, v, product) / length
+        scaled = values[i] / length
+
+        def squares(v: np.ndarray, product: np.ndarray, scaled: float = scaled) -> float:
+            return np.sum((product - scaled * v) ** 2)
+
+        errors[i] = np.sqrt(_accurate_sum(squares, v, product))
     order = np.argsort(values)
     return Eigenpairs(values[order], vectors[:, order], errors[order], A.count)
+
+
+def _accurate_sum(function: Callable[..., float], *vectors: np.ndarray) -> float:
+    """The sum of a function of chunks of vectors in float64, which never are there as a whole."""
+    size = len(vectors[0])
+    return sum(
+        function(*(v[start : start + CHUNK].astype(np.float64) for v in vectors))
+        for start in range(0, size, CHUNK)
+    )
+
+
+def _is_finite(v: np.ndarray) -> bool:
+    # NaN and infinity survive a sum of squares; so may an overflow, hence the second look.
+    return bool(np.isfinite(v @ v) or np.isfinite(v).all())

@@ -84,13 +84,19 @@ class LinearMap:
 
     def _gains_by(self, width: int, frontier: Frontier) -> bool:
         """Whether so many columns at once take less time than one after the other."""
-        one = self.single.measure(frontier)
+        one = self.single.measure([self.probe(), *frontier])
         # Calls cost a + b·columns: what gains for four gains for more.
         tried = width if one < SHORT else min(width, 4)
         together = self._together(tried)
+        probes = [self.probe(tried), *frontier]
         if one < SHORT:
-            together.compile_where_faster(frontier)
-        return together.measure(frontier) < GAIN * tried * one
+            together.compile_where_faster(probes)
+        return together.measure(probes) < GAIN * tried * one
+
+    def probe(self, *count: int) -> tf.Tensor:
+        """A random vector, or a block of so many columns."""
+        shape = [self.source.size, *count]
+        return tf.random.stateless_uniform(shape, [0, 0], -1, 1, self.source.dtype)
 
     def _compiled(self) -> Compiled:
         def build(jit: bool) -> Function:

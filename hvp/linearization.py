@@ -360,7 +360,7 @@ class Linearization:
         if self._jit is True:
             single.compile()
         elif self._jit == "auto" and batch:
-            single.compile_where_faster(linear_map.frontier(batch))
+            single.compile_where_faster([linear_map.probe(), *linear_map.frontier(batch)])
         if single.refusal is not None:
             self._note(product, f"runs as a graph, not by XLA: {single.refusal}")
         seconds = {f"{o}, {way}": t for o, m in maps.items() for way, t in m.single.seconds.items()}
@@ -373,7 +373,9 @@ class Linearization:
         """The first, unless another gains clearly."""
         (order, best), *others = maps.items()
         for name, other in others:
-            before, after = (m.single.measure(m.frontier(batch)) for m in (best, other))
+            before, after = (
+                m.single.measure([m.probe(), *m.frontier(batch)]) for m in (best, other)
+            )
             if after < GAIN * before:
                 order, best = name, other
         return order, best

@@ -81,6 +81,10 @@ def fold(program: Program) -> Program:
 class _Folder(Writer):
     """Walks a program in order and keeps the operations that must be run."""
 
+    def __init__(self, program: Program):
+        super().__init__(program)
+        self._made: dict[tuple[str, bytes, tuple[int, ...]], Node] = {}
+
     def take(self, node: Node) -> None:
         node = replace(node, inputs=tuple(map(self.resolved, node.inputs)))
         node = self._without_zeros(node)
@@ -92,7 +96,16 @@ class _Folder(Writer):
         elif (same := self._same_as(node)) is not None:
             self.replace(node.outputs[0], same)
         elif node.op.type not in LINEAR_ALGEBRA or not self._substitute(node):
+            self._keep(node)
+
+    def _keep(self, node: Node) -> None:
+        """Write it, unless the same was written before."""
+        twin = self._made.setdefault((node.op.type, _attributes(node.op), node.inputs), node)
+        if twin is node:
             self.nodes.append(node)
+        for number, other in zip(node.outputs, twin.outputs, strict=True):
+            if number != other:
+                self.replace(number, other)
 
     def _substitute(self, node: Node) -> bool:
         """Write it by other operations, if there are any."""
@@ -209,3 +222,9 @@ class _Folder(Writer):
     def _shape(self, number: int) -> tuple[int, ...] | None:
         shape = self.specs[number].shape
         return tuple(shape) if shape.is_fully_defined() else None
+
+
+def _attributes(op: tf.Operation) -> bytes:
+    names = sorted(name for name in op.node_def.attr if not name.startswith("_"))
+    attributes = op.node_def.attr
+    return b"".join(n.encode() + attributes[n].SerializeToString() for n in names)

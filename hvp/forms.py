@@ -22,6 +22,7 @@ class Layered(Products, Protocol):
 
     @property
     def theta(self) -> np.ndarray: ...
+    def products(self, v: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def chain_rule(lin: Layered, v: np.ndarray | None = None) -> tuple[Forms, ...]:
     if len(layers) > 1:
         columns[whole_name(lin)] = own
     V = np.stack(list(columns.values()), axis=1)  # (P, layers + 1)
-    products = (lin.hvp(V), lin.gnvp(V), lin.residual_vp(V))
+    products = lin.products(V)
     forms = [np.einsum("pk,pk->k", V, A, dtype=np.float64) for A in products]
     sizes = np.linalg.norm(V, axis=0) * np.linalg.norm(products[0], axis=0)
     forms.append(np.finfo(lin.dtype).eps * sizes)

@@ -209,6 +209,16 @@ class Linearization:
         self._require_outputs()
         return self._product(R, v)
 
+    def products(self, v: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Hv, Gv and Rv, each of the shape of v, with what they share computed once.
+
+        They are three products all the same: H is not the sum of the others.
+        Raises InputError where the loss is not a function of outputs.
+        """
+        self._require_outputs()
+        Hv, Gv, Rv = np.split(self._product(HGR, v), 3)
+        return Hv, Gv, Rv
+
     def jvp(self, v: ArrayLike) -> np.ndarray:
         """Jv, (M,) or (M, K): the outputs of all examples in order, flattened; not divided by N."""
         self._require_outputs()
@@ -240,14 +250,17 @@ class Linearization:
         array = _checked(v, self.num_outputs if product is JT else self.size, self.dtype)
         if array.ndim == 1:
             return self._multiplied(product, [array])[0]
+        if array.shape[1] == 0:
+            rows = self.num_outputs if product is J else self.size * product.count
+            return np.empty((rows, 0), self.dtype)
         parts = self._parts(product, array)
         # Where known parts are not kept each runs once a call, for all columns.
-        together = parts and None in self._kept(product)
+        together = None in self._kept(product)
         groups = [parts] if together else [[part] for part in parts]
         results = [result for group in groups for result in self._multiplied(product, group)]
         if len(results) == 1 and results[0].ndim == 2:
             return results[0]
-        rows = self.num_outputs if product is J else self.size
+        rows = len(results[0])
         # Vectors one behind the other, as most that take a block will read them.
         joined = np.empty((array.shape[1], rows), self.dtype).T
         start = 0
@@ -332,7 +345,7 @@ class Linearization:
         """The terms of the product's sum: the batches, and the penalty where it has one."""
         for batch in self._snapshot.batches():
             yield self._snapshot.programs(batch), batch
-        if product in (H, G) and self._snapshot.penalty is not None:
+        if product in (H, G, HGR) and self._snapshot.penalty is not None:
             yield self._snapshot.penalty, []
 
     def _map(self, product: Product, programs: Programs, batch: Sequence[tf.Tensor]) -> LinearMap:
@@ -393,6 +406,7 @@ class Linearization:
         source, target = (rows if product is JT else params), (rows if product is J else params)
         assert source is not None
         assert target is not None
+        target = Ends.of([place.shape for place in target.places] * product.count, target.dtype)
 
         def function(tangents: list[tf.Tensor], *batch: tf.Tensor) -> list[tf.Tensor]:
             return build(_Batch(self._snapshot, self._chosen, programs, batch), tangents)
@@ -465,6 +479,14 @@ def _residual(batch: _Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
     return autodiff.residual(batch.outputs, batch.loss_of, batch.params, tangents)
 
 
+def _all_three(batch: _Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
+    if batch.network is None:
+        curved = _forward_over_reverse(batch, tangents)
+        return [*curved, *curved, *(tf.zeros_like(t) for t in tangents)]
+    parts = (_forward_over_reverse, _gauss_newton, _residual)
+    return [tensor for part in parts for tensor in part(batch, tangents)]
+
+
 def _jvp(batch: _Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
     _, jv = autodiff.jvp(batch.outputs, batch.params, tangents)
     return [tf.cast(jv, tangents[0].dtype)]
@@ -476,10 +498,14 @@ def _vjp(batch: _Batch, cotangents: list[tf.Tensor]) -> list[tf.Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """A product by its name, and the ways to build it by the order of differentiation."""
+    """A product by its name, and the ways to build it by the order of differentiation.
+
+    Some are several, one behind the other.
+    """
 
     name: str
     builds: Mapping[str, Build]
+    count: int = 1
 
 
 FORWARD, REVERSE = "forward-over-reverse", "reverse-over-reverse"
@@ -488,6 +514,7 @@ H = Product("H", {FORWARD: _forward_over_reverse, REVERSE: _reverse_over_reverse
 G = Product("G", {"forward, then reverse": _gauss_newton})
 R = Product("R", {FORWARD: _residual})
 J = Product("J", {"forward": _jvp})
+HGR = Product("H, G and R", {"forward-over-reverse": _all_three}, 3)
 JT = Product("Jᵀ", {"reverse": _vjp})
 
 

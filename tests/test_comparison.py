@@ -166,6 +166,9 @@ class Counting:
     def residual_vp(self, v):
         return self._multiply(self._lin.residual_vp, v)
 
+    def products(self, v):
+        return [self._multiply(lambda _: one, v) for one in self._lin.products(v)]
+
     def blocks(self):
         return {name: Counting(b, self._counts) for name, b in self._lin.blocks().items()}
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg
+import threadpoolctl
 from scipy.sparse.linalg import LinearOperator
 
 from hvp.errors import ConvergenceError, InputError
@@ -112,14 +113,16 @@ def eigsh(
     ncv = min(size, basis if ncv is None else ncv)
     if ncv <= k and ncv < size:
         raise InputError(f"an ncv above k = {k}", ncv, "leave ncv out for the default")
-    if ncv >= size and size <= WHOLE:
-        vectors, norm = _all_vectors(counted, k, which)
-        scale = norm if scale is None else scale
-    else:
-        rng = np.random.default_rng(seed)
-        scale = _norm(counted, rng) if scale is None else scale
-        vectors = _arpack(counted, k, which, scale, ncv, tol, max_products, rng)
-    pairs = _certified(counted, vectors)
+    # On short vectors a second thread gains nothing, and waits where products want the core.
+    with threadpoolctl.threadpool_limits(1 if size < WIDE else None, "blas"):
+        if ncv >= size and size <= WHOLE:
+            vectors, norm = _all_vectors(counted, k, which)
+            scale = norm if scale is None else scale
+        else:
+            rng = np.random.default_rng(seed)
+            scale = _norm(counted, rng) if scale is None else scale
+            vectors = _arpack(counted, k, which, scale, ncv, tol, max_products, rng)
+        pairs = _certified(counted, vectors)
     scale = max(scale, float(np.abs(pairs.values).max()))
     allowed = max(10 * tol, 100 * eps) * scale
     if not (pairs.errors <= allowed).all():

@@ -7,6 +7,7 @@ rest is linear and runs for each vector. Products are sums over the batches.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from hvp import arrays, autodiff, graph
 from hvp.audit import Finding
-from hvp.compiled import GAIN
+from hvp.choosing import Choice, choose
 from hvp.ends import Ends
 from hvp.errors import InputError, reason
 from hvp.frontiers import Frontiers
@@ -26,23 +27,6 @@ from hvp.params import Layout
 from hvp.snapshot import Programs, Snapshot
 
 Build = Callable[["_Batch", list[tf.Tensor]], list[tf.Tensor]]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """How the product of one batch shape runs, found by trying.
-
-    Attributes:
-        product: "H", "G", "R", "J" or "Jᵀ".
-        order: of differentiation.
-        way: "graph" or "XLA".
-        seconds: of one product, by what was tried.
-    """
-
-    product: str
-    order: str
-    way: str
-    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -160,7 +144,18 @@ class Linearization:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        return (*self._snapshot.findings, *self._notes)
+        return (*self._snapshot.findings, *self._notes, *self._memory_findings())
+
+    def _memory_findings(self) -> list[Finding]:
+        memory = self.memory
+        if memory.kept_batches == memory.batches:
+            return []
+        message = (
+            f"what {memory.kept_batches} of {memory.batches} batches leave for later products is "
+            f"kept, {_mib(memory.kept)} in a budget of {_mib(memory.budget)}; the others are "
+            f"computed anew. A product takes {_mib(memory.product)} beside its vectors"
+        )
+        return [Finding("note", "memory", message)]
 
     @property
     def choices(self) -> tuple[Choice, ...]:
@@ -360,41 +355,21 @@ class Linearization:
         builds = product.builds
         if self._ad in builds:
             builds = {self._ad: builds[self._ad]}
-        maps: dict[str, LinearMap] = {}
-        for order, build in builds.items():
-            try:
-                maps[order] = self._traced(build, product, programs, batch)
-            except graph.REFUSALS as error:
-                if order == list(builds)[-1] and not maps:
-                    raise
-                self._note(product, f"no {order}: {reason(error)}")
-        order, linear_map = self._fastest(maps, batch)
-        single = linear_map.single
-        if self._jit is True:
-            single.compile()
-        elif self._jit == "auto" and batch:
-            single.compile_where_faster([linear_map.probe(), *linear_map.frontier(batch)])
-        if single.refusal is not None:
-            self._note(product, f"runs as a graph, not by XLA: {single.refusal}")
-        seconds = {f"{o}, {way}": t for o, m in maps.items() for way, t in m.single.seconds.items()}
-        self._choices.append(Choice(product.name, order, single.way, seconds))
+        makers = {
+            order: functools.partial(self._traced, build, product, programs, batch)
+            for order, build in builds.items()
+        }
+        is_penalty = programs is self._snapshot.penalty
+        linear_map, choice, notes = choose(
+            f"{product.name} of the penalty" if is_penalty else product.name,
+            makers,
+            batch,
+            jit=self._jit,
+            num_batches=1 if is_penalty else self.num_batches,
+        )
+        self._choices.append(choice)
+        self._notes.update((Finding("note", product.name, note), None) for note in notes)
         return linear_map
-
-    def _fastest(
-        self, maps: Mapping[str, LinearMap], batch: Sequence[tf.Tensor]
-    ) -> tuple[str, LinearMap]:
-        """The first, unless another gains clearly."""
-        (order, best), *others = maps.items()
-        for name, other in others:
-            before, after = (
-                m.single.measure([m.probe(), *m.frontier(batch)]) for m in (best, other)
-            )
-            if after < GAIN * before:
-                order, best = name, other
-        return order, best
-
-    def _note(self, product: Product, message: str) -> None:
-        self._notes[Finding("note", product.name, message)] = None
 
     def _traced(
         self, build: Build, product: Product, programs: Programs, batch: Sequence[tf.Tensor]
@@ -516,6 +491,10 @@ R = Product("R", {FORWARD: _residual})
 J = Product("J", {"forward": _jvp})
 HGR = Product("H, G and R", {"forward-over-reverse": _all_three}, 3)
 JT = Product("Jᵀ", {"reverse": _vjp})
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"
 
 
 @contextlib.contextmanager

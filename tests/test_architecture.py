@@ -12,7 +12,7 @@ FLOORS = [
     ["moments", "audit", "folding", "split"],
     ["snapshot", "eigenpairs", "testing", "fusing", "columns", "affine", "compiled"],
     ["linear_map"],
-    ["frontiers"],
+    ["frontiers", "choosing"],
     ["linearization", "operators", "plot", "screen"],
     ["doors", "forms"],
     ["comparison"],

@@ -50,10 +50,11 @@ def linearize(
             free: what of a product is the same for all v is kept for as many batches as fit and
             computed anew for the others. Blocks of vectors are multiplied at once within it.
         ad: order of differentiation of Hv, "forward-over-reverse" or "reverse-over-reverse";
-            "auto" takes the faster.
-        jit: True compiles with XLA, False does not, "auto" does where it is faster. What "auto"
-            takes is measured at the first product and may change the last bits between runs; with
-            `ad` and `jit` given the same input gives the same bits.
+            "auto" takes the first unless the other is clearly faster.
+        jit: True compiles with XLA, False does not, "auto" does where it is clearly faster. What
+            "auto" takes is measured at the first product, if that costs less than ten products, and
+            may change the last bits between runs; `choices` tells it. With `ad` and `jit` given the
+            same input gives the same bits.
 
     Raises:
         InputError: a model, loss or data that cannot be used, an operation without a second

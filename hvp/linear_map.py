@@ -54,6 +54,11 @@ class LinearMap:
         self.frontier_bytes = sum(_bytes(specs[n]) for n in computed)
         self.batch_bytes = sum(_bytes(specs[n]) for n in frontier if n in batch)
         self.product_bytes = _working_bytes(parts.linear)
+        # A linear map that does not see its vector is zero; the compiled one would give the same
+        # memory each time.
+        made = {n for node in parts.linear.nodes for n in node.outputs}
+        tangents = set(parts.linear.inputs[:count])
+        self._vanishes = not (made | tangents) & set(graph.leaves(parts.linear.outputs))
         self.single = self._compiled()
         self._blocks: dict[int, Compiled] = {}
         self._gains: dict[int, bool] = {}
@@ -65,6 +70,8 @@ class LinearMap:
 
     def multiply(self, vector: tf.Tensor, frontier: Frontier) -> tf.Tensor:
         """The product with a vector (size,), or with the columns of a block (size, K) at once."""
+        if self._vanishes:
+            return tf.zeros([self._target.size, *vector.shape[1:]], self._target.dtype)
         if len(vector.shape) == 1:
             return self.single([vector, *frontier])
         return self._together(int(vector.shape[1]))([vector, *frontier])

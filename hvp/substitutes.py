@@ -68,10 +68,17 @@ def _pooled_winners(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
     )
     held = tf.stop_gradient(x)
     highest = pool(input=held, **windows)
+
+    def spread(each: tf.Tensor) -> tf.Tensor:
+        return grad(orig_input=held, orig_output=highest, grad=each, **windows)
+
+    def mean(t: tf.Tensor) -> tf.Tensor:
+        return average(**{"input" if volume else "value": t}, **windows)
+
     ones = tf.ones_like(highest)
-    winners = grad(orig_input=held, orig_output=highest, grad=ones, **windows)
-    winners = tf.stop_gradient(winners * tf.cast(np.prod(windows["ksize"]), x.dtype))
-    return average(**{"input" if volume else "value": x * winners}, **windows)
+    # Of equal entries MaxPool3DGrad takes all for the highest: they share.
+    weights = 1 / mean(spread(ones)) if volume else ones * float(np.prod(windows["ksize"]))
+    return mean(x * tf.stop_gradient(spread(weights)))
 
 
 def _pooled_smaller(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:

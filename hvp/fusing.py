@@ -36,7 +36,7 @@ DIAGONAL = {
     **dict.fromkeys(["ReciprocalGrad", "RsqrtGrad", "SigmoidGrad", "SqrtGrad", "TanhGrad"], 1),
 }  # fmt: skip
 SUMS = {"Add", "AddN", "AddV2", "Sub"}
-# Operations that repeat the entries of their first input along axes of length one.
+# Operations that broadcast their first input, where they repeat axes of length one alone.
 REPEATS = {"BroadcastTo", "Tile"}
 # Σ cᵢ ⊙ xᵢ by the numbers of its xᵢ and cᵢ; None stands for the coefficient one.
 Form = dict[int, int | None]
@@ -60,6 +60,7 @@ class _Fuser(Writer):
         super().__init__(program)
         self._forms: dict[int, Form] = {}
         self._made: dict[tuple[Callable[..., tf.Tensor], int, int], int] = {}
+        self._scalars: dict[tuple[float, type], int] = {}
         self._linear = set(program.inputs[:count])
         for node in program.nodes:
             if self._linear & set(node.inputs):
@@ -92,7 +93,7 @@ class _Fuser(Writer):
         if kind == "Mul":
             return len(linear) == 1
         if kind in REPEATS:
-            return linear == [0] and len(shapes[0]) == len(shapes[-1])
+            return linear == [0] and _broadcasts(shapes[0], shapes[-1])
         return linear == [DIAGONAL.get(kind)] and shapes[linear[0]] == shapes[-1]
 
     def _form(self, node: Node) -> Form:
@@ -146,11 +147,15 @@ class _Fuser(Writer):
         shared: dict[int | None, list[int]] = {}
         for x, c in form.items():
             shared.setdefault(c, []).append(x)
+        minus = self._scalar(-1, next(iter(form)))
+        subtracted = shared.pop(minus, []) if len(shared) > 1 else []
         terms = []
         for c, xs in shared.items():
             total = self._added(xs)
             terms.append(total if c is None else self._make(tf.multiply, total, c))
         total = self._added(terms)
+        if subtracted:
+            total = self._make(tf.subtract, total, self._added(subtracted))
         if self.specs[total].shape != shape:
             total = self.write(lambda tensor: tf.broadcast_to(tensor, shape), total)
         return total
@@ -174,4 +179,13 @@ class _Fuser(Writer):
         return self._made[key]
 
     def _scalar(self, value: float, like: int) -> int:
-        return self.literal(np.asarray(value, self.specs[like].dtype.as_numpy_dtype))
+        dtype = self.specs[like].dtype.as_numpy_dtype
+        if (value, dtype) not in self._scalars:
+            self._scalars[value, dtype] = self.literal(np.asarray(value, dtype))
+        return self._scalars[value, dtype]
+
+
+def _broadcasts(source: tf.TensorShape, target: tf.TensorShape) -> bool:
+    return len(source) == len(target) and all(
+        a in (1, b) for a, b in zip(source, target, strict=True)
+    )

@@ -25,6 +25,7 @@ class Split:
 
 def split(program: Program, count: int = 1) -> Split:
     """Divide by the first `count` inputs; literals go to either side, dead operations nowhere."""
+    program = program.part(program.inputs, program.outputs)
     varying, rest = program.inputs[:count], program.inputs[count:]
     reached = set(varying)
     for node in program.nodes:

@@ -40,12 +40,13 @@ def shared(tensor: tf.Tensor, apart_from: np.ndarray | None) -> np.ndarray:
 
 
 def difference(first: tf.Tensor, second: tf.Tensor) -> float:
-    """‖first - second‖ / ‖second‖, without another tensor of their size."""
+    """‖first - second‖ / ‖second‖, NaN where one has NaN; takes no tensor of their size."""
     a, b = (np.asarray(memoryview(tensor)).reshape(-1) for tensor in (first, second))
     chunks = [slice(start, start + CHUNK) for start in range(0, len(a), CHUNK)]
-    distance = sum(np.sum(np.square(a[c] - b[c], dtype=np.float64)) for c in chunks)
-    size = sum(np.sum(np.square(b[c], dtype=np.float64)) for c in chunks)
-    return float(np.sqrt(distance / size)) if distance > 0 else 0.0
+    with np.errstate(all="ignore"):
+        distance = sum(np.sum(np.square(a[c] - b[c], dtype=np.float64)) for c in chunks)
+        size = sum(np.sum(np.square(b[c], dtype=np.float64)) for c in chunks)
+        return 0.0 if distance == 0 else float(np.sqrt(np.divide(distance, size)))
 
 
 def columns(block: np.ndarray) -> np.ndarray:
@@ -103,7 +104,9 @@ def _copy_finite(source: np.ndarray, target: np.ndarray) -> None:
     for start in range(0, len(source), rows):
         chunk = target[start : start + rows]
         np.copyto(chunk, source[start : start + rows])
-        # NaN and infinity survive a sum of squares; so may an overflow, hence the second look.
+        # NaN and infinity survive a sum of squares; so does an overflow, hence the second look.
         flat = chunk.reshape(-1)
-        if not np.isfinite(flat @ flat) and not np.isfinite(flat).all():
+        with np.errstate(over="ignore"):
+            suspect = not np.isfinite(flat @ flat)
+        if suspect and not np.isfinite(flat).all():
             raise FloatingPointError

@@ -60,7 +60,7 @@ class Compiled:
         except graph.REFUSALS as refusal:
             self.refusal = reason(refusal)
         else:
-            if error > np.sqrt(np.finfo(expected.dtype.as_numpy_dtype).eps):
+            if not error <= np.sqrt(np.finfo(expected.dtype.as_numpy_dtype).eps):
                 self.refusal = f"its result differs by {error:.0e}"
             elif after < GAIN * before:
                 return

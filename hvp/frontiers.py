@@ -26,14 +26,15 @@ class Frontiers:
         available = psutil.virtual_memory().available
         self.budget = int(SHARE * available) if budget is None else budget
         self._beside = beside
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._kept: WeakKeyDictionary[LinearMap, dict[int, tuple[Frontier, int]]]
         self._kept = WeakKeyDictionary()
 
     @property
     def bytes(self) -> int:
         """What is kept."""
-        return sum(size for kept in list(self._kept.values()) for _, size in kept.values())
+        with self._lock:
+            return sum(size for kept in self._kept.values() for _, size in kept.values())
 
     def count(self, maps: Sequence[LinearMap]) -> int:
         """The frontiers kept for some maps."""

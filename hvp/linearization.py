@@ -148,7 +148,7 @@ class Linearization:
 
     def _memory_findings(self) -> list[Finding]:
         memory = self.memory
-        if memory.kept_batches == memory.batches:
+        if memory.kept_batches >= memory.batches:
             return []
         message = (
             f"what {memory.kept_batches} of {memory.batches} batches leave for later products is "

@@ -167,7 +167,7 @@ class Counting:
         return self._multiply(self._lin.residual_vp, v)
 
     def products(self, v):
-        return [self._multiply(lambda _: one, v) for one in self._lin.products(v)]
+        return [self._multiply(lambda _, one=one: one, v) for one in self._lin.products(v)]
 
     def blocks(self):
         return {name: Counting(b, self._counts) for name, b in self._lin.blocks().items()}

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import reduce
+from itertools import permutations
 
 import tensorflow as tf
 
@@ -62,16 +64,16 @@ class _Merger(Writer):
     def _affine(self, node: Node) -> int | None:
         """A sum of products and a bias, the product with the bias's kernel including it."""
         terms = [term for number in node.inputs for term in self._terms(number)]
-        for bias in terms:
-            for product in terms:
-                factors = self._factors(product, transposed=False)
-                place = factors and self._matrix(factors[1], self._unshaped(bias))
-                if factors and place and self._uses[product] == 1:
-                    tangent = self.value(tf.TensorSpec(place.shape, self._dtype))
-                    self.tangents[tangent] = place
-                    merged = self.write(tf.matmul, self._extended(factors[0]), tangent)
-                    others = [term for term in terms if term not in (bias, product)]
-                    return self._sum(merged, *others) if others else merged
+        for product, bias in permutations(terms, 2):
+            factors = self._factors(product, transposed=False)
+            place = factors and self._matrix(factors[1], self._row(bias))
+            if factors and place and self._uses[product] == 1:
+                tangent = self.value(tf.TensorSpec(place.shape, self._dtype))
+                self.tangents[tangent] = place
+                merged = self.write(tf.matmul, self._extended(factors[0]), tangent)
+                terms.remove(product)
+                terms.remove(bias)
+                return self.write(lambda *terms: reduce(tf.add, terms), merged, *terms)
         return None
 
     def outputs(self, places: tuple[Place, ...]) -> tuple[list[int], list[Place]]:
@@ -112,6 +114,11 @@ class _Merger(Writer):
         maker = self._makers.get(number)
         return number if maker is None or maker.op.type != "Reshape" else maker.inputs[0]
 
+    def _row(self, number: int) -> int | None:
+        """What is added to every row where this is added to a matrix."""
+        rows = tuple(self.specs[number].shape[:-1])
+        return self._unshaped(number) if rows in ((), (1,)) else None
+
     def _summed(self, number: int) -> int | None:
         """The matrix that a value sums the rows of."""
         number = self._unshaped(number)
@@ -122,7 +129,7 @@ class _Merger(Writer):
             return self.resolved(maker.inputs[0]) if rows else None
         return number if tuple(self.specs[number].shape[:-1]) == (1,) else None
 
-    def _matrix(self, kernel: int, bias: int) -> Place | None:
+    def _matrix(self, kernel: int, bias: int | None) -> Place | None:
         """Where the matrix of two tangents lies."""
         if kernel not in self.tangents or bias not in self.tangents:
             return None
@@ -140,9 +147,6 @@ class _Merger(Writer):
                 lambda h: tf.concat([h, tf.ones([h.shape[0], 1], h.dtype)], axis=1), h
             )
         return self._with_ones[h]
-
-    def _sum(self, *numbers: int) -> int:
-        return self.write(lambda *tensors: tf.raw_ops.AddN(inputs=tensors), *numbers)
 
 
 def _with_bias(kernel: Place, bias: Place) -> Place | None:

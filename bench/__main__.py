@@ -56,8 +56,8 @@ def bench(
         entries = implementations.select(peers or ("none" if quick else "all"))
         for path in (json, picture):
             _check_place(path)
-        with Console(stderr=True).status("starting") as status:
-            run = _run(chosen, with_spectra, entries, quick, status.update)
+        with _progress() as tell:
+            run = _run(chosen, with_spectra, entries, quick, tell)
         verdicts = targets.verdicts(run)
         run.verdicts = targets.as_rows(verdicts)
         _save(run, json, picture)
@@ -90,6 +90,18 @@ def _run(
         run.spectra = spectra.measure(entries, plan, tell)
     run.seconds = time.perf_counter() - begun
     return run
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[measure.Tell]:
+    """What is being measured: the last line of a terminal, else a line each in the error output."""
+    screen = Console(stderr=True)
+    if screen.is_terminal:
+        with screen.status("starting") as status:
+            yield status.update
+    else:
+        begun = time.perf_counter()
+        yield lambda line: typer.echo(f"{time.perf_counter() - begun:5.0f} s  {line}", err=True)
 
 
 def _problems(wanted: list[str] | None, quick: bool) -> tuple[list[Problem], bool]:

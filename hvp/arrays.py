@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +16,8 @@ ALIGNMENT = 64
 LARGE = 1 << 20
 # Entries that fit into a core's cache.
 CHUNK = 1 << 17
+# From so many bytes a copy is worth threads of its own; a few read as fast as the memory is.
+HUGE, COPIERS = 1 << 24, 2
 
 
 class _Owner:
@@ -27,16 +30,16 @@ class _Owner:
         self.__array_interface__ = interface
 
 
-def shared(tensor: tf.Tensor, apart_from: np.ndarray | None) -> np.ndarray:
+def shared(tensor: tf.Tensor, apart_from: np.ndarray) -> np.ndarray:
     """A large tensor's own memory as an array that may be written; of a small one a copy.
 
     The tensor must be nobody else's, but it may lie in the buffer `apart_from`: then it is copied.
     """
-    if tensor.shape.num_elements() * tensor.dtype.size < LARGE:
-        return tensor.numpy()
+    small = np.asarray(memoryview(tensor))
+    if small.nbytes < LARGE:
+        return small.copy()
     array = np.asarray(_Owner(tensor))
-    in_buffer = apart_from is not None and np.may_share_memory(array, apart_from)
-    return array.copy() if in_buffer else array
+    return array.copy() if np.may_share_memory(array, apart_from) else array
 
 
 def difference(first: tf.Tensor, second: tf.Tensor) -> float:
@@ -60,35 +63,46 @@ def columns(block: np.ndarray) -> np.ndarray:
     return result
 
 
+class Staged(NamedTuple):
+    """A tensor and the buffer that it lies in."""
+
+    tensor: tf.Tensor
+    buffer: np.ndarray
+
+
 class Staging:
     """Buffers that TensorFlow reads as tensors, taken in turns and written anew for each vector."""
 
     def __init__(self) -> None:
-        self._free: list[tuple[np.ndarray, tf.Tensor]] = []
+        self._free: list[Staged] = []
 
-    @contextlib.contextmanager
-    def tensor(self, array: np.ndarray) -> Iterator[tuple[tf.Tensor, np.ndarray]]:
-        """The array as a tensor while the context lasts, and the buffer that the tensor lies in.
+    def take(self, arrays: Sequence[np.ndarray]) -> list[Staged]:
+        """The arrays in buffers that stay as they are until they are given back.
 
         Raises FloatingPointError where an entry is not finite.
         """
-        pair = self._taken(array.shape, array.dtype)
+        staged = [self._taken(array.shape, array.dtype) for array in arrays]
         try:
-            _copy_finite(array, pair[0])
-            yield pair[1], pair[0]
-        finally:
-            self._free.append(pair)
+            for array, (_, buffer) in zip(arrays, staged, strict=True):
+                _copy_finite(array, buffer)
+        except FloatingPointError:
+            self.give_back(staged)
+            raise
+        return staged
 
-    def _taken(self, shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, tf.Tensor]:
+    def give_back(self, staged: Sequence[Staged]) -> None:
+        self._free.extend(staged)
+
+    def _taken(self, shape: tuple[int, ...], dtype: np.dtype) -> Staged:
         try:
-            buffer, tensor = self._free.pop()
+            staged = self._free.pop()
         except IndexError:
             pass
         else:
-            if buffer.shape == shape and buffer.dtype == dtype:
-                return buffer, tensor
+            if staged.buffer.shape == shape and staged.buffer.dtype == dtype:
+                return staged
         buffer = _aligned(shape, dtype)
-        return buffer, tf.experimental.dlpack.from_dlpack(buffer.__dlpack__())
+        return Staged(tf.experimental.dlpack.from_dlpack(buffer.__dlpack__()), buffer)
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -99,14 +113,19 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def _copy_finite(source: np.ndarray, target: np.ndarray) -> None:
+    if source.nbytes < HUGE:
+        _copy_by_chunks(source, target)
+        return
+    with ThreadPoolExecutor(COPIERS) as pool:
+        parts = (np.array_split(array, COPIERS) for array in (source, target))
+        list(pool.map(_copy_by_chunks, *parts))
+
+
+def _copy_by_chunks(source: np.ndarray, target: np.ndarray) -> None:
     """Copy by chunks of rows, each looked through while it is in the cache."""
     rows = max(CHUNK // math.prod(source.shape[1:]), 1)
     for start in range(0, len(source), rows):
         chunk = target[start : start + rows]
         np.copyto(chunk, source[start : start + rows])
-        # NaN and infinity survive a sum of squares; so does an overflow, hence the second look.
-        flat = chunk.reshape(-1)
-        with np.errstate(over="ignore"):
-            suspect = not np.isfinite(flat @ flat)
-        if suspect and not np.isfinite(flat).all():
+        if not np.isfinite(chunk).all():
             raise FloatingPointError

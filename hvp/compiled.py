@@ -36,7 +36,7 @@ class Compiled:
         self.refusal: str | None = None
 
     def __call__(self, tensors: list[tf.Tensor]) -> tf.Tensor:
-        return self._run(tensors)
+        return self._run(tensors)[0]
 
     def measure(self, tensors: list[tf.Tensor]) -> float:
         """Seconds of a call the way it runs."""

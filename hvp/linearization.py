@@ -6,11 +6,11 @@ rest is linear and runs for each vector. Products are sums over the batches.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -26,7 +26,27 @@ from hvp.linear_map import Frontier, LinearMap
 from hvp.params import Layout
 from hvp.snapshot import Programs, Snapshot
 
+Result = TypeVar("Result")
 Build = Callable[["_Batch", list[tf.Tensor]], list[tf.Tensor]]
+
+
+def _told_in_a_line(method: Callable[..., Result]) -> Callable[..., Result]:
+    """What TensorFlow refuses in a product, as an InputError."""
+
+    @functools.wraps(method)
+    def told(*arguments: Any) -> Result:
+        try:
+            return method(*arguments)
+        except InputError:
+            raise
+        except graph.REFUSALS as error:
+            raise InputError(
+                "operations that TensorFlow differentiates and runs on this machine",
+                repr(reason(error)),
+                'try ad="reverse-over-reverse", the other jit= or float32, or another operation',
+            ) from error
+
+    return told
 
 
 @dataclass(frozen=True)
@@ -103,6 +123,7 @@ class Linearization:
         self._lock = threading.RLock()
         self._maps: dict[tuple[Product, Programs], LinearMap] = {}
         self._routes: dict[Product, list[LinearMap]] = {}
+        self._kept: dict[Product, list[tuple[LinearMap, Frontier]]] = {}
         self._choices: list[Choice] = []
         self._notes: dict[Finding, None] = {}
         self.size: int = self.layout.size
@@ -172,13 +193,13 @@ class Linearization:
             product=max((linear_map.product_bytes for linear_map in maps), default=0),
         )
 
+    @_told_in_a_line
     def gradient(self) -> np.ndarray:
         """∇L(w), (P,)."""
         total = tf.zeros([self.size], self.dtype)
-        with _told_in_a_line():
-            for programs, tensors in self._pieces(H):
-                batch = _Batch(self._snapshot, self._chosen, programs, tensors)
-                total += self.layout.join(autodiff.gradient(batch.loss, batch.params))
+        for programs, tensors in self._pieces(H):
+            batch = _Batch(self._snapshot, self._chosen, programs, tensors)
+            total += self.layout.join(autodiff.gradient(batch.loss, batch.params))
         return total.numpy()
 
     def hvp(self, v: ArrayLike) -> np.ndarray:
@@ -250,8 +271,7 @@ class Linearization:
             return np.empty((rows, 0), self.dtype)
         parts = self._parts(product, array)
         # Where known parts are not kept each runs once a call, for all columns.
-        together = None in self._kept(product)
-        groups = [parts] if together else [[part] for part in parts]
+        groups = [[part] for part in parts] if product in self._kept else [parts]
         results = [result for group in groups for result in self._multiplied(product, group)]
         if len(results) == 1 and results[0].ndim == 2:
             return results[0]
@@ -265,11 +285,12 @@ class Linearization:
             start = stop
         return joined
 
+    @_told_in_a_line
     def _parts(self, product: Product, block: np.ndarray) -> list[np.ndarray]:
         """Columns of a block, as vectors or as blocks of as many as are multiplied at once."""
         count, width = block.shape[1], 1
         if count > 1:
-            linear_map, frontier = next(self._linearised(product))
+            linear_map, frontier = next(iter(self._linearised(product)))
             tried = frontier if self._jit == "auto" else None
             width = linear_map.width(count, self._frontiers.budget, tried)
         if width == 1:
@@ -283,20 +304,23 @@ class Linearization:
             start += taken
         return parts
 
+    @_told_in_a_line
     def _multiplied(self, product: Product, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The products with vectors or blocks, from NumPy and back to it."""
         try:
-            with contextlib.ExitStack() as stack, _told_in_a_line():
-                staged = [stack.enter_context(self._staging.tensor(part)) for part in parts]
-                results = self._summed(product, [tensor for tensor, _ in staged])
-                return [
-                    arrays.shared(result, apart_from=buffer)
-                    for result, (_, buffer) in zip(results, staged, strict=True)
-                ]
+            staged = self._staging.take(parts)
         except FloatingPointError:
             raise InputError(
                 "a finite vector", "NaN or infinity in v", "check where it comes from"
             ) from None
+        try:
+            results = self._summed(product, [tensor for tensor, _ in staged])
+            return [
+                arrays.shared(result, apart_from=buffer)
+                for result, (_, buffer) in zip(results, staged, strict=True)
+            ]
+        finally:
+            self._staging.give_back(staged)
 
     def _summed(self, product: Product, parts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The products over all batches, of vectors (n,) or blocks (n, K)."""
@@ -312,29 +336,25 @@ class Linearization:
             start += linear_map.source.size
         return [tf.concat(found, axis=0) if product is J else found[0] for found in results]
 
-    def _kept(self, product: Product) -> list[Frontier | None]:
-        """The frontiers of all batches, None where one is not kept or not known yet."""
-        routes = self._routes.get(product)
-        if routes is None:
-            return [None]
-        return [self._frontiers.get(route, index) for index, route in enumerate(routes)]
+    def _linearised(self, product: Product) -> Iterable[tuple[LinearMap, Frontier]]:
+        """The linear map and the frontier of each batch; those kept are not computed anew."""
+        return self._kept.get(product) or self._computed(product)
 
-    def _linearised(self, product: Product) -> Iterator[tuple[LinearMap, Frontier]]:
-        """The linear map and the frontier of each batch; kept ones are not computed anew."""
-        kept = self._kept(product)
-        if None not in kept:
-            yield from zip(self._routes[product], kept, strict=True)
-            return
-        taken = []
+    def _computed(self, product: Product) -> Iterator[tuple[LinearMap, Frontier]]:
+        maps = []
         for index, (programs, batch) in enumerate(self._pieces(product)):
             linear_map = self._map(product, programs, batch)
-            taken.append(linear_map)
             frontier = self._frontiers.get(linear_map, index)
             if frontier is None:
                 frontier = linear_map.frontier(batch)
                 self._frontiers.offer(linear_map, index, batch, frontier)
+            maps.append(linear_map)
             yield linear_map, frontier
-        self._routes[product] = taken
+        self._routes[product] = maps
+        kept = [self._frontiers.get(linear_map, index) for index, linear_map in enumerate(maps)]
+        frontiers = [frontier for frontier in kept if frontier is not None]
+        if len(frontiers) == len(maps):
+            self._kept[product] = list(zip(maps, frontiers, strict=True))
 
     def _pieces(self, product: Product) -> Iterator[tuple[Programs, list[tf.Tensor]]]:
         """The terms of the product's sum: the batches, and the penalty where it has one."""
@@ -495,21 +515,6 @@ JT = Product("Jᵀ", {"reverse": _vjp})
 
 def _mib(size: int) -> str:
     return f"{size / 2**20:.1f} MiB"
-
-
-@contextlib.contextmanager
-def _told_in_a_line() -> Iterator[None]:
-    """What TensorFlow refuses in a product, as an InputError."""
-    try:
-        yield
-    except InputError:
-        raise
-    except graph.REFUSALS as error:
-        raise InputError(
-            "operations that TensorFlow differentiates and runs on this machine",
-            repr(reason(error)),
-            'try ad="reverse-over-reverse", the other jit= or float32, or replace the operation',
-        ) from error
 
 
 def _checked(v: ArrayLike, rows: int, dtype: DTypeLike) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Memory shared between NumPy and TensorFlow: nothing that is not finite, nothing overwritten."""
 
+import contextlib
 import gc
 
 import numpy as np
@@ -8,7 +9,7 @@ import tensorflow as tf
 from programs import drawn
 
 from hvp import arrays
-from hvp.arrays import ALIGNMENT, CHUNK, LARGE, Staging
+from hvp.arrays import ALIGNMENT, CHUNK, HUGE, LARGE, Staging
 
 DTYPES = [np.float32, np.float64]
 
@@ -22,8 +23,18 @@ def entries(dtype, *, small=False):
     return 50 if small else max(LARGE // np.dtype(dtype).itemsize, 2 * CHUNK) + 77
 
 
+@contextlib.contextmanager
+def lent(staging, array):
+    """The array's tensor and buffer, given back in the end."""
+    taken = staging.take([array])
+    try:
+        yield taken[0]
+    finally:
+        staging.give_back(taken)
+
+
 def staged(array, staging=None):
-    with (staging or Staging()).tensor(array) as (tensor, _):
+    with lent(staging or Staging(), array) as (tensor, _):
         return tensor.numpy()
 
 
@@ -40,7 +51,7 @@ def test_what_is_not_finite_is_found_anywhere(small, dtype, bad):
     array = np.ones(entries(dtype, small=small), dtype)
     for spot in [0, 1, 25, -1] if small else SPOTS:
         array[spot] = bad
-        with pytest.raises(FloatingPointError), staging.tensor(array):
+        with pytest.raises(FloatingPointError), lent(staging, array):
             pass
         array[spot] = 1
     assert (staged(array, staging) == array).all()
@@ -68,15 +79,26 @@ def test_blocks_of_any_layout_are_copied_and_looked_through(lay, width):
         for bad in (np.nan, np.inf):
             wrong = array.copy()
             wrong[row, 0] = bad
-            with pytest.raises(FloatingPointError), staging.tensor(lay(wrong)):
+            with pytest.raises(FloatingPointError), lent(staging, lay(wrong)):
                 pass
+
+
+@pytest.mark.parametrize("shape", [(HUGE // 8 + 77,), (HUGE // 24 + 77, 3)], ids=str)
+def test_huge_arrays_are_copied_by_several_threads(shape):
+    array, staging = drawn(*shape), Staging()
+    assert (staged(array, staging) == array).all()
+    for row in (0, len(array) // 2 - 1, len(array) // 2, len(array) // 2 + 1, -1):
+        wrong = array.copy()
+        wrong[row] = np.inf
+        with pytest.raises(FloatingPointError), lent(staging, wrong):
+            pass
 
 
 @pytest.mark.parametrize("spot", [0, CHUNK, -1])
 def test_a_strided_vector_is_looked_through(spot):
     array = np.ones(2 * entries(float))[::2]
     array[spot] = np.nan
-    with pytest.raises(FloatingPointError), Staging().tensor(array):
+    with pytest.raises(FloatingPointError), lent(Staging(), array):
         pass
 
 
@@ -89,7 +111,7 @@ def test_large_numbers_whose_squares_overflow_are_finite(dtype, small):
     with np.errstate(over="ignore"):
         assert (staged(array) == array).all()
         array[-1] = np.inf
-        with pytest.raises(FloatingPointError), Staging().tensor(array):
+        with pytest.raises(FloatingPointError), lent(Staging(), array):
             pass
 
 
@@ -105,7 +127,7 @@ def test_nothing_is_as_finite_as_anything():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_tensors_are_aligned_and_lie_in_their_buffer(dtype, shape):
     array = drawn(*shape).astype(dtype)
-    with Staging().tensor(array) as (tensor, buffer):
+    with lent(Staging(), array) as (tensor, buffer):
         assert address(tensor) % ALIGNMENT == 0
         assert address(tensor) == buffer.ctypes.data
         assert tensor.shape == shape
@@ -117,7 +139,7 @@ def test_tensors_are_aligned_and_lie_in_their_buffer(dtype, shape):
 def addresses(staging, *vectors):
     found = []
     for array in vectors:
-        with staging.tensor(array) as (tensor, _):
+        with lent(staging, array) as (tensor, _):
             found.append(address(tensor))
             assert (tensor.numpy() == array).all()
     return found
@@ -131,9 +153,9 @@ def test_one_buffer_serves_for_vectors_one_after_the_other():
 def test_a_vector_that_was_refused_gives_its_buffer_back():
     staging = Staging()
     (first,) = addresses(staging, np.ones(LARGE))
-    with pytest.raises(FloatingPointError), staging.tensor(np.full(LARGE, np.nan)):
+    with pytest.raises(FloatingPointError), lent(staging, np.full(LARGE, np.nan)):
         pass
-    with pytest.raises(KeyError), staging.tensor(np.ones(LARGE)):
+    with pytest.raises(KeyError), lent(staging, np.ones(LARGE)):
         raise KeyError
     assert addresses(staging, np.zeros(LARGE)) == [first]
 
@@ -141,7 +163,7 @@ def test_a_vector_that_was_refused_gives_its_buffer_back():
 def test_vectors_used_at_once_have_buffers_of_their_own():
     staging = Staging()
     one, two = np.zeros(LARGE), np.ones(LARGE)
-    with staging.tensor(one) as (first, _), staging.tensor(two) as (second, _):
+    with lent(staging, one) as (first, _), lent(staging, two) as (second, _):
         inside = {address(first), address(second)}
         assert len(inside) == 2
         assert (first.numpy() == one).all()
@@ -156,9 +178,9 @@ def test_vectors_used_at_once_have_buffers_of_their_own():
 )
 def test_a_vector_of_another_kind_has_a_buffer_of_its_kind(other):
     staging = Staging()
-    with staging.tensor(np.zeros(LARGE)):
+    with lent(staging, np.zeros(LARGE)):
         pass
-    with staging.tensor(other) as (tensor, _):
+    with lent(staging, other) as (tensor, _):
         assert tensor.shape == other.shape
         assert tensor.dtype == other.dtype
         assert (tensor.numpy() == 1).all()
@@ -173,7 +195,7 @@ def test_buffers_of_other_kinds_are_not_collected():
 
 def test_what_is_computed_from_a_buffer_stays_when_it_is_used_again():
     staging = Staging()
-    with staging.tensor(np.full(LARGE, 3.0)) as (tensor, _):
+    with lent(staging, np.full(LARGE, 3.0)) as (tensor, _):
         doubled = 2 * tensor
     addresses(staging, np.zeros(LARGE))
     assert (doubled.numpy() == 6).all()
@@ -188,7 +210,7 @@ def large(value=1.0):
 
 def test_a_large_tensor_is_its_own_array_which_may_be_written():
     tensor = large()
-    array = arrays.shared(tensor, None)
+    array = arrays.shared(tensor, apart_from=np.empty(0))
     assert array.ctypes.data == address(tensor)
     array += 1
     assert (array == 2).all()
@@ -198,7 +220,7 @@ def test_the_array_outlives_the_tensor():
     kept = []
     for i in range(4):
         tensor = large(float(i))
-        kept.append(arrays.shared(tensor, None))
+        kept.append(arrays.shared(tensor, apart_from=np.empty(0)))
         del tensor
         gc.collect(1)
         large(-1.0)
@@ -208,7 +230,7 @@ def test_the_array_outlives_the_tensor():
 @pytest.mark.parametrize("shape", [(5,), (5, 2), ()], ids=str)
 def test_a_small_tensor_is_copied(shape):
     tensor = tf.ones(shape, tf.float64)
-    array = arrays.shared(tensor, None)
+    array = arrays.shared(tensor, apart_from=np.empty(0))
     assert array.shape == shape
     array += 1
     assert (tensor.numpy() == 1).all()
@@ -219,7 +241,7 @@ def test_what_lies_in_a_buffer_is_copied():
     parts = {"whole": lambda t: t, "shaped": lambda t: tf.reshape(t, [2, -1])}
     parts["aligned part"] = lambda t: tf.slice(t, [64], [LARGE])
     for part in parts.values():
-        with staging.tensor(np.ones(2 * LARGE)) as (tensor, buffer):
+        with lent(staging, np.ones(2 * LARGE)) as (tensor, buffer):
             result = arrays.shared(part(tensor), apart_from=buffer)
             assert not np.may_share_memory(result, buffer)
         addresses(staging, np.zeros(2 * LARGE))
@@ -228,7 +250,7 @@ def test_what_lies_in_a_buffer_is_copied():
 
 
 def test_what_does_not_lie_in_the_buffer_is_not_copied():
-    with Staging().tensor(np.ones(LARGE)) as (tensor, buffer):
+    with lent(Staging(), np.ones(LARGE)) as (tensor, buffer):
         doubled = 2 * tensor
         result = arrays.shared(doubled, apart_from=buffer)
         assert result.ctypes.data == address(doubled)

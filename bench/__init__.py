@@ -13,7 +13,8 @@ that is not installed is reported as missing, never as beaten.
 **How.** Each implementation lives in a process of its own, since thread pools and allocators of two
 frameworks do not mix. The processes take turns, ours before every other (A B A C A B A C ...), and
 a ratio is the median over the rounds of the ratio of neighbours. A turn repeats its call until it
-lasts some hundredths of a second; all but one process wait on a pipe meanwhile. Where an
+lasts some hundredths of a second; all but one process wait on a pipe meanwhile, after a pause in
+which their threads fall asleep. Where an
 implementation has several straightforward forms (compiled or not, batched or looped), the faster
 is taken and named. On two cores XLA's threads were seen to stall for some 80 ms in every other
 call, in JAX alone on a quiet machine: an implementation whose median is far from its best turn is

@@ -12,7 +12,13 @@ from types import TracebackType
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", "JAX_PLATFORMS": "cpu"}
+ENVIRONMENT = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "KERAS_BACKEND": "tensorflow",
+    "JAX_PLATFORMS": "cpu",
+    # Idle threads of NumPy's BLAS would spin for a tenth of a second, far into the next turn.
+    "OPENBLAS_THREAD_TIMEOUT": "10",
+}
 
 
 class WorkerError(RuntimeError):
@@ -35,7 +41,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             cwd=ROOT,
-            env={**os.environ, **QUIET},
+            env={**os.environ, **ENVIRONMENT},
         )
         self.send("")
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+# Threads spin for some milliseconds after their last work, on a core that the next turn needs.
+PAUSE = 0.02
 
 # One turn: seconds a call.
 Turn = Callable[[], float]
@@ -38,15 +42,20 @@ def interleave(ours: Turn, others: Mapping[str, Turn], rounds: int) -> Interleav
     A machine that slows down for a while slows both; the median drops the rounds where it did
     between the two.
     """
+
+    def rested(turn: Turn) -> float:
+        time.sleep(PAUSE)
+        return turn()
+
     mine: list[float] = []
     theirs: dict[str, list[float]] = {name: [] for name in others}
     ratios: dict[str, list[float]] = {name: [] for name in others}
     for _ in range(rounds):
         if not others:
-            mine.append(ours())
+            mine.append(rested(ours))
         for name, turn in others.items():
-            mine.append(ours())
-            theirs[name].append(turn())
+            mine.append(rested(ours))
+            theirs[name].append(rested(turn))
             ratios[name].append(mine[-1] / theirs[name][-1])
     return Interleaved(
         statistics.median(mine),

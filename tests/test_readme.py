@@ -49,9 +49,12 @@ def test_every_file_and_option_it_names_is_there():
     text = README.read_text()
     for path in re.findall(r"`((?:hvp|tests)/[\w./]+)`", text):
         assert (README.parent / path).exists(), path
-    shown = subprocess.run(
-        (sys.executable, "-m", "hvp", "compare", "--help"), capture_output=True, text=True
-    ).stdout
+    shown = "".join(
+        subprocess.run(
+            (sys.executable, "-m", *command, "--help"), capture_output=True, text=True
+        ).stdout
+        for command in (("hvp", "compare"), ("bench",))
+    )
     for option in re.findall(r"`[^`]*?(--[a-z]+)[^`]*`", text):
         assert option in shown or option == "--help"
 

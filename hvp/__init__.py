@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hvp.errors import ConvergenceError, InputError
     from hvp.forms import chain_rule
     from hvp.linearization import Linearization
-    from hvp.operators import GaussNewton, Hessian, Jacobian, Residual
+    from hvp.operators import EmpiricalFisher, Fisher, GaussNewton, Hessian, Jacobian, Residual
 
 __version__ = "0.1.0"
 
@@ -26,6 +26,8 @@ _HOMES = {
     "Comparison": "comparison",
     "ConvergenceError": "errors",
     "Eigenpairs": "eigenpairs",
+    "EmpiricalFisher": "operators",
+    "Fisher": "operators",
     "GaussNewton": "operators",
     "Hessian": "operators",
     "InputError": "errors",
@@ -43,6 +45,8 @@ __all__ = [
     "Comparison",
     "ConvergenceError",
     "Eigenpairs",
+    "EmpiricalFisher",
+    "Fisher",
     "GaussNewton",
     "Hessian",
     "InputError",

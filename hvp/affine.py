@@ -47,10 +47,7 @@ class _Merger(Writer):
         self._uses = Counter(n for node in program.nodes for n in node.inputs)
         self._uses.update(self._outputs)
         self._makers = {n: node for node in program.nodes for n in node.outputs}
-        self._linear = set(self.tangents)
-        for node in program.nodes:
-            if self._linear & set(node.inputs):
-                self._linear.update(node.outputs)
+        self._linear = program.reach(self.tangents)
         self._with_ones: dict[int, int] = {}
 
     def take(self, node: Node) -> None:

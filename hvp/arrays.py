@@ -52,6 +52,19 @@ def difference(first: tf.Tensor, second: tf.Tensor) -> float:
         return 0.0 if distance == 0 else float(np.sqrt(np.divide(distance, size)))
 
 
+def nbytes(tensor: tf.Tensor) -> int:
+    """What a tensor takes, or the tensors of a list that a loop has stacked."""
+    if tensor.dtype != tf.variant:
+        return int(tensor.shape.num_elements()) * tensor.dtype.size
+    try:
+        count = int(tf.raw_ops.TensorListLength(input_handle=tensor))
+        shape = tf.raw_ops.TensorListElementShape(input_handle=tensor, shape_type=tf.int64)
+    except tf.errors.InvalidArgumentError:  # an optional value, no list
+        return 0
+    # Lists do not tell their precision; eight bytes an entry are the most that they take.
+    return count * math.prod(max(n, 1) for n in np.atleast_1d(shape).tolist()) * 8
+
+
 def columns(block: np.ndarray) -> np.ndarray:
     """The columns of a block (P, K) as the rows of an array (K, P)."""
     if block.flags.f_contiguous:

@@ -41,28 +41,50 @@ def differentiable_paths(program: Program, sources: Collection[int]) -> set[int]
     Raises InputError, naming operation and layer, where an operation on such a path has no gradient
     or silently leaves it out.
     """
-    with tf.Graph().as_default():
+    active = set(sources)
 
-        def blank(number: int) -> tf.Tensor:
-            spec = program.specs[number]
-            return tf.compat.v1.placeholder(spec.dtype, spec.shape)
-
-        captures = {number: blank(number) for number in program.captures}
-        tensors = replace(program, captures=captures).values([blank(n) for n in program.inputs])
-        active = set(sources)
+    def walk(*inputs: tf.Tensor) -> None:
+        captures = {
+            n: t if t.dtype == tf.resource else tf.identity(t) for n, t in program.captures.items()
+        }
+        tensors = replace(program, captures=captures).values(inputs)
         judged: set[tuple[str, tuple[int, ...]]] = set()
         for node in program.nodes:
             flows = [i for i, n in enumerate(node.inputs) if n in active]
             results = [n for n in node.outputs if _is_continuous(tensors[n])]
             if not flows or not results or node.op.type in LOCALLY_CONSTANT:
                 continue
-            kind = (node.op.type, tuple(flows))
-            if kind not in judged:
-                for position in flows:
+            if node.bodies:
+                results = _through(node, flows)
+            elif not any(tensors[n].dtype == tf.variant for n in (*node.inputs, *node.outputs)):
+                kind = (node.op.type, tuple(flows))
+                for position in () if kind in judged else flows:
                     _judge(node, position, tensors)
                 judged.add(kind)
             active.update(results)
+
+    # The operations exist while it is traced.
+    specs = [program.specs[number] for number in program.inputs]
+    tf.function(walk, autograph=False).get_concrete_function(*specs)
     return active
+
+
+def _through(node: Node, flows: Collection[int]) -> list[int]:
+    """The results of a loop or a branch that derivatives reach from the inputs at `flows`."""
+    if not node.is_loop:
+        reached = [_reached(body, {i - 1 for i in flows if i > 0}) for body in node.bodies]
+        return [node.outputs[i] for i in set().union(*reached)]
+    positions, before = set(flows), set[int]()
+    while positions != before:  # a loop hands its results to its next round
+        before = positions
+        positions = before | _reached(node.bodies[1], before)
+    return [node.outputs[i] for i in positions]
+
+
+def _reached(body: Program, positions: Collection[int]) -> set[int]:
+    """The positions of a body's results that derivatives reach from those of its inputs."""
+    active = differentiable_paths(body, [body.inputs[i] for i in positions])
+    return {i for i, number in enumerate(body.outputs) if number in active}
 
 
 def unreached(program: Program, sources: Collection[int], active: Collection[int]) -> set[int]:
@@ -85,21 +107,33 @@ def stop_findings(program: Program, active: Collection[int]) -> list[Finding]:
     ]
 
 
-def precision_findings(program: Program, active: Collection[int], dtype: tf.DType) -> list[Finding]:
-    """A finding for each layer that computes on the path in less precision than the parameters."""
-    lower: dict[str, str] = {}
-    for node in program.nodes:
-        for kind in (program.specs[n].dtype for n in node.outputs if n in active):
-            if kind.is_floating and kind.size < dtype.size:
-                lower.setdefault(node.place, kind.name)
+def loop_findings(program: Program, active: Collection[int]) -> list[Finding]:
+    """A note for each loop and branch on the path."""
+    message = "a loop or branch: differentiated by reverse-over-reverse, vectors taken one by one"
     return [
-        Finding("different", place, f"computes in {name}, the parameters are {dtype.name}")
-        for place, name in lower.items()
+        Finding("note", node.place, message)
+        for node in program.nodes
+        if node.bodies and set(active) & set(node.outputs)
     ]
 
 
+def lower_precisions(
+    program: Program, active: Collection[int], dtype: tf.DType
+) -> dict[str, tf.DType]:
+    """Place -> precision, where it computes on the path in less than `dtype`."""
+    lower: dict[str, tf.DType] = {}
+    for node in program.nodes:
+        for body in node.bodies:
+            lower |= lower_precisions(body, body.specs, dtype)
+        for kind in (program.specs[n].dtype for n in node.outputs if n in active):
+            if kind.is_floating and kind.size < dtype.size:
+                lower.setdefault(node.place, kind)
+    return lower
+
+
 def _is_continuous(tensor: tf.Tensor) -> bool:
-    return tensor.dtype.is_floating or tensor.dtype.is_complex
+    """Whether a tensor can carry derivatives; lists of tensors may."""
+    return tensor.dtype.is_floating or tensor.dtype.is_complex or tensor.dtype == tf.variant
 
 
 def _judge(node: Node, position: int, tensors: dict[int, tf.Tensor]) -> None:

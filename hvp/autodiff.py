@@ -1,20 +1,23 @@
 """The mathematics of the products: a few lines each, over plain functions of lists of tensors.
 
-``loss`` maps the parameters to a scalar, ``outputs`` maps them to one tensor z, and ``loss_of``
-maps z to the scalar. A path that does not exist counts as zero: the caller has proved beforehand
-(`hvp.audit`) that a missing derivative is a zero one.
+``loss`` maps the parameters to a scalar, ``outputs`` maps them to the tensors z, and ``loss_of``
+maps these to the scalar. A path that does not exist counts as zero: the caller has proved
+beforehand (`hvp.audit`) that a missing derivative is a zero one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
 Tensors = Sequence[tf.Tensor]
+Loss = Callable[[Tensors], tf.Tensor]
+Outputs = Callable[[Tensors], list[tf.Tensor]]
 
 
-def gradient(loss: Callable[[Tensors], tf.Tensor], params: Tensors) -> list[tf.Tensor]:
+def gradient(loss: Loss, params: Tensors) -> list[tf.Tensor]:
     """∇L."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(params)
@@ -22,67 +25,106 @@ def gradient(loss: Callable[[Tensors], tf.Tensor], params: Tensors) -> list[tf.T
     return _dense(tape.gradient(value, params, unconnected_gradients="zero"))
 
 
-def forward_over_reverse(
-    loss: Callable[[Tensors], tf.Tensor], params: Tensors, tangents: Tensors
-) -> list[tf.Tensor]:
+def forward_over_reverse(loss: Loss, params: Tensors, tangents: Tensors) -> list[tf.Tensor]:
     """Hv = d/dε ∇L(w + εv), the tangent of the gradient (Pearlmutter 1994)."""
     with tf.autodiff.ForwardAccumulator(params, tangents) as forward:
         grads = gradient(loss, params)
     return _dense(forward.jvp(grads, unconnected_gradients="zero"))
 
 
-def reverse_over_reverse(
-    loss: Callable[[Tensors], tf.Tensor], params: Tensors, tangents: Tensors
-) -> list[tf.Tensor]:
+def reverse_over_reverse(loss: Loss, params: Tensors, tangents: Tensors) -> list[tf.Tensor]:
     """Hv = ∇(∇L · v)."""
 
     def slope(params: Tensors) -> tf.Tensor:
-        grads = gradient(loss, params)
-        return tf.add_n([tf.reduce_sum(g * v) for g, v in zip(grads, tangents, strict=True)])
+        return _dot(gradient(loss, params), tangents)
 
     return gradient(slope, params)
 
 
 def jvp(
-    outputs: Callable[[Tensors], tf.Tensor], params: Tensors, tangents: Tensors
-) -> tuple[tf.Tensor, tf.Tensor]:
+    outputs: Outputs, params: Tensors, tangents: Tensors
+) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
     """The outputs z and Jv."""
     with tf.autodiff.ForwardAccumulator(params, tangents) as forward:
         z = outputs(params)
     return z, forward.jvp(z, unconnected_gradients="zero")
 
 
-def vjp(
-    outputs: Callable[[Tensors], tf.Tensor], params: Tensors, cotangent: tf.Tensor
-) -> list[tf.Tensor]:
+def jvp_by_reverse(
+    outputs: Outputs, params: Tensors, tangents: Tensors
+) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """The outputs z and Jv, the derivative of uᵀJv in u."""
+    with tf.GradientTape(watch_accessed_variables=False) as outer:
+        with tf.GradientTape(watch_accessed_variables=False) as inner:
+            inner.watch(params)
+            z = outputs(params)
+        u = [tf.zeros_like(t) for t in z]
+        outer.watch(u)
+        grads = inner.gradient(z, params, output_gradients=u, unconnected_gradients="zero")
+        slope = _dot(_dense(grads), tangents)
+    return z, outer.gradient(slope, u, unconnected_gradients="zero")
+
+
+def vjp(outputs: Outputs, params: Tensors, cotangents: Tensors) -> list[tf.Tensor]:
     """Jᵀu."""
+    return gradient(lambda params: _dot(outputs(params), cotangents), params)
 
-    def projected(params: Tensors) -> tf.Tensor:
-        z = outputs(params)
-        return tf.reduce_sum(z * tf.cast(cotangent, z.dtype))
 
-    return gradient(projected, params)
+class Mode(NamedTuple):
+    """How products with a Hessian and with a Jacobian are differentiated."""
+
+    hessian: Callable[[Loss, Tensors, Tensors], list[tf.Tensor]]
+    jvp: Callable[[Outputs, Tensors, Tensors], tuple[list[tf.Tensor], list[tf.Tensor]]]
+
+
+FORWARD = Mode(forward_over_reverse, jvp)
+# Forward mode cannot enter loops.
+REVERSE = Mode(reverse_over_reverse, jvp_by_reverse)
 
 
 def gauss_newton(
-    outputs: Callable[[Tensors], tf.Tensor],
-    loss_of: Callable[[tf.Tensor], tf.Tensor],
+    outputs: Outputs,
+    loss_of: Loss,
     params: Tensors,
     tangents: Tensors,
+    mode: Mode = FORWARD,
 ) -> list[tf.Tensor]:
-    """Gv by the chain Jv -> ∇²ℓ·(Jv) -> Jᵀ(·), in one forward and one backward pass."""
+    """Gv by the chain Jv -> ∇²ℓ·(Jv) -> Jᵀ(·)."""
+    return sandwich(outputs, lambda z, jv: mode.hessian(loss_of, z, jv), params, tangents, mode)
+
+
+def sandwich(
+    outputs: Outputs,
+    curve: Callable[[Tensors, Tensors], list[tf.Tensor]],
+    params: Tensors,
+    tangents: Tensors,
+    mode: Mode,
+) -> list[tf.Tensor]:
+    """JᵀCJv with ``curve(z, u) = Cu``, in one forward and one backward pass."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(params)
-        z, jv = jvp(outputs, params, tangents)
-    (curved,) = forward_over_reverse(lambda zs: loss_of(zs[0]), [z], [jv])
+        z, jv = mode.jvp(outputs, params, tangents)
+    curved = curve(z, jv)
     return _dense(tape.gradient(z, params, output_gradients=curved, unconnected_gradients="zero"))
 
 
+def outer(value: tf.Tensor, scores: tf.Tensor, factors: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
+    """Σᵢ fᵢ gᵢ gᵢᵀu over the loss values i, with gᵢ their derivatives in one output, `scores`.
+
+    What an example's loss values share of the output is told by the axes that they have in common.
+    """
+    axes = list(range(value.shape.rank, u.shape.rank))
+    inner = tf.reduce_sum(scores * u, axes, keepdims=True)
+    factors = tf.reshape(factors, [*value.shape, *[1] * len(axes)])
+    return scores * inner * factors
+
+
 def residual(
-    outputs: Callable[[Tensors], tf.Tensor],
-    loss_of: Callable[[tf.Tensor], tf.Tensor],
+    outputs: Outputs,
+    loss_of: Loss,
     params: Tensors,
     tangents: Tensors,
+    mode: Mode = FORWARD,
 ) -> list[tf.Tensor]:
     """Rv = d/dε J(w + εv)ᵀ∇ℓ with ∇ℓ held fixed: the network's second derivatives alone.
 
@@ -91,10 +133,16 @@ def residual(
 
     def held(params: Tensors) -> tf.Tensor:
         z = outputs(params)
-        (slope,) = gradient(lambda zs: loss_of(zs[0]), [z])
-        return tf.reduce_sum(z * tf.stop_gradient(slope))
+        return _dot(z, [tf.stop_gradient(slope) for slope in gradient(loss_of, z)])
 
-    return forward_over_reverse(held, params, tangents)
+    return mode.hessian(held, params, tangents)
+
+
+def _dot(first: Tensors, second: Tensors) -> tf.Tensor:
+    """Σ aᵀb, in the precision of `second`."""
+    return tf.add_n(
+        [tf.reduce_sum(tf.cast(a, b.dtype) * b) for a, b in zip(first, second, strict=True)]
+    )
 
 
 def _dense(grads: Sequence[tf.Tensor | tf.IndexedSlices]) -> list[tf.Tensor]:

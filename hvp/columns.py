@@ -15,7 +15,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from hvp.graph import Node, Program, apply, leaves
+from hvp.graph import Node, Program, leaves
+from hvp.replaying import apply
 
 
 class Merge(NamedTuple):
@@ -121,7 +122,7 @@ class _Runner:
         first = [a.at(0) if isinstance(a, Columns) else a for a in arguments]
         each = [
             apply(
-                node.op,
+                node,
                 [
                     tensor[k] if isinstance(a, Columns) else tensor
                     for tensor, a in zip(first, arguments, strict=True)
@@ -156,7 +157,7 @@ def _product(runner: _Runner, node: Node, arguments: list[Argument]) -> Columns 
     operands[position] = tf.reshape(value.at(axis + behind), _merged(shape, axis, runner.count))
     if sizes is not None:
         operands[sizes] = tf.constant(_merged(result, result_axis, runner.count), tf.int32)
-    (tensor,) = apply(node.op, operands)
+    (tensor,) = apply(node, operands)
     result.insert(result_axis + behind, runner.count)
     return Columns(tf.reshape(tensor, result), result_axis + behind)
 
@@ -221,7 +222,7 @@ def _entrywise(runner: _Runner, node: Node, arguments: list[Argument]) -> Column
         # A zero that was not known to be one broadcasts.
         tensor = functools.reduce(tf.add, operands)
     else:
-        (tensor,) = apply(node.op, operands)
+        (tensor,) = apply(node, operands)
     return Columns(tensor, rank - behind)
 
 

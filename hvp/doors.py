@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,11 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from hvp import data as sources
+from hvp import fitting
 from hvp import objective as objectives
 from hvp.errors import InputError
 from hvp.frontiers import Frontiers
-from hvp.linearization import ORDERS, Linearization
+from hvp.linearization import Linearization
 from hvp.params import Layout
+from hvp.products import ORDERS
 from hvp.snapshot import Snapshot
 
 
@@ -25,6 +27,8 @@ def linearize(
     *,
     variables: str | Sequence[str] | None = None,
     training: bool = False,
+    class_weight: Mapping[int, float] | None = None,
+    dtype: str | None = None,
     batch_size: int = sources.BATCH_SIZE,
     cache: str | int = "auto",
     ad: str = "auto",
@@ -39,12 +43,16 @@ def linearize(
     It is a snapshot: the model is left as it is, and what happens to it later changes nothing here.
 
     Args:
-        model: a built Keras model with one output; P is the size of its trainable variables.
+        model: a built Keras model; P is the size of its trainable variables.
         data: ``(x, y)`` or ``(x, y, sample_weight)`` arrays of N examples, a `tf.data.Dataset`, or
             any re-iterable of such batches. Batches may have unequal sizes.
-        loss: a Keras loss, its name or a function; None takes the compiled one.
+        loss: a Keras loss, its name or a function, or one an output in a list or by name; None
+            takes what the model is compiled with, its loss weights or its own `compute_loss`.
         variables: layer names, parameter names or globs; None takes all.
+        class_weight: class number -> what its examples count for, as in `fit`.
         training: the mode the model is called in. Unlike `fit`, the default is inference.
+        dtype: "float64" evaluates a model of lower precision in float64 from its weights to the
+            loss, whatever casts it holds; None keeps the precision of the parameters.
         batch_size: arrays are cut into parts as equal as possible of at most this many examples.
         cache: bytes that may be kept between products, "auto" for a quarter of the memory that is
             free: what of a product is the same for all v is kept for as many batches as fit and
@@ -70,9 +78,9 @@ def linearize(
     """
     if not isinstance(training, bool):
         raise InputError("training=True or False", repr(training), "choose one")
-    objective = objectives.from_model(model, loss, training=training)
+    objective = fitting.from_model(model, loss, training=training, class_weight=class_weight)
     batches = sources.batches(data, batch_size)
-    return _linearization(objective, batches, variables, cache, ad, jit)
+    return _linearization(objective, batches, variables, dtype, cache, ad, jit)
 
 
 def linearize_function(
@@ -83,6 +91,7 @@ def linearize_function(
     outputs: Callable[..., tf.Tensor] | None = None,
     reduction: str | None = None,
     variables: str | Sequence[str] | None = None,
+    dtype: str | None = None,
     batch_size: int | None = None,
     cache: str | int = "auto",
     ad: str = "auto",
@@ -99,7 +108,7 @@ def linearize_function(
         outputs: the network, giving one tensor.
         reduction: what the loss of a batch is, "sum" or "mean" over its examples; required with
             several batches, into which arrays are cut only when it is given.
-        variables, batch_size, cache, ad, jit: as for `linearize`.
+        variables, dtype, batch_size, cache, ad, jit: as for `linearize`.
 
     Raises:
         InputError: as for `linearize`.
@@ -118,7 +127,7 @@ def linearize_function(
     if reduction is not None and batch_size is None:
         batch_size = sources.BATCH_SIZE
     batches = None if data is None else sources.batches(data, batch_size)
-    lin = _linearization(objective, batches, variables, cache, ad, jit)
+    lin = _linearization(objective, batches, variables, dtype, cache, ad, jit)
     if lin.num_batches > 1 and reduction is None:
         raise InputError(
             'reduction="sum" or "mean" with several batches',
@@ -132,6 +141,7 @@ def _linearization(
     objective: objectives.Objective,
     batches: Any,
     variables: str | Sequence[str] | None,
+    dtype: str | None,
     cache: str | int,
     ad: str,
     jit: str | bool,
@@ -142,17 +152,24 @@ def _linearization(
         raise InputError('jit "auto", True or False', repr(jit), "choose one of these")
     if cache != "auto" and not (isinstance(cache, int) and cache >= 0):
         raise InputError('cache "auto" or a number of bytes', repr(cache), "choose one of these")
-    layout = Layout(objective.names, [value.shape for value in objective.values], _dtype(objective))
+    shapes = [value.shape for value in objective.values]
+    layout = Layout(objective.names, shapes, _dtype(objective, dtype))
     chosen = range(len(layout.names)) if variables is None else layout.select(variables)
-    snapshot = Snapshot(objective, layout, batches, chosen)
+    snapshot = Snapshot(objective, layout, batches, chosen, promoted=dtype is not None)
     frontiers = Frontiers(None if cache == "auto" else int(cache), beside=snapshot.in_memory)
     return Linearization(snapshot, chosen, frontiers, ad=ad, jit=jit)
 
 
-def _dtype(objective: objectives.Objective) -> np.dtype:
+def _dtype(objective: objectives.Objective, dtype: str | None) -> np.dtype:
     dtypes = sorted({value.dtype.name for value in objective.values})
+    if dtype is not None and not (isinstance(dtype, str) and dtype == "float64"):
+        raise InputError('dtype="float64" or None', repr(dtype), "choose one of these")
+    if dtype is not None and all(value.dtype.is_floating for value in objective.values):
+        return np.dtype(dtype)
     if dtypes not in (["float32"], ["float64"]):
         raise InputError(
-            "parameters all float32 or all float64", ", ".join(dtypes), "cast them before"
+            "parameters all float32 or all float64",
+            ", ".join(dtypes),
+            'cast them before, or pass dtype="float64"',
         )
     return np.dtype(dtypes[0])

@@ -13,7 +13,8 @@ from dataclasses import replace
 import numpy as np
 import tensorflow as tf
 
-from hvp.graph import Node, Program, Writer, apply, is_uniform, literal, uniform
+from hvp.graph import Node, Program, Writer, is_uniform, literal, uniform
+from hvp.replaying import apply
 from hvp.substitutes import LINEAR_ALGEBRA, substitute
 
 # Operations that are zero wherever one of the inputs named is: products, and linear functions.
@@ -87,6 +88,9 @@ class _Folder(Writer):
 
     def take(self, node: Node) -> None:
         node = replace(node, inputs=tuple(map(self.resolved, node.inputs)))
+        if node.bodies or any(self._is_list(n) for n in (*node.inputs, *node.outputs)):
+            self._keep(node)
+            return
         node = self._without_zeros(node)
         if None in map(self._shape, node.outputs):
             self._infer(node)
@@ -143,7 +147,7 @@ class _Folder(Writer):
             return None
         with tf.init_scope():
             given = [tf.constant(self.literals[n], self.specs[n].dtype) for n in node.inputs]
-            return [literal(tensor.numpy()) for tensor in apply(node.op, given)]
+            return [literal(tensor.numpy()) for tensor in apply(node, given)]
 
     def _shapes(self, node: Node) -> list[np.ndarray] | None:
         shapes = [self.specs[number].shape for number in node.inputs]
@@ -165,7 +169,7 @@ class _Folder(Writer):
                 else tf.compat.v1.placeholder(spec.dtype, spec.shape)
                 for n, spec in ((n, self.specs[n]) for n in node.inputs)
             ]
-            for number, tensor in zip(node.outputs, apply(node.op, given), strict=True):
+            for number, tensor in zip(node.outputs, apply(node, given), strict=True):
                 self.specs[number] = tf.TensorSpec(tensor.shape, tensor.dtype)
 
     def _vanishes(self, node: Node) -> bool:
@@ -207,6 +211,10 @@ class _Folder(Writer):
         ):
             return rest[0]
         return None
+
+    def _is_list(self, number: int) -> bool:
+        """Whether it holds tensors, as loops stack them, instead of numbers."""
+        return self.specs[number].dtype == tf.variant
 
     def _is_in_order(self, number: int) -> bool:
         axes = self.literals.get(number)

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import psutil
 import tensorflow as tf
 
+from hvp import arrays
 from hvp.linear_map import Frontier, LinearMap
 
 # Of the memory that is free when it is asked for.
@@ -50,11 +51,7 @@ class Frontiers:
     ) -> None:
         """Keep the frontier of a batch if it fits."""
         given = {id(tensor) for tensor in batch} if self._beside else set()
-        size = sum(
-            tensor.shape.num_elements() * tensor.dtype.size
-            for tensor in frontier
-            if id(tensor) not in given
-        )
+        size = sum(arrays.nbytes(tensor) for tensor in frontier if id(tensor) not in given)
         with self._lock:
             if self.bytes + size <= self.budget:
                 self._kept.setdefault(linear_map, {})[index] = (frontier, size)

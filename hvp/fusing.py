@@ -15,7 +15,8 @@ from dataclasses import replace
 import numpy as np
 import tensorflow as tf
 
-from hvp.graph import Node, Program, Writer, apply, leaves, uniform
+from hvp.graph import Node, Program, Writer, leaves, uniform
+from hvp.replaying import apply
 
 # Operations that multiply each entry of the input named by a number that the others tell.
 DIAGONAL = {
@@ -61,10 +62,7 @@ class _Fuser(Writer):
         self._forms: dict[int, Form] = {}
         self._made: dict[tuple[Callable[..., tf.Tensor], int, int], int] = {}
         self._scalars: dict[tuple[float, type], int] = {}
-        self._linear = set(program.inputs[:count])
-        for node in program.nodes:
-            if self._linear & set(node.inputs):
-                self._linear.update(node.outputs)
+        self._linear = program.reach(program.inputs[:count])
         self._uses = Counter(n for node in program.nodes for n in set(node.inputs))
         # What other than entrywise operations take has to be there.
         self._wanted = set(leaves(program.outputs))
@@ -87,6 +85,8 @@ class _Fuser(Writer):
         linear = [i for i, n in enumerate(inputs) if n in self._linear]
         shapes = [self.specs[n].shape for n in (*inputs, *node.outputs)]
         if not linear or not all(shape.is_fully_defined() for shape in shapes):
+            return False
+        if self.specs[node.outputs[0]].dtype == tf.variant:
             return False
         if kind in SUMS:
             return len(linear) == len(inputs)
@@ -120,7 +120,7 @@ class _Fuser(Writer):
         dtype = self.specs[node.inputs[position]].dtype.as_numpy_dtype
         ones = self.literal(uniform(np.ones((), dtype), shape))
         inputs = (*node.inputs[:position], ones, *node.inputs[position + 1 :])
-        return self.write(lambda *tensors: apply(node.op, tensors), *inputs)
+        return self.write(lambda *tensors: apply(node, tensors), *inputs)
 
     def _get(self, number: int) -> Form:
         return self._forms.get(number, {self.resolved(number): None})

@@ -12,10 +12,8 @@ under the attributes that the eager context gives to calls. Known to hold for Te
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +22,7 @@ import tensorflow as tf
 from tensorflow.python import eager
 
 from hvp.errors import InputError
-from hvp.substitutes import substitute
+from hvp.replaying import BODIES, Node, apply, place_of
 
 CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 ALIASES = {"CheckNumerics", "Identity", "IdentityN"}
@@ -39,22 +37,6 @@ REFUSALS = (
 )
 # Constants above so many bytes are kept once, instead of being written into every graph.
 LARGE = 1024
-
-
-@dataclass(frozen=True, eq=False)
-class Node:
-    """One operation, applied to the values `inputs` and giving the values `outputs`."""
-
-    op: tf.Operation
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-
-    @property
-    def place(self) -> str:
-        return _place(self.op)
-
-    def __str__(self) -> str:
-        return f"{self.op.type} in {self.place!r}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +70,11 @@ class Program:
         values = self.given(inputs)
         for node in self.nodes:
             arguments = [values[number] for number in node.inputs]
-            values.update(zip(node.outputs, apply(node.op, arguments), strict=True))
+            for number, tensor in zip(node.outputs, apply(node, arguments), strict=True):
+                if not tensor.shape.is_fully_defined():
+                    # What lists hold has a shape that is known only where they were made.
+                    tensor.set_shape(self.specs[number].shape)
+                values[number] = tensor
         return values
 
     def given(self, inputs: Sequence[tf.Tensor]) -> dict[int, tf.Tensor]:
@@ -116,6 +102,19 @@ class Program:
             captures={n: tensor for n, tensor in self.captures.items() if n in needed},
             literals={n: literal for n, literal in self.literals.items() if n in needed},
         )
+
+    def reach(self, sources: Iterable[int]) -> set[int]:
+        """The values that depend on the values `sources`, which are among them."""
+        reached = set(sources)
+        for node in self.nodes:
+            if reached & set(node.inputs):
+                reached.update(node.outputs)
+        return reached
+
+    def loops(self, sources: Iterable[int]) -> bool:
+        """Whether loops or branches depend on the values `sources`."""
+        reached = self.reach(sources)
+        return any(node.bodies and reached & set(node.inputs) for node in self.nodes)
 
     def free(self) -> set[int]:
         """The values it uses that it neither takes, captures nor makes."""
@@ -195,33 +194,27 @@ class Writer:
         return written.part(self._program.inputs, outputs)
 
 
-def trace(function: Callable[..., Any], *specs: Any) -> Program:
+def trace(
+    function: Callable[..., Any], *specs: Any, variables: Sequence[tf.Variable] = ()
+) -> Program:
     """The flat program of ``function(*specs)``, `specs` being nests of `tf.TensorSpec`.
 
-    Calls are inlined and variables become their present values. Raises InputError, naming the
-    layer, for loops and branches, for random or otherwise stateful operations, for assignments and
-    for operations that cannot be replayed.
+    Calls are inlined and variables become their present values; `variables` are those that the
+    first inputs stand for, wherever they are read. Raises InputError, naming the layer, for random
+    or otherwise stateful operations, for assignments and for operations that cannot be replayed.
     """
     concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
     flattener = _Flattener()
     graph = concrete.graph
     arguments = graph.inputs[: len(graph.inputs) - len(graph.captures)]
     inputs = tuple(flattener.number(tensor) for tensor in arguments)
+    # One of several variables may be given more than once.
+    flattener.given = [(v.handle, number) for v, number in zip(variables, inputs, strict=False)]
     for external, placeholder in graph.captures:
         flattener.captures[flattener.number(placeholder)] = external
     flattener.inline(graph)
     outputs = _map(flattener.number, concrete.structured_outputs)
-    flat = Program(
-        inputs,
-        outputs,
-        tuple(flattener.nodes),
-        flattener.captures,
-        flattener.literals,
-        flattener.specs,
-        tuple(flattener.custom_gradients),
-        tuple(flattener.handles),
-    )
-    program = flat.part(inputs, outputs)
+    program = flattener.program(inputs, outputs)
     for node in program.nodes:
         _refuse_unreplayable(node)
     return program
@@ -266,7 +259,22 @@ class _Flattener:
         self.specs: dict[int, tf.TensorSpec] = dict(specs or {})
         self.custom_gradients: list[str] = []
         self.handles: list[tf.Tensor] = []
+        self.given: list[tuple[tf.Tensor, int]] = []
         self._numbers: dict[Any, int] = {}
+
+    def program(self, inputs: tuple[int, ...], outputs: Any) -> Program:
+        """What was walked, from the values `inputs` to a nest of others."""
+        flat = Program(
+            inputs,
+            outputs,
+            tuple(self.nodes),
+            self.captures,
+            self.literals,
+            self.specs,
+            tuple(self.custom_gradients),
+            tuple(self.handles),
+        )
+        return flat.part(inputs, outputs)
 
     def is_called(self, tensor: tf.Tensor, number: int) -> None:
         """Give a tensor the number of a value that there is."""
@@ -280,12 +288,12 @@ class _Flattener:
         return self._numbers[reference]
 
     def inline(self, graph: Any) -> None:
-        for op in graph.get_operations():
+        for op in _in_order(graph):
             if op.type == "Placeholder":
                 continue
             inputs = tuple(self.number(tensor) for tensor in op.inputs)
             if "_gradient_op_type" in op.node_def.attr:
-                self.custom_gradients.append(_place(op))
+                self.custom_gradients.append(place_of(op))
             if op.type in ALIASES:
                 self._numbers.update((t.ref(), n) for t, n in zip(op.outputs, inputs, strict=True))
             elif op.type in CALLS:
@@ -293,11 +301,18 @@ class _Flattener:
             elif op.type.startswith("Assign") and op.type.endswith("VariableOp"):
                 raise InputError(
                     "a loss without side effects",
-                    f"{op.type} in {_place(op)!r}",
+                    f"{op.type} in {place_of(op)!r}",
                     "return what it computes and assign nothing",
                 )
+            elif op.type in BODIES:
+                bodies = tuple(self._body(name, inputs, op, graph) for name in _functions(op))
+                self.nodes.append(Node(op, inputs, tuple(map(self.number, op.outputs)), bodies))
             elif op.type == "ReadVariableOp" and inputs[0] in self.captures:
                 handle = self.captures[inputs[0]]
+                standing = [number for given, number in self.given if given is handle]
+                if standing:
+                    self._numbers[op.outputs[0].ref()] = standing[0]
+                    continue
                 self.handles.append(handle)
                 value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=op.get_attr("dtype"))
                 self.captures[self.number(op.outputs[0])] = value
@@ -309,6 +324,23 @@ class _Flattener:
                 self.literals[self.number(op.outputs[0])] = literal(value)
             else:
                 self.nodes.append(Node(op, inputs, tuple(map(self.number, op.outputs))))
+
+    def _body(self, name: str, inputs: Sequence[int], op: tf.Operation, graph: Any) -> Program:
+        """The program of a loop or branch; the variables that it is handed it reads itself."""
+        body = graph._get_function(name).graph
+        flattener = _Flattener()
+        flattener.custom_gradients, flattener.handles = self.custom_gradients, self.handles
+        numbers = tuple(map(flattener.number, body.inputs))
+        given = inputs[len(inputs) - len(numbers) :]
+        held = {
+            n: self.captures[i]
+            for n, i in zip(numbers, given, strict=True)
+            if i in self.captures and self.captures[i].dtype == tf.resource
+        }
+        flattener.captures.update(held)
+        flattener.inline(body)
+        outputs = [flattener.number(tensor) for tensor in body.outputs]
+        return flattener.program(numbers, outputs)
 
     def _call(self, op: tf.Operation, inputs: Sequence[int], graph: Any) -> None:
         body = graph._get_function(op.get_attr("f").name).graph
@@ -322,42 +354,29 @@ class _Flattener:
         self._numbers.update((t.ref(), n) for t, n in zip(op.outputs, results, strict=True))
 
 
-def _place(op: tf.Operation) -> str:
-    """Where an operation stands in the model, as name scopes tell it: ``sequential/dense``."""
-    return op.name.removeprefix("gradient_tape/").rpartition("/")[0] or "the function"
+def _in_order(graph: Any) -> Iterator[tf.Operation]:
+    """The operations, each after those whose results it takes.
+
+    To differentiate a loop TensorFlow gives it more inputs, made later than it.
+    """
+    done: set[tf.Operation] = set()
+    for last in graph.get_operations():
+        waiting = [last]
+        while waiting:
+            op = waiting[-1]
+            before = [t.op for t in op.inputs if t.op not in done]
+            if op not in done and not before:
+                done.add(op)
+                yield op
+            if not before:
+                waiting.pop()
+            waiting += before
 
 
-def apply(op: tf.Operation, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """The operation created anew on other tensors; one of a sum's may be fewer than it had."""
-    scope, _, name = op.name.rpartition("/")
-    # Entered anew, so that gradient operations carry it too and are told by their layer.
-    with tf.name_scope(f"{scope}/") if scope else contextlib.nullcontext():
-        other = substitute(op, inputs)
-        return _original(op, inputs, name) if other is None else other
-
-
-def _original(op: tf.Operation, inputs: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
-    call = getattr(tf.raw_ops, op.type)
-    remaining = list(inputs)
-    arguments: dict[str, Any] = {}
-    inferred = set()
-    for argument in op.op_def.input_arg:
-        inferred |= {argument.type_attr, argument.number_attr, argument.type_list_attr}
-        if op.type == "AddN":
-            arguments[argument.name], remaining = remaining, []
-        elif argument.number_attr or argument.type_list_attr:
-            length = op.get_attr(argument.number_attr or argument.type_list_attr)
-            count = length if argument.number_attr else len(length)
-            arguments[argument.name], remaining = remaining[:count], remaining[count:]
-        else:
-            arguments[argument.name], *remaining = remaining
-    for attribute in op.op_def.attr:
-        if attribute.name not in inferred:
-            value = op.get_attr(attribute.name)
-            arguments[attribute.name] = (
-                tf.TensorShape(value) if attribute.type == "shape" else value
-            )
-    return tf.nest.flatten(call(**_publicly_named(call, arguments), name=name))
+def _functions(op: tf.Operation) -> list[str]:
+    """The names of the functions that a loop or a branch runs."""
+    found = [op.get_attr(attribute) for attribute in BODIES[op.type]]
+    return [function.name for function in tf.nest.flatten(found)]
 
 
 def literal(array: np.ndarray) -> np.ndarray:
@@ -386,24 +405,17 @@ def _constant(literal: np.ndarray, dtype: tf.DType) -> tf.Tensor:
     return tf.constant(literal, dtype)
 
 
-def _publicly_named(call: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments under the names that `tf.raw_ops` gives them.
-
-    Some differ from the operation's own (ExpandDims takes `axis` for `dim`); the order among the
-    renamed is the same.
-    """
-    public = [name for name in inspect.signature(call).parameters if name != "name"]
-    unclaimed = iter([name for name in public if name not in arguments])
-    return {name if name in public else next(unclaimed): value for name, value in arguments.items()}
-
-
 def _refuse_unreplayable(node: Node) -> None:
-    functional = any(attribute.type == "func" for attribute in node.op.op_def.attr)
-    if functional or node.op.type.startswith("TensorList"):
+    for body in node.bodies:
+        for inner in body.nodes:
+            _refuse_unreplayable(inner)
+    if node.bodies:
+        return
+    if any(attribute.type == "func" for attribute in node.op.op_def.attr):
         raise InputError(
-            "a loss without loops and branches inside the graph",
-            node,
-            "unroll loops (recurrent layers take unroll=True) and write branches with tf.where",
+            "a loss of operations, loops and branches",
+            f"{node}, which calls functions of its own",
+            "write it with TensorFlow operations",
         )
     if node.op.op_def.is_stateful:
         raise InputError(

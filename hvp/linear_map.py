@@ -60,6 +60,8 @@ class LinearMap:
         tangents = set(parts.linear.inputs[:count])
         self._vanishes = not (made | tangents) & set(graph.leaves(parts.linear.outputs))
         self.single = self._compiled()
+        # Loops take their columns one by one.
+        self._loops = parts.linear.loops(tangents)
         self._blocks: dict[int, Compiled] = {}
         self._gains: dict[int, bool] = {}
 
@@ -81,6 +83,8 @@ class LinearMap:
 
         It is what fits into `budget`, or one where trying with the frontier given shows no gain.
         """
+        if self._loops:
+            return 1
         fitting = int(min(count, MOST_AT_ONCE, budget // max(self.product_bytes, 1)))
         width = 1 << max(fitting.bit_length() - 1, 0)
         if width == 1 or frontier is None:
@@ -137,6 +141,8 @@ class LinearMap:
 
 
 def _bytes(spec: tf.TensorSpec) -> int:
+    if spec.dtype == tf.variant:
+        return 0
     return (spec.shape.num_elements() or 0) * spec.dtype.size
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,16 +18,30 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from hvp import arrays, autodiff, graph
 from hvp.audit import Finding
+from hvp.autodiff import Mode
 from hvp.choosing import Choice, choose
 from hvp.ends import Ends
 from hvp.errors import InputError, reason
 from hvp.frontiers import Frontiers
 from hvp.linear_map import Frontier, LinearMap
 from hvp.params import Layout
-from hvp.snapshot import Programs, Snapshot
+from hvp.products import (
+    EMPIRICAL,
+    FISHER,
+    HGR,
+    JT,
+    Batch,
+    G,
+    H,
+    J,
+    Product,
+    R,
+    sampled_fisher,
+)
+from hvp.programs import Programs
+from hvp.snapshot import Snapshot
 
 Result = TypeVar("Result")
-Build = Callable[["_Batch", list[tf.Tensor]], list[tf.Tensor]]
 
 
 def _told_in_a_line(method: Callable[..., Result]) -> Callable[..., Result]:
@@ -125,6 +139,7 @@ class Linearization:
         self._routes: dict[Product, list[LinearMap]] = {}
         self._kept: dict[Product, list[tuple[LinearMap, Frontier]]] = {}
         self._choices: list[Choice] = []
+        self._draws: dict[tuple[int, int], Product] = {}
         self._notes: dict[Finding, None] = {}
         self.size: int = self.layout.size
         self.dtype: np.dtype = self.layout.dtype
@@ -198,7 +213,7 @@ class Linearization:
         """∇L(w), (P,)."""
         total = tf.zeros([self.size], self.dtype)
         for programs, tensors in self._pieces(H):
-            batch = _Batch(self._snapshot, self._chosen, programs, tensors)
+            batch = Batch(self._snapshot, self._chosen, programs, tensors)
             total += self.layout.join(autodiff.gradient(batch.loss, batch.params))
         return total.numpy()
 
@@ -225,6 +240,33 @@ class Linearization:
         self._require_outputs()
         return self._product(R, v)
 
+    def fisher_vp(self, v: ArrayLike, num_samples: int | None = None, seed: int = 0) -> np.ndarray:
+        """Fv = Jᵀ E_y[∇²ℓ(z, y)] Jv with y as the outputs say, of the shape of v.
+
+        With `num_samples` the expectation is a mean over so many draws of every target. Penalties
+        are no part of it. Raises InputError where the loss is not known as a likelihood: it has to
+        be a cross-entropy or the mean of squares.
+        """
+        self._require_likelihood(known=True)
+        if num_samples is None:
+            return self._product(FISHER, v)
+        if num_samples < 1 or seed < 0:
+            raise InputError(
+                "at least one sample and a seed from 0", (num_samples, seed), "draw more"
+            )
+        with self._lock:
+            key = num_samples, seed
+            product = self._draws.setdefault(key, sampled_fisher(num_samples, seed))
+        return self._product(product, v)
+
+    def empirical_fisher_vp(self, v: ArrayLike) -> np.ndarray:
+        """Σᵢ fᵢ ∇ℓᵢ ∇ℓᵢᵀv over the loss values ℓᵢ, fᵢ being what ℓᵢ counts for in the loss.
+
+        Penalties are no part of it. Raises InputError where there are no loss values.
+        """
+        self._require_likelihood(known=False)
+        return self._product(EMPIRICAL, v)
+
     def products(self, v: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Hv, Gv and Rv, each of the shape of v, with what they share computed once.
 
@@ -236,7 +278,7 @@ class Linearization:
         return Hv, Gv, Rv
 
     def jvp(self, v: ArrayLike) -> np.ndarray:
-        """Jv, (M,) or (M, K): the outputs of all examples in order, flattened; not divided by N."""
+        """Jv, (M,) or (M, K), not divided by N: the outputs, batch by batch and flattened."""
         self._require_outputs()
         return self._product(J, v)
 
@@ -358,8 +400,9 @@ class Linearization:
 
     def _pieces(self, product: Product) -> Iterator[tuple[Programs, list[tf.Tensor]]]:
         """The terms of the product's sum: the batches, and the penalty where it has one."""
-        for batch in self._snapshot.batches():
-            yield self._snapshot.programs(batch), batch
+        for index, batch in enumerate(self._snapshot.batches()):
+            seed = [] if product.seed is None else [tf.constant([product.seed, index], tf.int64)]
+            yield self._snapshot.programs(batch), [*batch, *seed]
         if product in (H, G, HGR) and self._snapshot.penalty is not None:
             yield self._snapshot.penalty, []
 
@@ -372,12 +415,12 @@ class Linearization:
             return self._maps[key]
 
     def _made(self, product: Product, programs: Programs, batch: Sequence[tf.Tensor]) -> LinearMap:
-        builds = product.builds
-        if self._ad in builds:
-            builds = {self._ad: builds[self._ad]}
+        modes = product.loops if programs.loops else product.modes
+        if self._ad in modes:
+            modes = {self._ad: modes[self._ad]}
         makers = {
-            order: functools.partial(self._traced, build, product, programs, batch)
-            for order, build in builds.items()
+            order: functools.partial(self._traced, mode, product, programs, batch)
+            for order, mode in modes.items()
         }
         is_penalty = programs is self._snapshot.penalty
         linear_map, choice, notes = choose(
@@ -392,22 +435,37 @@ class Linearization:
         return linear_map
 
     def _traced(
-        self, build: Build, product: Product, programs: Programs, batch: Sequence[tf.Tensor]
+        self, mode: Mode, product: Product, programs: Programs, batch: Sequence[tf.Tensor]
     ) -> LinearMap:
         """The linear map of a product, built by tracing it."""
         params = Ends.of(self.layout.shapes, tf.as_dtype(self.dtype))
         network = programs.network
-        rows = None if network is None else Ends.of([network.shape], params.dtype)
+        rows = None if network is None else Ends.of(network.shapes, params.dtype)
         source, target = (rows if product is JT else params), (rows if product is J else params)
         assert source is not None
         assert target is not None
         target = Ends.of([place.shape for place in target.places] * product.count, target.dtype)
 
         def function(tangents: list[tf.Tensor], *batch: tf.Tensor) -> list[tf.Tensor]:
-            return build(_Batch(self._snapshot, self._chosen, programs, batch), tangents)
+            tensors, seed = list(batch), None
+            if product.seed is not None:
+                seed = tensors.pop()
+            functions = Batch(self._snapshot, self._chosen, programs, tensors, seed)
+            return product.build(mode, functions, tangents)
 
         specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in batch]
         return LinearMap(graph.trace(function, source.specs, *specs), source, target)
+
+    def _require_likelihood(self, *, known: bool) -> None:
+        self._require_outputs()
+        if not self._snapshot.has_values or (known and not self._snapshot.has_distributions):
+            raise InputError(
+                "a Keras loss of the outputs that is a cross-entropy or the mean of squares"
+                if known
+                else "a Keras loss of the outputs",
+                self.loss_name,
+                "use GaussNewton, which is defined for any loss",
+            )
 
     def _require_outputs(self) -> None:
         if not self.has_outputs:
@@ -416,101 +474,6 @@ class Linearization:
                 "a loss that sees its parameters another way",
                 "give linearize_function outputs=",
             )
-
-
-class _Batch:
-    """The functions of one batch over the chosen parameters, the others being constants."""
-
-    def __init__(
-        self,
-        snapshot: Snapshot,
-        chosen: Sequence[int],
-        programs: Programs,
-        batch: Sequence[tf.Tensor],
-    ):
-        self._values = snapshot.values
-        self._chosen = chosen
-        self._programs = programs
-        self._batch = batch
-        # The sum over the batches is the product: each is divided beforehand.
-        self._divisor = 1.0 if programs is snapshot.penalty else snapshot.divisor
-        self.network = programs.network
-        self.params = [tf.identity(self._values[i]) for i in chosen]
-
-    def loss(self, params: autodiff.Tensors) -> tf.Tensor:
-        return self._programs.loss.replay(*self._all(params), *self._batch) / self._divisor
-
-    def outputs(self, params: autodiff.Tensors) -> tf.Tensor:
-        assert self.network is not None
-        return self.network.outputs.replay(*self._all(params), *self._batch)
-
-    def loss_of(self, z: tf.Tensor) -> tf.Tensor:
-        assert self.network is not None
-        return self.network.loss_of.replay(z, *self._batch) / self._divisor
-
-    def _all(self, params: autodiff.Tensors) -> list[tf.Tensor]:
-        values = list(self._values)
-        for position, param in zip(self._chosen, params, strict=True):
-            values[position] = param
-        return values
-
-
-def _forward_over_reverse(batch: _Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
-    return autodiff.forward_over_reverse(batch.loss, batch.params, tangents)
-
-
-def _reverse_over_reverse(batch: _Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
-    return autodiff.reverse_over_reverse(batch.loss, batch.params, tangents)
-
-
-def _gauss_newton(batch: _Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
-    if batch.network is None:
-        # The penalty is its own output: its Gauss-Newton matrix is its Hessian.
-        return _forward_over_reverse(batch, tangents)
-    return autodiff.gauss_newton(batch.outputs, batch.loss_of, batch.params, tangents)
-
-
-def _residual(batch: _Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
-    return autodiff.residual(batch.outputs, batch.loss_of, batch.params, tangents)
-
-
-def _all_three(batch: _Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
-    if batch.network is None:
-        curved = _forward_over_reverse(batch, tangents)
-        return [*curved, *curved, *(tf.zeros_like(t) for t in tangents)]
-    parts = (_forward_over_reverse, _gauss_newton, _residual)
-    return [tensor for part in parts for tensor in part(batch, tangents)]
-
-
-def _jvp(batch: _Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
-    _, jv = autodiff.jvp(batch.outputs, batch.params, tangents)
-    return [tf.cast(jv, tangents[0].dtype)]
-
-
-def _vjp(batch: _Batch, cotangents: list[tf.Tensor]) -> list[tf.Tensor]:
-    return autodiff.vjp(batch.outputs, batch.params, *cotangents)
-
-
-@dataclass(frozen=True, eq=False)
-class Product:
-    """A product by its name, and the ways to build it by the order of differentiation.
-
-    Some are several, one behind the other.
-    """
-
-    name: str
-    builds: Mapping[str, Build]
-    count: int = 1
-
-
-FORWARD, REVERSE = "forward-over-reverse", "reverse-over-reverse"
-ORDERS = ("auto", FORWARD, REVERSE)
-H = Product("H", {FORWARD: _forward_over_reverse, REVERSE: _reverse_over_reverse})
-G = Product("G", {"forward, then reverse": _gauss_newton})
-R = Product("R", {FORWARD: _residual})
-J = Product("J", {"forward": _jvp})
-HGR = Product("H, G and R", {"forward-over-reverse": _all_three}, 3)
-JT = Product("Jᵀ", {"reverse": _vjp})
 
 
 def _mib(size: int) -> str:

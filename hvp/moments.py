@@ -24,12 +24,17 @@ def free(program: Program) -> tuple[Program, tuple[str, ...]]:
     def through(number: int) -> int:
         return freed[number].inputs[0] if number in freed else number
 
-    nodes = tuple(
+    nodes = [
         replace(node, inputs=tuple(map(through, node.inputs)))
         for node in program.nodes
         if not freed.keys() & set(node.outputs)
-    )
-    return replace(program, nodes=nodes), tuple(node.place for node in freed.values())
+    ]
+    places = [node.place for node in freed.values()]
+    for i, node in enumerate(nodes):
+        inside = [free(body) for body in node.bodies]
+        nodes[i] = replace(node, bodies=tuple(body for body, _ in inside))
+        places += [place for _, found in inside for place in found]
+    return replace(program, nodes=tuple(nodes)), tuple(places)
 
 
 class _Wiring:

@@ -21,6 +21,10 @@ class Products(Protocol):
     def hvp(self, v: np.ndarray) -> np.ndarray: ...
     def gnvp(self, v: np.ndarray) -> np.ndarray: ...
     def residual_vp(self, v: np.ndarray) -> np.ndarray: ...
+    def fisher_vp(
+        self, v: np.ndarray, num_samples: int | None = None, seed: int = 0
+    ) -> np.ndarray: ...
+    def empirical_fisher_vp(self, v: np.ndarray) -> np.ndarray: ...
     def jvp(self, v: np.ndarray) -> np.ndarray: ...
     def vjp(self, u: np.ndarray) -> np.ndarray: ...
 
@@ -89,6 +93,47 @@ class Residual(_Symmetric):
 
     def _matvec(self, v: np.ndarray) -> np.ndarray:
         return self.lin.residual_vp(v)
+
+
+class Fisher(_Symmetric):
+    """F = Jᵀ E_y[∇²ℓ(z, y)] J, (P, P): the Fisher matrix of the distribution that the outputs tell.
+
+    The expectation is over targets y drawn as the network predicts them: exact by default, or a
+    mean of score products over `num_samples` draws of every target. Equal to the Gauss-Newton
+    matrix for cross-entropies from logits and for squares (Martens 2020, section 9.2). Products
+    raise InputError for losses that are no cross-entropy and no mean of squares.
+
+    >>> import hvp, keras, numpy as np
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> lin = hvp.linearize(model, (np.eye(2), np.ones((2, 1))), "mse")
+    >>> bool(np.allclose(hvp.Fisher(lin) @ np.eye(3), hvp.GaussNewton(lin) @ np.eye(3)))
+    True
+    """
+
+    def __init__(self, lin: Products, num_samples: int | None = None, seed: int = 0):
+        super().__init__(lin)
+        self.num_samples, self.seed = num_samples, seed
+
+    def _matvec(self, v: np.ndarray) -> np.ndarray:
+        return self.lin.fisher_vp(v, self.num_samples, self.seed)
+
+
+class EmpiricalFisher(_Symmetric):
+    """E = Σᵢ fᵢ ∇ℓᵢ ∇ℓᵢᵀ, (P, P): products of the gradients of the loss values with themselves.
+
+    fᵢ is what the loss value ℓᵢ counts for in the loss: 1/N in a plain mean. Not the Fisher matrix,
+    since the targets are those of the data (Kunstner, Hennig and Balles 2019).
+
+    >>> import hvp, keras, numpy as np
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> lin = hvp.linearize(model, (np.eye(2)[:1], np.ones((1, 1))), "mse")
+    >>> g = lin.gradient()
+    >>> bool(np.allclose(hvp.EmpiricalFisher(lin) @ np.eye(3), np.outer(g, g)))
+    True
+    """
+
+    def _matvec(self, v: np.ndarray) -> np.ndarray:
+        return self.lin.empirical_fisher_vp(v)
 
 
 class Jacobian(LinearOperator):

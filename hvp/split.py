@@ -27,10 +27,7 @@ def split(program: Program, count: int = 1) -> Split:
     """Divide by the first `count` inputs; literals go to either side, dead operations nowhere."""
     program = program.part(program.inputs, program.outputs)
     varying, rest = program.inputs[:count], program.inputs[count:]
-    reached = set(varying)
-    for node in program.nodes:
-        if reached & set(node.inputs):
-            reached.update(node.outputs)
+    reached = program.reach(varying)
     used = set(leaves(program.outputs))
     for node in program.nodes:
         if reached & set(node.outputs):

@@ -3,6 +3,8 @@
 - Max pooling over windows that do not overlap is the average pooling of the winners: linear in x
   with constant coefficients. TensorFlow's own MaxPoolGrad is slow, its MaxPoolGradGrad slower, and
   XLA refuses the latter.
+- Volumes in float64, for which TensorFlow has no kernels, are pooled plane by plane and then along
+  the depth.
 - Max pooling to the same shape is a padding and a pooling that makes it smaller. The kernels
   MaxPoolGradGrad and MaxPool3DGradGrad work in place where the shapes agree, and read what they
   have already overwritten (TensorFlow 2.21): Hv through such a layer is wrong by half.
@@ -11,6 +13,8 @@
 - A product with the transpose of a large matrix is the transpose of a product with the matrix.
 - A bias is added and its gradient summed by operations that know no layout of channels.
 - Select between tensors of one shape is SelectV2, which broadcasts.
+- Softsign and the resizing of images are written with operations that have second derivatives: a
+  quotient, and products with the matrices of the interpolation, which are the operation's own.
 - A sum over indices is one batched matrix product between transpositions, each of which is done
   once where what it transposes is known.
 """
@@ -33,6 +37,20 @@ def substitute(op: tf.Operation, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]
     replay = SUBSTITUTES.get(op.type)
     result = None if replay is None else replay(op, *inputs)
     return None if result is None else [result]
+
+
+def _pool_volume(op: tf.Operation, x: tf.Tensor) -> tf.Tensor | None:
+    """The mean of means, and the largest of the largest, since windows are products."""
+    if x.dtype != tf.float64 or op.get_attr("data_format") != b"NDHWC":
+        return None if op.type == "AvgPool3D" else _max_pool(op, x)
+    pool = tf.nn.avg_pool2d if op.type == "AvgPool3D" else tf.nn.max_pool2d
+    (depth, *plane), (step, *steps) = op.get_attr("ksize")[1:4], op.get_attr("strides")[1:4]
+    padding, channels = op.get_attr("padding").decode(), x.shape[-1]
+    planes = pool(tf.reshape(x, [-1, *x.shape[2:]]), plane, steps, padding)
+    rows, columns = planes.shape[1:3]
+    lines = tf.reshape(planes, [-1, x.shape[1], rows * columns, channels])
+    pooled = pool(lines, [depth, 1], [step, 1], padding)
+    return tf.reshape(pooled, [-1, pooled.shape[1], rows, columns, channels])
 
 
 def _max_pool(op: tf.Operation, x: tf.Tensor) -> tf.Tensor | None:
@@ -167,6 +185,29 @@ def _einsum(op: tf.Operation, *operands: tf.Tensor) -> tf.Tensor | None:
     return tf.transpose(product, order) if order != sorted(order) else product
 
 
+def _softsign(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
+    return x / (1 + tf.abs(x))
+
+
+def _resize(op: tf.Operation, images: tf.Tensor, size: tf.Tensor) -> tf.Tensor | None:
+    """Interpolation is a matrix for the rows and one for the columns."""
+    rows, columns = op.outputs[0].shape[1:3]
+    if None in (*images.shape[1:3], rows, columns) or not images.dtype.is_floating:
+        return None
+    options = {name: op.get_attr(name) for name in ("align_corners", "half_pixel_centers")}
+    kernel = getattr(tf.raw_ops, op.type)
+
+    def matrix(before: int, after: int) -> tf.Tensor:
+        with tf.init_scope():
+            units = tf.eye(before)[None, :, :, None]
+            resized = kernel(images=units, size=[after, before], **options)
+            return tf.constant(resized[0, :, :, 0].numpy(), images.dtype)
+
+    down = matrix(images.shape[1], rows)
+    across = matrix(images.shape[2], columns)
+    return tf.einsum("ri,nijc,sj->nrsc", down, images, across)
+
+
 def _select(op: tf.Operation, condition: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor | None:
     return tf.where(condition, x, y) if condition.shape == x.shape else None
 
@@ -180,4 +221,10 @@ LINEAR_ALGEBRA: dict[str, Substitute] = {
     "MatMul": _matmul,
     "Select": _select,
 }
-SUBSTITUTES = {"MaxPool": _max_pool, "MaxPool3D": _max_pool, **LINEAR_ALGEBRA}
+SUBSTITUTES: dict[str, Substitute] = {
+    "MaxPool": _max_pool,
+    **dict.fromkeys(["AvgPool3D", "MaxPool3D"], _pool_volume),
+    **dict.fromkeys(["ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor"], _resize),
+    "Softsign": _softsign,
+    **LINEAR_ALGEBRA,
+}

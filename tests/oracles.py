@@ -5,9 +5,10 @@ Closed forms, dense matrices from eager tapes on the user's own function, and ce
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,19 @@ import tensorflow as tf
 
 layers = keras.layers
 Loss = Callable[[], tf.Tensor]
+
+
+@contextlib.contextmanager
+def kept_precision(floatx: str) -> Iterator[None]:
+    """Keras layers and losses in this precision, and then as before."""
+    before = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(floatx)
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(before[0])
+        keras.config.set_dtype_policy(before[1])
 
 
 # --- dense matrices by eager TensorFlow over variables ---

@@ -1,0 +1,196 @@
+"""The products: what each is on one batch, and in which orders it can be differentiated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from hvp import autodiff, likelihood
+from hvp.autodiff import Mode, Tensors
+from hvp.objective import Likelihood
+from hvp.programs import Programs
+from hvp.snapshot import Snapshot
+
+Build = Callable[[Mode, "Batch", list[tf.Tensor]], list[tf.Tensor]]
+
+
+class Batch:
+    """The functions of one batch over the chosen parameters, the others being constants."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        chosen: Sequence[int],
+        programs: Programs,
+        batch: Sequence[tf.Tensor],
+        seed: tf.Tensor | None = None,
+    ):
+        self._values = snapshot.values
+        self._chosen = chosen
+        self._programs = programs
+        self._batch = batch
+        self.seed = seed
+        # The sum over the batches is the product: each is divided beforehand.
+        self._divisors = [1.0] if programs is snapshot.penalty else snapshot.divisors
+        self._targets = programs.targets
+        self.network = programs.network
+        self.params = [tf.identity(self._values[i]) for i in chosen]
+
+    def loss(self, params: Tensors) -> tf.Tensor:
+        return self._divided(self._programs.loss.replay(*self._all(params), *self._batch))
+
+    def outputs(self, params: Tensors) -> list[tf.Tensor]:
+        assert self.network is not None
+        return self.network.outputs.replay(*self._all(params), *self._batch)
+
+    def loss_of(self, z: Tensors) -> tf.Tensor:
+        assert self.network is not None
+        return self._divided(self.network.loss_of.replay(*z, *self._batch))
+
+    def expected_of(self, z: Tensors) -> tf.Tensor:
+        """The loss with its targets expected as the outputs say, held fixed."""
+        return self._divided(self._likelihood(z, self._batch).expected)
+
+    def outer(self, z: Tensors, u: Tensors) -> list[tf.Tensor]:
+        """Σᵢ fᵢ gᵢ gᵢᵀu over the loss values i: gᵢ = ∇ℓᵢ in the outputs, fᵢ what ℓᵢ counts for."""
+        return self._outer(z, u, self._batch, [1.0] * len(self._targets))
+
+    def outer_of_draws(self, z: Tensors, u: Tensors, count: int) -> list[tf.Tensor]:
+        """The mean of `outer` over `count` draws of the targets, as the outputs say."""
+        means = self._likelihood(z, self._batch).means
+        seeds = tf.random.experimental.stateless_split(self.seed, count * len(means))
+        scales = [
+            likelihood.temperature(target.distribution, z[target.output].shape) / count
+            for target in self._targets
+        ]
+        found = []
+        for draw in range(count):
+            batch = list(self._batch)
+            for i, (target, mean) in enumerate(zip(self._targets, means, strict=True)):
+                spec = tf.TensorSpec(batch[target.leaf].shape, batch[target.leaf].dtype)
+                batch[target.leaf] = likelihood.sample(
+                    target.distribution, mean, spec, seeds[draw * len(means) + i]
+                )
+            found.append(self._outer(z, u, batch, scales))
+        return [tf.add_n(terms) for terms in zip(*found, strict=True)]
+
+    def _outer(
+        self, z: Tensors, u: Tensors, batch: Tensors, scales: Sequence[float]
+    ) -> list[tf.Tensor]:
+        assert self.network is not None
+        assert self.network.weigh is not None
+        weigh, values = self.network.weigh, self._likelihood(z, batch).values
+        factors = autodiff.gradient(lambda v: self._divided(weigh.replay(*v, *batch)), values)
+        results = [tf.zeros_like(t) for t in u]
+        for i, target in enumerate(self._targets):
+
+            def summed(zs: Tensors, i: int = i) -> tf.Tensor:
+                return tf.reduce_sum(self._likelihood(zs, batch).values[i])
+
+            at = target.output
+            scores = autodiff.gradient(summed, z)[at]
+            results[at] += scales[i] * autodiff.outer(values[i], scores, factors[i], u[at])
+        return results
+
+    def _likelihood(self, z: Tensors, batch: Tensors) -> Likelihood:
+        assert self.network is not None
+        assert self.network.likelihood is not None
+        return self.network.likelihood.replay(*z, *batch)
+
+    def _divided(self, totals: Tensors) -> tf.Tensor:
+        first, *rest = (t / d for t, d in zip(totals, self._divisors, strict=False))
+        return tf.add_n([first, *rest]) if rest else first
+
+    def _all(self, params: Tensors) -> list[tf.Tensor]:
+        values = list(self._values)
+        for position, param in zip(self._chosen, params, strict=True):
+            values[position] = param
+        return values
+
+
+def _hessian(mode: Mode, batch: Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
+    return mode.hessian(batch.loss, batch.params, tangents)
+
+
+def _gauss_newton(mode: Mode, batch: Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
+    if batch.network is None:
+        # The penalty is its own output: its Gauss-Newton matrix is its Hessian.
+        return _hessian(mode, batch, tangents)
+    return autodiff.gauss_newton(batch.outputs, batch.loss_of, batch.params, tangents, mode)
+
+
+def _fisher(mode: Mode, batch: Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
+    def curve(z: Tensors, u: Tensors) -> list[tf.Tensor]:
+        return mode.hessian(batch.expected_of, z, u)
+
+    return autodiff.sandwich(batch.outputs, curve, batch.params, tangents, mode)
+
+
+def _empirical(mode: Mode, batch: Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
+    return autodiff.sandwich(batch.outputs, batch.outer, batch.params, tangents, mode)
+
+
+def _residual(mode: Mode, batch: Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
+    return autodiff.residual(batch.outputs, batch.loss_of, batch.params, tangents, mode)
+
+
+def _all_three(mode: Mode, batch: Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
+    if batch.network is None:
+        curved = _hessian(mode, batch, tangents)
+        return [*curved, *curved, *(tf.zeros_like(t) for t in tangents)]
+    parts = (_hessian, _gauss_newton, _residual)
+    return [tensor for part in parts for tensor in part(mode, batch, tangents)]
+
+
+def _jvp(mode: Mode, batch: Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
+    _, jv = mode.jvp(batch.outputs, batch.params, tangents)
+    return [tf.cast(t, tangents[0].dtype) for t in jv]
+
+
+def _vjp(mode: Mode, batch: Batch, cotangents: list[tf.Tensor]) -> list[tf.Tensor]:
+    return autodiff.vjp(batch.outputs, batch.params, cotangents)
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """A product by its name, and the modes to build it in by the order of differentiation.
+
+    `loops` are those for programs with loops. Some are several products, one behind the other. With
+    a `seed` each batch has random numbers of its own.
+    """
+
+    name: str
+    build: Build
+    modes: Mapping[str, Mode]
+    loops: Mapping[str, Mode]
+    count: int = 1
+    seed: int | None = None
+
+
+FORWARD, REVERSE = "forward-over-reverse", "reverse-over-reverse"
+ORDERS = ("auto", FORWARD, REVERSE)
+ONE, OTHER = {FORWARD: autodiff.FORWARD}, {REVERSE: autodiff.REVERSE}
+H = Product("H", _hessian, {**ONE, **OTHER}, OTHER)
+CHAIN = {"forward, then reverse": autodiff.FORWARD}
+LOOPED_CHAIN = {"reverse, twice, then reverse": autodiff.REVERSE}
+G = Product("G", _gauss_newton, CHAIN, LOOPED_CHAIN)
+FISHER = Product("F", _fisher, CHAIN, LOOPED_CHAIN)
+EMPIRICAL = Product("E", _empirical, CHAIN, LOOPED_CHAIN)
+R = Product("R", _residual, ONE, OTHER)
+J = Product("J", _jvp, {"forward": autodiff.FORWARD}, {"reverse, twice": autodiff.REVERSE})
+HGR = Product("H, G and R", _all_three, ONE, OTHER, 3)
+JT = Product("Jᵀ", _vjp, {"reverse": autodiff.REVERSE}, {"reverse": autodiff.REVERSE})
+
+
+def sampled_fisher(num_samples: int, seed: int) -> Product:
+    """The Fisher matrix from so many draws of every target."""
+
+    def build(mode: Mode, batch: Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
+        def curve(z: Tensors, u: Tensors) -> list[tf.Tensor]:
+            return batch.outer_of_draws(z, u, num_samples)
+
+        return autodiff.sandwich(batch.outputs, curve, batch.params, tangents, mode)
+
+    return Product(f"F of {num_samples} draws", build, CHAIN, LOOPED_CHAIN, seed=seed)

@@ -1,0 +1,149 @@
+"""One operation of a program created anew on other tensors, through `tf.raw_ops`."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from hvp.substitutes import substitute
+
+# Loops and branches, and the attributes that name the functions they run.
+LOOPS = {"While", "StatelessWhile"}
+BODIES = {
+    **dict.fromkeys(LOOPS, ("cond", "body")),
+    **dict.fromkeys(["If", "StatelessIf"], ("then_branch", "else_branch")),
+    **dict.fromkeys(["Case", "StatelessCase"], ("branches",)),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One operation, applied to the values `inputs` and giving the values `outputs`.
+
+    `bodies` are the programs (`hvp.graph.Program`) of a loop, its condition and its body, or of
+    branches. With a `dtype` floating-point results are in this precision, whichever they were
+    traced in.
+    """
+
+    op: tf.Operation
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    bodies: tuple[Any, ...] = ()
+    dtype: tf.DType | None = None
+
+    @property
+    def is_loop(self) -> bool:
+        return self.op.type in LOOPS
+
+    @property
+    def place(self) -> str:
+        return place_of(self.op)
+
+    def __str__(self) -> str:
+        return f"{self.op.type} in {self.place!r}"
+
+
+def apply(node: Node, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """The operation created anew on other tensors; one of a sum's may be fewer than it had."""
+    op = node.op
+    scope, _, name = op.name.rpartition("/")
+    # Entered anew, so that gradient operations carry it too and are told by their layer.
+    with tf.name_scope(f"{scope}/") if scope else contextlib.nullcontext():
+        if node.bodies:
+            return (_loop if node.is_loop else _branch)(node, inputs)
+        results = substitute(op, inputs)
+        if results is None:
+            results = _original(node, inputs, name)
+        return [
+            _in_precision(tensor, node.dtype or before.dtype)
+            for tensor, before in zip(results, op.outputs, strict=True)
+        ]
+
+
+def _loop(node: Node, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """A loop that TensorFlow can differentiate; what it leaves as it is stays outside."""
+    condition, body = node.bodies
+    made = zip(body.inputs, body.outputs, strict=True)
+    varying = [i for i, (before, after) in enumerate(made) if before != after]
+
+    def state(values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        full = list(inputs)
+        for i, value in zip(varying, values, strict=True):
+            full[i] = value
+        return full
+
+    def step(*values: tf.Tensor) -> list[tf.Tensor]:
+        after = body.replay(*state(values))
+        return [after[i] for i in varying]
+
+    return state(
+        tf.while_loop(
+            lambda *values: condition.replay(*state(values))[0],
+            step,
+            [inputs[i] for i in varying],
+            shape_invariants=[body.specs[body.inputs[i]].shape for i in varying],
+            parallel_iterations=node.op.get_attr("parallel_iterations"),
+        )
+    )
+
+
+def _branch(node: Node, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    chosen, *rest = inputs
+    branches = [functools.partial(body.replay, *rest) for body in node.bodies]
+    if "Case" in node.op.type:
+        return tf.switch_case(chosen, branches)
+    return tf.cond(tf.cast(chosen, tf.bool), *branches)
+
+
+def _in_precision(tensor: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    return tf.cast(tensor, dtype) if tensor.dtype.is_floating and dtype.is_floating else tensor
+
+
+def _original(node: Node, inputs: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
+    op = node.op
+    call = getattr(tf.raw_ops, op.type)
+    remaining = list(inputs)
+    arguments: dict[str, Any] = {}
+    inferred = set()
+    for argument in op.op_def.input_arg:
+        inferred |= {argument.type_attr, argument.number_attr, argument.type_list_attr}
+        if op.type == "AddN":
+            arguments[argument.name], remaining = remaining, []
+        elif argument.number_attr or argument.type_list_attr:
+            length = op.get_attr(argument.number_attr or argument.type_list_attr)
+            count = length if argument.number_attr else len(length)
+            arguments[argument.name], remaining = remaining[:count], remaining[count:]
+        else:
+            arguments[argument.name], *remaining = remaining
+    for attribute in op.op_def.attr:
+        if attribute.name not in inferred:
+            value = op.get_attr(attribute.name)
+            if attribute.type == "shape":
+                value = tf.TensorShape(value)
+            # Other random numbers would come in another precision.
+            elif attribute.type == "type" and node.dtype and "Random" not in op.type:
+                value = node.dtype if value.is_floating else value
+            arguments[attribute.name] = value
+    return tf.nest.flatten(call(**_publicly_named(call, arguments), name=name))
+
+
+def _publicly_named(call: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments under the names that `tf.raw_ops` gives them.
+
+    Some differ from the operation's own (ExpandDims takes `axis` for `dim`); the order among the
+    renamed is the same.
+    """
+    public = [name for name in inspect.signature(call).parameters if name != "name"]
+    unclaimed = iter([name for name in public if name not in arguments])
+    return {name if name in public else next(unclaimed): value for name, value in arguments.items()}
+
+
+def place_of(op: tf.Operation) -> str:
+    """Where an operation stands in the model, as name scopes tell it: ``sequential/dense``."""
+    return op.name.removeprefix("gradient_tape/").rpartition("/")[0] or "the function"

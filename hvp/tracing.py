@@ -1,0 +1,199 @@
+"""An objective traced for a batch shape, freed of what falsifies its derivatives, and audited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from hvp import audit, autodiff, graph, moments, precision
+from hvp.audit import Finding
+from hvp.errors import InputError, reason
+from hvp.objective import Objective
+from hvp.params import Layout
+from hvp.programs import Programs
+
+
+class Tracer:
+    """Makes the programs of an objective for the parameters chosen.
+
+    They compute as they were traced, `promoted` all in the layout's precision. `findings` is what
+    was seen in all that was traced.
+    """
+
+    def __init__(
+        self, objective: Objective, layout: Layout, chosen: Sequence[int], *, promoted: bool
+    ):
+        self._objective = objective
+        self._layout = layout
+        self._chosen = tuple(chosen)
+        self._dtype = tf.as_dtype(layout.dtype)
+        self._is_promoted = promoted
+        self.findings: dict[Finding, None] = {}
+
+    def batch(self, batch: Any) -> Programs:
+        """The programs of a batch's shape, a nest of tensors. Raises InputError for what cannot be
+        traced or differentiated twice."""
+        program, freed = moments.free(self._traced(batch))
+        for place in freed:
+            message = "StopGradient of tf.nn.moments taken out, it falsifies second derivatives"
+            self._note(Finding("note", place, message))
+        targets = self._objective.targets(batch)
+        programs = Programs.cut(program, len(self._objective.values), targets)
+        active = self._audit(programs.loss, batch)
+        if program.custom_gradients:
+            self._compare_rules(programs.loss, batch)
+        self._judge_precision(programs.loss, active, batch)
+        network = programs.network
+        if network is not None and network.outputs.outputs != [
+            first for first, *_ in program.outputs.outputs
+        ]:
+            message = "the outputs of G are the logits that the loss is computed from"
+            self._note(Finding("note", "the last layer", message))
+        if not self._is_promoted:
+            return programs
+        promoted = precision.promote(program, self._dtype)
+        return Programs.cut(promoted, len(self._objective.values), targets)
+
+    def penalty(self) -> Programs | None:
+        """The programs of the penalty on the weights, which takes no batch."""
+        penalty = self._objective.penalty
+        if penalty is None:
+            return None
+        specs = [spec(value) for value in self._objective.values]
+        program = graph.trace(lambda values: [penalty(values)], specs)
+        self._audit_twice(program, specs)
+        if self._is_promoted:
+            program = precision.promote(program, self._dtype)
+        return Programs(program, program, program.loops(program.inputs))
+
+    def _traced(self, batch: Any) -> graph.Program:
+        params = [spec(value) for value in self._objective.values]
+        specs = tf.nest.map_structure(lambda t: None if t is None else spec(t), batch)
+        try:
+            traced = graph.trace(
+                self._objective.evaluate, params, specs, variables=self._objective.variables
+            )
+        except InputError:
+            raise
+        except graph.REFUSALS as error:
+            shapes = ", ".join(str(tuple(t.shape)) for t in graph.leaves(batch))
+            raise InputError(
+                "a loss that takes the parameters and batches given",
+                f"{reason(error)!r} for batches of shape {shapes or '()'}",
+                "check shapes and types, and use TensorFlow operations alone",
+            ) from error
+        if any(handle is v.handle for handle in traced.handles for v in self._objective.variables):
+            raise InputError(
+                "a loss that takes its parameters as arguments",
+                "one that reads their variables from outside, in a loop or a branch",
+                "use the values that the function is given",
+            )
+        return traced
+
+    def _audit(self, loss: graph.Program, batch: Any) -> set[int]:
+        """The values through which derivatives flow."""
+        params = [loss.inputs[i] for i in self._chosen]
+        values = [spec(value) for value in self._objective.values]
+        active = self._audit_twice(loss, [*values, *map(spec, graph.leaves(batch))])
+        if not active & set(graph.leaves(loss.outputs)):
+            raise InputError(
+                "a loss that depends on its parameters",
+                "one that no parameter reaches",
+                "compute it from the parameters that the function is given",
+            )
+        unreached = audit.unreached(loss, params, active)
+        for name in (self._layout.names[i] for i in self._chosen if loss.inputs[i] in unreached):
+            self._note(
+                Finding(
+                    "note", name, "does not reach the loss: its derivatives through it are zero"
+                )
+            )
+        self._note(*audit.stop_findings(loss, active), *audit.loop_findings(loss, active))
+        return active
+
+    def _audit_twice(self, loss: graph.Program, specs: Sequence[tf.TensorSpec]) -> set[int]:
+        """Prove that a missing derivative is a zero one: in the loss, then in its gradient."""
+        count = len(self._objective.values)
+
+        def slope(*inputs: tf.Tensor) -> list[tf.Tensor]:
+            rest = inputs[count:]
+            values = list(inputs[:count])
+
+            def value(chosen: Sequence[tf.Tensor]) -> tf.Tensor:
+                for position, tensor in zip(self._chosen, chosen, strict=True):
+                    values[position] = tensor
+                return tf.add_n(loss.replay(*values, *rest))
+
+            return autodiff.gradient(value, [inputs[i] for i in self._chosen])
+
+        active = audit.differentiable_paths(loss, [loss.inputs[i] for i in self._chosen])
+        gradient = graph.trace(slope, *specs)
+        audit.differentiable_paths(gradient, [gradient.inputs[i] for i in self._chosen])
+        return active
+
+    def _compare_rules(self, loss: graph.Program, batch: Any) -> None:
+        """Note where `fit` follows custom gradients that are not their functions' derivatives."""
+        error = self._difference(
+            # The rules live in the traced graph alone: only the objective still follows them.
+            lambda p: tf.add_n(self._objective.evaluate(p, batch).totals),
+            lambda p: tf.add_n(loss.replay(*p, *graph.leaves(batch))),
+        )
+        if error > np.sqrt(np.finfo(self._layout.dtype).eps):
+            message = (
+                f"a custom gradient is not the derivative of its function (the gradients differ by "
+                f"{error:.1e}): products are those of the function"
+            )
+            for place in loss.custom_gradients:
+                self._note(Finding("different", place, message))
+
+    def _judge_precision(self, loss: graph.Program, active: set[int], batch: Any) -> None:
+        """Refuse half precision, and measure what is left of another."""
+        lower = audit.lower_precisions(loss, active, self._objective.values[0].dtype)
+        if self._is_promoted or not lower:
+            return
+        halves = [place for place, dtype in lower.items() if dtype == tf.float16]
+        if halves:
+            raise InputError(
+                "layers that compute in float32, bfloat16 or float64",
+                f"float16 in {halves[0]!r}, whose range second derivatives leave",
+                'pass dtype="float64", or train with mixed_bfloat16',
+            )
+        exact = precision.promote(loss, tf.float64)
+
+        def exactly(params: Sequence[tf.Tensor]) -> tf.Tensor:
+            tensors = [precision.cast(t, tf.float64) for t in (*params, *graph.leaves(batch))]
+            return tf.add_n(exact.replay(*tensors))
+
+        error = self._difference(exactly, lambda p: tf.add_n(loss.replay(*p, *graph.leaves(batch))))
+        for place, dtype in lower.items():
+            message = (
+                f"computes in {dtype.name}: the gradient differs from that in float64 by "
+                f'{error:.0e} of its size; dtype="float64" gives all digits'
+            )
+            self._note(Finding("different", place, message))
+
+    def _difference(
+        self, first: Callable[..., tf.Tensor], second: Callable[..., tf.Tensor]
+    ) -> float:
+        """‖∇first - ∇second‖ / ‖∇first‖ at the parameters."""
+
+        @tf.function(autograph=False)
+        def both(params: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+            found = []
+            for function in (first, second):
+                grads = autodiff.gradient(function, params)
+                found.append(tf.cast(self._layout.join(grads), tf.float64))
+            return found
+
+        one, other = both(list(self._objective.values))
+        return float(tf.norm(one - other)) / max(float(tf.norm(one)), np.finfo(float).tiny)
+
+    def _note(self, *findings: Finding) -> None:
+        self.findings.update(dict.fromkeys(findings))
+
+
+def spec(tensor: tf.Tensor) -> tf.TensorSpec:
+    return tf.TensorSpec(tensor.shape, tensor.dtype)

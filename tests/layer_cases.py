@@ -1,0 +1,330 @@
+"""The table of cases: every layer and activation that Keras ships, as a small network in float64.
+
+A case is right, or refused with the words given. The README's list of what is covered is made from
+this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+layers = keras.layers
+Stack = Callable[[], Sequence[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerCase:
+    """A network: the layers of `stack`, one after the other, on inputs of this shape.
+
+    `refused` holds words of the refusal, None where the products are right. `training` calls the
+    network in training mode; `indices` are inputs of an Embedding; `lower` tells that TensorFlow
+    computes it in float32 alone, as all of the network with ``floatx="float32"``.
+    """
+
+    group: str
+    name: str
+    stack: Stack
+    shape: tuple[int, ...] = (4,)
+    refused: str | None = None
+    training: bool = False
+    indices: bool = False
+    lower: bool = False
+    floatx: str = "float64"
+
+    def __str__(self) -> str:
+        return f"{self.group}: {self.name}"
+
+    def model(self, seed: int = 1) -> keras.Model:
+        inputs = keras.Input(self.shape, dtype="int32" if self.indices else self.floatx)
+        z = inputs
+        for layer in self.stack():
+            z = layer(z)
+        model = keras.Model(inputs, z, name="net")
+        rng = np.random.default_rng(seed)
+        for variable in model.trainable_variables:
+            variable.assign(0.6 * rng.standard_normal(variable.shape) + 0.1)
+        return model
+
+    def inputs(self, count: int = 3) -> np.ndarray:
+        rng = np.random.default_rng(2)
+        if self.indices:
+            return rng.integers(0, 5, (count, *self.shape))
+        return rng.standard_normal((count, *self.shape)).astype(self.floatx)
+
+
+def dense(units: int = 3, **options: Any) -> keras.Layer:
+    return layers.Dense(units, **options)
+
+
+def tanh(units: int = 4) -> keras.Layer:
+    return layers.Dense(units, "tanh")
+
+
+def attention(layer: keras.Layer) -> Callable[[Any], Any]:
+    """A layer of queries and values on one tensor."""
+    return lambda t: layer(t, t)
+
+
+def listed(layer: keras.Layer) -> Callable[[Any], Any]:
+    return lambda t: layer([t, t])
+
+
+ACTIVATIONS = [
+    "celu", "elu", "exponential", "gelu", "glu", "hard_shrink", "hard_sigmoid", "hard_silu",
+    "hard_tanh", "leaky_relu", "linear", "log_sigmoid", "log_softmax", "mish", "relu", "relu6",
+    "selu", "sigmoid", "silu", "soft_shrink", "softmax", "softplus", "softsign", "sparse_plus",
+    "sparse_sigmoid", "sparsemax", "squareplus", "tanh", "tanh_shrink", "threshold",
+]  # fmt: skip
+
+
+def _activation(name: str) -> LayerCase:
+    def stack() -> Sequence[Any]:
+        if name == "threshold":
+            return [dense(4), lambda t: keras.activations.threshold(t, 0.1, -0.2), dense()]
+        if name == "glu":  # halves its channels, which Activation does not know
+            return [dense(4), layers.Lambda(keras.activations.glu, output_shape=(2,)), dense()]
+        return [dense(4), layers.Activation(name), dense()]
+
+    return LayerCase("activations", name, stack)
+
+
+class Branching(layers.Layer):
+    """tanh or its square, whichever the mean of its input asks for."""
+
+    def call(self, x):
+        return tf.cond(tf.reduce_mean(x) > 0, lambda: tf.tanh(x), lambda: tf.tanh(x) ** 2)
+
+
+class Looping(layers.Layer):
+    """Ten steps of an iteration."""
+
+    def call(self, x):
+        start = (tf.constant(0), x)
+        return tf.while_loop(
+            lambda i, y: i < 10, lambda i, y: (i + 1, tf.tanh(y + 0.5 * x)), start
+        )[1]
+
+
+class Nested(layers.Layer):
+    """A function of its own inside."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 3), name="kernel")
+
+    @tf.function
+    def product(self, x):
+        return tf.tanh(x @ self.kernel)
+
+    def call(self, x):
+        return self.product(x)
+
+
+class Ruled(layers.Layer):
+    """A custom gradient that is the derivative of its function."""
+
+    def call(self, x):
+        @tf.custom_gradient
+        def cube(x):
+            return x**3, lambda upstream: upstream * 3 * x**2
+
+        return cube(x)
+
+
+def _rnn(name: str, stack: Stack, shape: tuple[int, ...] = (5, 3), **options: Any) -> LayerCase:
+    return LayerCase("recurrent", name, stack, shape, **options)
+
+
+def _conv(name: str, *stack: Any, shape: tuple[int, ...] = (5, 5, 2), **options: Any) -> LayerCase:
+    return LayerCase(
+        "convolutions",
+        name,
+        lambda: [
+            *(make() for make in stack),
+            layers.Activation("tanh"),
+            layers.Flatten(),
+            dense(2),
+        ],
+        shape,
+        **options,
+    )
+
+
+def _pool(name: str, make: Callable[[], Any], shape: tuple[int, ...], **options: Any) -> LayerCase:
+    conv = [layers.Conv1D, layers.Conv2D, layers.Conv3D][len(shape) - 2]
+    return LayerCase(
+        "pooling",
+        name,
+        lambda: [conv(2, 2, activation="tanh"), make(), layers.Flatten(), dense(2)],
+        shape,
+        **options,
+    )
+
+
+def _norm(name: str, make: Callable[[], Any], **options: Any) -> LayerCase:
+    return LayerCase(
+        "normalisation",
+        name,
+        lambda: [dense(4), make(), layers.Activation("tanh"), dense()],
+        **options,
+    )
+
+
+def _attention(name: str, *stack: Callable[[], Any]) -> LayerCase:
+    return LayerCase(
+        "attention", name, lambda: [tanh(4), *(make() for make in stack), dense(2)], (3, 4)
+    )
+
+
+def _shaping(
+    name: str, make: Callable[[], Any], shape: tuple[int, ...], **options: Any
+) -> LayerCase:
+    return LayerCase(
+        "shapes and images",
+        name,
+        lambda: [dense(2, activation="tanh"), make(), layers.Flatten(), dense(2)],
+        shape,
+        **options,
+    )
+
+
+CASES = [
+    *map(_activation, ACTIVATIONS),
+    LayerCase("activations", "PReLU", lambda: [dense(4), layers.PReLU(), dense()]),
+    LayerCase("activations", "ReLU layer", lambda: [dense(4), layers.ReLU(1.5, 0.1), dense()]),
+    LayerCase("activations", "ELU layer", lambda: [dense(4), layers.ELU(), dense()]),
+    LayerCase("activations", "LeakyReLU", lambda: [dense(4), layers.LeakyReLU(), dense()]),
+    LayerCase("activations", "Softmax layer", lambda: [dense(4), layers.Softmax(), dense()]),
+    LayerCase("core", "Dense", lambda: [tanh(), dense()]),
+    LayerCase("core", "EinsumDense", lambda: [
+        layers.EinsumDense("ab,bc->ac", 4, bias_axes="c", activation="tanh"), dense()]),
+    LayerCase("core", "Embedding", lambda: [
+        layers.Embedding(5, 3), layers.Flatten(), tanh(), dense()], indices=True),
+    LayerCase("core", "ReversibleEmbedding", lambda: [
+        layers.ReversibleEmbedding(5, 3), layers.Flatten(), tanh(), dense()], indices=True),
+    LayerCase("core", "a frozen layer", lambda: [dense(4, trainable=False), tanh(), dense()]),
+    LayerCase("core", "Masking", lambda: [layers.Masking(), tanh(), dense(1)], (4, 2)),
+    LayerCase("core", "Lambda", lambda: [tanh(), layers.Lambda(lambda t: t**3), dense()]),
+    LayerCase("core", "tf.cond", lambda: [dense(4), Branching(), dense()]),
+    LayerCase("core", "tf.while_loop", lambda: [dense(4), Looping(), dense()]),
+    LayerCase("core", "a nested tf.function", lambda: [dense(4), Nested(), dense()]),
+    LayerCase("core", "tf.custom_gradient", lambda: [dense(4), Ruled(), dense()]),
+    LayerCase("core", "merging layers", lambda: [
+        tanh(), lambda t: layers.Concatenate()([layers.Multiply()([t, t]), layers.Average()([
+            t, layers.Subtract()([t, layers.Maximum()([t, 0.1 * t])])])]), dense()]),
+    LayerCase("core", "Dot and Minimum", lambda: [
+        tanh(), lambda t: layers.Dot(1)([t, layers.Minimum()([t, t**2])]), dense()]),
+    _conv("Conv1D", lambda: layers.Conv1D(3, 2), shape=(6, 2)),
+    _conv("Conv1D, causal and dilated", lambda: layers.Conv1D(
+        3, 2, padding="causal", dilation_rate=2), shape=(6, 2)),
+    _conv("Conv2D", lambda: layers.Conv2D(3, 2, strides=2, padding="same")),
+    _conv("Conv2D, dilated", lambda: layers.Conv2D(2, 2, dilation_rate=2)),
+    _conv("Conv3D", lambda: layers.Conv3D(2, 2), shape=(3, 3, 3, 2)),
+    _conv("DepthwiseConv1D", lambda: layers.DepthwiseConv1D(2), shape=(6, 2)),
+    _conv("DepthwiseConv2D", lambda: layers.DepthwiseConv2D(2, depth_multiplier=2)),
+    _conv("SeparableConv1D", lambda: layers.SeparableConv1D(3, 2), shape=(6, 2)),
+    _conv("SeparableConv2D", lambda: layers.SeparableConv2D(3, 2)),
+    _conv("Conv1DTranspose", lambda: layers.Conv1DTranspose(3, 2), shape=(5, 2)),
+    _conv("Conv2DTranspose", lambda: layers.Conv2DTranspose(3, 2, strides=2)),
+    _conv("Conv3DTranspose", lambda: layers.Conv3DTranspose(2, 2), shape=(3, 3, 3, 2)),
+    _pool("MaxPooling1D", lambda: layers.MaxPooling1D(2), (7, 2)),
+    _pool("MaxPooling2D", lambda: layers.MaxPooling2D(2), (6, 6, 2)),
+    _pool("MaxPooling2D, overlapping", lambda: layers.MaxPooling2D(3, 2, "same"), (6, 6, 2)),
+    _pool("MaxPooling3D", lambda: layers.MaxPooling3D(2), (5, 5, 5, 1),
+          lower=True, floatx="float32"),
+    _pool("AveragePooling1D", lambda: layers.AveragePooling1D(2), (7, 2)),
+    _pool("AveragePooling2D", lambda: layers.AveragePooling2D(2), (6, 6, 2)),
+    _pool("AveragePooling3D", lambda: layers.AveragePooling3D(2), (5, 5, 5, 1),
+          lower=True, floatx="float32"),
+    _pool("GlobalMaxPooling1D", lambda: layers.GlobalMaxPooling1D(), (7, 2)),
+    _pool("GlobalMaxPooling2D", lambda: layers.GlobalMaxPooling2D(), (6, 6, 2)),
+    _pool("GlobalMaxPooling3D", lambda: layers.GlobalMaxPooling3D(), (4, 4, 4, 1)),
+    _pool("GlobalAveragePooling1D", lambda: layers.GlobalAveragePooling1D(), (7, 2)),
+    _pool("GlobalAveragePooling2D", lambda: layers.GlobalAveragePooling2D(), (6, 6, 2)),
+    _pool("GlobalAveragePooling3D", lambda: layers.GlobalAveragePooling3D(), (4, 4, 4, 1)),
+    _pool("AdaptiveAveragePooling2D", lambda: layers.AdaptiveAveragePooling2D(2), (6, 6, 2)),
+    _pool("AdaptiveMaxPooling2D", lambda: layers.AdaptiveMaxPooling2D(2), (6, 6, 2)),
+    _norm("BatchNormalization, inference", layers.BatchNormalization),
+    _norm("BatchNormalization, training", layers.BatchNormalization, training=True),
+    _norm("LayerNormalization", layers.LayerNormalization),
+    _norm("RMSNormalization", layers.RMSNormalization),
+    _norm("GroupNormalization", lambda: layers.GroupNormalization(2)),
+    _norm("UnitNormalization", layers.UnitNormalization),
+    _norm("Normalization", lambda: layers.Normalization(mean=0.3, variance=2.0)),
+    LayerCase("normalisation", "SpectralNormalization", lambda: [
+        layers.SpectralNormalization(dense(4)), layers.Activation("tanh"), dense()]),
+    LayerCase("normalisation", "SpectralNormalization, training", lambda: [
+        layers.SpectralNormalization(dense(4)), layers.Activation("tanh"), dense()], training=True,
+        refused="leaves its parameters as they are when it is called, got .* assigned by its"),
+    _attention("MultiHeadAttention", lambda: attention(layers.MultiHeadAttention(2, 3))),
+    _attention("MultiHeadAttention, causal", lambda: (
+        lambda t: layers.MultiHeadAttention(2, 3)(t, t, use_causal_mask=True))),
+    _attention("GroupQueryAttention", lambda: attention(layers.GroupQueryAttention(3, 4, 2))),
+    _attention("AdditiveAttention", lambda: listed(layers.AdditiveAttention())),
+    _attention("Attention", lambda: listed(layers.Attention(use_scale=True))),
+    _rnn("LSTM", lambda: [layers.LSTM(3), dense(2)]),
+    _rnn("LSTM, unrolled", lambda: [layers.LSTM(3, unroll=True), dense(2)]),
+    _rnn("LSTM, stacked", lambda: [
+        layers.LSTM(2, return_sequences=True), layers.LSTM(2), dense(2)]),
+    _rnn("LSTM, masked", lambda: [layers.Masking(), layers.LSTM(3), dense(2)]),
+    _rnn("LSTM, masked, unrolled", lambda: [
+        layers.Masking(), layers.LSTM(3, unroll=True), dense(2)]),
+    _rnn("LSTM, backwards", lambda: [layers.LSTM(2, go_backwards=True), dense(2)]),
+    _rnn("GRU", lambda: [layers.GRU(3), dense(2)]),
+    _rnn("GRU, reset before", lambda: [layers.GRU(2, reset_after=False), dense(2)]),
+    _rnn("GRU, unrolled", lambda: [layers.GRU(3, unroll=True), dense(2)]),
+    _rnn("GRU, sequences", lambda: [layers.GRU(2, return_sequences=True), dense(2)]),
+    _rnn("SimpleRNN", lambda: [layers.SimpleRNN(3), dense(2)]),
+    _rnn("SimpleRNN, unrolled", lambda: [layers.SimpleRNN(3, unroll=True), dense(2)]),
+    _rnn("Bidirectional", lambda: [layers.Bidirectional(layers.LSTM(2)), dense(2)]),
+    _rnn("Bidirectional, masked and stacked", lambda: [
+        layers.Masking(), layers.Bidirectional(layers.GRU(2, return_sequences=True)),
+        layers.LSTM(2), dense(2)]),
+    _rnn("RNN of stacked cells", lambda: [
+        layers.RNN([layers.LSTMCell(2), layers.GRUCell(2)]), dense(2)]),
+    _rnn("TimeDistributed", lambda: [
+        layers.TimeDistributed(tanh(3)), layers.SimpleRNN(2), dense(2)]),
+    _rnn("ConvLSTM1D", lambda: [layers.ConvLSTM1D(2, 2), layers.Flatten(), dense(2)], (3, 4, 1)),
+    _rnn("ConvLSTM2D", lambda: [layers.ConvLSTM2D(2, 2), layers.Flatten(), dense(2)], (3, 3, 3, 1)),
+    _rnn("Embedding with mask, LSTM", lambda: [
+        layers.Embedding(5, 3, mask_zero=True), layers.LSTM(2), dense(2)], (5,), indices=True),
+    _shaping("UpSampling1D", lambda: layers.UpSampling1D(2), (3, 2)),
+    _shaping("UpSampling2D, nearest", lambda: layers.UpSampling2D(2), (3, 3, 2)),
+    _shaping("UpSampling2D, bilinear", lambda: layers.UpSampling2D(
+        2, interpolation="bilinear"), (3, 3, 2), lower=True),
+    _shaping("UpSampling2D, bicubic", lambda: layers.UpSampling2D(
+        2, interpolation="bicubic"), (3, 3, 2), lower=True),
+    _shaping("UpSampling3D", lambda: layers.UpSampling3D(2), (2, 2, 2, 1)),
+    _shaping("Resizing", lambda: layers.Resizing(4, 5), (3, 3, 2), lower=True),
+    _shaping("Resizing, nearest", lambda: layers.Resizing(
+        4, 5, interpolation="nearest"), (3, 3, 2)),
+    _shaping("Resizing, bicubic", lambda: layers.Resizing(
+        4, 5, interpolation="bicubic"), (3, 3, 2), lower=True),
+    _shaping("ZeroPadding2D and Cropping2D", lambda: (
+        lambda t: layers.Cropping2D(1)(layers.ZeroPadding2D(2)(t))), (3, 3, 2)),
+    _shaping("Permute and Reshape", lambda: (
+        lambda t: layers.Reshape((6,))(layers.Permute((2, 1))(t))), (3, 2)),
+    _shaping("RepeatVector", lambda: layers.RepeatVector(2), (3,)),
+    _shaping("CenterCrop", lambda: layers.CenterCrop(2, 2), (4, 4, 2)),
+    _shaping("Rescaling", lambda: layers.Rescaling(0.5, 0.1), (3, 2)),
+    *[
+        LayerCase("dropout", f"{name}{', training' if training else ''}", lambda make=make: [
+            tanh(4), make(), dense()], training=training)
+        for name, make in {
+            "Dropout": lambda: layers.Dropout(0.4, seed=3),
+            "AlphaDropout": lambda: layers.AlphaDropout(0.4, seed=3),
+            "GaussianDropout": lambda: layers.GaussianDropout(0.4, seed=3),
+            "GaussianNoise": lambda: layers.GaussianNoise(0.4, seed=3),
+        }.items()
+        for training in (False, True)
+    ],
+    LayerCase("dropout", "SpatialDropout1D, training", lambda: [
+        tanh(4), layers.SpatialDropout1D(0.4, seed=3), dense()], (3, 4), training=True),
+    LayerCase("dropout", "LSTM with dropout", lambda: [
+        layers.LSTM(2, dropout=0.3, recurrent_dropout=0.3, seed=3), dense(2)], (5, 3)),
+]  # fmt: skip

@@ -21,6 +21,7 @@ from hvp.screen import Screen
 
 if TYPE_CHECKING:
     from hvp.comparison import Comparison
+    from hvp.linearization import Linearization
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -105,6 +106,50 @@ def compare(
         for path in paths:
             screen.say_path(path)
     screen.say(f"{time.perf_counter() - begun:.1f} s in all, importing TensorFlow included")
+
+
+@app.command()
+def check(
+    model: Annotated[
+        Path | None, typer.Option(help="A .keras file instead of the built-in network.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="An .npz file with arrays x and y, for --model.")
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="Name of a Keras loss, instead of the model's compiled one.")
+    ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(help="Layer names or globs, with commas between: the only parameters taken."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, training and directions.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Hold the products of a model against central differences and against their own laws.
+
+    Exits with 1 where a check fails.
+    """
+    screen = Screen(quiet)
+    with _one_line_errors(), _interrupts(screen), screen.progress:
+        _check_usage(None, model, data, 1, seed)
+        screen.start("importing TensorFlow")
+        _import_tensorflow(seed)
+        job = (
+            _origin_job("tanh", None, 1, seed, screen)
+            if model is None
+            else _load_job(model, data, None)
+        )
+        from hvp.checking import check as run
+
+        lin = _linearized(job, loss, layers, screen)
+        screen.start(f"{job.title}: checking")
+        report = run(lin, seed=seed)
+    for finding in lin.findings:
+        screen.say(str(finding))
+    screen.show_checks(report)
+    if not report.passed:
+        raise typer.Exit(1)
 
 
 def _check_choice(option: str, value: str | None, choices: tuple[str, ...]) -> None:
@@ -195,12 +240,22 @@ def _run(
     job: _Job, loss: str | None, layers: list[str] | None, k: int, seed: int, screen: Screen
 ) -> Comparison:
     from hvp.comparison import compare as run
+
+    lin = _linearized(job, loss, layers, screen)
+    parts = len(lin.layout.layers)
+    screen.start(f"{job.title}: spectra", 3 * (1 + parts if parts > 1 else 1))
+    return run(lin, k, seed=seed, title=job.title, progress=screen.report_products)
+
+
+def _linearized(
+    job: _Job, loss: str | None, layers: list[str] | None, screen: Screen
+) -> Linearization:
     from hvp.doors import linearize
 
     screen.start(f"{job.title}: linearising")
     chosen = [name for names in layers or [] for name in names.split(",")] or None
     # With order and way given nothing is decided by the clock: the same input gives the same bits.
-    lin = linearize(
+    return linearize(
         job.model,
         job.data,
         loss,
@@ -209,9 +264,6 @@ def _run(
         ad="forward-over-reverse",
         jit=False,
     )
-    parts = len(lin.layout.layers)
-    screen.start(f"{job.title}: spectra", 3 * (1 + parts if parts > 1 else 1))
-    return run(lin, k, seed=seed, title=job.title, progress=screen.report_products)
 
 
 def _import_tensorflow(seed: int) -> None:

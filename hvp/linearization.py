@@ -138,6 +138,7 @@ class Linearization:
         self._maps: dict[tuple[Product, Programs], LinearMap] = {}
         self._routes: dict[Product, list[LinearMap]] = {}
         self._kept: dict[Product, list[tuple[LinearMap, Frontier]]] = {}
+        self._functions: dict[tuple[str, Programs], Callable[..., list[tf.Tensor]]] = {}
         self._choices: list[Choice] = []
         self._draws: dict[tuple[int, int], Product] = {}
         self._notes: dict[Finding, None] = {}
@@ -167,6 +168,11 @@ class Linearization:
     def has_outputs(self) -> bool:
         """Whether the loss is a function of outputs, so that J, G and R exist."""
         return self._snapshot.num_outputs > 0
+
+    @property
+    def is_convex(self) -> bool:
+        """Whether the loss was found convex in the outputs, so that G is positive semidefinite."""
+        return self.has_outputs and self._snapshot.is_convex
 
     @property
     def num_outputs(self) -> int:
@@ -208,14 +214,50 @@ class Linearization:
             product=max((linear_map.product_bytes for linear_map in maps), default=0),
         )
 
+    def gradient(self, theta: ArrayLike | None = None) -> np.ndarray:
+        """∇L, (P,), at w or at other parameters `theta` (P,)."""
+        return functools.reduce(np.add, self._at(theta, "gradient"))
+
+    def outputs(self, theta: ArrayLike | None = None) -> np.ndarray:
+        """The outputs z, (M,), in the order of the rows of J, at w or at other parameters `theta`.
+
+        Raises InputError where the loss is not a function of outputs.
+        """
+        self._require_outputs()
+        return np.concatenate(self._at(theta, "outputs"))
+
     @_told_in_a_line
-    def gradient(self) -> np.ndarray:
-        """∇L(w), (P,)."""
-        total = tf.zeros([self.size], self.dtype)
-        for programs, tensors in self._pieces(H):
-            batch = Batch(self._snapshot, self._chosen, programs, tensors)
-            total += self.layout.join(autodiff.gradient(batch.loss, batch.params))
-        return total.numpy()
+    def _at(self, theta: ArrayLike | None, what: str) -> list[np.ndarray]:
+        """Gradients or outputs of the batches at some parameters."""
+        at = self.theta if theta is None else _checked(theta, self.size, self.dtype)
+        if at.ndim != 1:
+            raise InputError(f"parameters of shape ({self.size},)", at.shape, "pass one vector")
+        vector = tf.constant(at)
+        pieces = self._pieces(H if what == "gradient" else J)
+        return [self._function(what, p, batch)([vector, *batch])[0].numpy() for p, batch in pieces]
+
+    def _function(
+        self, what: str, programs: Programs, batch: Sequence[tf.Tensor]
+    ) -> Callable[[list[tf.Tensor]], list[tf.Tensor]]:
+        """Gradients or outputs as a compiled function of parameters and batch."""
+
+        def gradient(theta: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
+            functions = Batch(self._snapshot, self._chosen, programs, tensors)
+            grads = autodiff.gradient(functions.loss, self.layout.split(theta))
+            return self.layout.join(grads)
+
+        def outputs(theta: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
+            functions = Batch(self._snapshot, self._chosen, programs, tensors)
+            z = functions.outputs(self.layout.split(theta))
+            return tf.concat([tf.reshape(tf.cast(t, self.dtype), [-1]) for t in z], axis=0)
+
+        with self._lock:
+            if (what, programs) not in self._functions:
+                specs = [tf.TensorSpec(t.shape, t.dtype) for t in batch]
+                theta = tf.TensorSpec([self.size], self.dtype)
+                function = gradient if what == "gradient" else outputs
+                self._functions[what, programs] = graph.compiled(function, [theta, *specs])
+            return self._functions[what, programs]
 
     def hvp(self, v: ArrayLike) -> np.ndarray:
         """Hv = d/dε ∇L(w + εv), of the shape of v: (P,) or (P, K).
@@ -298,6 +340,22 @@ class Linearization:
     def blocks(self) -> dict[str, Linearization]:
         """Layer name -> the linearization of that layer alone."""
         return {name: self._restricted(inside) for name, inside in self.layout.layers.items()}
+
+    def forced(self, *, ad: str | None = None, jit: str | bool | None = None) -> Linearization:
+        """The same loss by another order of differentiation `ad` or another way `jit`."""
+        return Linearization(
+            self._snapshot,
+            self._chosen,
+            self._frontiers,
+            ad=self._ad if ad is None else ad,
+            jit=self._jit if jit is None else jit,
+        )
+
+    def in_float64(self) -> Linearization:
+        """The same loss at the same parameters, evaluated in float64 whatever casts it holds."""
+        snapshot = self._snapshot.in_float64()
+        frontiers = Frontiers(self._frontiers.budget, beside=snapshot.in_memory)
+        return Linearization(snapshot, self._chosen, frontiers, ad=self._ad, jit=False)
 
     def _restricted(self, inside: Sequence[int]) -> Linearization:
         chosen = [self._chosen[i] for i in inside]

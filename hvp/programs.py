@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
-from hvp import graph
+from hvp import graph, precision
 from hvp.objective import Evaluation, Target
 
 
@@ -78,6 +78,13 @@ class Programs:
             if network is not None:
                 return cls(evaluate, loss, loops, network, targets)
         return cls(evaluate, loss, loops)
+
+    def promoted(self, num_params: int, dtype: tf.DType) -> Programs:
+        """The programs in another precision."""
+        evaluate = precision.promote(self.evaluate, dtype)
+        if self.evaluate is self.loss:
+            return Programs(evaluate, evaluate, self.loops)
+        return Programs.cut(evaluate, num_params, self.targets)
 
     @functools.cached_property
     def evaluate_now(self) -> Callable[..., Evaluation]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from hvp.checking import Report
     from hvp.comparison import Comparison, Ends
     from hvp.eigenpairs import Eigenpairs
 
@@ -43,6 +45,10 @@ class Screen:
         self._task: Any = None
         self._interrupted = False
         self._label = ""
+
+    def show_checks(self, report: Report) -> None:
+        """Print the outcome of the checks of a model."""
+        self.console.print(report)
 
     def start(self, description: str, total: int | None = None) -> None:
         """Show another bar in place of the last; without a total it only moves."""
@@ -183,3 +189,16 @@ def _reading(comparison: Comparison) -> str:
         which = f"the own block of {', '.join(agreeing) or 'no layer'}"
     over = "vanishes" if whole.agrees else "does not vanish"
     return f"R = H - G vanishes on {which}; over the {whole.name} it {over}."
+
+
+def checks_table(rows: Iterable[tuple[str, str, str, str]]) -> Table:
+    """Checks by name, with what was measured, its bound and what came of it."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("check")
+    for heading in ("error", "at most"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for name, error, bound, outcome in rows:
+        style = "red" if outcome.startswith("failed") else ""
+        table.add_row(escape(name), error, bound, Text(outcome, style=style))
+    return table

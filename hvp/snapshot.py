@@ -6,6 +6,7 @@ Products are built from it; it knows none of them.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -50,9 +51,10 @@ class Snapshot:
         self._programs: dict[Signature, Programs] = {}
         self._is_promoted = promoted
         tracer = Tracer(objective, layout, self.chosen, promoted=promoted)
-        self.penalty = tracer.penalty()
+        self.penalty = self._in_precision(tracer.penalty())
         self._read(tracer)
         self.findings = tuple(tracer.findings)
+        self.is_convex = tracer.is_convex
         self.weights_digest = self._weights_digest()
 
     @property
@@ -86,7 +88,7 @@ class Snapshot:
                 "the batches that were there at first", f"shapes {shapes}", "keep the data fixed"
             ) from None
 
-    def _read(self, tracer: Tracer) -> None:
+    def _read(self, tracer: Tracer | None) -> None:
         hits = 0.0
         totals: list[float] = []
         divisors: list[float | None] = []
@@ -95,8 +97,10 @@ class Snapshot:
         digests: list[Any] = []
         for batch in self._structured():
             flat = self._flat(batch)
-            if _signature(flat) not in self._programs:
-                self._programs[_signature(flat)] = tracer.batch(batch)
+            if _signature(flat) not in self._programs and tracer is not None:
+                programs = self._in_precision(tracer.batch(batch))
+                assert programs is not None
+                self._programs[_signature(flat)] = programs
             programs = self.programs(flat)
             if programs.network is not None:
                 lasts = [shape[-1] if shape else 1 for shape in programs.network.shapes]
@@ -179,6 +183,30 @@ class Snapshot:
                 "a loss that can be evaluated", reason(error), "check model, loss and data"
             ) from error
 
+    def in_float64(self) -> Snapshot:
+        """The same, evaluated in float64."""
+        other = copy.copy(self)
+        old = self.layout
+        other.layout = Layout(old.names, old.shapes, np.dtype(np.float64))
+        other._is_promoted = True
+        other.values = tuple(tf.cast(value, tf.float64) for value in self.values)
+        other.penalty = other._in_precision(self.penalty)
+        other._programs = {
+            tuple((shape, _promoted_name(name)) for shape, name in signature): programs
+            for signature, programs in (
+                (signature, other._in_precision(programs))
+                for signature, programs in self._programs.items()
+            )
+            if programs is not None
+        }
+        other._read(None)
+        return other
+
+    def _in_precision(self, programs: Programs | None) -> Programs | None:
+        if programs is None or not self._is_promoted:
+            return programs
+        return programs.promoted(len(self.values), tf.as_dtype(self.layout.dtype))
+
     def _flat(self, batch: Any) -> list[tf.Tensor]:
         """The tensors of a batch, in the precision that the programs were promoted to."""
         tensors, dtype = graph.leaves(batch), tf.as_dtype(self.layout.dtype)
@@ -212,6 +240,10 @@ def _slice(batch: Any, part: slice) -> Any:
 
 def _tensor(leaf: Any) -> tf.Tensor | None:
     return None if leaf is None else tf.convert_to_tensor(leaf)
+
+
+def _promoted_name(name: str) -> str:
+    return "float64" if tf.as_dtype(name).is_floating else name
 
 
 def _signature(batch: Sequence[tf.Tensor]) -> Signature:

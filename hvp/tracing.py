@@ -15,12 +15,15 @@ from hvp.objective import Objective
 from hvp.params import Layout
 from hvp.programs import Programs
 
+# Along which the loss is probed for convexity.
+DIRECTIONS = 8
+
 
 class Tracer:
     """Makes the programs of an objective for the parameters chosen.
 
-    They compute as they were traced, `promoted` all in the layout's precision. `findings` is what
-    was seen in all that was traced.
+    `findings` is what was seen in all that was traced, `is_convex` whether the loss is convex in
+    the outputs. Of programs that will be `promoted` to float64 the precision is not judged.
     """
 
     def __init__(
@@ -29,8 +32,8 @@ class Tracer:
         self._objective = objective
         self._layout = layout
         self._chosen = tuple(chosen)
-        self._dtype = tf.as_dtype(layout.dtype)
         self._is_promoted = promoted
+        self.is_convex = True
         self.findings: dict[Finding, None] = {}
 
     def batch(self, batch: Any) -> Programs:
@@ -52,10 +55,8 @@ class Tracer:
         ]:
             message = "the outputs of G are the logits that the loss is computed from"
             self._note(Finding("note", "the last layer", message))
-        if not self._is_promoted:
-            return programs
-        promoted = precision.promote(program, self._dtype)
-        return Programs.cut(promoted, len(self._objective.values), targets)
+        self._judge_convexity(programs, batch)
+        return programs
 
     def penalty(self) -> Programs | None:
         """The programs of the penalty on the weights, which takes no batch."""
@@ -65,8 +66,6 @@ class Tracer:
         specs = [spec(value) for value in self._objective.values]
         program = graph.trace(lambda values: [penalty(values)], specs)
         self._audit_twice(program, specs)
-        if self._is_promoted:
-            program = precision.promote(program, self._dtype)
         return Programs(program, program, program.loops(program.inputs))
 
     def _traced(self, batch: Any) -> graph.Program:
@@ -175,6 +174,35 @@ class Tracer:
             )
             self._note(Finding("different", place, message))
 
+    def _judge_convexity(self, programs: Programs, batch: Any) -> None:
+        """Note where the loss is not convex in the outputs, by random directions an example."""
+        network, tensors = programs.network, graph.leaves(batch)
+        if network is None:
+            return
+
+        @tf.function(autograph=False)
+        def lowest(params: Sequence[tf.Tensor]) -> tf.Tensor:
+            z = network.outputs.replay(*params, *tensors)
+
+            def form(seed: int) -> tf.Tensor:
+                """uᵀΛu by example, relative to ‖u‖‖Λu‖."""
+                u = [
+                    tf.random.stateless_normal(t.shape, [seed, i], 0, 1, tf.float64)
+                    for i, t in enumerate(z)
+                ]
+                u = [tf.cast(t, like.dtype) for t, like in zip(u, z, strict=True)]
+                curved = autodiff.reverse_over_reverse(
+                    lambda z: tf.add_n(network.loss_of.replay(*z, *tensors)), z, u
+                )
+                return tf.concat([_by_example(a, b) for a, b in zip(u, curved, strict=True)], 0)
+
+            return tf.reduce_min([tf.reduce_min(form(seed)) for seed in range(DIRECTIONS)])
+
+        if float(lowest(list(self._objective.values))) < -(np.finfo(self._layout.dtype).eps ** 0.5):
+            self.is_convex = False
+            message = "not convex in the outputs at this point: G may have negative eigenvalues"
+            self._note(Finding("note", "the loss", message))
+
     def _difference(
         self, first: Callable[..., tf.Tensor], second: Callable[..., tf.Tensor]
     ) -> float:
@@ -193,6 +221,13 @@ class Tracer:
 
     def _note(self, *findings: Finding) -> None:
         self.findings.update(dict.fromkeys(findings))
+
+
+def _by_example(u: tf.Tensor, curved: tf.Tensor) -> tf.Tensor:
+    axes = list(range(1, u.shape.rank))
+    inner = tf.reduce_sum(u * curved, axes)
+    size = tf.sqrt(tf.reduce_sum(u**2, axes) * tf.reduce_sum(curved**2, axes))
+    return tf.reshape(tf.cast(tf.math.divide_no_nan(inner, size), tf.float64), [-1])
 
 
 def spec(tensor: tf.Tensor) -> tf.TensorSpec:

@@ -69,18 +69,28 @@ def dense_jacobian():
     return np.concatenate([Q * c[0], (Q @ a)[:, None], np.ones((4, 1))], axis=1)
 
 
+def listed(params):
+    return [outputs(params)]
+
+
+def quartic(z):
+    return tf.reduce_sum(z[0] ** 4) / 12
+
+
 def test_jvp_and_vjp_are_the_jacobian_and_its_transpose():
     J, u = dense_jacobian(), rng.standard_normal(4)
-    z, jv = autodiff.jvp(outputs, point(), tangents())
-    assert close([z], outputs(point()).numpy())
-    assert close([jv], J @ np.r_[U, V])
-    assert close(autodiff.vjp(outputs, point(), tf.constant(u)), *np.split(J.T @ u, [3]))
+    for jvp in (autodiff.jvp, autodiff.jvp_by_reverse):
+        z, jv = jvp(listed, point(), tangents())
+        assert close(z, outputs(point()).numpy())
+        assert close(jv, J @ np.r_[U, V])
+    assert close(autodiff.vjp(listed, point(), [tf.constant(u)]), *np.split(J.T @ u, [3]))
 
 
 def test_gauss_newton_is_the_chain_of_jacobians_around_the_loss_hessian():
     J, z = dense_jacobian(), outputs(point()).numpy()
-    got = autodiff.gauss_newton(outputs, lambda z: tf.reduce_sum(z**4) / 12, point(), tangents())
-    assert close(got, *np.split(J.T @ (z**2 * (J @ np.r_[U, V])), [3]))
+    for mode in (autodiff.FORWARD, autodiff.REVERSE):
+        got = autodiff.gauss_newton(listed, quartic, point(), tangents(), mode)
+        assert close(got, *np.split(J.T @ (z**2 * (J @ np.r_[U, V])), [3]))
 
 
 def test_residual_weighs_the_second_derivatives_of_the_outputs_with_the_slope():

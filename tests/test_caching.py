@@ -30,7 +30,7 @@ from scipy.sparse.linalg import lobpcg
 import hvp
 from hvp import choosing, graph
 from hvp.compiled import Compiled
-from hvp.linearization import FORWARD, REVERSE
+from hvp.products import FORWARD, REVERSE
 
 layers = keras.layers
 GIVEN = {"ad": FORWARD, "jit": False}
@@ -81,9 +81,9 @@ def traces(monkeypatch):
     """Grows with every program that is traced."""
     calls, original = [], graph.trace
 
-    def counting(*arguments):
+    def counting(*arguments, **options):
         calls.append(arguments)
-        return original(*arguments)
+        return original(*arguments, **options)
 
     monkeypatch.setattr(graph, "trace", counting)
     return calls

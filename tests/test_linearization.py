@@ -108,15 +108,13 @@ def test_the_block_of_an_embedding_is_the_dense_sub_block():
 @pytest.fixture
 def traced(monkeypatch):
     """Names of the products as often as TensorFlow traces them."""
-    calls = []
-    for name in ("forward_over_reverse", "gauss_newton", "residual", "jvp", "vjp"):
-        original = getattr(autodiff, name)
+    calls, original = [], hvp.Linearization._traced
 
-        def counting(*args, name=name, original=original):
-            calls.append(name)
-            return original(*args)
+    def counting(self, mode, product, *rest):
+        calls.append(product.name)
+        return original(self, mode, product, *rest)
 
-        monkeypatch.setattr(autodiff, name, counting)
+    monkeypatch.setattr(hvp.Linearization, "_traced", counting)
     return calls
 
 
@@ -127,7 +125,7 @@ def test_a_product_is_traced_once_a_batch_shape(traced):
     for _ in range(5):
         lin.hvp(np.ones(lin.size))
         lin.hvp(np.ones((lin.size, 3)))
-    assert traced == ["forward_over_reverse"] * 2
+    assert traced == ["H"] * 2
 
 
 def test_equal_batches_share_one_trace(traced):
@@ -136,10 +134,8 @@ def test_equal_batches_share_one_trace(traced):
     for name in PRODUCTS:
         for _ in range(3):
             getattr(lin, name)(np.ones(lin.size))
-    assert traced.count("gauss_newton") == traced.count("residual") == 1
-    # Once for H, once within G and once within R; once for J and once within G.
-    assert traced.count("forward_over_reverse") == 3
-    assert traced.count("jvp") == 2
+    assert sorted(traced) == sorted(set(traced))
+    assert {"G", "H", "J", "R"} <= set(traced)
 
 
 def test_a_dataset_and_other_dtypes_of_v_are_traced_once(traced):
@@ -148,7 +144,7 @@ def test_a_dataset_and_other_dtypes_of_v_are_traced_once(traced):
     traced.clear()
     for dtype in (np.float64, np.float32, np.int64):
         lin.hvp(np.ones(lin.size, dtype))
-    assert traced == ["forward_over_reverse"]
+    assert traced == ["H"]
 
 
 # --- a snapshot ---

@@ -425,7 +425,12 @@ BAD_MODELS = {
     "compiled without": (lambda: compiled(dense_net()), None, REAL, "expected a loss, got 'net'"),
     "unknown loss": (dense_net, "squares", REAL, "expected a loss that Keras knows, got 'squares'"),
     "a number": (dense_net, 3, REAL, "expected a Keras loss, its name or a function, got 3"),
-    "two losses": (dense_net, [MSE, MSE], REAL, "expected one loss, got a list"),
+    "two losses": (
+        dense_net,
+        [MSE, MSE],
+        REAL,
+        "expected losses for the outputs dense3, got 2 of them; give one an output",
+    ),
     "no reduction": (
         dense_net,
         losses.MeanSquaredError(reduction=None),
@@ -439,31 +444,17 @@ BAD_MODELS = {
         REAL,
         "got OwnStep.train_step overridden; pass loss=, or use hvp.linearize_function",
     ),
-    "own compute_loss": (
-        lambda: compiled(single(layers.Dense(3), OwnLoss), MSE),
-        None,
-        REAL,
-        "got OwnLoss.compute_loss overridden",
-    ),
-    "loss weights": (
-        lambda: compiled(dense_net(), MSE, loss_weights=[0.5]),
-        None,
-        REAL,
-        "expected a loss without weights, got loss_weights",
-    ),
-    "two outputs": (two_outputs, MSE, REAL, "expected a model with one output, got 'two' with sev"),
-    "activity penalty": (
-        lambda: single(layers.Dense(3, activity_regularizer="l2")),
+    "two outputs": (
+        two_outputs,
         MSE,
         REAL,
-        "expected a model without add_loss and activity regularisers, got 1 such terms",
+        "expected targets for the outputs dense.*, got one for all; give one an output",
     ),
-    "masked": (masked, MSE, np.ones((7, 4, 3)), "expected outputs without a mask, got masked"),
-    "ignored classes": (
-        dense_net,
-        losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=1),
-        LABELS,
-        "expected a loss without ignored classes, got ignore_class",
+    "an unknown output": (
+        two_outputs,
+        {"other": MSE},
+        (REAL, REAL),
+        r"expected losses for the outputs dense.*, got \['other'\]",
     ),
     "labels too high": (
         dense_net,
@@ -503,7 +494,7 @@ BAD_DATA = {
     "read once": (((X, REAL) for _ in range(1)), "a generator, which can be read only once"),
     "weights without a sum": (
         (X, REAL, 0 * WEIGHTS),
-        "expected weights with a positive sum, got 0.0",
+        "expected weights and masks with a positive sum, got 0.0",
     ),
     "weights of another shape": ((X, REAL, np.ones((7, 2, 2))), "expected sample weights of shape"),
     "weights with a NaN": ((X, REAL, NAN), "got NaN or infinity in example 2"),

@@ -63,7 +63,16 @@ def parameters(function):
 def test_linearize_has_the_arguments_agreed():
     assert parameters(hvp.linearize) == {
         "positional": ["model", "data", "loss"],
-        "keyword": ["variables", "training", "batch_size", "cache", "ad", "jit"],
+        "keyword": [
+            "variables",
+            "training",
+            "class_weight",
+            "dtype",
+            "batch_size",
+            "cache",
+            "ad",
+            "jit",
+        ],
     }
 
 
@@ -71,7 +80,7 @@ def test_linearize_function_has_the_arguments_agreed():
     found = parameters(hvp.linearize_function)
     assert found["positional"] == ["loss", "params", "data"]
     assert found["keyword"][:2] == ["outputs", "reduction"]
-    assert set(found["keyword"][2:]) == {"variables", "batch_size", "cache", "ad", "jit"}
+    assert set(found["keyword"][2:]) == {"variables", "dtype", "batch_size", "cache", "ad", "jit"}
 
 
 @pytest.mark.parametrize("name", ["linearize", "linearize_function"])

@@ -33,10 +33,22 @@ def test_a_loss_that_reads_a_weight_of_the_model_is_differentiated_through_it():
         lin.gnvp(v)
 
 
-def test_a_parameter_read_from_outside_is_refused():
+def test_a_parameter_read_from_outside_is_the_parameter():
+    v = tf.Variable([1.0, 2.0], dtype=tf.float64)
+    lin = hvp.linearize_function(lambda w: tf.reduce_sum(w**2) * tf.reduce_sum(v**2), v)
+    w = v.numpy()
+    expected = 4 * (w @ w) * np.eye(2) + 8 * np.outer(w, w)
+    assert np.allclose(lin.hvp(np.eye(2)), expected, rtol=1e-13)
+
+
+def test_a_parameter_read_from_outside_in_a_loop_is_refused():
     v = tf.Variable([1.0, 2.0])
-    with pytest.raises(hvp.InputError, match="reads their variables from outside"):
-        hvp.linearize_function(lambda w: tf.reduce_sum(w**2) * tf.reduce_sum(v**2), v)
+
+    def loss(w):
+        return tf.reduce_sum(tf.while_loop(lambda x: x[0] < 9, lambda x: [x * v + v], [w])[0])
+
+    with pytest.raises(hvp.InputError, match="reads their variables from outside, in a loop"):
+        hvp.linearize_function(loss, v)
 
 
 def test_a_variable_that_is_no_parameter_is_a_constant():

@@ -9,7 +9,7 @@ import tensorflow as tf
 from programs import drawn, run, spec, types
 
 import hvp
-from hvp import graph
+from hvp import graph, precision
 from hvp.folding import fold
 from hvp.substitutes import LARGE, SUBSTITUTES
 
@@ -435,8 +435,9 @@ def test_a_choice_between_arrays(name, swapped):
         derivatives_agree(each, oracle, x)
 
 
-def test_every_substitute_is_held_here():
+def test_every_substitute_is_held_here_or_among_the_layers():
     assert set(SUBSTITUTES) == {
+        "AvgPool3D",
         "BatchMatMulV2",
         "BiasAdd",
         "BiasAddGrad",
@@ -444,8 +445,38 @@ def test_every_substitute_is_held_here():
         "MatMul",
         "MaxPool",
         "MaxPool3D",
+        "ResizeBicubic",
+        "ResizeBilinear",
+        "ResizeNearestNeighbor",
         "Select",
+        "Softsign",
     }
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bicubic", "nearest"])
+@pytest.mark.parametrize("size", [(3, 4), (7, 9), (5, 6)], ids=str)
+def test_resizing_is_what_tensorflow_computes(method, size):
+    images = np.random.default_rng(0).standard_normal((2, 5, 6, 3)).astype(np.float32)
+    for function in (tf.image.resize, tf.compat.v1.image.resize):
+        program = graph.trace(
+            lambda x, resize=function: resize(x, size, method), tf.TensorSpec(images.shape)
+        )
+        expected = function(images, size, method)
+        assert np.allclose(program.replay(tf.constant(images)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("pool", [tf.nn.max_pool3d, tf.nn.avg_pool3d])
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize(("size", "step"), [(2, 2), (3, 2), ((1, 2, 3), (2, 1, 3))], ids=str)
+def test_volumes_in_float64_are_pooled_as_tensorflow_pools_them_in_float32(
+    pool, padding, size, step
+):
+    shape = (2, 5, 6, 7, 3)
+    x = np.random.default_rng(0).standard_normal(shape)
+    program = graph.trace(lambda x: pool(x, size, step, padding), tf.TensorSpec(shape, tf.float32))
+    promoted = precision.promote(program, tf.float64)
+    expected = pool(x.astype(np.float32), size, step, padding)
+    assert np.allclose(promoted.replay(tf.constant(x)), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(2, 2, 2), (1, 1, 2)], ids=str)

@@ -328,3 +328,22 @@ CASES = [
     LayerCase("dropout", "LSTM with dropout", lambda: [
         layers.LSTM(2, dropout=0.3, recurrent_dropout=0.3, seed=3), dense(2)], (5, 3)),
 ]  # fmt: skip
+
+
+def coverage() -> str:
+    """What the table covers, as the README tells it."""
+    groups: dict[str, list[str]] = {}
+    for case in CASES:
+        if not case.refused:
+            groups.setdefault(case.group, []).append(case.name)
+    lines = ["| | right against central differences |", "|---|---|"]
+    lines += [f"| {group} | {'; '.join(names)} |" for group, names in groups.items()]
+    refused = [f"{case.name} ({case.group})" for case in CASES if case.refused]
+    lower = [case.name for case in CASES if case.lower]
+    lines += ["", f"Refused by name: {'; '.join(refused)}."]
+    lines += ["", f"In float32 alone unless `dtype=\"float64\"` is given: {'; '.join(lower)}."]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(coverage())

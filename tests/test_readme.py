@@ -67,3 +67,7 @@ def test_the_floor_plan_names_every_file():
 
 def test_no_placeholder_is_left():
     assert "RESULTS" not in README.read_text()
+
+
+def test_what_is_covered_is_what_the_table_of_cases_holds():
+    assert coverage() in README.read_text(encoding="utf-8")

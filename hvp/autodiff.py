@@ -108,15 +108,16 @@ def sandwich(
     return _dense(tape.gradient(z, params, output_gradients=curved, unconnected_gradients="zero"))
 
 
-def outer(value: tf.Tensor, scores: tf.Tensor, factors: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
-    """Σᵢ fᵢ gᵢ gᵢᵀu over the loss values i, with gᵢ their derivatives in one output, `scores`.
+def outer(scores: tf.Tensor, factors: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
+    """Σᵢ fᵢ gᵢ gᵢᵀu over the loss values i, a mean over draws of the gᵢ.
 
-    What an example's loss values share of the output is told by the axes that they have in common.
+    `scores` (S, …) holds S draws of the derivatives in an output, `factors` has the shape of the
+    loss values: the axes that these lack are those of one loss value.
     """
-    axes = list(range(value.shape.rank, u.shape.rank))
-    inner = tf.reduce_sum(scores * u, axes, keepdims=True)
-    factors = tf.reshape(factors, [*value.shape, *[1] * len(axes)])
-    return scores * inner * factors
+    axes = range(factors.shape.rank, u.shape.rank)
+    inner = tf.reduce_sum(scores * u, [axis + 1 for axis in axes], keepdims=True)
+    factors = tf.reshape(factors, [*factors.shape, *[1] * len(axes)])
+    return factors * tf.reduce_mean(scores * inner, axis=0)
 
 
 def residual(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
 from hvp import autodiff, likelihood
@@ -55,43 +56,51 @@ class Batch:
 
     def outer(self, z: Tensors, u: Tensors) -> list[tf.Tensor]:
         """Σᵢ fᵢ gᵢ gᵢᵀu over the loss values i: gᵢ = ∇ℓᵢ in the outputs, fᵢ what ℓᵢ counts for."""
-        return self._outer(z, u, self._batch, [1.0] * len(self._targets))
+        scores = self._scores(z, self._batch)
+        return self._outer(z, u, [each[tf.newaxis] for each in scores])
 
     def outer_of_draws(self, z: Tensors, u: Tensors, count: int) -> list[tf.Tensor]:
         """The mean of `outer` over `count` draws of the targets, as the outputs say."""
         means = self._likelihood(z, self._batch).means
         seeds = tf.random.experimental.stateless_split(self.seed, count * len(means))
-        scales = [
-            likelihood.temperature(target.distribution, z[target.output].shape) / count
-            for target in self._targets
-        ]
-        found = []
-        for draw in range(count):
+
+        def scores(seeds: tf.Tensor) -> list[tf.Tensor]:
             batch = list(self._batch)
             for i, (target, mean) in enumerate(zip(self._targets, means, strict=True)):
                 spec = tf.TensorSpec(batch[target.leaf].shape, batch[target.leaf].dtype)
-                batch[target.leaf] = likelihood.sample(
-                    target.distribution, mean, spec, seeds[draw * len(means) + i]
-                )
-            found.append(self._outer(z, u, batch, scales))
-        return [tf.add_n(terms) for terms in zip(*found, strict=True)]
+                batch[target.leaf] = likelihood.sample(target.distribution, mean, spec, seeds[i])
+            return self._scores(z, batch)
 
-    def _outer(
-        self, z: Tensors, u: Tensors, batch: Tensors, scales: Sequence[float]
-    ) -> list[tf.Tensor]:
-        assert self.network is not None
-        assert self.network.weigh is not None
-        weigh, values = self.network.weigh, self._likelihood(z, batch).values
-        factors = autodiff.gradient(lambda v: self._divided(weigh.replay(*v, *batch)), values)
-        results = [tf.zeros_like(t) for t in u]
+        specs = [tf.TensorSpec(z[t.output].shape, z[t.output].dtype) for t in self._targets]
+        # One draw after the other: the program does not grow with their number.
+        drawn = tf.map_fn(
+            scores, tf.reshape(seeds, [count, len(means), 2]), fn_output_signature=specs
+        )
+        scales = [likelihood.temperature(t.distribution, z[t.output].shape) for t in self._targets]
+        return self._outer(z, u, [s * t for s, t in zip(drawn, np.sqrt(scales), strict=True)])
+
+    def _scores(self, z: Tensors, batch: Tensors) -> list[tf.Tensor]:
+        """By term, the derivatives of its loss values in its output."""
+        found = []
         for i, target in enumerate(self._targets):
 
             def summed(zs: Tensors, i: int = i) -> tf.Tensor:
                 return tf.reduce_sum(self._likelihood(zs, batch).values[i])
 
+            found.append(autodiff.gradient(summed, z)[target.output])
+        return found
+
+    def _outer(self, z: Tensors, u: Tensors, scores: Tensors) -> list[tf.Tensor]:
+        assert self.network is not None
+        assert self.network.weigh is not None
+        weigh, values = self.network.weigh, self._likelihood(z, self._batch).values
+        factors = autodiff.gradient(
+            lambda values: self._divided(weigh.replay(*values, *self._batch)), values
+        )
+        results = [tf.zeros_like(t) for t in u]
+        for target, score, factor in zip(self._targets, scores, factors, strict=True):
             at = target.output
-            scores = autodiff.gradient(summed, z)[at]
-            results[at] += scales[i] * autodiff.outer(values[i], scores, factors[i], u[at])
+            results[at] += autodiff.outer(score, factor, u[at])
         return results
 
     def _likelihood(self, z: Tensors, batch: Tensors) -> Likelihood:

@@ -341,7 +341,7 @@ def coverage() -> str:
     refused = [f"{case.name} ({case.group})" for case in CASES if case.refused]
     lower = [case.name for case in CASES if case.lower]
     lines += ["", f"Refused by name: {'; '.join(refused)}."]
-    lines += ["", f"In float32 alone unless `dtype=\"float64\"` is given: {'; '.join(lower)}."]
+    lines += ["", f'In float32 alone unless `dtype="float64"` is given: {"; ".join(lower)}.']
     return "\n".join(lines)
 
 

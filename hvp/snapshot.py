@@ -150,14 +150,16 @@ class Snapshot:
         if count < 2:
             return
 
-        @tf.function(autograph=False)
-        def last(batch: Any) -> tf.Tensor:
-            return self.objective.evaluate(self.objective.values, batch).totals[-1]
+        def last(part: slice) -> float:
+            cut, values = _slice(batch, part), self.objective.values
+            specs = [tf.TensorSpec(value.shape, value.dtype) for value in values]
+            (found,) = graph.compiled(
+                lambda *values: self.objective.evaluate(values, cut).totals[-1], specs
+            )(values)
+            return float(found)
 
-        whole, first, second = (
-            float(last(_slice(batch, part)))
-            for part in (slice(None), slice(count // 2), slice(count // 2, None))
-        )
+        middle = count // 2
+        whole, first, second = map(last, (slice(None), slice(middle), slice(middle, None)))
         error = abs(whole - first - second)
         if error > np.sqrt(np.finfo(self.layout.dtype).eps) * (abs(first) + abs(second)):
             raise InputError(

@@ -180,25 +180,24 @@ class Tracer:
         if network is None:
             return
 
-        @tf.function(autograph=False)
-        def lowest(params: Sequence[tf.Tensor]) -> tf.Tensor:
+        def lowest(seed: tf.Tensor, *params: tf.Tensor) -> tf.Tensor:
+            """The least uᵀΛu of an example, relative to ‖u‖‖Λu‖, along a random u."""
             z = network.outputs.replay(*params, *tensors)
+            u = [
+                tf.cast(tf.random.stateless_normal(t.shape, seed + i), t.dtype)
+                for i, t in enumerate(z)
+            ]
+            curved = autodiff.reverse_over_reverse(
+                lambda z: tf.add_n(network.loss_of.replay(*z, *tensors)), z, u
+            )
+            return tf.reduce_min(
+                tf.concat([_by_example(a, b) for a, b in zip(u, curved, strict=True)], 0)
+            )
 
-            def form(seed: int) -> tf.Tensor:
-                """uᵀΛu by example, relative to ‖u‖‖Λu‖."""
-                u = [
-                    tf.random.stateless_normal(t.shape, [seed, i], 0, 1, tf.float64)
-                    for i, t in enumerate(z)
-                ]
-                u = [tf.cast(t, like.dtype) for t, like in zip(u, z, strict=True)]
-                curved = autodiff.reverse_over_reverse(
-                    lambda z: tf.add_n(network.loss_of.replay(*z, *tensors)), z, u
-                )
-                return tf.concat([_by_example(a, b) for a, b in zip(u, curved, strict=True)], 0)
-
-            return tf.reduce_min([tf.reduce_min(form(seed)) for seed in range(DIRECTIONS)])
-
-        if float(lowest(list(self._objective.values))) < -(np.finfo(self._layout.dtype).eps ** 0.5):
+        values = self._objective.values
+        run = graph.compiled(lowest, [tf.TensorSpec([2], tf.int32), *map(spec, values)])
+        found = [run([tf.constant([seed, 0]), *values])[0] for seed in range(DIRECTIONS)]
+        if min(map(float, found)) < -(np.finfo(self._layout.dtype).eps ** 0.5):
             self.is_convex = False
             message = "not convex in the outputs at this point: G may have negative eigenvalues"
             self._note(Finding("note", "the loss", message))
@@ -208,16 +207,16 @@ class Tracer:
     ) -> float:
         """‖∇first - ∇second‖ / ‖∇first‖ at the parameters."""
 
-        @tf.function(autograph=False)
-        def both(params: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-            found = []
-            for function in (first, second):
-                grads = autodiff.gradient(function, params)
-                found.append(tf.cast(self._layout.join(grads), tf.float64))
-            return found
+        def relative(*params: tf.Tensor) -> tf.Tensor:
+            one, other = (
+                tf.cast(self._layout.join(autodiff.gradient(function, params)), tf.float64)
+                for function in (first, second)
+            )
+            return tf.norm(one - other) / tf.maximum(tf.norm(one), np.finfo(float).tiny)
 
-        one, other = both(list(self._objective.values))
-        return float(tf.norm(one - other)) / max(float(tf.norm(one)), np.finfo(float).tiny)
+        values = self._objective.values
+        (error,) = graph.compiled(relative, map(spec, values))(values)
+        return float(error)
 
     def _note(self, *findings: Finding) -> None:
         self.findings.update(dict.fromkeys(findings))

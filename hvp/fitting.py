@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -25,6 +25,7 @@ def from_model(
 ) -> Objective:
     """The objective of a built Keras model, its trainable variables being the parameters."""
     _check_model(model)
+    _refuse_layers(model)
     own, weights = False, None
     if loss is None:
         if not model.compiled:
@@ -61,6 +62,7 @@ def from_model(
         targets=terms.targets,
         variables=tuple(variable.value for variable in variables),
         loss_name=f"{type(model).__name__}.compute_loss" if own else _loss_name(resolved),
+        notes=() if training else tuple(_notes(model)),
     )
 
 
@@ -211,6 +213,31 @@ def _check_model(model: keras.Model) -> None:
         )
     if not model.trainable_variables:
         raise InputError("a model with trainable variables", "none", "unfreeze a layer")
+
+
+def _notes(model: keras.Model) -> Iterator[tuple[str, str]]:
+    """What layers do otherwise than in `fit`, since they are called for inference."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            yield layer.name, "uses its moving statistics, which are constants, as training=False"
+        elif getattr(layer, "rate", 0) and hasattr(layer, "seed_generator"):
+            yield layer.name, "drops nothing, as training=False"
+
+
+def _refuse_layers(model: keras.Model) -> None:
+    for layer in model._flatten_layers():
+        if getattr(layer, "quantization_mode", None) is not None:
+            raise InputError(
+                "layers that compute with floating-point numbers",
+                f"{layer.name!r} quantised to {layer.quantization_mode}",
+                "take the model from before it was quantised",
+            )
+        if getattr(layer, "synchronized", False):
+            raise InputError(
+                "BatchNormalization on one machine",
+                f"{layer.name!r} with synchronized=True",
+                "build it without",
+            )
 
 
 def _refuse_assigned(

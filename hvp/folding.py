@@ -96,7 +96,9 @@ class _Folder(Writer):
             self._infer(node)
         found = self._literals(node)
         if found is not None:
-            self.literals.update(zip(node.outputs, found, strict=True))
+            for number, array in zip(node.outputs, found, strict=True):
+                self.literals[number] = array
+                self.specs[number] = tf.TensorSpec(array.shape, self.specs[number].dtype)
         elif (same := self._same_as(node)) is not None:
             self.replace(node.outputs[0], same)
         elif node.op.type not in LINEAR_ALGEBRA or not self._substitute(node):

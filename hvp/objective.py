@@ -67,7 +67,7 @@ class Objective:
 
     `check_targets(batch, lasts)` raises InputError for targets that outputs with these last axes do
     not have; `targets(batch)` tells where each term of the likelihood has its own. `variables` are
-    those that the parameters were taken from.
+    those that the parameters were taken from; `notes` say of layers what a reader should know.
     """
 
     names: tuple[str, ...]
@@ -78,6 +78,7 @@ class Objective:
     targets: Callable[[Any], list[Target]]
     variables: tuple[tf.Variable, ...]
     loss_name: str
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 def from_function(

@@ -35,6 +35,7 @@ class Tracer:
         self._is_promoted = promoted
         self.is_convex = True
         self.findings: dict[Finding, None] = {}
+        self._note(*(Finding("note", place, message) for place, message in objective.notes))
 
     def batch(self, batch: Any) -> Programs:
         """The programs of a batch's shape, a nest of tensors. Raises InputError for what cannot be

@@ -32,7 +32,8 @@ NUMPY_WING = [
     "plot",
     "screen",
 ]
-PRIVATE_KERAS = {"_keras_mask", "_keras_logits"}  # Keras writes these on tensors
+# What Keras writes on tensors, and its walk through all layers of a model.
+PRIVATE_KERAS = {"_keras_mask", "_keras_logits", "_flatten_layers"}
 NAMED_TUPLES = {"_replace"}
 
 ROOT = Path(__file__).parents[1]

@@ -214,3 +214,35 @@ def test_a_layer_that_computes_in_less_precision_is_named():
 def test_a_plain_network_has_no_findings():
     model = sequential((4,), layers.Dense(3, "tanh", dtype="float64"))
     assert hvp.linearize(model, (examples((4,)), np.zeros((7, 3))), "mse").findings == ()
+
+
+def test_layers_that_do_less_than_in_fit_are_noted():
+    stack = (
+        layers.Dense(3, dtype="float64"),
+        layers.BatchNormalization(dtype="float64", name="norm"),
+        layers.Dropout(0.5, dtype="float64", name="drop"),
+        layers.Dropout(0.0, dtype="float64", name="idle"),
+    )
+    model, data = sequential((4,), *stack), [(examples((4,)), np.zeros((7, 3)))]
+    found = {
+        finding.place: finding.message for finding in hvp.linearize(model, data, "mse").findings
+    }
+    assert "moving statistics" in found["norm"]
+    assert "drops nothing" in found["drop"]
+    assert "idle" not in found
+    trained = hvp.linearize(model, data, "mse", training=True).findings
+    assert not {"norm", "drop"} & {finding.place for finding in trained}
+
+
+def test_a_quantised_layer_is_refused_by_name():
+    model = sequential((4,), layers.Dense(3, name="small"), layers.Dense(2), dtype="float32")
+    model.layers[0].quantize("int8")
+    with pytest.raises(hvp.InputError, match="got 'small' quantised to int8"):
+        hvp.linearize(model, (examples((4,)), np.zeros((7, 2))), "mse")
+
+
+def test_a_normalisation_over_several_machines_is_refused_by_name():
+    norm = layers.BatchNormalization(synchronized=True, name="sync")
+    model = sequential((4,), layers.Dense(3), norm, dtype="float32")
+    with pytest.raises(hvp.InputError, match="got 'sync' with synchronized=True"):
+        hvp.linearize(model, (examples((4,)), np.zeros((7, 3))), "mse")

@@ -542,3 +542,20 @@ def test_a_hessian_takes_the_products_that_it_must_in_either_order(loss, shapes,
     vectors = [drawn(*shape, seed=1) for shape in shapes]
     for got, expected in zip(run(folded, *vectors), run(program, *vectors), strict=True):
         assert got.tobytes() == expected.tobytes()
+
+
+def test_sums_over_no_axis_are_dropped_where_shapes_are_known_late():
+    """Forward mode traces an operation anew without shapes once it has seen enough of them."""
+
+    def function(x, shape):
+        axes = tf.raw_ops.BroadcastGradientArgs(s0=shape, s1=tf.shape(x))
+        return tf.reduce_sum(x, axes[0]) * 2
+
+    @tf.function(reduce_retracing=True)
+    def inner(x):
+        return function(x, tf.shape(x))
+
+    for shape in ((2,), (3,), (2, 2)):
+        inner(tf.ones(shape, tf.float64))
+    program = graph.trace(inner, tf.TensorSpec([2, 3], tf.float64))
+    assert [node.op.type for node in fold(program).nodes] == ["Mul"]

@@ -112,11 +112,12 @@ def outer(scores: tf.Tensor, factors: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
     """Σᵢ fᵢ gᵢ gᵢᵀu over the loss values i, a mean over draws of the gᵢ.
 
     `scores` (S, …) holds S draws of the derivatives in an output, `factors` has the shape of the
-    loss values: the axes that these lack are those of one loss value.
+    loss values: the axes that these lack, or have with length one, are those of one loss value.
     """
-    axes = range(factors.shape.rank, u.shape.rank)
+    shape = [*factors.shape, *[1] * (u.shape.rank - factors.shape.rank)]
+    axes = [axis for axis, length in enumerate(shape) if length == 1]
     inner = tf.reduce_sum(scores * u, [axis + 1 for axis in axes], keepdims=True)
-    factors = tf.reshape(factors, [*factors.shape, *[1] * len(axes)])
+    factors = tf.reshape(factors, shape)
     return factors * tf.reduce_mean(scores * inner, axis=0)
 
 

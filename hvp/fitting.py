@@ -160,7 +160,7 @@ class _Terms:
             outputs = dict(predicted)
         else:
             listed = predicted if isinstance(predicted, list | tuple) else [predicted]
-            names = getattr(self._model, "output_names", range(len(listed)))
+            names = getattr(self._model, "output_names", None) or range(len(listed))
             outputs = dict(zip(names, listed, strict=True))
         if not all(map(tf.is_tensor, outputs.values())):
             raise InputError(

@@ -21,6 +21,12 @@ DISTRIBUTIONS = {
 
 def distribution(loss: keras.Loss) -> str | None:
     """The distribution of the targets that a loss stands for, None where it is not known."""
+    options = loss.get_config()
+    # A loss that smooths its targets is no likelihood of them.
+    if options.get("label_smoothing") or options.get("axis", -1) != -1:
+        return None
+    if type(loss).call is not keras.losses.MeanSquaredError.call:
+        return None
     return next(
         (
             kind
@@ -34,6 +40,9 @@ def distribution(loss: keras.Loss) -> str | None:
 def mean(loss: keras.Loss, z: tf.Tensor) -> tf.Tensor:
     """The expected target, of the shape of the outputs z."""
     kind, is_logits = distribution(loss), _is_of_logits(loss)
+    if kind != GAUSSIAN and hasattr(z, "_keras_logits"):
+        # Keras takes these, whichever activation they went into.
+        z, is_logits = z._keras_logits, True
     if kind == CATEGORICAL:
         return tf.nn.softmax(z) if is_logits else z / tf.reduce_sum(z, axis=-1, keepdims=True)
     if kind == BERNOULLI:

@@ -292,7 +292,8 @@ class Linearization:
         self._require_likelihood(known=True)
         if num_samples is None:
             return self._product(FISHER, v)
-        if num_samples < 1 or seed < 0:
+        whole = isinstance(num_samples, int | np.integer) and isinstance(seed, int | np.integer)
+        if not whole or num_samples < 1 or seed < 0:
             raise InputError(
                 "at least one sample and a seed from 0", (num_samples, seed), "draw more"
             )
@@ -520,7 +521,7 @@ class Linearization:
             raise InputError(
                 "a Keras loss of the outputs that is a cross-entropy or the mean of squares"
                 if known
-                else "a Keras loss of the outputs",
+                else "a Keras loss whose values depend on their own part of the outputs each",
                 self.loss_name,
                 "use GaussNewton, which is defined for any loss",
             )

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from hvp import autodiff, likelihood
 from hvp.autodiff import Mode, Tensors
+from hvp.errors import InputError
 from hvp.objective import Likelihood
 from hvp.programs import Programs
 from hvp.snapshot import Snapshot
@@ -68,6 +69,10 @@ class Batch:
             batch = list(self._batch)
             for i, (target, mean) in enumerate(zip(self._targets, means, strict=True)):
                 spec = tf.TensorSpec(batch[target.leaf].shape, batch[target.leaf].dtype)
+                if target.distribution == likelihood.GAUSSIAN and not spec.dtype.is_floating:
+                    raise InputError(
+                        "targets of floating-point numbers", spec.dtype.name, "cast them"
+                    )
                 batch[target.leaf] = likelihood.sample(target.distribution, mean, spec, seeds[i])
             return self._scores(z, batch)
 

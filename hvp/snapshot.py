@@ -51,10 +51,11 @@ class Snapshot:
         self._programs: dict[Signature, Programs] = {}
         self._is_promoted = promoted
         tracer = Tracer(objective, layout, self.chosen, promoted=promoted)
-        self.penalty = self._in_precision(tracer.penalty())
+        penalty = tracer.penalty()
+        self.penalty = None if penalty is None else self._in_precision(penalty)
         self._read(tracer)
         self.findings = tuple(tracer.findings)
-        self.is_convex = tracer.is_convex
+        self.is_convex, self._has_scores = tracer.is_convex, tracer.has_scores
         self.weights_digest = self._weights_digest()
 
     @property
@@ -64,7 +65,9 @@ class Snapshot:
 
     @property
     def has_values(self) -> bool:
-        """Whether the loss is made of loss values of the outputs."""
+        """Whether the loss is made of loss values, each of its own part of the outputs."""
+        if not self._has_scores:
+            return False
         networks = [programs.network for programs in self._programs.values()]
         return all(network is not None and network.weigh is not None for network in networks)
 
@@ -98,13 +101,12 @@ class Snapshot:
         for batch in self._structured():
             flat = self._flat(batch)
             if _signature(flat) not in self._programs and tracer is not None:
-                programs = self._in_precision(tracer.batch(batch))
-                assert programs is not None
-                self._programs[_signature(flat)] = programs
+                traced = tracer.batch(batch)
+                self._check_targets(traced, batch)
+                tracer.judge(traced, batch)
+                self._programs[_signature(flat)] = self._in_precision(traced)
             programs = self.programs(flat)
-            if programs.network is not None:
-                lasts = [shape[-1] if shape else 1 for shape in programs.network.shapes]
-                self.objective.check_targets(batch, lasts)
+            self._check_targets(programs, batch)
             evaluation = self._evaluate(programs, flat)
             totals = _plus(totals, evaluation.totals)
             divisors = _plus(divisors, evaluation.divisors)
@@ -143,6 +145,11 @@ class Snapshot:
         self.accuracy = None if np.isnan(hits) else hits / examples
         joined = b"".join(digest.digest() for digest in digests)
         self.data_digest = hashlib.sha256(joined).hexdigest()
+
+    def _check_targets(self, programs: Programs, batch: Any) -> None:
+        if programs.network is not None:
+            lasts = [shape[-1] if shape else 1 for shape in programs.network.shapes]
+            self.objective.check_targets(batch, lasts)
 
     def _check_mean(self, batch: Any) -> None:
         """Raise InputError where a number of a whole batch is not the mean over its examples."""
@@ -192,20 +199,18 @@ class Snapshot:
         other.layout = Layout(old.names, old.shapes, np.dtype(np.float64))
         other._is_promoted = True
         other.values = tuple(tf.cast(value, tf.float64) for value in self.values)
-        other.penalty = other._in_precision(self.penalty)
+        other.penalty = None if self.penalty is None else other._in_precision(self.penalty)
         other._programs = {
-            tuple((shape, _promoted_name(name)) for shape, name in signature): programs
-            for signature, programs in (
-                (signature, other._in_precision(programs))
-                for signature, programs in self._programs.items()
+            tuple((shape, _promoted_name(name)) for shape, name in signature): (
+                other._in_precision(programs)
             )
-            if programs is not None
+            for signature, programs in self._programs.items()
         }
         other._read(None)
         return other
 
-    def _in_precision(self, programs: Programs | None) -> Programs | None:
-        if programs is None or not self._is_promoted:
+    def _in_precision(self, programs: Programs) -> Programs:
+        if not self._is_promoted:
             return programs
         return programs.promoted(len(self.values), tf.as_dtype(self.layout.dtype))
 

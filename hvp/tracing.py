@@ -23,7 +23,8 @@ class Tracer:
     """Makes the programs of an objective for the parameters chosen.
 
     `findings` is what was seen in all that was traced, `is_convex` whether the loss is convex in
-    the outputs. Of programs that will be `promoted` to float64 the precision is not judged.
+    the outputs, `has_scores` whether each loss value depends on its own part of them. Of programs
+    that will be `promoted` to float64 the precision is not judged.
     """
 
     def __init__(
@@ -33,7 +34,8 @@ class Tracer:
         self._layout = layout
         self._chosen = tuple(chosen)
         self._is_promoted = promoted
-        self.is_convex = True
+        self.is_convex = self.has_scores = True
+        self._active: set[int] = set()
         self.findings: dict[Finding, None] = {}
         self._note(*(Finding("note", place, message) for place, message in objective.notes))
 
@@ -46,18 +48,22 @@ class Tracer:
             self._note(Finding("note", place, message))
         targets = self._objective.targets(batch)
         programs = Programs.cut(program, len(self._objective.values), targets)
-        active = self._audit(programs.loss, batch)
-        if program.custom_gradients:
-            self._compare_rules(programs.loss, batch)
-        self._judge_precision(programs.loss, active, batch)
+        self._active = self._audit(programs.loss, batch)
         network = programs.network
         if network is not None and network.outputs.outputs != [
             first for first, *_ in program.outputs.outputs
         ]:
             message = "the outputs of G are the logits that the loss is computed from"
             self._note(Finding("note", "the last layer", message))
-        self._judge_convexity(programs, batch)
         return programs
+
+    def judge(self, programs: Programs, batch: Any) -> None:
+        """Note what shows only where the last programs are run, on a batch with right targets."""
+        if programs.evaluate.custom_gradients:
+            self._compare_rules(programs.loss, batch)
+        self._judge_precision(programs.loss, self._active, batch)
+        self._judge_convexity(programs, batch)
+        self._judge_values(programs, batch)
 
     def penalty(self) -> Programs | None:
         """The programs of the penalty on the weights, which takes no batch."""
@@ -202,6 +208,42 @@ class Tracer:
             self.is_convex = False
             message = "not convex in the outputs at this point: G may have negative eigenvalues"
             self._note(Finding("note", "the loss", message))
+
+    def _judge_values(self, programs: Programs, batch: Any) -> None:
+        """See whether each loss value depends on its own part of the outputs alone."""
+        network, tensors = programs.network, graph.leaves(batch)
+        if network is None or network.likelihood is None:
+            return
+        outputs, likelihood = network.outputs, network.likelihood
+
+        def slopes(z: Sequence[tf.Tensor], i: int, weights: tf.Tensor) -> list[tf.Tensor]:
+            def total(z: Sequence[tf.Tensor]) -> tf.Tensor:
+                return tf.reduce_sum(weights * likelihood.replay(*z, *tensors).values[i])
+
+            return autodiff.gradient(total, z)
+
+        def error(*params: tf.Tensor) -> tf.Tensor:
+            z = outputs.replay(*params, *tensors)
+            found = []
+            for i, (target, values) in enumerate(
+                zip(programs.targets, likelihood.replay(*z, *tensors).values, strict=True)
+            ):
+                noise = tf.random.stateless_normal(values.shape, [1, i], dtype=values.dtype)
+                signs, at = tf.sign(noise), target.output
+                plain = slopes(z, i, tf.ones_like(signs))[at]
+                signed = slopes(z, i, signs)[at]
+                missing = plain.shape.rank - values.shape.rank
+                signs = tf.reshape(signs, [*values.shape, *[1] * missing])
+                found.append(tf.norm(signed - signs * plain) / (tf.norm(plain) + 1e-30))
+            return tf.cast(tf.reduce_max(found), tf.float64)
+
+        values = self._objective.values
+        try:
+            (found,) = graph.compiled(error, map(spec, values))(values)
+        except (ValueError, tf.errors.InvalidArgumentError):  # shapes that do not fit each other
+            self.has_scores = False
+        else:
+            self.has_scores &= float(found) < np.finfo(self._layout.dtype).eps ** 0.5
 
     def _difference(
         self, first: Callable[..., tf.Tensor], second: Callable[..., tf.Tensor]

@@ -1,6 +1,7 @@
 """Models of lower precision evaluated in float64, whatever casts they hold."""
 
 import functools
+import re
 
 import keras
 import numpy as np
@@ -12,7 +13,6 @@ from oracles import (
     dense_net,
     examples,
     hessian_along,
-    kept_precision,
     norm_net,
     relative,
     sequential,
@@ -27,7 +27,7 @@ F32, F64 = "float32", "float64"
 X = examples((4,), dtype=F32)
 REAL = np.random.default_rng(4).standard_normal((7, 3)).astype(F32)
 LOGITS = losses.SparseCategoricalCrossentropy(from_logits=True)
-PRODUCTS = ("hvp", "gnvp", "residual_vp", "fisher_vp", "empirical_fisher_vp")
+PRODUCTS = ("hvp", "gnvp")
 
 
 def direction(lin):
@@ -59,8 +59,8 @@ def closed_net(dtype):
 
 
 def lstm_net(dtype, unroll):
-    lstm = layers.LSTM(3, unroll=unroll, dtype=dtype)
-    return sequential((4, 2), lstm, layers.Dense(3, dtype=dtype), dtype=dtype)
+    lstm = layers.LSTM(2, unroll=unroll, dtype=dtype)
+    return sequential((3, 2), lstm, layers.Dense(3, dtype=dtype), dtype=dtype)
 
 
 def batch_norm_net(dtype):
@@ -88,16 +88,6 @@ def attention_net(dtype):
     return model
 
 
-def volume_net(dtype):
-    return sequential(
-        (3, 3, 3, 1),
-        layers.Conv3D(2, 2, activation="tanh", dtype=dtype),
-        layers.Flatten(dtype=dtype),
-        layers.Dense(3, dtype=dtype),
-        dtype=dtype,
-    )
-
-
 NETS = {
     "dense": dense_net,
     "a closing softmax": closed_net,
@@ -105,7 +95,6 @@ NETS = {
     "layer normalisation": norm_net,
     "batch normalisation": batch_norm_net,
     "attention": attention_net,
-    "volumes": volume_net,
     "LSTM": functools.partial(lstm_net, unroll=False),
     "LSTM, unrolled": functools.partial(lstm_net, unroll=True),
 }
@@ -118,28 +107,62 @@ def pair(build):
     return model, twin
 
 
-@pytest.mark.parametrize("build", NETS.values(), ids=NETS)
-def test_products_are_those_of_the_network_built_in_float64(build):
-    model, twin = pair(build)
-    before = [w.tobytes() for w in model.get_weights()]
-    x = examples(model.input_shape[1:], dtype=F32)
-    loss = "sparse_categorical_crossentropy" if build is closed_net else LOGITS
+def inputs(model):
+    return examples(model.input_shape[1:], dtype=F32)
+
+
+@functools.cache
+def promoted(name):
+    """A network built in float32 and evaluated in float64, and the same built in float64."""
+    model, twin = pair(NETS[name])
+    x = inputs(model)
+    loss = "sparse_categorical_crossentropy" if "softmax" in name else LOGITS
     lin = linearize(model, (x, LABELS), loss, dtype="float64")
-    agree(lin, linearize(twin, (x.astype(F64), LABELS), loss), 1e-7)
-    assert lin.dtype == lin.theta.dtype == lin.hvp(direction(lin)).dtype == np.float64
-    assert (lin.theta == np.concatenate([v.numpy().ravel() for v in variables_of(model)])).all()
+    return lin, linearize(twin, (x.astype(F64), LABELS), loss)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_products_are_those_of_the_network_built_in_float64(name):
+    lin, other = promoted(name)
+    agree(lin, other, 1e-7)
     assert not different(lin)
-    # The model is left as it is.
+
+
+@pytest.mark.parametrize("name", ["dense", "convolution and pooling", "layer normalisation"])
+def test_hessian_is_gauss_newton_plus_residual_to_the_last_digits(name):
+    lin, _ = promoted(name)
+    v = direction(lin)
+    H, G, R = lin.hvp(v), lin.gnvp(v), lin.residual_vp(v)
+    assert np.linalg.norm(H - G - R) < 1e-13 * (np.linalg.norm(H) + np.linalg.norm(G))
+
+
+def test_fisher_and_jacobian_are_those_of_the_network_built_in_float64():
+    lin, other = promoted("dense")
+    agree(lin, other, 1e-7, ["fisher_vp", "empirical_fisher_vp", "jvp"])
+    v, u = direction(lin), np.arange(21.0)
+    assert relative(lin.fisher_vp(v, 2, 1), other.fisher_vp(v, 2, 1)) < 1e-7
+    assert relative(lin.vjp(u), other.vjp(u)) < 1e-7
+    assert abs(u @ lin.jvp(v) - v @ lin.vjp(u)) < 1e-13 * np.linalg.norm(u) * np.linalg.norm(
+        lin.jvp(v)
+    )
+
+
+def test_the_model_is_left_as_it_is():
+    model = dense_net(dtype=F32)
+    before = [w.tobytes() for w in model.get_weights()]
+    lin = linearize(model, (X, LABELS), dtype="float64")
+    v = direction(lin)
+    assert lin.dtype == lin.theta.dtype == lin.hvp(v).dtype == np.float64
+    assert (lin.theta == np.concatenate([w.ravel() for w in model.get_weights()])).all()
     assert [w.tobytes() for w in model.get_weights()] == before
-    assert {v.dtype for v in model.trainable_variables} == {F32}
-    assert model(x).dtype == tf.float32
-    single = linearize(model, (x, LABELS), loss)
-    assert single.dtype == np.float32
-    assert 1e-9 < relative(single.hvp(direction(lin)), lin.hvp(direction(lin))) < 1e-3
+    assert {w.dtype for w in model.trainable_variables} == {F32}
+    assert model(X).dtype == tf.float32
+    single = linearize(model, (X, LABELS))
+    assert single.dtype == single.hvp(v).dtype == np.float32
+    assert 1e-9 < relative(single.hvp(v), lin.hvp(v)) < 1e-4
 
 
 def test_products_are_those_of_differences():
-    """Independently of all products of the library."""
     model, twin = pair(dense_net)
     lin = linearize(model, (X, LABELS), dtype="float64")
     x, v = X.astype(F64), direction(lin)
@@ -147,34 +170,26 @@ def test_products_are_those_of_differences():
     assert relative(lin.hvp(v), expected) < 1e-9
 
 
-@pytest.mark.parametrize("build", NETS.values(), ids=NETS)
-def test_hessian_is_gauss_newton_plus_residual_to_the_last_digits(build):
-    model = build(dtype=F32)
-    x = examples(model.input_shape[1:], dtype=F32)
-    loss = "sparse_categorical_crossentropy" if build is closed_net else LOGITS
-    lin = linearize(model, (x, LABELS), loss, dtype="float64")
-    v = direction(lin)
-    H, G, R = lin.hvp(v), lin.gnvp(v), lin.residual_vp(v)
-    assert np.linalg.norm(H - G - R) < 1e-13 * (np.linalg.norm(H) + np.linalg.norm(G))
-    adjoint = np.dot(lin.jvp(v), np.arange(21.0)) - np.dot(v, lin.vjp(np.arange(21.0)))
-    assert abs(adjoint) < 1e-12 * np.linalg.norm(lin.jvp(v)) * np.linalg.norm(np.arange(21.0))
-
-
-def test_weights_penalties_and_weighted_batches_are_taken_along():
+def test_weights_penalties_and_ragged_batches_are_taken_along():
     def build(dtype):
         return dense_net(dtype=dtype, kernel_regularizer=keras.regularizers.L2(0.25))
 
-    model, twin = pair(build)
     weights = np.random.default_rng(9).uniform(0.1, 2, 7).astype(F32)
-    options = {"class_weight": None, "batch_size": 3, "jit": False}
-    lin = hvp.linearize(model, (X, LABELS, weights), LOGITS, dtype="float64", **options)
-    data = X.astype(F64), LABELS, weights.astype(F64)
-    agree(lin, hvp.linearize(twin, data, LOGITS, **options), 1e-7)
-    block, other = lin.block("dense2"), hvp.linearize(twin, data, LOGITS, **options).block("dense2")
-    agree(block, other, 1e-7, ["hvp"])
-    V = np.random.default_rng(1).standard_normal((lin.size, 3))
-    columns = np.stack([lin.hvp(v) for v in V.T], axis=1)
-    assert relative(lin.hvp(V), columns) < 1e-13
+    lin, other = (
+        hvp.linearize(
+            model,
+            (X.astype(kind), LABELS, weights.astype(kind)),
+            LOGITS,
+            batch_size=4,
+            jit=False,
+            dtype="float64",
+        )
+        for kind, model in zip((F32, F64), pair(build), strict=True)
+    )
+    agree(lin, other, 1e-7)
+    agree(lin.block("dense2"), other.block("dense2"), 1e-7, ["hvp"])
+    V = np.random.default_rng(1).standard_normal((lin.size, 2))
+    assert relative(lin.hvp(V), np.stack([lin.hvp(v) for v in V.T], axis=1)) < 1e-13
 
 
 def test_data_keep_their_digits():
@@ -188,13 +203,12 @@ def test_data_keep_their_digits():
 DROPPING = {
     "Dropout": lambda dtype: layers.Dropout(0.4, seed=3, dtype=dtype),
     "GaussianDropout": lambda dtype: layers.GaussianDropout(0.4, seed=3, dtype=dtype),
-    "GaussianNoise": lambda dtype: layers.GaussianNoise(0.4, seed=3, dtype=dtype),
 }
 
 
-def dropping_net(make, dtype=F32):
-    first, last = layers.Dense(6, "tanh", dtype=dtype), layers.Dense(3, dtype=dtype)
-    return sequential((4,), first, make(dtype), last, dtype=F32)
+def dropping_net(make):
+    first, last = layers.Dense(6, "tanh", dtype=F32), layers.Dense(3, dtype=F32)
+    return sequential((4,), first, make(F32), last, dtype=F32)
 
 
 @pytest.mark.parametrize("make", DROPPING.values(), ids=DROPPING)
@@ -207,13 +221,11 @@ def test_random_layers_draw_what_they_draw_in_float32(make):
 
 
 def test_a_loop_with_dropout_draws_what_it_draws_in_float32():
-    def build():
-        lstm = layers.LSTM(3, dropout=0.4, recurrent_dropout=0.3, seed=3, dtype=F32)
-        return sequential((4, 2), lstm, layers.Dense(3, dtype=F32), dtype=F32)
+    def linearized(**options):
+        model = recurrent_net(dropout=0.4, recurrent_dropout=0.3, seed=3)
+        return linearize(model, (inputs(model), LABELS), training=True, **options)
 
-    data, options = (examples((4, 2), dtype=F32), LABELS), {"training": True}
-    lin = linearize(build(), data, dtype="float64", **options)
-    agree(lin, linearize(build(), data, **options), 1e-4, ["hvp", "gnvp"])
+    agree(linearized(dtype="float64"), linearized(), 1e-4, ["hvp"])
 
 
 def test_a_model_in_float64_is_as_it_was():
@@ -231,30 +243,38 @@ def test_a_linearization_in_float32_can_turn_to_float64():
 # --- bfloat16 and float16 ---
 
 
+def in_policy(model, policy):
+    """The network computed in another precision, its weights in float32."""
+
+    def clone(layer):
+        return type(layer).from_config({**layer.get_config(), "dtype": policy})
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
 def mixed_net(policy, **options):
-    """Weights in float32, computed in the policy's precision, the same for all policies."""
-    with kept_precision(F32):
-        return dense_net(dtype=policy, **options)
+    return in_policy(dense_net(dtype=F32, **options), policy)
 
 
 def test_products_of_mixed_bfloat16_are_finite_and_told_to_be_different():
     lin = linearize(mixed_net("mixed_bfloat16"), (X, LABELS))
     v = direction(lin)
     assert lin.dtype == lin.theta.dtype == np.float32
-    for product in PRODUCTS:
-        found = getattr(lin, product)(v)
+    for name in (*PRODUCTS, "residual_vp", "fisher_vp", "empirical_fisher_vp"):
+        found = getattr(lin, name)(v)
         assert found.dtype == np.float32
         assert np.isfinite(found).all()
     exact = linearize(mixed_net(F32), (X, LABELS))
     assert 1e-4 < relative(lin.hvp(v), exact.hvp(v)) < 0.1
-    found = different(lin)
-    assert len(found) == 3
-    assert {finding.place.rpartition("/")[2] for finding in found} == {"dense1", "dense2", "dense3"}
-    size = np.linalg.norm(exact.gradient())
-    error = np.linalg.norm(lin.gradient() - exact.gradient()) / size
-    for finding in found:
-        assert "bfloat16" in finding.message
-        assert f"differs from that in float64 by {error:.0e} of its size" in finding.message
+    slope = exact.gradient()
+    measured = np.linalg.norm(lin.gradient() - slope) / np.linalg.norm(slope)
+    assert different(lin)
+    for finding in different(lin):
+        assert "computes in bfloat16" in finding.message
+        told = re.search("differs from that in float64 by (.*) of its size", finding.message)
+        assert measured / 4 < float(told[1]) < measured * 4
         assert 'dtype="float64"' in finding.message
 
 
@@ -270,68 +290,76 @@ def test_mixed_precision_in_float64_is_the_float32_network_in_float64(policy):
     assert model(X).dtype == policy.removeprefix("mixed_")
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_a_closing_softmax_in_mixed_precision_has_the_same_hessian_and_fisher(policy):
+def test_a_closing_softmax_in_mixed_precision_has_the_same_hessian_and_fisher():
     """The loss is computed from the probabilities, since their precision is changed in between."""
     loss = "sparse_categorical_crossentropy"
-    lin = linearize(mixed_net(policy, last="softmax"), (X, LABELS), loss, dtype="float64")
+    lin = linearize(mixed_net("mixed_bfloat16", last="softmax"), (X, LABELS), loss, dtype="float64")
     exact = linearize(mixed_net(F32, last="softmax"), (X, LABELS), loss, dtype="float64")
-    agree(lin, exact, 1e-9, ["hvp", "fisher_vp", "empirical_fisher_vp"])
+    agree(lin, exact, 1e-9, ["hvp", "fisher_vp"])
 
 
-@pytest.mark.parametrize("build", [conv_net, norm_net, attention_net, batch_norm_net])
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_layers_in_mixed_precision_are_exact_in_float64(build, policy):
-    with kept_precision(F32):
-        model, twin = build(dtype=policy), build(dtype=F32)
-    twin.set_weights(model.get_weights())
-    x = examples(model.input_shape[1:], dtype=F32)
-    lin = linearize(model, (x, LABELS), dtype="float64")
-    agree(lin, linearize(twin, (x, LABELS), dtype="float64"), 1e-5, ["hvp", "gnvp"])
+STACKS = {
+    "convolution and pooling": ("mixed_float16", conv_net),
+    "layer normalisation": ("mixed_float16", norm_net),
+    "batch normalisation": ("mixed_bfloat16", batch_norm_net),
+    "attention": ("mixed_bfloat16", attention_net),
+}
 
 
-@pytest.mark.parametrize("unroll", [False, True], ids=["loop", "unrolled"])
-def test_recurrent_layers_in_mixed_bfloat16(unroll):
-    with kept_precision(F32):
-        model, twin = (lstm_net(policy, unroll) for policy in ("mixed_bfloat16", F32))
-    x = examples((4, 2), dtype=F32)
-    rough = linearize(model, (x, LABELS))
+@pytest.mark.parametrize(("policy", "build"), STACKS.values(), ids=STACKS)
+def test_layers_in_mixed_precision_are_exact_in_float64(policy, build):
+    twin = build(dtype=F32)
+    data = inputs(twin), LABELS
+    lin = linearize(in_policy(twin, policy), data, dtype="float64")
+    agree(lin, linearize(twin, data, dtype="float64"), 1e-5)
+
+
+def recurrent_net(**options):
+    rnn = layers.SimpleRNN(2, dtype=F32, **options)
+    return sequential((3, 2), rnn, layers.Dense(3, dtype=F32), dtype=F32)
+
+
+def test_loops_in_mixed_bfloat16_are_told_and_exact_in_float64():
+    twin = recurrent_net()
+    model, data = in_policy(twin, "mixed_bfloat16"), (inputs(twin), LABELS)
+    rough = linearize(model, data)
     assert np.isfinite(rough.hvp(direction(rough))).all()
     assert any("bfloat16" in finding.message for finding in different(rough))
-    lin = linearize(model, (x, LABELS), dtype="float64")
-    agree(lin, linearize(twin, (x, LABELS), dtype="float64"), 1e-5, ["hvp", "gnvp"])
+    lin = linearize(model, data, dtype="float64")
+    agree(lin, linearize(twin, data, dtype="float64"), 1e-5, ["hvp"])
 
 
-def test_a_single_layer_in_bfloat16_is_named():
-    with kept_precision(F32):
-        model = sequential(
-            (4,),
-            layers.Dense(3, "tanh", dtype=F32, name="fine"),
-            layers.Dense(3, "tanh", dtype="mixed_bfloat16", name="rough"),
-            layers.Dense(3, dtype=F32, name="last"),
-            dtype=F32,
-        )
-    lin = linearize(model, (X, LABELS))
-    assert [finding.place.rpartition("/")[2] for finding in different(lin)] == ["rough"]
+# fails: told for each name scope of a layer, and for the model where the layer's input is cast
+def test_every_layer_of_lower_precision_is_told_once():
+    model = sequential(
+        (4,),
+        layers.Dense(3, "tanh", dtype=F32, name="fine"),
+        layers.Dense(3, "tanh", dtype="mixed_bfloat16", name="rough"),
+        layers.Dense(3, dtype=F32, name="last"),
+        dtype=F32,
+    )
+    (finding,) = different(linearize(model, (X, LABELS)))
+    assert "rough" in finding.place
 
 
 def test_layers_in_float16_are_refused():
-    with pytest.raises(hvp.InputError, match=r'float16 in .*dense1.*pass dtype="float64"') as info:
+    with pytest.raises(
+        hvp.InputError, match=r'got float16 in .*dense1.*pass dtype="float64"'
+    ) as info:
         linearize(mixed_net("mixed_float16"), (X, LABELS))
     assert "\n" not in str(info.value)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_weights_in_half_precision_are_taken_in_float64_alone(dtype):
-    with kept_precision(F32):
-        model, twin = dense_net(dtype=dtype), dense_net(dtype=F32)
+    model, twin = in_policy(dense_net(dtype=F32), dtype), dense_net(dtype=F32)
+    assert {v.dtype for v in model.trainable_variables} == {dtype}
     twin.set_weights([np.asarray(w, F32) for w in model.get_weights()])
-    x = np.asarray(tf.cast(X, dtype), F32)
     message = rf'all float32 or all float64, got {dtype}; .* pass dtype="float64"'
     with pytest.raises(hvp.InputError, match=message):
-        linearize(model, (x, LABELS))
-    lin = linearize(model, (x, LABELS), dtype="float64")
-    agree(lin, linearize(twin, (x, LABELS), dtype="float64"), 1e-12)
+        linearize(model, (X, LABELS))
+    lin = linearize(model, (X, LABELS), dtype="float64")
+    agree(lin, linearize(twin, (X, LABELS), dtype="float64"), 1e-12)
 
 
 # --- functions ---
@@ -413,10 +441,10 @@ def test_float32_inside_float64_is_told_to_be_different():
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "double", "", 64, np.float64])
 def test_other_precisions_are_refused(dtype):
-    with pytest.raises(hvp.InputError, match='^expected dtype="float64" or None, got ') as info:
+    with pytest.raises(hvp.InputError, match=r'^expected dtype="float64" or None, got ') as info:
         hvp.linearize(dense_net(dtype=F32), (X, LABELS), LOGITS, dtype=dtype)
     assert "\n" not in str(info.value)
-    with pytest.raises(hvp.InputError, match='^expected dtype="float64" or None, got '):
+    with pytest.raises(hvp.InputError, match=r'^expected dtype="float64" or None, got '):
         hvp.linearize_function(quartic, W, dtype=dtype)
 
 
@@ -425,7 +453,8 @@ def test_other_precisions_are_refused(dtype):
 def test_parameters_that_are_no_reals_are_refused(kind, dtype):
     with pytest.raises(hvp.InputError, match=f"all float32 or all float64, got {kind}"):
         hvp.linearize_function(tf.reduce_sum, np.ones(3, kind), dtype=dtype)
-    with pytest.raises(hvp.InputError, match=f"got float32, {kind}"):
+    both = ", ".join(sorted([F32, kind]))
+    with pytest.raises(hvp.InputError, match=f"all float32 or all float64, got {both}"):
         hvp.linearize_function(lambda w: w[0][0], [W, np.ones(3, kind)], dtype=dtype)
 
 
@@ -434,7 +463,7 @@ def test_parameters_of_several_precisions_are_taken_in_float64_alone():
         return tf.reduce_sum(tf.cast(w[0], tf.float64) ** 2 * tf.sin(w[1]))
 
     params = [W, np.array([0.1, 0.2, 0.3])]
-    with pytest.raises(hvp.InputError, match='got float32, float64; .* pass dtype="float64"'):
+    with pytest.raises(hvp.InputError, match=r'got float32, float64; .* pass dtype="float64"'):
         hvp.linearize_function(loss, params)
     lin = hvp.linearize_function(loss, params, dtype="float64", jit=False)
     w, s, c = W.astype(F64), np.sin(params[1]), np.cos(params[1])

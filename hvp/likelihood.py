@@ -21,20 +21,17 @@ DISTRIBUTIONS = {
 
 def distribution(loss: keras.Loss) -> str | None:
     """The distribution of the targets that a loss stands for, None where it is not known."""
-    options = loss.get_config()
-    # A loss that smooths its targets is no likelihood of them.
-    if options.get("label_smoothing") or options.get("axis", -1) != -1:
-        return None
     if type(loss).call is not keras.losses.MeanSquaredError.call:
         return None
-    return next(
-        (
-            kind
-            for name, kind in DISTRIBUTIONS.items()
-            if getattr(loss, "fn", None) is getattr(keras.losses, name)
-        ),
-        None,
-    )
+    kinds = {getattr(keras.losses, name): kind for name, kind in DISTRIBUTIONS.items()}
+    function = getattr(loss, "fn", None)
+    known = [kind for each, kind in kinds.items() if each is function]
+    if not known:
+        return None
+    options = loss.get_config()
+    # A loss that smooths its targets is no likelihood of them.
+    smoothed = options.get("label_smoothing") or options.get("axis", -1) != -1
+    return None if smoothed else known[0]
 
 
 def mean(loss: keras.Loss, z: tf.Tensor) -> tf.Tensor:

@@ -104,7 +104,7 @@ def check_targets(loss: keras.Loss, y: tf.Tensor, classes: int) -> None:
     """Raise InputError for targets that outputs with this last axis do not have."""
     if _is(loss, "sparse_categorical_crossentropy"):
         _check_classes(y, classes, loss.get_config().get("ignore_class"))
-    elif _is(loss, "binary_crossentropy"):
+    elif _is(loss, "binary_crossentropy") and y.dtype != tf.bool:
         low, high = float(tf.reduce_min(y)), float(tf.reduce_max(y))
         if low < 0 or high > 1:
             raise InputError(

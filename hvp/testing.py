@@ -3,29 +3,23 @@
 - `check` holds a linearization against central differences and the laws of its products;
 - `dot_test`, `symmetry`, `linearity` and `repeatability` hold any SciPy operator against its laws;
 - `quadratic`, `linear_regression`, `softmax_regression` and `deep_linear` have known H and G.
+
+The problems are imported when first used, since they need TensorFlow.
 """
 
+import importlib
+from typing import Any
+
 from hvp.checking import Check, Report, check
-from hvp.closed_forms import (
-    ClosedForm,
-    deep_linear,
-    linear_regression,
-    quadratic,
-    softmax_regression,
-)
 from hvp.laws import dot_test, linearity, repeatability, symmetry
 
-__all__ = [
-    "Check",
-    "ClosedForm",
-    "Report",
-    "check",
-    "deep_linear",
-    "dot_test",
-    "linear_regression",
-    "linearity",
-    "quadratic",
-    "repeatability",
-    "softmax_regression",
-    "symmetry",
-]
+_CLOSED_FORMS = ("deep_linear", "linear_regression", "quadratic", "softmax_regression")
+
+__all__ = ["Check", "Report", "check", "dot_test", "linearity", "repeatability", "symmetry"]
+__all__ += [*_CLOSED_FORMS, "ClosedForm"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in (*_CLOSED_FORMS, "ClosedForm"):
+        raise AttributeError(f"module 'hvp.testing' has no attribute {name!r}")
+    return getattr(importlib.import_module("hvp.closed_forms"), name)

@@ -590,6 +590,42 @@ NO_LIKELIHOODS = {
 }
 
 
+class Quartic:
+    def __call__(self, y, z):
+        return quartic(y, z)
+
+
+class Untold(losses.Loss):
+    """Keras asks for no configuration where nothing is saved."""
+
+    def call(self, y, z):
+        return quartic(y, z)
+
+    def get_config(self):
+        raise NotImplementedError
+
+
+UNTOLD = {
+    "a partial function": functools.partial(quartic),
+    "a callable object": Quartic(),
+    "a loss without configuration": Untold(),
+    "a lambda": lambda y, z: quartic(y, z),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("loss", UNTOLD.values(), ids=UNTOLD)
+def test_a_loss_needs_no_configuration(loss):
+    lin = linearize(net(), (X, REAL), loss)
+    expected = outer_products(net(), functools.partial(quartic, REAL), 1 / 7)
+    assert error(lin.empirical_fisher_vp, expected) < TOLERANCE
+
+
+def test_targets_may_be_true_or_false():
+    lin = linearize(net(), (X, ONEHOT > 0), BINARY_LOGITS)
+    assert error(lin.fisher_vp, sandwich(net(), bernoulli)) < TOLERANCE
+
+
 @pytest.mark.parametrize(("loss", "y"), NO_LIKELIHOODS.values(), ids=NO_LIKELIHOODS)
 def test_fisher_of_a_loss_that_is_no_likelihood_is_refused(loss, y):
     lin = linearize(net(), (X, y), loss)

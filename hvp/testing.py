@@ -13,13 +13,19 @@ from typing import Any
 from hvp.checking import Check, Report, check
 from hvp.laws import dot_test, linearity, repeatability, symmetry
 
-_CLOSED_FORMS = ("deep_linear", "linear_regression", "quadratic", "softmax_regression")
+_CLOSED_FORMS = (
+    "ClosedForm",
+    "deep_linear",
+    "linear_regression",
+    "quadratic",
+    "softmax_regression",
+)
 
 __all__ = ["Check", "Report", "check", "dot_test", "linearity", "repeatability", "symmetry"]
-__all__ += [*_CLOSED_FORMS, "ClosedForm"]
+__all__ += [*_CLOSED_FORMS]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in (*_CLOSED_FORMS, "ClosedForm"):
+    if name not in _CLOSED_FORMS:
         raise AttributeError(f"module 'hvp.testing' has no attribute {name!r}")
     return getattr(importlib.import_module("hvp.closed_forms"), name)

@@ -517,7 +517,7 @@ class Linearization:
 
     def _require_likelihood(self, *, known: bool) -> None:
         self._require_outputs()
-        if not self._snapshot.has_values or (known and not self._snapshot.has_distributions):
+        if not self._snapshot.has_scores or (known and not self._snapshot.has_distributions):
             raise InputError(
                 "a Keras loss of the outputs that is a cross-entropy or the mean of squares"
                 if known

@@ -7,6 +7,7 @@ Products are built from it; it knows none of them.
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from hvp import graph, precision
+from hvp import graph, precision, probes
 from hvp.errors import InputError, reason
 from hvp.objective import Evaluation, Objective
 from hvp.params import Layout
@@ -55,7 +56,7 @@ class Snapshot:
         self.penalty = None if penalty is None else self._in_precision(penalty)
         self._read(tracer)
         self.findings = tuple(tracer.findings)
-        self.is_convex, self._has_scores = tracer.is_convex, tracer.has_scores
+        self.is_convex = tracer.is_convex
         self.weights_digest = self._weights_digest()
 
     @property
@@ -63,13 +64,21 @@ class Snapshot:
         """Whether the batches are held in memory anyway."""
         return self._tensors is not None or self._batches is None
 
-    @property
-    def has_values(self) -> bool:
+    @functools.cached_property
+    def has_scores(self) -> bool:
         """Whether the loss is made of loss values, each of its own part of the outputs."""
-        if not self._has_scores:
-            return False
-        networks = [programs.network for programs in self._programs.values()]
-        return all(network is not None and network.weigh is not None for network in networks)
+        seen = set()
+        for batch in self.batches():
+            programs = self.programs(batch)
+            if programs in seen:
+                continue
+            seen.add(programs)
+            network = programs.network
+            if network is None or network.weigh is None:
+                return False
+            if not probes.has_scores(network, programs.targets, self.values, batch):
+                return False
+        return True
 
     @property
     def has_distributions(self) -> bool:

@@ -8,23 +8,19 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from hvp import audit, autodiff, graph, moments, precision
+from hvp import audit, autodiff, graph, moments, precision, probes
 from hvp.audit import Finding
 from hvp.errors import InputError, reason
 from hvp.objective import Objective
 from hvp.params import Layout
 from hvp.programs import Programs
 
-# Along which the loss is probed for convexity.
-DIRECTIONS = 8
-
 
 class Tracer:
     """Makes the programs of an objective for the parameters chosen.
 
     `findings` is what was seen in all that was traced, `is_convex` whether the loss is convex in
-    the outputs, `has_scores` whether each loss value depends on its own part of them. Of programs
-    that will be `promoted` to float64 the precision is not judged.
+    the outputs. Of programs that will be `promoted` to float64 the precision is not judged.
     """
 
     def __init__(
@@ -34,7 +30,7 @@ class Tracer:
         self._layout = layout
         self._chosen = tuple(chosen)
         self._is_promoted = promoted
-        self.is_convex = self.has_scores = True
+        self.is_convex = True
         self._active: set[int] = set()
         self.findings: dict[Finding, None] = {}
         self._note(*(Finding("note", place, message) for place, message in objective.notes))
@@ -62,8 +58,11 @@ class Tracer:
         if programs.evaluate.custom_gradients:
             self._compare_rules(programs.loss, batch)
         self._judge_precision(programs.loss, self._active, batch)
-        self._judge_convexity(programs, batch)
-        self._judge_values(programs, batch)
+        network, tensors = programs.network, graph.leaves(batch)
+        if network is not None and not probes.is_convex(network, self._objective.values, tensors):
+            self.is_convex = False
+            message = "not convex in the outputs at this point: G may have negative eigenvalues"
+            self._note(Finding("note", "the loss", message))
 
     def penalty(self) -> Programs | None:
         """The programs of the penalty on the weights, which takes no batch."""
@@ -181,70 +180,6 @@ class Tracer:
             )
             self._note(Finding("different", place, message))
 
-    def _judge_convexity(self, programs: Programs, batch: Any) -> None:
-        """Note where the loss is not convex in the outputs, by random directions an example."""
-        network, tensors = programs.network, graph.leaves(batch)
-        if network is None:
-            return
-
-        def lowest(seed: tf.Tensor, *params: tf.Tensor) -> tf.Tensor:
-            """The least uᵀΛu of an example, relative to ‖u‖‖Λu‖, along a random u."""
-            z = network.outputs.replay(*params, *tensors)
-            u = [
-                tf.cast(tf.random.stateless_normal(t.shape, seed + i), t.dtype)
-                for i, t in enumerate(z)
-            ]
-            curved = autodiff.reverse_over_reverse(
-                lambda z: tf.add_n(network.loss_of.replay(*z, *tensors)), z, u
-            )
-            return tf.reduce_min(
-                tf.concat([_by_example(a, b) for a, b in zip(u, curved, strict=True)], 0)
-            )
-
-        values = self._objective.values
-        run = graph.compiled(lowest, [tf.TensorSpec([2], tf.int32), *map(spec, values)])
-        found = [run([tf.constant([seed, 0]), *values])[0] for seed in range(DIRECTIONS)]
-        if min(map(float, found)) < -(np.finfo(self._layout.dtype).eps ** 0.5):
-            self.is_convex = False
-            message = "not convex in the outputs at this point: G may have negative eigenvalues"
-            self._note(Finding("note", "the loss", message))
-
-    def _judge_values(self, programs: Programs, batch: Any) -> None:
-        """See whether each loss value depends on its own part of the outputs alone."""
-        network, tensors = programs.network, graph.leaves(batch)
-        if network is None or network.likelihood is None:
-            return
-        outputs, likelihood = network.outputs, network.likelihood
-
-        def slopes(z: Sequence[tf.Tensor], i: int, weights: tf.Tensor) -> list[tf.Tensor]:
-            def total(z: Sequence[tf.Tensor]) -> tf.Tensor:
-                return tf.reduce_sum(weights * likelihood.replay(*z, *tensors).values[i])
-
-            return autodiff.gradient(total, z)
-
-        def error(*params: tf.Tensor) -> tf.Tensor:
-            z = outputs.replay(*params, *tensors)
-            found = []
-            for i, (target, values) in enumerate(
-                zip(programs.targets, likelihood.replay(*z, *tensors).values, strict=True)
-            ):
-                noise = tf.random.stateless_normal(values.shape, [1, i], dtype=values.dtype)
-                signs, at = tf.sign(noise), target.output
-                plain = slopes(z, i, tf.ones_like(signs))[at]
-                signed = slopes(z, i, signs)[at]
-                missing = plain.shape.rank - values.shape.rank
-                signs = tf.reshape(signs, [*values.shape, *[1] * missing])
-                found.append(tf.norm(signed - signs * plain) / (tf.norm(plain) + 1e-30))
-            return tf.cast(tf.reduce_max(found), tf.float64)
-
-        values = self._objective.values
-        try:
-            (found,) = graph.compiled(error, map(spec, values))(values)
-        except (ValueError, tf.errors.InvalidArgumentError):  # shapes that do not fit each other
-            self.has_scores = False
-        else:
-            self.has_scores &= float(found) < np.finfo(self._layout.dtype).eps ** 0.5
-
     def _difference(
         self, first: Callable[..., tf.Tensor], second: Callable[..., tf.Tensor]
     ) -> float:
@@ -263,13 +198,6 @@ class Tracer:
 
     def _note(self, *findings: Finding) -> None:
         self.findings.update(dict.fromkeys(findings))
-
-
-def _by_example(u: tf.Tensor, curved: tf.Tensor) -> tf.Tensor:
-    axes = list(range(1, u.shape.rank))
-    inner = tf.reduce_sum(u * curved, axes)
-    size = tf.sqrt(tf.reduce_sum(u**2, axes) * tf.reduce_sum(curved**2, axes))
-    return tf.reshape(tf.cast(tf.math.divide_no_nan(inner, size), tf.float64), [-1])
 
 
 def spec(tensor: tf.Tensor) -> tf.TensorSpec:

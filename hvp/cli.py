@@ -47,32 +47,40 @@ def version() -> None:
     typer.echo(__version__)
 
 
+ModelOption = Annotated[
+    Path | None, typer.Option(help="A .keras file instead of the built-in network.")
+]
+DataOption = Annotated[
+    Path | None, typer.Option(help="An .npz file with arrays x and y, for --model.")
+]
+LossOption = Annotated[
+    str | None, typer.Option(help="Name of a Keras loss, instead of the model's compiled one.")
+]
+LayersOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Layer names or globs, with commas between: the only parameters taken."),
+]
+SeedOption = Annotated[int, typer.Option(help="Of weights, training and random vectors.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
 @app.command()
 def compare(
     activation: Annotated[
         str | None,
         typer.Option(help="Of the built-in network: relu, tanh or both (the default)."),
     ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="A .keras file instead of the built-in network.")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="An .npz file with arrays x and y, for --model.")
-    ] = None,
-    loss: Annotated[
-        str | None, typer.Option(help="Name of a Keras loss, instead of the model's compiled one.")
-    ] = None,
-    layers: Annotated[
-        list[str] | None,
-        typer.Option(help="Layer names or globs, with commas between: the only parameters taken."),
-    ] = None,
+    model: ModelOption = None,
+    data: DataOption = None,
+    loss: LossOption = None,
+    layers: LayersOption = None,
     k: Annotated[int, typer.Option("-k", help="Eigenvalues at each end.")] = 10,
     dtype: Annotated[
         str | None, typer.Option(help="float32 or float64; the model's own by default.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of weights, training and Lanczos.")] = 0,
+    seed: SeedOption = 0,
     out: Annotated[Path, typer.Option(help="Directory for the results.")] = Path("hvp-compare"),
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Compare the spectra of H, G and R = H - G, whole and layer by layer.
 
@@ -110,21 +118,12 @@ def compare(
 
 @app.command()
 def check(
-    model: Annotated[
-        Path | None, typer.Option(help="A .keras file instead of the built-in network.")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="An .npz file with arrays x and y, for --model.")
-    ] = None,
-    loss: Annotated[
-        str | None, typer.Option(help="Name of a Keras loss, instead of the model's compiled one.")
-    ] = None,
-    layers: Annotated[
-        list[str] | None,
-        typer.Option(help="Layer names or globs, with commas between: the only parameters taken."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of weights, training and directions.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    model: ModelOption = None,
+    data: DataOption = None,
+    loss: LossOption = None,
+    layers: LayersOption = None,
+    seed: SeedOption = 0,
+    quiet: QuietOption = False,
 ) -> None:
     """Hold the products of a model against central differences and against their own laws.
 

@@ -13,6 +13,7 @@ from oracles import (
     flat,
     gauss_newton,
     hessian,
+    kept_precision,
     relative,
     sequential,
     softmax_loss,
@@ -32,10 +33,8 @@ COMMON = {"batch_size": 7, "epochs": 1, "shuffle": False, "verbose": 0}
 @pytest.fixture
 def float64_keras():
     """Keras losses and `fit` compute in the global precision, the library in the model's."""
-    before = keras.config.floatx()
-    keras.config.set_floatx("float64")
-    yield
-    keras.config.set_floatx(before)
+    with kept_precision("float64"):
+        yield
 
 
 def step_of_fit(model, loss, y, weights=None, x=X):

@@ -12,6 +12,7 @@ import scipy.sparse.linalg
 import threadpoolctl
 from scipy.sparse.linalg import LinearOperator
 
+from hvp.counting import Counted
 from hvp.errors import ConvergenceError, InputError
 
 ENDS = ("LA", "SA", "BE", "LM")
@@ -103,7 +104,7 @@ def eigsh(
     >>> pairs.values.round(9).tolist(), bool((pairs.errors < 1e-9).all())
     ([4.0, 8.0], True)
     """
-    counted = _Counted(_operator(A), progress)
+    counted = Counted(A, progress)
     size, eps = counted.shape[0], float(np.finfo(counted.dtype).eps)
     _check(k, which, size, max_products, scale)
     tol = float(np.sqrt(eps)) if tol is None else tol
@@ -131,46 +132,6 @@ def eigsh(
             f"{pairs.num_products} products; check that A is symmetric and finite, or loosen tol"
         )
     return pairs
-
-
-class _Counted(LinearOperator):
-    """An operator that counts its products and reports them."""
-
-    def __init__(self, operator: LinearOperator, progress: Callable[[int], None] | None):
-        super().__init__(operator.dtype, operator.shape)
-        self.count = 0
-        self._operator = operator
-        self._progress = progress
-
-    def _matvec(self, v: np.ndarray) -> np.ndarray:
-        self.count += 1
-        if self._progress is not None:
-            self._progress(self.count)
-        product = self._operator.matvec(v)
-        if not _is_finite(product):
-            raise InputError(
-                "finite products", f"NaN or infinity in product {self.count}", "check the operator"
-            )
-        return product
-
-    def _matmat(self, V: np.ndarray) -> np.ndarray:
-        return np.stack([self._matvec(column) for column in V.T], axis=1)
-
-
-def _operator(A: Any) -> LinearOperator:
-    try:
-        operator = scipy.sparse.linalg.aslinearoperator(A)
-    except TypeError as error:
-        raise InputError(
-            "a SciPy LinearOperator or a matrix", type(A).__name__, "wrap it"
-        ) from error
-    if operator.shape[0] != operator.shape[1]:
-        raise InputError("a square operator", f"shape {operator.shape}", "use AᵀA or a block of it")
-    if operator.dtype not in (np.float32, np.float64):
-        raise InputError(
-            "an operator of float32 or float64", operator.dtype, "pass dtype= to LinearOperator"
-        )
-    return operator
 
 
 def _check(k: int, which: str, size: int, max_products: int, scale: float | None) -> None:
@@ -217,7 +178,7 @@ def _scaled(A: LinearOperator, scale: float, shift: float) -> LinearOperator:
 
 
 def _arpack(
-    A: _Counted,
+    A: Counted,
     k: int,
     which: str,
     scale: float,
@@ -286,8 +247,3 @@ def _accurate_sum(function: Callable[..., float], *vectors: np.ndarray) -> float
         function(*(v[start : start + CHUNK].astype(np.float64) for v in vectors))
         for start in range(0, size, CHUNK)
     )
-
-
-def _is_finite(v: np.ndarray) -> bool:
-    # NaN and infinity survive a sum of squares; so may an overflow, hence the second look.
-    return bool(np.isfinite(v @ v) or np.isfinite(v).all())

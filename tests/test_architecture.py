@@ -7,8 +7,19 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
-    ["errors", "substitutes", "likelihood"],
-    ["params", "objective", "losses", "replaying", "autodiff", "data", "models", "arrays", "ends"],
+    ["errors", "estimate", "substitutes", "likelihood"],
+    [
+        "params",
+        "objective",
+        "losses",
+        "replaying",
+        "autodiff",
+        "data",
+        "models",
+        "arrays",
+        "ends",
+        "counting",
+    ],
     ["graph", "fitting"],
     ["moments", "audit", "folding", "split", "precision", "eigenpairs", "laws"],
     ["programs", "fusing", "columns", "affine", "compiled"],
@@ -24,7 +35,9 @@ FLOORS = [
 ]
 FLOOR = {name: level for level, floor in enumerate(FLOORS) for name in floor}
 NUMPY_WING = [
+    "counting",
     "eigenpairs",
+    "estimate",
     "operators",
     "laws",
     "checking",

@@ -184,7 +184,7 @@ def test_progress_tells_each_operator_of_each_part(lin):
     seen = {}
     hvp.compare(lin, 2, progress=lambda label, count: seen.setdefault(label, []).append(count))
     assert list(seen) == [f"{name} {operator}" for name in PARTS for operator in "HGR"]
-    assert all(counts == list(range(1, len(counts) + 1)) for counts in seen.values())
+    assert all(counts == sorted(set(counts)) for counts in seen.values())
 
 
 def without_times(plain):

@@ -138,7 +138,8 @@ def test_every_product_is_counted_and_reported(which, ncv):
     reported = []
     pairs = eigsh(operator, 3, which=which, ncv=ncv, progress=reported.append)
     assert pairs.num_products == operator.count
-    assert reported == list(range(1, operator.count + 1))
+    assert reported == sorted(set(reported))
+    assert reported[-1] == operator.count
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others():

@@ -1,0 +1,84 @@
+"""What every algorithm takes for an operator: symmetric in shape, real, counted, never NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.sparse.linalg
+from scipy.sparse.linalg import LinearOperator
+
+from hvp.errors import InputError
+
+# Relative asymmetry of products that rounding explains: the square root of the precision.
+ASYMMETRY = 0.5
+
+
+class Counted(LinearOperator):
+    """A square operator that counts its products and reports them; a block counts its columns.
+
+    Raises InputError for what is no square operator of float32 or float64, and for a product that
+    is not finite.
+    """
+
+    def __init__(self, A: Any, progress: Callable[[int], None] | None = None):
+        operator = _operator(A)
+        super().__init__(operator.dtype, operator.shape)
+        self.count = 0
+        self._operator = operator
+        self._progress = progress
+
+    def _matvec(self, v: np.ndarray) -> np.ndarray:
+        return self._checked(self._operator.matvec(v), 1)
+
+    def _matmat(self, V: np.ndarray) -> np.ndarray:
+        return self._checked(self._operator.matmat(V), V.shape[1])
+
+    def _adjoint(self) -> Counted:
+        return self
+
+    def _checked(self, product: np.ndarray, columns: int) -> np.ndarray:
+        self.count += columns
+        if self._progress is not None:
+            self._progress(self.count)
+        if not _is_finite(product):
+            raise InputError(
+                "finite products", f"NaN or infinity in product {self.count}", "check the operator"
+            )
+        return product
+
+
+def check_symmetry(V: np.ndarray, AV: np.ndarray) -> None:
+    """Raise InputError where VᵀAV (K, K), of a block of random vectors, is not symmetric."""
+    inner = V.T.astype(np.float64) @ AV.astype(np.float64)
+    sizes = np.linalg.norm(V, axis=0)[:, None] * np.linalg.norm(AV, axis=0)
+    size = float(np.max(sizes + sizes.T, initial=0.0))
+    asymmetry = float(np.max(np.abs(inner - inner.T), initial=0.0)) / size if size else 0.0
+    if asymmetry > float(np.finfo(AV.dtype).eps) ** ASYMMETRY:
+        raise InputError(
+            "a symmetric operator, uᵀ(Av) = (Au)ᵀv",
+            f"a relative difference of {asymmetry:.1e}",
+            "take (A + Aᵀ)/2, or check the operator",
+        )
+
+
+def _operator(A: Any) -> LinearOperator:
+    try:
+        operator = scipy.sparse.linalg.aslinearoperator(A)
+    except TypeError as error:
+        raise InputError(
+            "a SciPy LinearOperator or a matrix", type(A).__name__, "wrap it"
+        ) from error
+    if operator.shape[0] != operator.shape[1]:
+        raise InputError("a square operator", f"shape {operator.shape}", "use AᵀA or a block of it")
+    if operator.dtype not in (np.float32, np.float64):
+        raise InputError(
+            "an operator of float32 or float64", operator.dtype, "pass dtype= to LinearOperator"
+        )
+    return operator
+
+
+def _is_finite(v: np.ndarray) -> bool:
+    # NaN and infinity survive a sum of squares; so may an overflow, hence the second look.
+    return bool(np.isfinite(np.vdot(v, v)) or np.isfinite(v).all())

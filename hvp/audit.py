@@ -25,14 +25,27 @@ INCOMPLETE = {"SoftmaxCrossEntropyWithLogits": 1}
 
 @dataclass(frozen=True)
 class Finding:
-    """What the audit saw: `severity` is "note" (nothing to do) or "different" (worth a look)."""
+    """What the audit saw, where, and what can be done about it.
+
+    What it refuses is raised as an InputError instead.
+
+    Attributes:
+        severity: "note" (nothing to do) or "different" (from what one may expect: worth a look).
+        layer: the layer, parameter or product that it is about.
+        message: what was seen and what it means.
+        op: the type of the operation, empty where it is not about one.
+        remedy: what to do for another outcome, empty where nothing is to be done.
+    """
 
     severity: str
-    place: str
+    layer: str
     message: str
+    op: str = ""
+    remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{self.severity}: {self.place}: {self.message}"
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{self.severity}: {self.layer}: {self.message}{remedy}"
 
 
 def differentiable_paths(program: Program, sources: Collection[int]) -> set[int]:
@@ -98,10 +111,11 @@ def unreached(program: Program, sources: Collection[int], active: Collection[int
 
 
 def stop_findings(program: Program, active: Collection[int]) -> list[Finding]:
-    """A note for each StopGradient on the path."""
-    message = "stop_gradient: what it holds is a constant for H and G"
+    """A finding for each StopGradient on the path: the layer's function has other derivatives."""
+    message = "stop_gradient: what it holds is a constant for H and G, as for the gradient"
+    remedy = "take it out where it should be differentiated"
     return [
-        Finding("note", node.place, message)
+        Finding("different", node.place, message, node.op.type, remedy)
         for node in program.nodes
         if node.op.type == "StopGradient" and node.inputs[0] in active
     ]
@@ -111,7 +125,7 @@ def loop_findings(program: Program, active: Collection[int]) -> list[Finding]:
     """A note for each loop and branch on the path."""
     message = "a loop or branch: differentiated by reverse-over-reverse, vectors taken one by one"
     return [
-        Finding("note", node.place, message)
+        Finding("note", node.place, message, node.op.type)
         for node in program.nodes
         if node.bodies and set(active) & set(node.outputs)
     ]

@@ -62,6 +62,8 @@ def from_model(
         targets=terms.targets,
         variables=tuple(variable.value for variable in variables),
         loss_name=f"{type(model).__name__}.compute_loss" if own else _loss_name(resolved),
+        layers=(model.name, *(layer.name for layer in model._flatten_layers(include_self=False))),
+        mixing=tuple(name for name, _ in _notes(model)) if training else (),
         notes=() if training else tuple(_notes(model)),
     )
 
@@ -216,7 +218,7 @@ def _check_model(model: keras.Model) -> None:
 
 
 def _notes(model: keras.Model) -> Iterator[tuple[str, str]]:
-    """What layers do otherwise than in `fit`, since they are called for inference."""
+    """What layers do otherwise than in `fit`, where they are called for inference."""
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             yield layer.name, "uses its moving statistics, which are constants, as training=False"

@@ -13,7 +13,7 @@ under the attributes that the eager context gives to calls. Known to hold for Te
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -116,6 +116,13 @@ class Program:
         reached = self.reach(sources)
         return any(node.bodies and reached & set(node.inputs) for node in self.nodes)
 
+    def nbytes(self, numbers: Iterable[int]) -> int:
+        """The bytes of some values, without those of lists of tensors."""
+        specs = [self.specs[number] for number in numbers]
+        return sum(
+            (s.shape.num_elements() or 0) * s.dtype.size for s in specs if s.dtype != tf.variant
+        )
+
     def free(self) -> set[int]:
         """The values it uses that it neither takes, captures nor makes."""
         made = {*self.inputs, *self.captures, *self.literals}
@@ -195,16 +202,20 @@ class Writer:
 
 
 def trace(
-    function: Callable[..., Any], *specs: Any, variables: Sequence[tf.Variable] = ()
+    function: Callable[..., Any],
+    *specs: Any,
+    variables: Sequence[tf.Variable] = (),
+    layers: Collection[str] = (),
 ) -> Program:
     """The flat program of ``function(*specs)``, `specs` being nests of `tf.TensorSpec`.
 
     Calls are inlined and variables become their present values; `variables` are those that the
-    first inputs stand for, wherever they are read. Raises InputError, naming the layer, for random
+    first inputs stand for, wherever they are read; `layers` are the names of a model's, and of the
+    model, by which places are told. Raises InputError, naming the layer, for random
     or otherwise stateful operations, for assignments and for operations that cannot be replayed.
     """
     concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
-    flattener = _Flattener()
+    flattener = _Flattener(layers=layers)
     graph = concrete.graph
     arguments = graph.inputs[: len(graph.inputs) - len(graph.captures)]
     inputs = tuple(flattener.number(tensor) for tensor in arguments)
@@ -252,7 +263,9 @@ def _map(function: Callable[[Any], Any], nest: Any) -> Any:
 class _Flattener:
     """Numbers tensors and collects nodes while it walks a graph and the bodies of its calls."""
 
-    def __init__(self, specs: Mapping[int, tf.TensorSpec] | None = None) -> None:
+    def __init__(
+        self, specs: Mapping[int, tf.TensorSpec] | None = None, layers: Collection[str] = ()
+    ) -> None:
         self.nodes: list[Node] = []
         self.captures: dict[int, tf.Tensor] = {}
         self.literals: dict[int, np.ndarray] = {}
@@ -260,6 +273,7 @@ class _Flattener:
         self.custom_gradients: list[str] = []
         self.handles: list[tf.Tensor] = []
         self.given: list[tuple[tf.Tensor, int]] = []
+        self._layers = layers
         self._numbers: dict[Any, int] = {}
 
     def program(self, inputs: tuple[int, ...], outputs: Any) -> Program:
@@ -293,7 +307,7 @@ class _Flattener:
                 continue
             inputs = tuple(self.number(tensor) for tensor in op.inputs)
             if "_gradient_op_type" in op.node_def.attr:
-                self.custom_gradients.append(place_of(op))
+                self.custom_gradients.append(self._place(op))
             if op.type in ALIASES:
                 self._numbers.update((t.ref(), n) for t, n in zip(op.outputs, inputs, strict=True))
             elif op.type in CALLS:
@@ -301,12 +315,12 @@ class _Flattener:
             elif op.type.startswith("Assign") and op.type.endswith("VariableOp"):
                 raise InputError(
                     "a loss without side effects",
-                    f"{op.type} in {place_of(op)!r}",
+                    f"{op.type} in {self._place(op)!r}",
                     "return what it computes and assign nothing",
                 )
             elif op.type in BODIES:
                 bodies = tuple(self._body(name, inputs, op, graph) for name in _functions(op))
-                self.nodes.append(Node(op, inputs, tuple(map(self.number, op.outputs)), bodies))
+                self._write(op, inputs, bodies)
             elif op.type == "ReadVariableOp" and inputs[0] in self.captures:
                 handle = self.captures[inputs[0]]
                 standing = [number for given, number in self.given if given is handle]
@@ -323,12 +337,21 @@ class _Flattener:
                 value = tf.make_ndarray(op.get_attr("value"))
                 self.literals[self.number(op.outputs[0])] = literal(value)
             else:
-                self.nodes.append(Node(op, inputs, tuple(map(self.number, op.outputs))))
+                self._write(op, inputs)
+
+    def _write(
+        self, op: tf.Operation, inputs: tuple[int, ...], bodies: tuple[Program, ...] = ()
+    ) -> None:
+        results = tuple(map(self.number, op.outputs))
+        self.nodes.append(Node(op, inputs, results, self._place(op), bodies))
+
+    def _place(self, op: tf.Operation) -> str:
+        return place_of(op, self._layers)
 
     def _body(self, name: str, inputs: Sequence[int], op: tf.Operation, graph: Any) -> Program:
         """The program of a loop or branch; the variables that it is handed it reads itself."""
         body = graph._get_function(name).graph
-        flattener = _Flattener()
+        flattener = _Flattener(layers=self._layers)
         flattener.custom_gradients, flattener.handles = self.custom_gradients, self.handles
         numbers = tuple(map(flattener.number, body.inputs))
         given = inputs[len(inputs) - len(numbers) :]

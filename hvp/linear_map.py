@@ -51,8 +51,8 @@ class LinearMap:
         # Places in the batch and, past its end, in what is computed.
         self._places = [(*batch, *computed).index(n) for n in frontier]
         self._specs = [specs[n] for n in frontier]
-        self.frontier_bytes = sum(_bytes(specs[n]) for n in computed)
-        self.batch_bytes = sum(_bytes(specs[n]) for n in frontier if n in batch)
+        self.frontier_bytes = parts.linear.nbytes(computed)
+        self.batch_bytes = parts.linear.nbytes(set(frontier) & set(batch))
         self.product_bytes = _working_bytes(parts.linear)
         # A linear map that does not see its vector is zero; the compiled one would give the same
         # memory each time.
@@ -140,19 +140,13 @@ class LinearMap:
         return self._blocks[count]
 
 
-def _bytes(spec: tf.TensorSpec) -> int:
-    if spec.dtype == tf.variant:
-        return 0
-    return (spec.shape.num_elements() or 0) * spec.dtype.size
-
-
 def _working_bytes(program: Program) -> int:
     """The most bytes of values that are made and still used at any time of a run in order."""
     last = {n: i for i, node in enumerate(program.nodes) for n in node.inputs}
     alive: Counter[int] = Counter()
     most = 0
     for i, node in enumerate(program.nodes):
-        alive.update({n: _bytes(program.specs[n]) for n in node.outputs})
+        alive.update({n: program.nbytes([n]) for n in node.outputs})
         most = max(most, alive.total())
         for n in node.inputs:
             if last[n] == i:

@@ -22,6 +22,7 @@ from hvp.autodiff import Mode
 from hvp.choosing import Choice, choose
 from hvp.ends import Ends
 from hvp.errors import InputError, reason
+from hvp.forecast import LONG, Forecast, forecast
 from hvp.frontiers import Frontiers
 from hvp.linear_map import Frontier, LinearMap
 from hvp.params import Layout
@@ -101,6 +102,7 @@ class Linearization:
         findings: what the audit saw, see `hvp.audit.Finding`; products may add to it.
         choices: how each product runs and what else was tried, see `Choice`.
         memory: what is kept between products and what they take, see `Memory`.
+        forecast: what a product will take, told before the first, see `hvp.forecast.Forecast`.
         accuracy: share of examples classified rightly, None where there are no classes.
         data_digest: SHA-256 of the data, the same however they are batched.
         weights_digest: SHA-256 of all that the loss was computed from beside the data: parameters,
@@ -188,16 +190,32 @@ class Linearization:
     def findings(self) -> tuple[Finding, ...]:
         return (*self._snapshot.findings, *self._notes, *self._memory_findings())
 
+    @functools.cached_property
+    def forecast(self) -> Forecast:
+        """What a product with H will take, see `Forecast`."""
+        return forecast(self._snapshot)
+
     def _memory_findings(self) -> list[Finding]:
         memory = self.memory
-        if memory.kept_batches >= memory.batches:
+        if not memory.batches:
+            return self._forecast_findings()
+        if memory.kept_batches == memory.batches:
             return []
         message = (
             f"what {memory.kept_batches} of {memory.batches} batches leave for later products is "
             f"kept, {_mib(memory.kept)} in a budget of {_mib(memory.budget)}; the others are "
             f"computed anew. A product takes {_mib(memory.product)} beside its vectors"
         )
-        return [Finding("note", "memory", message)]
+        return [Finding("note", "memory", message, remedy="raise cache= where there is room")]
+
+    def _forecast_findings(self) -> list[Finding]:
+        told = self.forecast
+        if told.seconds < LONG and told.kept <= self._frontiers.budget:
+            return []
+        remedy = "take fewer examples, or layers by variables=, where that is too long"
+        if told.kept > self._frontiers.budget:
+            remedy = f"what is beyond the budget of {_mib(self._frontiers.budget)} is computed anew"
+        return [Finding("note", "products", str(told), remedy=remedy)]
 
     @property
     def choices(self) -> tuple[Choice, ...]:

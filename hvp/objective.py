@@ -67,7 +67,9 @@ class Objective:
 
     `check_targets(batch, lasts)` raises InputError for targets that outputs with these last axes do
     not have; `targets(batch)` tells where each term of the likelihood has its own. `variables` are
-    those that the parameters were taken from; `notes` say of layers what a reader should know.
+    those that the parameters were taken from; `layers` are the names of a model and of its layers;
+    `mixing` those that
+    see a batch as a whole; `notes` say of layers what a reader should know.
     """
 
     names: tuple[str, ...]
@@ -78,6 +80,8 @@ class Objective:
     targets: Callable[[Any], list[Target]]
     variables: tuple[tf.Variable, ...]
     loss_name: str
+    layers: tuple[str, ...] = ()
+    mixing: tuple[str, ...] = ()
     notes: tuple[tuple[str, str], ...] = ()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,24 +26,21 @@ BODIES = {
 class Node:
     """One operation, applied to the values `inputs` and giving the values `outputs`.
 
-    `bodies` are the programs (`hvp.graph.Program`) of a loop, its condition and its body, or of
-    branches. With a `dtype` floating-point results are in this precision, whichever they were
-    traced in.
+    `place` tells where in the model it stands. `bodies` are the programs (`hvp.graph.Program`) of a
+    loop, its condition and its body, or of branches. With a `dtype` floating-point results are in
+    this precision, whichever they were traced in.
     """
 
     op: tf.Operation
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    place: str = ""
     bodies: tuple[Any, ...] = ()
     dtype: tf.DType | None = None
 
     @property
     def is_loop(self) -> bool:
         return self.op.type in LOOPS
-
-    @property
-    def place(self) -> str:
-        return place_of(self.op)
 
     def __str__(self) -> str:
         return f"{self.op.type} in {self.place!r}"
@@ -144,6 +141,13 @@ def _publicly_named(call: Callable[..., Any], arguments: Mapping[str, Any]) -> d
     return {name if name in public else next(unclaimed): value for name, value in arguments.items()}
 
 
-def place_of(op: tf.Operation) -> str:
-    """Where an operation stands in the model, as name scopes tell it: ``sequential/dense``."""
-    return op.name.removeprefix("gradient_tape/").rpartition("/")[0] or "the function"
+def place_of(op: tf.Operation, layers: Collection[str] = ()) -> str:
+    """Where an operation stands, as name scopes tell it: of a model with these layers, in which.
+
+    Keras opens a layer's scope twice a call, first to build it, so that what it computes stands in
+    a scope with a number behind the layer's name. The model's own name is left out of its layers'.
+    """
+    scope = op.name.removeprefix("gradient_tape/").rpartition("/")[0]
+    called = [name.rpartition("_") for name in scope.split("/")]
+    inside = [name for name, _, number in called if name in layers and number.isdigit()]
+    return "/".join(inside[1:] or inside) or scope or "the function"

@@ -116,7 +116,7 @@ class Snapshot:
                 self._programs[_signature(flat)] = self._in_precision(traced)
             programs = self.programs(flat)
             self._check_targets(programs, batch)
-            evaluation = self._evaluate(programs, flat)
+            evaluation = self.evaluate(programs, flat)
             totals = _plus(totals, evaluation.totals)
             divisors = _plus(divisors, evaluation.divisors)
             if bool(evaluation.whole) and whole is None:
@@ -132,9 +132,11 @@ class Snapshot:
         if count == 0:
             raise InputError("at least one batch", "an empty data set", "check where it comes from")
         if count > 1 and not separable:
+            layers = ", ".join(self.objective.mixing)
             raise InputError(
                 "a loss that is a sum over examples, or a single batch",
-                f"{count} batches of a loss that mixes examples or drops some at random",
+                f"{count} batches of a loss that mixes examples or drops some at random"
+                f"{f' (in {layers})' if layers else ''}, which is another function of each batch",
                 "pass batch_size=len(x), or training=False",
             )
         if count > 1 and whole is not None:
@@ -193,7 +195,8 @@ class Snapshot:
             digest.update(tensor.numpy().tobytes())
         return digest.hexdigest()
 
-    def _evaluate(self, programs: Programs, batch: Sequence[tf.Tensor]) -> Evaluation:
+    def evaluate(self, programs: Programs, batch: Sequence[tf.Tensor]) -> Evaluation:
+        """The terms of the loss on a batch."""
         try:
             return programs.evaluate_now(*self.values, *batch)
         except tf.errors.OpError as error:

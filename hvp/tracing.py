@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ class Tracer:
         program, freed = moments.free(self._traced(batch))
         for place in freed:
             message = "StopGradient of tf.nn.moments taken out, it falsifies second derivatives"
-            self._note(Finding("note", place, message))
+            self._note(Finding("note", place, message, "StopGradient"))
         targets = self._objective.targets(batch)
         programs = Programs.cut(program, len(self._objective.values), targets)
         self._active = self._audit(programs.loss, batch)
@@ -79,7 +79,11 @@ class Tracer:
         specs = tf.nest.map_structure(lambda t: None if t is None else spec(t), batch)
         try:
             traced = graph.trace(
-                self._objective.evaluate, params, specs, variables=self._objective.variables
+                self._objective.evaluate,
+                params,
+                specs,
+                variables=self._objective.variables,
+                layers=self._objective.layers,
             )
         except InputError:
             raise
@@ -135,7 +139,7 @@ class Tracer:
             return autodiff.gradient(value, [inputs[i] for i in self._chosen])
 
         active = audit.differentiable_paths(loss, [loss.inputs[i] for i in self._chosen])
-        gradient = graph.trace(slope, *specs)
+        gradient = graph.trace(slope, *specs, layers=self._objective.layers)
         audit.differentiable_paths(gradient, [gradient.inputs[i] for i in self._chosen])
         return active
 
@@ -151,8 +155,9 @@ class Tracer:
                 f"a custom gradient is not the derivative of its function (the gradients differ by "
                 f"{error:.1e}): products are those of the function"
             )
+            remedy = "write the layer without a rule of its own where fit is to follow them too"
             for place in loss.custom_gradients:
-                self._note(Finding("different", place, message))
+                self._note(Finding("different", place, message, remedy=remedy))
 
     def _judge_precision(self, loss: graph.Program, active: set[int], batch: Any) -> None:
         """Refuse half precision, and measure what is left of another."""
@@ -173,12 +178,20 @@ class Tracer:
             return tf.add_n(exact.replay(*tensors))
 
         error = self._difference(exactly, lambda p: tf.add_n(loss.replay(*p, *graph.leaves(batch))))
-        for place, dtype in lower.items():
+        for place in self._innermost(lower):
             message = (
-                f"computes in {dtype.name}: the gradient differs from that in float64 by "
-                f'{error:.0e} of its size; dtype="float64" gives all digits'
+                f"computes in {lower[place].name}: the gradient differs from that in float64 by "
+                f"{error:.0e} of its size"
             )
-            self._note(Finding("different", place, message))
+            remedy = 'dtype="float64" gives all digits'
+            self._note(Finding("different", place, message, remedy=remedy))
+
+    def _innermost(self, places: Iterable[str]) -> list[str]:
+        """The places without those that hold others of them, such as the model of its layers."""
+        places = list(places)
+        inside = [p for p in places if not any(q.startswith(f"{p}/") for q in places)]
+        layers = [place for place in inside if place not in self._objective.layers[:1]]
+        return layers or inside
 
     def _difference(
         self, first: Callable[..., tf.Tensor], second: Callable[..., tf.Tensor]

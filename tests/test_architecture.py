@@ -26,7 +26,7 @@ FLOORS = [
     ["probes", "linear_map"],
     ["tracing", "frontiers", "choosing"],
     ["snapshot"],
-    ["products"],
+    ["products", "forecast"],
     ["linearization", "operators", "plot", "screen"],
     ["doors", "forms", "checking"],
     ["comparison", "closed_forms"],

@@ -63,6 +63,19 @@ def test_the_layer_of_the_operation_is_named():
         hvp.linearize(model, (examples((4,)), np.zeros((7, 3))), "mse")
 
 
+def test_a_layer_is_named_however_often_and_wherever_it_is_called():
+    inner = sequential(
+        (4,), layers.Dense(4, name="dense"), layers.LayerNormalization(name="dense_1")
+    )
+    inner.name = "inner"
+    inputs = keras.Input((4,))
+    model = keras.Model(
+        inputs, layers.Dense(3, name="dense_1_1")(inner(inner(inputs))), name="dense"
+    )
+    lin = hvp.linearize(model, (examples((4,), dtype="float32"), np.zeros((7, 3))), "mse")
+    assert [(f.layer, f.op) for f in lin.findings] == [("inner/dense_1", "StopGradient")]
+
+
 def test_an_operation_that_no_parameter_reaches_is_not_refused():
     lin = hvp.linearize_function(
         lambda w, batch: tf.reduce_sum(w**2 * tf.nn.softsign(batch[0])), W, (np.ones(6),)
@@ -106,7 +119,7 @@ def test_an_operation_that_is_let_through_is_right(function):
 
 
 def names_of_unreached(lin):
-    return {f.place for f in lin.findings if "does not reach the loss" in f.message}
+    return {f.layer for f in lin.findings if "does not reach the loss" in f.message}
 
 
 def test_a_parameter_that_does_not_reach_the_loss_is_named_and_gives_zeros():
@@ -207,7 +220,7 @@ def test_a_layer_that_computes_in_less_precision_is_named():
     model = sequential((4,), layers.Dense(4, dtype="float64"), tanh)
     lin = hvp.linearize(model, (examples((4,)), np.zeros((7, 4))), "mse")
     found = [f for f in lin.findings if "computes in float32" in f.message]
-    assert any("half" in f.place for f in found)
+    assert [f.layer for f in found] == ["half"]
     assert {f.severity for f in found} == {"different"}
 
 
@@ -225,13 +238,13 @@ def test_layers_that_do_less_than_in_fit_are_noted():
     )
     model, data = sequential((4,), *stack), [(examples((4,)), np.zeros((7, 3)))]
     found = {
-        finding.place: finding.message for finding in hvp.linearize(model, data, "mse").findings
+        finding.layer: finding.message for finding in hvp.linearize(model, data, "mse").findings
     }
     assert "moving statistics" in found["norm"]
     assert "drops nothing" in found["drop"]
     assert "idle" not in found
     trained = hvp.linearize(model, data, "mse", training=True).findings
-    assert not {"norm", "drop"} & {finding.place for finding in trained}
+    assert not {"norm", "drop"} & {finding.layer for finding in trained}
 
 
 def test_a_quantised_layer_is_refused_by_name():

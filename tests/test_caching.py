@@ -636,7 +636,7 @@ def test_what_xla_refuses_runs_as_a_graph_and_is_noted(monkeypatch, patient, exp
     same(every_product(lin), expected)
     assert {choice.way for choice in lin.choices} == {"graph"}
     notes = [finding for finding in lin.findings if "XLA" in finding.message]
-    assert {finding.place for finding in notes} == {"H", "G", "R", "J", "Jᵀ"}
+    assert {finding.layer for finding in notes} == {"H", "G", "R", "J", "Jᵀ"}
     assert all("no kernel for XLA_CPU_JIT" in finding.message for finding in notes)
     # Once a product, not once a shape.
     assert len(notes) == 5

@@ -78,7 +78,7 @@ def test_normalised_networks_match_central_differences(build, training):
 def test_the_finding_names_the_layer():
     model = attention()
     lin = hvp.linearize(model, (examples((4, 6), 5), examples((2,), 5)), "mse")
-    places = [f.place for f in lin.findings if "StopGradient" in f.message]
+    places = [f.layer for f in lin.findings if "StopGradient" in f.message]
     assert len(places) == 2
     assert "norm1" in places[0]
     assert "norm2" in places[1]

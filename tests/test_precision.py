@@ -275,7 +275,8 @@ def test_products_of_mixed_bfloat16_are_finite_and_told_to_be_different():
         assert "computes in bfloat16" in finding.message
         told = re.search("differs from that in float64 by (.*) of its size", finding.message)
         assert measured / 4 < float(told[1]) < measured * 4
-        assert 'dtype="float64"' in finding.message
+        assert 'dtype="float64"' in finding.remedy
+    assert {f.layer for f in different(lin)} == {"dense1", "dense2", "dense3"}
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])

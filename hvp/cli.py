@@ -30,7 +30,6 @@ app = typer.Typer(
 
 
 ACTIVATIONS = ("relu", "tanh", "both")
-DTYPES = ("float32", "float64")
 MAX_SEED = 2**32 - 1
 
 
@@ -76,7 +75,7 @@ def compare(
     layers: LayersOption = None,
     k: Annotated[int, typer.Option("-k", help="Eigenvalues at each end.")] = 10,
     dtype: Annotated[
-        str | None, typer.Option(help="float32 or float64; the model's own by default.")
+        str | None, typer.Option(help="float64: evaluate in it, whatever the model computes in.")
     ] = None,
     seed: SeedOption = 0,
     out: Annotated[Path, typer.Option(help="Directory for the results.")] = Path("hvp-compare"),
@@ -91,7 +90,7 @@ def compare(
     screen = Screen(quiet)
     with _one_line_errors(), _interrupts(screen), screen.progress:
         _check_choice("--activation", activation, ACTIVATIONS)
-        _check_choice("--dtype", dtype, DTYPES)
+        _check_choice("--dtype", dtype, ("float64",))
         _check_usage(activation, model, data, k, seed)
         names = ["relu", "tanh"] if activation in (None, "both") else [str(activation)]
         several = model is None and len(names) > 1
@@ -100,10 +99,10 @@ def compare(
             screen.start("importing TensorFlow")
             _import_tensorflow(seed)
             if model is not None:
-                jobs = [_load_job(model, data, dtype)]
+                jobs = [_load_job(model, data)]
             else:
-                jobs = [_origin_job(name, dtype, k, seed, screen) for name in names]
-            results = [_run(job, loss, layers, k, seed, screen) for job in jobs]
+                jobs = [_origin_job(name, k, seed, screen) for name in names]
+            results = [_run(job, loss, layers, dtype, k, seed, screen) for job in jobs]
             screen.start("writing")
             written = [
                 result.save(directory)
@@ -134,14 +133,10 @@ def check(
         _check_usage(None, model, data, 1, seed)
         screen.start("importing TensorFlow")
         _import_tensorflow(seed)
-        job = (
-            _origin_job("tanh", None, 1, seed, screen)
-            if model is None
-            else _load_job(model, data, None)
-        )
+        job = _origin_job("tanh", 1, seed, screen) if model is None else _load_job(model, data)
         from hvp.checking import check as run
 
-        lin = _linearized(job, loss, layers, screen)
+        lin = _linearized(job, loss, layers, None, screen)
         screen.start(f"{job.title}: checking")
         report = run(lin, seed=seed)
     for finding in lin.findings:
@@ -210,22 +205,22 @@ class _Job:
     batch_size: int
 
 
-def _load_job(model: Path, data: Path | None, dtype: str | None) -> _Job:
+def _load_job(model: Path, data: Path | None) -> _Job:
     from hvp import data as sources
     from hvp import models
 
     arrays = sources.mnist() if data is None else sources.load(data)
-    return _Job(model.stem, models.load(model, dtype), arrays, sources.BATCH_SIZE)
+    return _Job(model.stem, models.load(model), arrays, sources.BATCH_SIZE)
 
 
-def _origin_job(name: str, dtype: str | None, k: int, seed: int, screen: Screen) -> _Job:
+def _origin_job(name: str, k: int, seed: int, screen: Screen) -> _Job:
     import keras
 
     from hvp import data as sources
     from hvp import models
 
     x, y = sources.mnist()
-    model = models.origin(name, dtype=dtype or "float32", seed=seed)
+    model = models.origin(name, seed=seed)
     if k >= model.count_params():
         raise InputError(f"a -k below {model.count_params()} parameters", k, "lower it")
     x = x.astype(model.compute_dtype)
@@ -236,18 +231,24 @@ def _origin_job(name: str, dtype: str | None, k: int, seed: int, screen: Screen)
 
 
 def _run(
-    job: _Job, loss: str | None, layers: list[str] | None, k: int, seed: int, screen: Screen
+    job: _Job,
+    loss: str | None,
+    layers: list[str] | None,
+    dtype: str | None,
+    k: int,
+    seed: int,
+    screen: Screen,
 ) -> Comparison:
     from hvp.comparison import compare as run
 
-    lin = _linearized(job, loss, layers, screen)
+    lin = _linearized(job, loss, layers, dtype, screen)
     parts = len(lin.layout.layers)
     screen.start(f"{job.title}: spectra", 3 * (1 + parts if parts > 1 else 1))
     return run(lin, k, seed=seed, title=job.title, progress=screen.report_products)
 
 
 def _linearized(
-    job: _Job, loss: str | None, layers: list[str] | None, screen: Screen
+    job: _Job, loss: str | None, layers: list[str] | None, dtype: str | None, screen: Screen
 ) -> Linearization:
     from hvp.doors import linearize
 
@@ -259,6 +260,7 @@ def _linearized(
         job.data,
         loss,
         variables=chosen,
+        dtype=dtype,
         batch_size=job.batch_size,
         ad="forward-over-reverse",
         jit=False,

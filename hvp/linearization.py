@@ -172,6 +172,7 @@ class Linearization:
         return self._snapshot.num_outputs > 0
 
     @property
+    @_told_in_a_line
     def is_convex(self) -> bool:
         """Whether the loss was found convex in the outputs, so that G is positive semidefinite."""
         return self.has_outputs and self._snapshot.is_convex
@@ -188,7 +189,11 @@ class Linearization:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        return (*self._snapshot.findings, *self._notes, *self._memory_findings())
+        found = [*self._snapshot.findings, *self._notes, *self._memory_findings()]
+        if self.has_outputs and not self.is_convex:
+            message = "not convex in the outputs at this point: G may have negative eigenvalues"
+            found.append(Finding("note", "the loss", message))
+        return tuple(found)
 
     @functools.cached_property
     def forecast(self) -> Forecast:

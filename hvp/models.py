@@ -1,4 +1,4 @@
-"""Named models: the network this project began with, and Keras files in the precision asked for."""
+"""Named models: the network this project began with, and Keras files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 from hvp.errors import InputError
 
 ACTIVATIONS = ("relu", "tanh")
-DTYPES = ("float32", "float64")
 EPOCHS = 8
 
 
@@ -59,17 +58,13 @@ def train(
     )
 
 
-def load(path: str | Path, dtype: str | None = None) -> keras.Model:
-    """The model of a ``.keras`` file, in `dtype` where one is given.
-
-    Files are read in Keras's safe mode: layers that hold Python code are refused. A model in
-    another precision is built anew from its configuration, with its weights and its compiled loss.
-    """
+def load(path: str | Path) -> keras.Model:
+    """The model of a ``.keras`` file, in Keras's safe mode: layers with Python code are refused."""
     path = Path(path)
     if not path.is_file():
         raise InputError("a .keras file", f"no file {str(path)!r}", "check the path")
     try:
-        model = keras.models.load_model(path)
+        return keras.models.load_model(path)
     except Exception as error:  # whatever Keras and the file formats below it raise
         reason = _first_line(error)
         raise InputError(
@@ -77,43 +72,6 @@ def load(path: str | Path, dtype: str | None = None) -> keras.Model:
             f"{str(path)!r}: {reason}",
             "save it with model.save",
         ) from error
-    dtypes = {variable.dtype for variable in model.weights}
-    return model if dtype is None or dtypes <= {dtype} else _in_dtype(model, dtype)
-
-
-def _in_dtype(model: keras.Model, dtype: str) -> keras.Model:
-    if not hasattr(model, "inputs"):
-        raise InputError(
-            "a Sequential or Functional model to change the precision of",
-            type(model).__name__,
-            "build it in that precision and save it",
-        )
-
-    def clone(layer: keras.Layer) -> keras.Layer:
-        return type(layer).from_config({**layer.get_config(), "dtype": dtype})
-
-    inputs = [
-        keras.Input(
-            batch_shape=i.shape, dtype=dtype if "float" in i.dtype else i.dtype, name=i.name
-        )
-        for i in model.inputs
-    ]
-    remedy = f"build it in {dtype} and save it"
-    try:
-        copy = keras.models.clone_model(
-            model, input_tensors=inputs[0] if len(inputs) == 1 else inputs, clone_function=clone
-        )
-        copy.set_weights(model.get_weights())
-        if model.compiled:
-            copy.compile_from_config(model.get_compile_config())
-    except Exception as error:  # of any layer that cannot be built anew
-        raise InputError(
-            "a model that can be built anew in another precision", _first_line(error), remedy
-        ) from error
-    left = sorted(v.path for v in copy.weights if v.dtype != dtype and "float" in v.dtype)
-    if left:
-        raise InputError(f"a model all of whose layers can turn to {dtype}", left[0], remedy)
-    return copy
 
 
 def _first_line(error: Exception) -> str:

@@ -56,7 +56,6 @@ class Snapshot:
         self.penalty = None if penalty is None else self._in_precision(penalty)
         self._read(tracer)
         self.findings = tuple(tracer.findings)
-        self.is_convex = tracer.is_convex
         self.weights_digest = self._weights_digest()
 
     @property
@@ -65,20 +64,31 @@ class Snapshot:
         return self._tensors is not None or self._batches is None
 
     @functools.cached_property
+    def is_convex(self) -> bool:
+        """Whether the loss was found convex in the outputs."""
+        return all(
+            p.network is not None and probes.is_convex(p.network, self.values, batch)
+            for p, batch in self._shapes()
+        )
+
+    @functools.cached_property
     def has_scores(self) -> bool:
         """Whether the loss is made of loss values, each of its own part of the outputs."""
+        return all(
+            p.network is not None
+            and p.network.weigh is not None
+            and probes.has_scores(p.network, p.targets, self.values, batch)
+            for p, batch in self._shapes()
+        )
+
+    def _shapes(self) -> Iterator[tuple[Programs, list[tf.Tensor]]]:
+        """Each of the programs with the first batch of its shape."""
         seen = set()
         for batch in self.batches():
             programs = self.programs(batch)
-            if programs in seen:
-                continue
-            seen.add(programs)
-            network = programs.network
-            if network is None or network.weigh is None:
-                return False
-            if not probes.has_scores(network, programs.targets, self.values, batch):
-                return False
-        return True
+            if programs not in seen:
+                seen.add(programs)
+                yield programs, batch
 
     @property
     def has_distributions(self) -> bool:

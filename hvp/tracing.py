@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from hvp import audit, autodiff, graph, moments, precision, probes
+from hvp import audit, autodiff, graph, moments, precision
 from hvp.audit import Finding
 from hvp.errors import InputError, reason
 from hvp.objective import Objective
@@ -19,8 +19,8 @@ from hvp.programs import Programs
 class Tracer:
     """Makes the programs of an objective for the parameters chosen.
 
-    `findings` is what was seen in all that was traced, `is_convex` whether the loss is convex in
-    the outputs. Of programs that will be `promoted` to float64 the precision is not judged.
+    `findings` is what was seen in all that was traced. Of programs that will be `promoted` to
+    float64 the precision is not judged.
     """
 
     def __init__(
@@ -30,7 +30,6 @@ class Tracer:
         self._layout = layout
         self._chosen = tuple(chosen)
         self._is_promoted = promoted
-        self.is_convex = True
         self._active: set[int] = set()
         self.findings: dict[Finding, None] = {}
         self._note(*(Finding("note", place, message) for place, message in objective.notes))
@@ -58,11 +57,6 @@ class Tracer:
         if programs.evaluate.custom_gradients:
             self._compare_rules(programs.loss, batch)
         self._judge_precision(programs.loss, self._active, batch)
-        network, tensors = programs.network, graph.leaves(batch)
-        if network is not None and not probes.is_convex(network, self._objective.values, tensors):
-            self.is_convex = False
-            message = "not convex in the outputs at this point: G may have negative eigenvalues"
-            self._note(Finding("note", "the loss", message))
 
     def penalty(self) -> Programs | None:
         """The programs of the penalty on the weights, which takes no batch."""

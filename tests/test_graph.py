@@ -185,5 +185,5 @@ class Noise(layers.Layer):
 def test_the_layer_that_cannot_be_replayed_is_named():
     noise = Noise(name="culprit", dtype="float64")
     model = sequential((3, 2), noise, layers.Flatten(), layers.Dense(1, dtype="float64"))
-    with pytest.raises(hvp.InputError, match=r"net.*/culprit"):
+    with pytest.raises(hvp.InputError, match="in 'culprit'; "):
         hvp.linearize(model, (examples((3, 2)), np.zeros((7, 1))), "mse")

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import pytest
 
-import hvp
 from hvp import InputError, data, models
 
 layers = keras.layers
@@ -50,7 +49,7 @@ def test_another_seed_gives_other_initial_weights():
     assert not np.array_equal(first[0], second[0])
 
 
-@pytest.mark.parametrize("dtype", models.DTYPES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_origin_is_the_network_of_three_dense_layers(dtype):
     model = models.origin("tanh", dtype=dtype)
     weights = [(v.path, tuple(v.shape), v.dtype) for v in model.trainable_variables]
@@ -80,49 +79,6 @@ def sequential():
     )
 
 
-def shared():
-    inputs, twice = keras.Input((4,)), layers.Dense(4, "tanh")
-    return keras.Model(inputs, twice(twice(inputs)))
-
-
-def two_inputs():
-    inputs = [keras.Input((2,), name="late"), keras.Input((2,), name="early")]
-    return keras.Model(inputs, layers.Dense(3)(layers.Concatenate()(inputs)))
-
-
-def attention():
-    inputs = keras.Input((4,))
-    rows = layers.Reshape((2, 2))(inputs)
-    return keras.Model(inputs, layers.MultiHeadAttention(2, 2)(rows, rows))
-
-
-def normalised():
-    return keras.Sequential(
-        [keras.Input((4,)), layers.Dense(3), layers.BatchNormalization(), layers.Dropout(0.5)]
-    )
-
-
-def nested():
-    inside = keras.Sequential([keras.Input((4,)), layers.Dense(3, "tanh", name="inside")])
-    return keras.Sequential([keras.Input((4,)), inside, layers.Dense(2)])
-
-
-def wrapped():
-    return keras.Sequential(
-        [keras.Input((4,)), layers.Reshape((2, 2)), layers.TimeDistributed(layers.Dense(3))]
-    )
-
-
-def with_operations():
-    inputs = keras.Input((4,))
-    return keras.Model(inputs, keras.ops.tanh(layers.Dense(2)(inputs) * 2 + 1))
-
-
-def named_inputs():
-    inputs = {"p": keras.Input((2,), name="p"), "q": keras.Input((2,), name="q")}
-    return keras.Model(inputs, layers.Dense(3)(layers.Concatenate()([inputs["p"], inputs["q"]])))
-
-
 def saved(model, directory):
     rng = np.random.default_rng(5)
     model.set_weights([rng.uniform(0.2, 1.0, w.shape) for w in model.get_weights()])
@@ -131,85 +87,19 @@ def saved(model, directory):
     return path
 
 
-def inputs_for(build, dtype):
-    x = np.random.default_rng(6).standard_normal((7, 4)).astype(dtype)
-    left, right = x[:, :2], x[:, 2:]
-    return {two_inputs: [left, right], named_inputs: {"p": left, "q": right}}.get(build, x)
-
-
-def assert_converted(build, model, loaded):
-    assert {variable.dtype for variable in loaded.weights} == {"float64"}
-    expected = model(inputs_for(build, "float32")).numpy()
-    outputs = loaded(inputs_for(build, "float64")).numpy()
-    assert outputs.dtype == np.float64
-    np.testing.assert_allclose(outputs, expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("build", [sequential, shared, two_inputs, attention, normalised])
-def test_float64_keeps_the_outputs_of_a_float32_file(build, tmp_path):
-    model = build()
-    assert_converted(build, model, models.load(saved(model, tmp_path), "float64"))
-
-
-@pytest.mark.parametrize("build", [nested, wrapped, with_operations, named_inputs])
-def test_every_model_changes_its_precision_or_is_refused_in_one_line(build, tmp_path):
-    model = build()
-    loaded, refusal = converted_or_refused(saved(model, tmp_path))
-    if loaded is None:
-        assert "\n" not in refusal
-    else:
-        assert_converted(build, model, loaded)
-
-
-def converted_or_refused(path):
-    try:
-        return models.load(path, "float64"), None
-    except InputError as error:
-        return None, str(error)
-
-
-def test_float64_gives_gradients_in_float64(tmp_path):
+def test_a_file_gives_the_weights_that_were_saved(tmp_path):
     model = sequential()
-    model.compile("sgd", "mean_squared_error")
-    path = saved(model, tmp_path)
-    x = np.random.default_rng(7).standard_normal((6, 4))
-    y = np.ones((6, 3))
-    single = hvp.linearize(models.load(path), (x.astype(np.float32), y.astype(np.float32)))
-    double = hvp.linearize(models.load(path, "float64"), (x, y))
-    gradient = double.gradient()
-    assert (single.dtype, gradient.dtype) == (np.float32, np.float64)
-    np.testing.assert_allclose(gradient, single.gradient(), atol=1e-5)
-    rounded = gradient.astype(np.float32).astype(np.float64)
-    assert np.count_nonzero(gradient != rounded) > gradient.size // 2
-    assert not any("computes in float32" in str(finding) for finding in double.findings)
+    loaded = models.load(saved(model, tmp_path))
+    for first, second in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        assert np.array_equal(first, second)
 
 
 def test_the_compiled_loss_comes_along(tmp_path):
     model = sequential()
     model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
-    loss = models.load(saved(model, tmp_path), "float64").loss
+    loss = models.load(saved(model, tmp_path)).loss
     assert isinstance(loss, keras.losses.CategoricalCrossentropy)
     assert loss.get_config()["from_logits"] is True
-
-
-def test_integer_inputs_stay_integers(tmp_path):
-    model = keras.Sequential(
-        [keras.Input((3,), dtype="int32"), layers.Embedding(5, 2), layers.Dense(2)]
-    )
-    loaded = models.load(saved(model, tmp_path), "float64")
-    tokens = np.array([[0, 4, 2]])
-    assert loaded.inputs[0].dtype == "int32"
-    np.testing.assert_allclose(loaded(tokens).numpy(), model(tokens).numpy(), atol=1e-6)
-    assert loaded(tokens).dtype == "float64"
-
-
-def test_without_a_precision_or_with_its_own_the_file_is_taken_as_it_is(tmp_path):
-    model = sequential()
-    path = saved(model, tmp_path)
-    for dtype in (None, "float32"):
-        loaded = models.load(path, dtype)
-        for first, second in zip(model.get_weights(), loaded.get_weights(), strict=True):
-            assert np.array_equal(first, second)
 
 
 @keras.saving.register_keras_serializable("test_models")
@@ -232,12 +122,9 @@ def saved_after_a_call(model, path):
     return path
 
 
-def test_the_precision_of_a_subclassed_model_is_refused(tmp_path):
+def test_a_registered_class_is_loaded(tmp_path):
     path = saved_after_a_call(Subclassed(), tmp_path / "model.keras")
     assert isinstance(models.load(path), Subclassed)
-    message = "expected a Sequential or Functional model.*got Subclassed; build it in that"
-    with pytest.raises(InputError, match=message):
-        models.load(path, "float64")
 
 
 def refused(path):

@@ -69,10 +69,7 @@ class Batch:
             batch = list(self._batch)
             for i, (target, mean) in enumerate(zip(self._targets, means, strict=True)):
                 spec = tf.TensorSpec(batch[target.leaf].shape, batch[target.leaf].dtype)
-                if target.distribution == likelihood.GAUSSIAN and not spec.dtype.is_floating:
-                    raise InputError(
-                        "targets of floating-point numbers", spec.dtype.name, "cast them"
-                    )
+                _check_drawn(target.distribution, spec, mean.shape)
                 batch[target.leaf] = likelihood.sample(target.distribution, mean, spec, seeds[i])
             return self._scores(z, batch)
 
@@ -122,6 +119,19 @@ class Batch:
         for position, param in zip(self._chosen, params, strict=True):
             values[position] = param
         return values
+
+
+def _check_drawn(distribution: str | None, target: tf.TensorSpec, output: tf.TensorShape) -> None:
+    """Raise InputError for targets that cannot hold what is drawn for an output."""
+    if distribution == likelihood.GAUSSIAN and not target.dtype.is_floating:
+        raise InputError("targets of floating-point numbers", target.dtype.name, "cast them")
+    is_label = distribution == likelihood.CATEGORICAL
+    if not is_label and target.shape.num_elements() != output.num_elements():
+        raise InputError(
+            f"a target for each of the outputs {output}, to draw them",
+            f"targets {target.shape}, which are broadcast",
+            "repeat them to the shape of the outputs, or leave num_samples out",
+        )
 
 
 def _hessian(mode: Mode, batch: Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:

@@ -541,6 +541,15 @@ def test_whole_numbers_are_no_targets_to_draw():
         lin.fisher_vp(np.ones(lin.size), 2)
 
 
+def test_targets_that_are_broadcast_are_not_drawn():
+    lin = linearize(net(), (X, REAL[:, :1]), "mse")
+    v = np.ones(lin.size)
+    assert relative(lin.fisher_vp(v), lin.gnvp(v)) < TOLERANCE
+    message = r"a target for each of the outputs \(7, 3\), to draw them, got targets \(7, 1\)"
+    with pytest.raises(hvp.InputError, match=message):
+        lin.fisher_vp(v, num_samples=2)
+
+
 # --- operators ---
 
 OPERATORS = {

@@ -6,6 +6,7 @@ rest is linear and runs for each vector. Products are sums over the batches.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,6 +41,7 @@ from hvp.products import (
     sampled_fisher,
 )
 from hvp.programs import Programs
+from hvp.sampling import BatchForms
 from hvp.snapshot import Snapshot
 
 Result = TypeVar("Result")
@@ -343,6 +345,34 @@ class Linearization:
         Hv, Gv, Rv = np.split(self._product(HGR, v), 3)
         return Hv, Gv, Rv
 
+    def batch_forms(self, v: ArrayLike) -> BatchForms:
+        """vᵀAv of each batch's share A of H, G and R, for a v of shape (P,) or each of (P, K).
+
+        What other data would have given: see `hvp.sampling.sampling_error`.
+        Raises InputError where the loss is not a function of outputs.
+        """
+        self._require_outputs()
+        block = _checked(v, self.size, self.dtype).reshape(self.size, -1)
+        forms = self._forms([np.ascontiguousarray(column) for column in block.T])
+        shares, penalty = np.split(forms, [self.num_batches])
+        H, G, R = np.moveaxis(shares, 2, 0)
+        return BatchForms(H, G, R, penalty[:, :, 0].sum(axis=0), self._snapshot.examples)
+
+    @_told_in_a_line
+    def _forms(self, columns: Sequence[np.ndarray]) -> np.ndarray:
+        """vᵀAv by batch, column and matrix (H, G and R)."""
+        found = []
+        with self._staged(columns) as staged:
+            for linear_map, frontier in self._linearised(HGR):
+                products = [linear_map.multiply(v, frontier).numpy() for v, _ in staged]
+                found.append(
+                    [
+                        np.einsum("ap,p->a", product.reshape(3, -1), v, dtype=np.float64)
+                        for product, (_, v) in zip(products, staged, strict=True)
+                    ]
+                )
+        return np.array(found).reshape(-1, len(columns), 3)
+
     def jvp(self, v: ArrayLike) -> np.ndarray:
         """Jv, (M,) or (M, K), not divided by N: the outputs, batch by batch and flattened."""
         self._require_outputs()
@@ -431,6 +461,16 @@ class Linearization:
     @_told_in_a_line
     def _multiplied(self, product: Product, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The products with vectors or blocks, from NumPy and back to it."""
+        with self._staged(parts) as staged:
+            results = self._summed(product, [tensor for tensor, _ in staged])
+            return [
+                arrays.shared(result, apart_from=buffer)
+                for result, (_, buffer) in zip(results, staged, strict=True)
+            ]
+
+    @contextlib.contextmanager
+    def _staged(self, parts: Sequence[np.ndarray]) -> Iterator[list[arrays.Staged]]:
+        """Arrays where TensorFlow reads them, checked to be finite."""
         try:
             staged = self._staging.take(parts)
         except FloatingPointError:
@@ -438,11 +478,7 @@ class Linearization:
                 "a finite vector", "NaN or infinity in v", "check where it comes from"
             ) from None
         try:
-            results = self._summed(product, [tensor for tensor, _ in staged])
-            return [
-                arrays.shared(result, apart_from=buffer)
-                for result, (_, buffer) in zip(results, staged, strict=True)
-            ]
+            yield staged
         finally:
             self._staging.give_back(staged)
 

@@ -69,6 +69,7 @@ class Batch:
             batch = list(self._batch)
             for i, (target, mean) in enumerate(zip(self._targets, means, strict=True)):
                 spec = tf.TensorSpec(batch[target.leaf].shape, batch[target.leaf].dtype)
+                assert mean is not None
                 _check_drawn(target.distribution, spec, mean.shape)
                 batch[target.leaf] = likelihood.sample(target.distribution, mean, spec, seeds[i])
             return self._scores(z, batch)

@@ -114,7 +114,8 @@ class Snapshot:
         hits = 0.0
         totals: list[float] = []
         divisors: list[float | None] = []
-        examples = count = rows = 0
+        count = rows = 0
+        examples: list[int] = []
         separable, whole = True, None
         digests: list[Any] = []
         for batch in self._structured():
@@ -133,7 +134,7 @@ class Snapshot:
                 whole = batch
             separable &= bool(evaluation.separable)
             hits += np.nan if evaluation.hits is None else float(evaluation.hits)
-            examples += int(flat[0].shape[0]) if flat else 1
+            examples.append(int(flat[0].shape[0]) if flat else 1)
             count += 1
             rows += programs.network.rows if programs.network is not None else 0
             digests = digests or [hashlib.sha256() for _ in flat]
@@ -152,7 +153,8 @@ class Snapshot:
         if count > 1 and whole is not None:
             self._check_mean(whole)
         self.num_batches = count
-        self.num_examples = examples
+        self.examples = np.array(examples)
+        self.num_examples = sum(examples)
         self.num_outputs = rows
         self.divisors = [1.0 if divisor is None else divisor for divisor in divisors]
         if not all(divisor > 0 for divisor in self.divisors):
@@ -163,7 +165,7 @@ class Snapshot:
         self.loss = sum(shares) + self._penalty_now()
         if not np.isfinite(self.loss):
             raise InputError("a finite loss", self.loss, "check weights, data and loss")
-        self.accuracy = None if np.isnan(hits) else hits / examples
+        self.accuracy = None if np.isnan(hits) else hits / self.num_examples
         joined = b"".join(digest.digest() for digest in digests)
         self.data_digest = hashlib.sha256(joined).hexdigest()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
-    ["errors", "estimate", "substitutes", "likelihood"],
+    ["errors", "estimate", "sampling", "substitutes", "likelihood"],
     [
         "params",
         "objective",
@@ -38,6 +38,7 @@ NUMPY_WING = [
     "counting",
     "eigenpairs",
     "estimate",
+    "sampling",
     "operators",
     "laws",
     "checking",

@@ -1,0 +1,71 @@
+"""Forms batch by batch, and the standard error that they tell of the sample."""
+
+import keras
+import numpy as np
+import pytest
+from oracles import LABELS, cut, dense_net, examples, hessian, relative, softmax_loss, variables_of
+
+import hvp
+from hvp.sampling import sampling_error
+
+X = examples((4,))
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def linearized(sizes=(3, 3, 1), **options):
+    return hvp.linearize(dense_net(**options), cut((X, LABELS), sizes), LOSS)
+
+
+@pytest.mark.parametrize("columns", [1, 4])
+def test_the_forms_of_the_batches_add_up_to_those_of_the_whole(columns):
+    lin = linearized()
+    V = np.random.default_rng(0).standard_normal((lin.size, columns))
+    found = lin.batch_forms(V)
+    for shares, product in ((found.H, lin.hvp), (found.G, lin.gnvp), (found.R, lin.residual_vp)):
+        assert shares.shape == (3, columns)
+        assert relative(shares.sum(axis=0), np.einsum("pk,pk->k", V, product(V))) < 1e-12
+    assert found.examples.tolist() == [3, 3, 1]
+    assert not found.penalty.any()
+
+
+def test_a_batch_has_the_form_of_its_own_loss():
+    lin = linearized()
+    v = np.random.default_rng(1).standard_normal(lin.size)
+    model = dense_net()
+    H = hessian(lambda: softmax_loss(LABELS[3:6], model(X[3:6])), variables_of(model))
+    assert lin.batch_forms(v).H[1, 0] == pytest.approx(3 / 7 * v @ H @ v, rel=1e-10)
+
+
+def test_a_penalty_stands_apart():
+    lin = linearized(kernel_regularizer="l2")
+    v = np.ones(lin.size)
+    found = lin.batch_forms(v)
+    assert found.penalty == pytest.approx(2 * 0.01 * 16)
+    assert found.H.sum() + found.penalty[0] == pytest.approx(v @ lin.hvp(v))
+    assert found.G.sum() + found.penalty[0] == pytest.approx(v @ lin.gnvp(v))
+    assert found.R.sum() == pytest.approx(v @ lin.residual_vp(v))
+
+
+def test_the_standard_error_is_that_of_other_samples():
+    """Means of N numbers from one distribution, cut into batches of unequal sizes."""
+    rng = np.random.default_rng(3)
+    sizes = np.array([5, 20, 10, 5, 20, 10, 15, 15])
+    samples = rng.exponential(2.0, (4000, sizes.sum()))
+    edges = np.r_[0, np.cumsum(sizes)[:-1]]
+    shares = np.add.reduceat(samples, edges, axis=1).T / sizes.sum()
+    errors = sampling_error(shares, sizes)
+    assert np.sqrt(np.mean(errors**2)) == pytest.approx(2 / np.sqrt(sizes.sum()), rel=0.03)
+
+
+def test_a_single_batch_cannot_tell():
+    assert np.isnan(sampling_error(np.ones((1, 2)), np.array([7]))).all()
+
+
+def test_equal_batches_leave_no_error():
+    assert sampling_error(np.array([[1.0], [2.0]]), np.array([10, 20])).tolist() == [0.0]
+
+
+def test_without_outputs_there_are_no_forms():
+    lin = hvp.linearize_function(lambda w: w[0] ** 2, np.ones(1))
+    with pytest.raises(hvp.InputError, match="a loss that is a function of outputs"):
+        lin.batch_forms(np.ones(1))

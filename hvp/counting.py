@@ -19,7 +19,7 @@ class Counted(LinearOperator):
     """A square operator that counts its products and reports them; a block counts its columns.
 
     Raises InputError for what is no square operator of float32 or float64, and for a product that
-    is not finite.
+    is not finite: where the operator has a method ``source_of_nan(v)`` it says where that is from.
     """
 
     def __init__(self, A: Any, progress: Callable[[int], None] | None = None):
@@ -30,21 +30,24 @@ class Counted(LinearOperator):
         self._progress = progress
 
     def _matvec(self, v: np.ndarray) -> np.ndarray:
-        return self._checked(self._operator.matvec(v), 1)
+        return self._checked(self._operator.matvec(v), v, 1)
 
     def _matmat(self, V: np.ndarray) -> np.ndarray:
-        return self._checked(self._operator.matmat(V), V.shape[1])
+        return self._checked(self._operator.matmat(V), V, V.shape[1])
 
     def _adjoint(self) -> Counted:
         return self
 
-    def _checked(self, product: np.ndarray, columns: int) -> np.ndarray:
+    def _checked(self, product: np.ndarray, v: np.ndarray, columns: int) -> np.ndarray:
         self.count += columns
         if self._progress is not None:
             self._progress(self.count)
         if not _is_finite(product):
+            source = getattr(self._operator, "source_of_nan", lambda v: "")(v)
             raise InputError(
-                "finite products", f"NaN or infinity in product {self.count}", "check the operator"
+                "finite products",
+                f"NaN or infinity in product {self.count}{f', from {source}' if source else ''}",
+                "check the data there, or the operator",
             )
         return product
 

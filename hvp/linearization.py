@@ -373,6 +373,19 @@ class Linearization:
                 )
         return np.array(found).reshape(-1, len(columns), 3)
 
+    @_told_in_a_line
+    def source_of_nan(self, v: ArrayLike) -> str:
+        """The first batch, counted from 1, with a share of Hv, Gv or Rv that is not finite."""
+        block = _checked(v, self.size, self.dtype).reshape(self.size, -1)
+        product = HGR if self.has_outputs else H
+        with self._staged(list(block.T)) as staged:
+            for number, (linear_map, frontier) in enumerate(self._linearised(product), 1):
+                shares = [linear_map.multiply(column, frontier).numpy() for column, _ in staged]
+                if not np.isfinite(shares).all():
+                    is_batch = number <= self.num_batches
+                    return f"batch {number} of {self.num_batches}" if is_batch else "the penalty"
+        return ""
+
     def jvp(self, v: ArrayLike) -> np.ndarray:
         """Jv, (M,) or (M, K), not divided by N: the outputs, batch by batch and flattened."""
         self._require_outputs()

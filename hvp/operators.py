@@ -27,6 +27,7 @@ class Products(Protocol):
     def empirical_fisher_vp(self, v: np.ndarray) -> np.ndarray: ...
     def jvp(self, v: np.ndarray) -> np.ndarray: ...
     def vjp(self, u: np.ndarray) -> np.ndarray: ...
+    def source_of_nan(self, v: np.ndarray) -> str: ...
 
 
 def _check(lin: Products) -> None:
@@ -47,6 +48,10 @@ class _Symmetric(LinearOperator):
 
     def _adjoint(self) -> _Symmetric:
         return self
+
+    def source_of_nan(self, v: np.ndarray) -> str:
+        """The batch whose share of the product with v (P,) or (P, K) is not finite."""
+        return self.lin.source_of_nan(v)
 
 
 class Hessian(_Symmetric):

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from oracles import LABELS, cut, dense_net, examples, hessian, relative, softmax_loss, variables_of
 
 import hvp
@@ -69,3 +70,27 @@ def test_without_outputs_there_are_no_forms():
     lin = hvp.linearize_function(lambda w: w[0] ** 2, np.ones(1))
     with pytest.raises(hvp.InputError, match="a loss that is a function of outputs"):
         lin.batch_forms(np.ones(1))
+
+
+def poisoned(which):
+    """A loss whose second derivative is infinite in one batch: √|w - c| at w = c."""
+
+    def fit(w, batch):
+        return tf.reduce_sum(tf.sqrt(tf.abs(w - batch[0]) ** 3) * batch[1][:, None])
+
+    centres = np.full((6, 2), 7.0)
+    centres[which] = 1.0
+    return hvp.linearize_function(
+        lambda z, batch: tf.reduce_sum(z),
+        np.ones(2),
+        (centres, np.ones(6)),
+        outputs=lambda w, batch: fit(w, batch),
+        reduction="sum",
+        batch_size=2,
+    )
+
+
+@pytest.mark.parametrize(("which", "batch"), [(1, "1 of 3"), (4, "3 of 3")])
+def test_a_product_that_is_not_finite_names_its_batch(which, batch):
+    with pytest.raises(hvp.InputError, match=f"NaN or infinity in product .*, from batch {batch}"):
+        hvp.eigsh(hvp.Hessian(poisoned(which)), 1)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hvp.errors import ConvergenceError, InputError
     from hvp.forms import chain_rule
     from hvp.linearization import Linearization
+    from hvp.noise import Noise, noise_floor
     from hvp.operators import EmpiricalFisher, Fisher, GaussNewton, Hessian, Jacobian, Residual
 
 __version__ = "0.1.0"
@@ -33,12 +34,14 @@ _HOMES = {
     "InputError": "errors",
     "Jacobian": "operators",
     "Linearization": "linearization",
+    "Noise": "noise",
     "Residual": "operators",
     "chain_rule": "forms",
     "compare": "comparison",
     "eigsh": "eigenpairs",
     "linearize": "doors",
     "linearize_function": "doors",
+    "noise_floor": "noise",
 }
 
 __all__ = [
@@ -52,12 +55,14 @@ __all__ = [
     "InputError",
     "Jacobian",
     "Linearization",
+    "Noise",
     "Residual",
     "chain_rule",
     "compare",
     "eigsh",
     "linearize",
     "linearize_function",
+    "noise_floor",
 ]
 
 

@@ -21,7 +21,7 @@ FLOORS = [
         "counting",
     ],
     ["graph", "fitting"],
-    ["moments", "audit", "folding", "split", "precision", "eigenpairs", "laws"],
+    ["moments", "audit", "folding", "split", "precision", "eigenpairs", "noise", "laws"],
     ["programs", "fusing", "columns", "affine", "compiled"],
     ["probes", "linear_map"],
     ["tracing", "frontiers", "choosing"],
@@ -37,6 +37,7 @@ FLOOR = {name: level for level, floor in enumerate(FLOORS) for name in floor}
 NUMPY_WING = [
     "counting",
     "eigenpairs",
+    "noise",
     "estimate",
     "sampling",
     "operators",

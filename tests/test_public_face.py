@@ -20,12 +20,14 @@ NAMES = {
     "InputError",
     "Jacobian",
     "Linearization",
+    "Noise",
     "Residual",
     "chain_rule",
     "compare",
     "eigsh",
     "linearize",
     "linearize_function",
+    "noise_floor",
 }
 
 

@@ -21,6 +21,9 @@ class Noise:
         repeatability: the largest ‖Av - (Av)'‖ of two products with one vector.
         shadow: the largest ‖Av - A₆₄v‖ beside the same products in float64, NaN without these.
         num_products: with A.
+
+    >>> Noise(asymmetry=1e-7, repeatability=0.0, shadow=3e-7, num_products=6).floor
+    3e-07
     """
 
     asymmetry: float

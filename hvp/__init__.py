@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from hvp.forms import chain_rule
     from hvp.linearization import Linearization
     from hvp.operators import EmpiricalFisher, Fisher, GaussNewton, Hessian, Jacobian, Residual
+    from hvp.quadrature import Density, density
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Comparison": "comparison",
     "ConvergenceError": "errors",
+    "Density": "quadrature",
     "Eigenpairs": "eigenpairs",
     "EmpiricalFisher": "operators",
     "Fisher": "operators",
@@ -36,6 +38,7 @@ _HOMES = {
     "Residual": "operators",
     "chain_rule": "forms",
     "compare": "comparison",
+    "density": "quadrature",
     "eigsh": "eigenpairs",
     "linearize": "doors",
     "linearize_function": "doors",
@@ -44,6 +47,7 @@ _HOMES = {
 __all__ = [
     "Comparison",
     "ConvergenceError",
+    "Density",
     "Eigenpairs",
     "EmpiricalFisher",
     "Fisher",
@@ -55,6 +59,7 @@ __all__ = [
     "Residual",
     "chain_rule",
     "compare",
+    "density",
     "eigsh",
     "linearize",
     "linearize_function",

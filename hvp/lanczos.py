@@ -54,6 +54,7 @@ def lanczos(
     start: np.ndarray,
     num_steps: int,
     *,
+    outside: np.ndarray | None = None,
     reorthogonalise: bool = True,
 ) -> Tridiagonal:
     """Tridiagonal matrices of a symmetric A on the Krylov spaces of the columns of a block.
@@ -68,6 +69,8 @@ def lanczos(
         A: real and symmetric, (P, P), of float32 or float64.
         start: (P, S) starting vectors, none zero.
         num_steps: m, at most P.
+        outside: (P, k) orthonormal columns U, to which all vectors stay orthogonal: the recurrence
+            is then that of (I - UUᵀ) A (I - UUᵀ). Starting vectors must be orthogonal to them.
         reorthogonalise: against all vectors before, which takes m + 1 vectors a probe. Otherwise
             two are kept, and eigenvalues that have converged come up again as copies (ghosts):
             the eigenvalues of T are still near those of A, and copies share the weight of their
@@ -87,6 +90,7 @@ def lanczos(
     alphas, betas = np.zeros((count, num_steps)), np.zeros((count, num_steps))
     steps, scales, complete = np.zeros(count, int), np.zeros(count), np.zeros(count, bool)
     tolerance = ROUNDINGS * float(np.finfo(A.dtype).eps)
+    away = [] if outside is None else [outside.T]
     threads = threadpoolctl.ThreadpoolController().select(user_api="blas")
     for j in range(num_steps):
         active = np.flatnonzero(~complete)
@@ -98,7 +102,8 @@ def lanczos(
             for s, Aq in zip(active, product.T, strict=True):
                 beta = float(betas[s, j - 1]) if j else 0.0
                 alpha = _three_terms(Aq, now[s], before[s] if j else now[s], beta, after[s])
-                norm = _orthogonalise(space[: j + 1 if reorthogonalise else 0, s], after[s])
+                bases = [*away, space[: j + 1, s]] if reorthogonalise else away
+                norm = _orthogonalise(bases, after[s])
                 alphas[s, j], betas[s, j], steps[s] = alpha, norm, j + 1
                 scales[s] = max(scales[s], np.sqrt(alpha**2 + beta**2 + norm**2))
                 complete[s] = norm <= tolerance * scales[s]
@@ -124,16 +129,19 @@ def _three_terms(
     return alpha
 
 
-def _orthogonalise(basis: np.ndarray, w: np.ndarray) -> float:
-    """Take from w (P,) what lies along the rows of the basis (j, P); what is left is ‖w‖."""
+def _orthogonalise(bases: list[np.ndarray], w: np.ndarray) -> float:
+    """Take from w (P,) what lies along the rows of the bases (j, P); what is left is ‖w‖."""
     norm = 0.0
     for _ in range(2):
-        along = basis @ w
-        for c in _chunks(w):
-            w[c] -= along @ basis[:, c]
+        taken = 0.0
+        for basis in bases:
+            along = basis @ w
+            taken += float(along @ along)
+            for c in _chunks(w):
+                w[c] -= along @ basis[:, c]
         norm = np.sqrt(_dot(w, w))
         # By Pythagoras: at least 1/√2 of w is left.
-        if np.linalg.norm(along) <= norm:
+        if np.sqrt(taken) <= norm:
             break
     return norm
 

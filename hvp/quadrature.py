@@ -29,7 +29,6 @@ from hvp.errors import InputError
 from hvp.estimate import Estimate
 from hvp.lanczos import ROUNDINGS, Tridiagonal, lanczos
 
-CHUNK = 1 << 14
 # A picture shows so many widths side by side, and no more.
 WIDTHS = 500
 # Standard widths beyond the last node at which its bell has gone.
@@ -44,7 +43,10 @@ class Density:
     with their weights, and 1/P at each of the k outliers. Each figure is the mean over probes; its
     `stderr` is theirs, NaN for a single probe, and `depth` the mean over probes of what half as
     many Lanczos steps would have changed. That is at least what is missing still, where the error
-    falls like 1/m or faster; it is zero where Krylov spaces were complete.
+    falls like 1/m or faster, as it does once the nodes resolve where f is steep; it is zero where
+    Krylov spaces were complete. For counts and masses it is also no less than the weight of the two
+    nodes beside the threshold that may belong on its other side: for a node with error ε, the share
+    of its Ritz vector in eigenvalues further than d away is at most (ε/d)², by Chebyshev.
 
     Products and recurrence are right to 32 roundings of the largest eigenvalue, the `floor`: a node
     counts as equal to a threshold within the floor of it. So the null space of a G that is positive
@@ -103,7 +105,7 @@ class Density:
         errors and not the width. At least 1/500 of the range of the nodes, which a picture can
         show, and where all nodes are equal 1/500 of their size.
         """
-        return _width(self.nodes, self.errors, self.weights)
+        return _width(self.nodes, self.errors, self.weights, self.precision)
 
     @property
     def origin(self) -> float:
@@ -125,6 +127,7 @@ class Density:
             to_log(self.nodes, origin),
             self.errors * slopes,
             beyond if beyond.any() else self.weights,
+            self.precision,
         )
 
     def grid(self, num_points: int = 1001, width: float | None = None) -> np.ndarray:
@@ -182,12 +185,12 @@ class Density:
     def mass_below(self, threshold: float = 0.0, *, floor: float | None = None) -> Estimate:
         """The share of eigenvalues below the threshold by more than the floor."""
         limit = _number("threshold", threshold) - self._floor(floor)
-        return self._estimate(lambda x: x < limit, 1.0)
+        return self._estimate(lambda x: x < limit, 1.0, self._leaks(limit))
 
     def count_above(self, threshold: float, *, floor: float | None = None) -> Estimate:
         """The number of eigenvalues above the threshold by more than the floor."""
         limit = _number("threshold", threshold) + self._floor(floor)
-        return self._estimate(lambda x: x > limit, self.size)
+        return self._estimate(lambda x: x > limit, self.size, self._leaks(limit))
 
     def moment(self, k: int) -> Estimate:
         """The mean of the k-th powers of the eigenvalues, tr Aᵏ / P."""
@@ -224,12 +227,26 @@ class Density:
         share = 1 - len(self.outliers) / self.size
         return share * rows.mean(axis=0) + outliers, share * _stderr(rows)
 
-    def _estimate(self, f: Callable[[np.ndarray], np.ndarray], factor: float) -> Estimate:
+    def _leaks(self, limit: float) -> np.ndarray:
+        """(S,) weight of the two nodes beside the limit that may lie on its other side."""
+        beside = np.sum(self.nodes < limit, axis=1)[:, None] - [1, 0]
+        real = (beside >= 0) & (beside < self.nodes.shape[1])
+        beside = np.clip(beside, 0, self.nodes.shape[1] - 1)
+        node, weight, error = (
+            np.take_along_axis(array, beside, axis=1)
+            for array in (self.nodes, self.weights, self.errors)
+        )
+        reach = error / np.maximum(np.abs(node - limit), np.finfo(np.float64).tiny)
+        return np.sum(real * weight * np.minimum(reach, 1.0) ** 2, axis=1)
+
+    def _estimate(
+        self, f: Callable[[np.ndarray], np.ndarray], factor: float, leaks: Any = 0.0
+    ) -> Estimate:
         """factor times the mean of f over all eigenvalues."""
         rows = np.sum(self.weights * _applied(f, self.nodes), axis=1)
         half = np.sum(self.half_weights * _applied(f, self.half_nodes), axis=1)
         value, stderr = self._mean(rows, np.sum(_applied(f, self.outliers)) / self.size)
-        depth = self._mean(np.abs(rows - half), 0.0)[0]
+        depth = self._mean(np.maximum(np.abs(rows - half), leaks), 0.0)[0]
         return Estimate(
             float(factor * value), float(factor * stderr), self.num_products, float(factor * depth)
         )
@@ -307,9 +324,10 @@ def density(
     steps = min(num_steps, bulk)
     rng = np.random.default_rng(seed)
     tridiagonal = lanczos(
-        _Bulk(counted, out, rng),
+        _Symmetric(counted, rng),
         _probes(rng, num_probes, out),
         steps,
+        outside=out,
         reorthogonalise=reorthogonalise,
     )
     full = tridiagonal.complete | (reorthogonalise and steps == bulk)
@@ -387,35 +405,26 @@ def from_log(t: np.ndarray, origin: float) -> np.ndarray:
     return np.sign(t) * origin * np.expm1(np.abs(t) * np.log(10))
 
 
-class _Bulk(LinearOperator):
-    """A on the vectors orthogonal to U (P, k), whose first product is held to symmetry."""
+class _Symmetric(LinearOperator):
+    """A as it is, whose first product is held to symmetry."""
 
-    def __init__(self, A: LinearOperator, U: np.ndarray, rng: np.random.Generator):
+    def __init__(self, A: LinearOperator, rng: np.random.Generator):
         super().__init__(A.dtype, A.shape)
-        self._A, self._U, self._rng = A, U, rng
-        self._seen_symmetric = False
+        self._A, self._rng = A, rng
+        self._is_seen = False
 
     def _matmat(self, V: np.ndarray) -> np.ndarray:
-        return self._projected(self._A.matmat(V) if self._seen_symmetric else self._first(V))
+        return self._A.matmat(V) if self._is_seen else self._first(V)
 
     def _first(self, V: np.ndarray) -> np.ndarray:
         count = V.shape[1]
         if count == 1 < len(V):
-            other = _probes(self._rng, 1, self._U)
-            V = np.concatenate([V.T, other.T]).T
+            other = self._rng.standard_normal((1, len(V)), dtype=V.dtype)
+            V = np.concatenate([V.T, other]).T
         product = self._A.matmat(V)
         check_symmetry(V, product)
-        self._seen_symmetric = True
+        self._is_seen = True
         return product[:, :count]
-
-    def _projected(self, product: np.ndarray) -> np.ndarray:
-        if not self._U.shape[1]:
-            return product
-        result, along = np.empty_like(product, order="F"), self._U.T @ product
-        for start in range(0, len(product), CHUNK):
-            c = slice(start, start + CHUNK)
-            result[c] = product[c] - self._U[c] @ along
-        return result
 
 
 def _probes(rng: np.random.Generator, count: int, U: np.ndarray) -> np.ndarray:
@@ -465,10 +474,11 @@ def _gauss(T: Tridiagonal, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     return nodes, weights, errors
 
 
-def _width(nodes: np.ndarray, errors: np.ndarray, weights: np.ndarray) -> float:
+def _width(nodes: np.ndarray, errors: np.ndarray, weights: np.ndarray, precision: float) -> float:
     apart = np.gradient(nodes, axis=1) if nodes.shape[1] > 1 else errors
     middle = _weighted_median(np.minimum(apart, errors), weights)
-    extent = np.ptp(nodes) or np.abs(nodes).max() or 1.0
+    size = np.abs(nodes).max() or 1.0
+    extent = np.ptp(nodes) if np.ptp(nodes) > ROUNDINGS * precision * size else size
     return float(max(middle / 2, extent / WIDTHS))
 
 

@@ -16,6 +16,7 @@ from hvp import Eigenpairs, InputError, density, eigsh
 from hvp.quadrature import distance, from_log, to_log
 
 SEEDS = 200
+BOTH = np.r_[-np.geomspace(0.5, 8.0, 12), np.geomspace(0.2, 9.0, 12)]
 # Twice as large as P, and decades wide.
 DECADES = np.r_[np.zeros(60), np.geomspace(1e-6, 1.0, 60)]
 
@@ -144,13 +145,13 @@ def test_a_null_space_has_no_eigenvalues_below_zero_and_none_above(num_steps, dt
 def test_counts_and_masses_see_outliers_and_negative_eigenvalues():
     values = SPECTRA["indefinite"]
     matrix = with_spectrum(values)
-    d = density(matrix, num_probes=200, num_steps=P)
+    d = density(matrix, num_probes=60, num_steps=P)
     below = d.mass_below()
-    assert abs(below.value - 0.5) < 4 * below.stderr < 0.03
+    assert abs(below.value - 0.5) < 4 * below.stderr < 0.06
     for threshold in (-3.0, 0.0, 2.0):
         count = d.count_above(threshold)
         assert abs(count.value - np.sum(values > threshold)) < 4 * count.stderr
-        assert count.num_products == d.num_products == 200 * P
+        assert count.num_products == d.num_products == 60 * P
     assert d.count_above(-np.inf).value == pytest.approx(P)
 
 
@@ -166,42 +167,43 @@ def covered(estimates, truth, num_probes):
 @pytest.fixture(scope="module")
 def runs():
     """Densities of one matrix over seeds, at full depth, where probes are all the error."""
-    matrix = np.diag(SPECTRA["indefinite"])
-    return [density(matrix, num_probes=12, num_steps=P, seed=seed) for seed in range(SEEDS)]
+    matrix = np.diag(BOTH)
+    return [density(matrix, num_probes=12, num_steps=len(BOTH), seed=seed) for seed in range(SEEDS)]
 
 
 @pytest.mark.parametrize(
     ("estimate", "truth"),
     [
-        (lambda d: d.moment(1), np.mean(SPECTRA["indefinite"])),
-        (lambda d: d.moment(2), np.mean(SPECTRA["indefinite"] ** 2)),
-        (lambda d: d.integral(np.exp), np.sum(np.exp(SPECTRA["indefinite"]))),
+        (lambda d: d.moment(1), np.mean(BOTH)),
+        (lambda d: d.moment(2), np.mean(BOTH**2)),
+        (lambda d: d.integral(np.abs), np.sum(np.abs(BOTH))),
         (lambda d: d.mass_below(), 0.5),
-        (lambda d: d.count_above(1.0), np.sum(SPECTRA["indefinite"] > 1.0)),
+        (lambda d: d.count_above(1.0), np.sum(BOTH > 1.0)),
     ],
-    ids=["mean", "square", "exp", "mass", "count"],
+    ids=["mean", "square", "nuclear norm", "mass", "count"],
 )
 def test_standard_errors_cover_as_they_should(runs, estimate, truth):
     estimates = [estimate(d) for d in runs]
     assert 0.90 <= covered(estimates, truth, 12) <= 0.99
     spread = np.std([e.value for e in estimates])
     typical = np.sqrt(np.mean([e.stderr**2 for e in estimates]))
-    assert typical == pytest.approx(spread, rel=0.15)
+    # The spread of 200 is itself known to 5 %.
+    assert typical == pytest.approx(spread, rel=0.2)
 
 
 def test_the_variance_of_a_probe_is_that_of_the_spectrum_over_half_the_size(runs):
-    values = SPECTRA["indefinite"]
-    expected = np.sqrt(2 / (P + 2) * np.var(values) / 12)
+    values = BOTH
+    expected = np.sqrt(2 / (len(BOTH) + 2) * np.var(values) / 12)
     assert np.std([d.moment(1).value for d in runs]) == pytest.approx(expected, rel=0.15)
 
 
 def test_standard_errors_of_curves_cover_at_every_point(runs):
-    values, width, x = SPECTRA["indefinite"], 0.5, np.linspace(-8, 9, 25)
+    values, width, x = BOTH, 0.5, np.linspace(-8, 9, 25)
     truth = scipy.stats.norm.pdf(x[:, None], values, width).mean(axis=1)
     bound = scipy.stats.t.ppf(0.975, 11)
     curves = [d.curve(x, width) for d in runs]
     hits = np.mean([np.abs(c - truth) <= bound * e for c, e in curves], axis=0)
-    assert hits.min() > 0.85
+    assert hits.min() > 0.8  # one eigenvalue alone is seen by few, and by some a lot
     assert 0.90 <= hits.mean() <= 0.98
     t = to_log(x, 0.1)
     truth = scipy.stats.norm.pdf(t[:, None], to_log(values, 0.1), 0.3).mean(axis=1)
@@ -213,8 +215,8 @@ def test_standard_errors_of_curves_cover_at_every_point(runs):
 @pytest.mark.parametrize("num_steps", [8, 16, 32])
 @pytest.mark.parametrize(
     "f",
-    [lambda x: np.log(x + 1e-3), lambda x: x / (x + 1e-4), np.sqrt, lambda x: x > 1e-4],
-    ids=["log", "effective dimension", "root", "step"],
+    [lambda x: np.log(x + 1e-3), lambda x: x / (x + 1e-2), np.sqrt, lambda x: x],
+    ids=["log", "effective dimension", "root", "trace"],
 )
 def test_the_depth_is_at_least_what_the_rule_misses(f, num_steps):
     def safe(x):
@@ -225,9 +227,31 @@ def test_the_depth_is_at_least_what_the_rule_misses(f, num_steps):
     V = probe(len(DECADES), 3, 10)
     exact = np.sum(safe(values)[:, None] * (vectors.T @ V) ** 2) / 10 * len(DECADES)
     estimate = density(matrix, num_steps=num_steps, seed=3).integral(safe)
-    missed = abs(estimate.value - exact)
-    assert missed <= estimate.depth + 1e-9
-    assert estimate.depth <= 40 * missed + 1.0
+    assert abs(estimate.value - exact) <= estimate.depth + 1e-9
+
+
+@pytest.mark.parametrize("threshold", [-1e-3, 1e-6, 1e-4, 1e-2, 0.5])
+@pytest.mark.parametrize("num_steps", [1, 4, 8, 16, 32, 60])
+def test_the_depth_of_a_count_is_at_least_what_may_be_on_the_other_side(num_steps, threshold):
+    matrix = with_spectrum(DECADES)
+    values, vectors = np.linalg.eigh(matrix)
+    V = probe(len(DECADES), 3, 10)
+    exact = np.sum((values > threshold)[:, None] * (vectors.T @ V) ** 2) * 12
+    d = density(matrix, num_steps=num_steps, seed=3)
+    count, below = d.count_above(threshold), d.mass_below(threshold)
+    if num_steps > 1:
+        assert abs(count.value - exact) <= count.depth + 1e-9
+        assert below.depth == pytest.approx(count.depth / 120)
+    else:
+        assert np.isnan(count.depth)
+
+
+def test_the_depth_goes_down_with_the_steps():
+    matrix = with_spectrum(DECADES)
+    smooth = [density(matrix, num_steps=m).integral(np.exp).depth for m in (4, 8, 16)]
+    assert smooth[0] > 1e3 * smooth[1] > 1e3 * smooth[2]
+    apart = [density(matrix, num_steps=m).count_above(1e-2).depth for m in (4, 16, 60)]
+    assert apart[0] > apart[1] > 10 * apart[2]
 
 
 def test_a_single_probe_has_no_standard_error_and_a_single_step_no_depth():
@@ -320,11 +344,13 @@ def test_the_curve_of_a_level_bulk_is_level_at_its_width(num_steps):
 
 
 def test_more_steps_narrow_the_bells_and_outliers_widen_them_not():
-    values = np.r_[np.linspace(0.0, 1.0, 395), 50.0, 60, 70, 80, 90]
-    matrix = with_spectrum(values)
-    widths = [density(matrix, num_probes=2, num_steps=m).width for m in (20, 40, 60)]
-    assert widths[0] > widths[1]
-    assert widths[1] >= widths[2] == pytest.approx(90 / 500, rel=0.01)
+    bulk = np.linspace(0.0, 1.0, 395)
+    spiked = np.r_[bulk, 3.0, 3.5, 4.0, 4.5, 5.0]
+    widths = [density(np.diag(spiked), num_probes=4, num_steps=m).width for m in (15, 25, 45)]
+    alone = [density(np.diag(bulk), num_probes=4, num_steps=m).width for m in (10, 20, 40)]
+    assert widths == sorted(widths, reverse=True)
+    assert widths == pytest.approx(alone, rel=0.3)
+    assert density(np.diag(spiked)).width == pytest.approx(5 / 500)
 
 
 def test_decades_are_told_apart_on_the_logarithmic_axis():
@@ -358,23 +384,26 @@ def test_the_distance_is_the_wasserstein_distance_of_the_pooled_nodes():
     assert found.value == pytest.approx(expected)
     assert found.num_products == 240
     assert found.depth > 0
-    assert distance(first, first).value == distance(first, first).stderr == 0
+    assert distance(first, first).value < 1e-15
+    assert distance(first, first).stderr < 1e-15
 
 
 def test_common_probes_take_the_noise_out_of_the_difference():
     """Coverage of the jackknife; the shift is the distance, whatever the probes."""
-    base = SPECTRA["indefinite"]
-    moved = base + np.linspace(0.0, 0.2, P)
+    base, size = BOTH, len(BOTH)
+    moved = base + np.linspace(0.0, 0.2, size)
     truth = np.mean(moved - base)
     same = [
-        distance(*(density(np.diag(v), num_probes=8, num_steps=P, seed=s) for v in (base, moved)))
-        for s in range(SEEDS)
+        distance(
+            *(density(np.diag(v), num_probes=8, num_steps=size, seed=s) for v in (base, moved))
+        )
+        for s in range(SEEDS // 2)
     ]
     assert 0.88 <= covered(same, truth, 8) <= 0.99
     spread = np.std([e.value for e in same])
     noise = np.std(
         [
-            density(np.diag(base), num_probes=8, num_steps=P, seed=s).moment(1).value
+            density(np.diag(base), num_probes=8, num_steps=size, seed=s).moment(1).value
             for s in range(50)
         ]
     )

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from hvp.linearization import Linearization
     from hvp.noise import Noise, noise_floor
     from hvp.operators import EmpiricalFisher, Fisher, GaussNewton, Hessian, Jacobian, Residual
+    from hvp.quadrature import Density, density
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Comparison": "comparison",
     "ConvergenceError": "errors",
+    "Density": "quadrature",
     "Eigenpairs": "eigenpairs",
     "EmpiricalFisher": "operators",
     "Fisher": "operators",
@@ -38,6 +40,7 @@ _HOMES = {
     "Residual": "operators",
     "chain_rule": "forms",
     "compare": "comparison",
+    "density": "quadrature",
     "eigsh": "eigenpairs",
     "linearize": "doors",
     "linearize_function": "doors",
@@ -47,6 +50,7 @@ _HOMES = {
 __all__ = [
     "Comparison",
     "ConvergenceError",
+    "Density",
     "Eigenpairs",
     "EmpiricalFisher",
     "Fisher",
@@ -59,6 +63,7 @@ __all__ = [
     "Residual",
     "chain_rule",
     "compare",
+    "density",
     "eigsh",
     "linearize",
     "linearize_function",

@@ -13,6 +13,8 @@ from hvp.errors import InputError
 
 # Relative asymmetry of products that rounding explains: the square root of the precision.
 ASYMMETRY = 0.5
+# Rows of a block that are taken to float64 at once.
+CHUNK = 1 << 14
 
 
 class Counted(LinearOperator):
@@ -54,8 +56,12 @@ class Counted(LinearOperator):
 
 def check_symmetry(V: np.ndarray, AV: np.ndarray) -> None:
     """Raise InputError where VᵀAV (K, K), of a block of random vectors, is not symmetric."""
-    inner = V.T.astype(np.float64) @ AV.astype(np.float64)
-    sizes = np.linalg.norm(V, axis=0)[:, None] * np.linalg.norm(AV, axis=0)
+    inner, squares = np.zeros((V.shape[1], V.shape[1])), np.zeros((2, V.shape[1]))
+    for start in range(0, len(V), CHUNK):
+        U, AU = (B[start : start + CHUNK].astype(np.float64) for B in (V, AV))
+        inner += U.T @ AU
+        squares += [np.sum(U**2, axis=0), np.sum(AU**2, axis=0)]
+    sizes = np.sqrt(squares[0])[:, None] * np.sqrt(squares[1])
     size = float(np.max(sizes + sizes.T, initial=0.0))
     asymmetry = float(np.max(np.abs(inner - inner.T), initial=0.0)) / size if size else 0.0
     if asymmetry > float(np.finfo(AV.dtype).eps) ** ASYMMETRY:
@@ -84,4 +90,5 @@ def _operator(A: Any) -> LinearOperator:
 
 def _is_finite(v: np.ndarray) -> bool:
     # NaN and infinity survive a sum of squares; so may an overflow, hence the second look.
-    return bool(np.isfinite(np.vdot(v, v)) or np.isfinite(v).all())
+    entries = v.ravel(order="K")  # a view of a block of columns too
+    return bool(np.isfinite(np.vdot(entries, entries)) or np.isfinite(v).all())

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from hvp.doors import linearize, linearize_function
     from hvp.eigenpairs import Eigenpairs, eigsh
     from hvp.errors import ConvergenceError, InputError
+    from hvp.estimate import Estimate
     from hvp.forms import chain_rule
+    from hvp.functionals import effective_dimension, log_determinant
+    from hvp.layerwise import layer_shares, layer_traces
     from hvp.linearization import Linearization
     from hvp.operators import EmpiricalFisher, Fisher, GaussNewton, Hessian, Jacobian, Residual
+    from hvp.traces import diagonal, frobenius_norm, squared_frobenius_norm, trace
 
 __version__ = "0.1.0"
 
@@ -27,6 +31,7 @@ _HOMES = {
     "ConvergenceError": "errors",
     "Eigenpairs": "eigenpairs",
     "EmpiricalFisher": "operators",
+    "Estimate": "estimate",
     "Fisher": "operators",
     "GaussNewton": "operators",
     "Hessian": "operators",
@@ -36,9 +41,17 @@ _HOMES = {
     "Residual": "operators",
     "chain_rule": "forms",
     "compare": "comparison",
+    "diagonal": "traces",
+    "effective_dimension": "functionals",
     "eigsh": "eigenpairs",
+    "frobenius_norm": "traces",
+    "layer_shares": "layerwise",
+    "layer_traces": "layerwise",
     "linearize": "doors",
     "linearize_function": "doors",
+    "log_determinant": "functionals",
+    "squared_frobenius_norm": "traces",
+    "trace": "traces",
 }
 
 __all__ = [
@@ -46,6 +59,7 @@ __all__ = [
     "ConvergenceError",
     "Eigenpairs",
     "EmpiricalFisher",
+    "Estimate",
     "Fisher",
     "GaussNewton",
     "Hessian",
@@ -55,9 +69,17 @@ __all__ = [
     "Residual",
     "chain_rule",
     "compare",
+    "diagonal",
+    "effective_dimension",
     "eigsh",
+    "frobenius_norm",
+    "layer_shares",
+    "layer_traces",
     "linearize",
     "linearize_function",
+    "log_determinant",
+    "squared_frobenius_norm",
+    "trace",
 ]
 
 

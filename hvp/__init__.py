@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     from hvp.doors import linearize, linearize_function
     from hvp.eigenpairs import Eigenpairs, eigsh
     from hvp.errors import ConvergenceError, InputError
+    from hvp.estimate import Estimate
     from hvp.forms import chain_rule
+    from hvp.functionals import effective_dimension, log_determinant
+    from hvp.layerwise import layer_shares, layer_traces
     from hvp.linearization import Linearization
     from hvp.noise import Noise, noise_floor
     from hvp.operators import EmpiricalFisher, Fisher, GaussNewton, Hessian, Jacobian, Residual
     from hvp.quadrature import Density, density
+    from hvp.traces import diagonal, frobenius_norm, squared_frobenius_norm, trace
 
 __version__ = "0.1.0"
 
@@ -30,6 +34,7 @@ _HOMES = {
     "Density": "quadrature",
     "Eigenpairs": "eigenpairs",
     "EmpiricalFisher": "operators",
+    "Estimate": "estimate",
     "Fisher": "operators",
     "GaussNewton": "operators",
     "Hessian": "operators",
@@ -41,10 +46,18 @@ _HOMES = {
     "chain_rule": "forms",
     "compare": "comparison",
     "density": "quadrature",
+    "diagonal": "traces",
+    "effective_dimension": "functionals",
     "eigsh": "eigenpairs",
+    "frobenius_norm": "traces",
+    "layer_shares": "layerwise",
+    "layer_traces": "layerwise",
     "linearize": "doors",
     "linearize_function": "doors",
+    "log_determinant": "functionals",
     "noise_floor": "noise",
+    "squared_frobenius_norm": "traces",
+    "trace": "traces",
 }
 
 __all__ = [
@@ -53,6 +66,7 @@ __all__ = [
     "Density",
     "Eigenpairs",
     "EmpiricalFisher",
+    "Estimate",
     "Fisher",
     "GaussNewton",
     "Hessian",
@@ -64,10 +78,18 @@ __all__ = [
     "chain_rule",
     "compare",
     "density",
+    "diagonal",
+    "effective_dimension",
     "eigsh",
+    "frobenius_norm",
+    "layer_shares",
+    "layer_traces",
     "linearize",
     "linearize_function",
+    "log_determinant",
     "noise_floor",
+    "squared_frobenius_norm",
+    "trace",
 ]
 
 

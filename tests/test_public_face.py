@@ -12,6 +12,7 @@ import hvp
 NAMES = {
     "Comparison",
     "ConvergenceError",
+    "Density",
     "Eigenpairs",
     "EmpiricalFisher",
     "Estimate",
@@ -25,6 +26,7 @@ NAMES = {
     "Residual",
     "chain_rule",
     "compare",
+    "density",
     "diagonal",
     "effective_dimension",
     "eigsh",

@@ -431,8 +431,7 @@ def _probes(rng: np.random.Generator, count: int, U: np.ndarray) -> np.ndarray:
     """(P, S) Gaussian columns in the precision of U (P, k) and orthogonal to it."""
     rows = rng.standard_normal((count, len(U)), dtype=U.dtype)
     for row in rows if U.shape[1] else ():
-        for _ in range(2):
-            row -= U @ (U.T @ row)
+        row -= U @ (U.T @ row)
     return rows.T
 
 

@@ -183,7 +183,12 @@ class Density:
         return self._mean(np.stack(shares), above)
 
     def mass_below(self, threshold: float = 0.0, *, floor: float | None = None) -> Estimate:
-        """The share of eigenvalues below the threshold by more than the floor."""
+        """The share of eigenvalues below the threshold by more than the floor.
+
+        Where much of the spectrum is nearer to the threshold than the nodes are apart, as networks
+        have it around zero, `depth` says that it cannot be told; a wider floor, such as `width`,
+        asks what can.
+        """
         limit = _number("threshold", threshold) - self._floor(floor)
         return self._estimate(lambda x: x < limit, 1.0, self._leaks(limit))
 

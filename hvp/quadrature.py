@@ -183,7 +183,12 @@ class Density:
         return self._mean(np.stack(shares), above)
 
     def mass_below(self, threshold: float = 0.0, *, floor: float | None = None) -> Estimate:
-        """The share of eigenvalues below the threshold by more than the floor."""
+        """The share of eigenvalues below the threshold by more than the floor.
+
+        Where much of the spectrum is nearer to the threshold than the nodes are apart, as networks
+        have it around zero, `depth` says that it cannot be told; a wider floor, such as `width`,
+        asks what can.
+        """
         limit = _number("threshold", threshold) - self._floor(floor)
         return self._estimate(lambda x: x < limit, 1.0, self._leaks(limit))
 
@@ -431,8 +436,7 @@ def _probes(rng: np.random.Generator, count: int, U: np.ndarray) -> np.ndarray:
     """(P, S) Gaussian columns in the precision of U (P, k) and orthogonal to it."""
     rows = rng.standard_normal((count, len(U)), dtype=U.dtype)
     for row in rows if U.shape[1] else ():
-        for _ in range(2):
-            row -= U @ (U.T @ row)
+        row -= U @ (U.T @ row)
     return rows.T
 
 

@@ -15,23 +15,23 @@ from typing import Any, Protocol
 import numpy as np
 import scipy.linalg
 
-from hvp import plot
-from hvp.eigenpairs import Eigenpairs, eigsh
+from hvp import document, plot
 from hvp.errors import InputError
+from hvp.estimate import Estimate
 from hvp.forms import Forms, Layered, chain_rule, whole_name
+from hvp.layerwise import LayerShares, LayerTraces, layer_shares, layer_traces
+from hvp.noise import Noise, noise_floor
 from hvp.operators import GaussNewton, Hessian, Residual
+from hvp.quadrature import distance
+from hvp.sampling import BatchForms, sampling_error
+from hvp.spectrum import Spectrum, spectrum
 
-SCHEMA = 1
-ABOUT = {
-    "parts": "whole network or selected layers, then each layer's own block; size is P",
-    "largest, smallest": "eigenvalues in ascending order, each with its error |Av - lambda v|",
-    "separate": "whether value ± error meets no other: else the value bounds a cluster",
-    "tol": "error asked for, relative to the largest eigenvalue of H in magnitude",
-    "principal_angles": "radians, between the spaces of the k largest eigenvalues of H and of G",
-    "overlap": "mean squared cosine of the principal angles",
-    "chain_rule": "forms of each layer's kernels v; rounding is what |v| |Hv| loses in this dtype",
-}
 PACKAGES = ("hvp", "tensorflow", "keras", "numpy", "scipy")
+# What a layer's density takes of the probes and steps that the whole network's takes.
+SHARE = 2
+# Top eigenvectors along which products are held against float64, signs for the error of traces.
+SHADOWED, TRACED = 3, 10
+OPERATORS: dict[str, Any] = {"H": Hessian, "G": GaussNewton, "R": Residual}
 
 
 class Comparable(Layered, Protocol):
@@ -45,36 +45,55 @@ class Comparable(Layered, Protocol):
 
     @property
     def findings(self) -> tuple[Any, ...]: ...
+
+    num_batches: int
+
+    @property
+    def num_outputs(self) -> int: ...
     def loss(self) -> float: ...
+    def batch_forms(self, v: np.ndarray) -> BatchForms: ...
+    def in_float64(self) -> Comparable: ...
     def gradient(self) -> np.ndarray: ...
     def blocks(self) -> Mapping[str, Comparable]: ...
 
 
 @dataclass(frozen=True, eq=False)
-class Ends:
-    """The k largest and the k smallest eigenpairs of one operator, each in ascending order."""
+class Sampled:
+    """Standard errors of eigenvalues, had other examples been drawn: see `hvp.sampling`."""
 
-    largest: Eigenpairs
-    smallest: Eigenpairs
-    num_products: int
-    seconds: float
+    largest: np.ndarray
+    smallest: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The network or one layer: the ends of H, G and R, and the angles between top spaces.
+    """The network or one layer: the spectra of H, G and R, and what tells them apart.
 
-    `angles` are the principal angles in radians between the spaces of H's and of G's k largest
-    eigenvalues, in ascending order (Björck and Golub 1973).
+    Attributes:
+        name, size: of the part; P.
+        H, G, R: their spectra.
+        sampling: "H", "G", "R" -> the standard errors of the eigenvalues that the choice of the
+            data makes; NaN where there is a single batch.
+        angles_by_count: the principal angles in radians, ascending, between the spaces of H's and
+            of G's i largest eigenvalues, for i from 1 to k (Björck and Golub 1973).
+        distance: between the cumulative spectra of H and of G, see `hvp.quadrature.distance`.
+        eps: the rounding of the products.
     """
 
     name: str
     size: int
-    H: Ends
-    G: Ends
-    R: Ends
-    angles: np.ndarray
+    H: Spectrum
+    G: Spectrum
+    R: Spectrum
+    sampling: Mapping[str, Sampled]
+    angles_by_count: tuple[np.ndarray, ...]
+    distance: Estimate
     eps: float
+
+    @property
+    def angles(self) -> np.ndarray:
+        """(k,) between the spaces of all k."""
+        return self.angles_by_count[-1]
 
     @property
     def overlap(self) -> float:
@@ -84,8 +103,7 @@ class Part:
     @property
     def agrees(self) -> bool:
         """Whether R vanishes here: its eigenvalues are below a thousand roundings of H's."""
-        R, H = (max(abs(e.largest.values[-1]), abs(e.smallest.values[0])) for e in (self.R, self.H))
-        return bool(1000 * self.eps * H >= R)
+        return bool(1000 * self.eps * self.H.norm >= self.R.norm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +112,9 @@ class Comparison:
 
     `parts` begins with "whole network" ("selected layers" where only some were taken) and goes on
     with one entry a layer; `chain_rule` has one row a layer and a last one for all together.
+    `traces` has the traces and squared Frobenius norms of H, G and R, `shares` what part of those
+    of H is R's, layer by layer; `trace_sampling` the standard errors of the whole traces that the
+    choice of the data makes. `noise` is that of the products with H and G, in units of λ.
 
     >>> from hvp import linearize_function
     >>> lin = linearize_function(
@@ -108,10 +129,16 @@ class Comparison:
     layers: tuple[str, ...]
     parts: Mapping[str, Part]
     chain_rule: tuple[Forms, ...]
+    traces: Mapping[str, LayerTraces]
+    trace_sampling: Mapping[str, float]
+    shares: LayerShares
+    noise: Mapping[str, Noise]
+    rank_bound: int
     loss: float
     gradient_norm: float
     accuracy: float | None
     num_examples: int
+    num_batches: int
     size: int
     dtype: str
     k: int
@@ -124,22 +151,29 @@ class Comparison:
     num_products: int
     seconds: float
 
+    @property
+    def whole(self) -> Part:
+        """The part of all parameters."""
+        return next(iter(self.parts.values()))
+
+    @property
+    def floor(self) -> float:
+        """What the noise of the products with H leaves of an eigenvalue: what is below is none."""
+        return max(noise.floor for noise in self.noise.values())
+
+    @property
+    def negative(self) -> Estimate:
+        """The number of negative eigenvalues of H."""
+        return self.whole.H.negative(self.floor)
+
+    @property
+    def rank(self) -> Estimate:
+        """The rank of G, at most `rank_bound`: the number of outputs, or of parameters."""
+        return self.whole.G.rank(self.floor)
+
     def to_json(self) -> dict[str, Any]:
         """The numbers as plain dictionaries and lists, `schema` first; vectors are left out."""
-        plain = {
-            name: getattr(self, name)
-            for name in self.__dataclass_fields__
-            if name not in ("parts", "chain_rule")
-        }
-        return {
-            "schema": SCHEMA,
-            "about": ABOUT,
-            **plain,
-            "chain_rule": [
-                {**vars(row), "relative_difference": row.difference} for row in self.chain_rule
-            ],
-            "parts": {name: _part_json(part) for name, part in self.parts.items()},
-        }
+        return document.of(self)
 
     def save(self, directory: str | Path) -> tuple[Path, Path]:
         """Write ``compare.json`` and ``compare.png`` there; each appears whole or not at all."""
@@ -164,6 +198,8 @@ def compare(
     k: int = 10,
     *,
     tol: float = 2e-4,
+    num_probes: int = 10,
+    num_steps: int = 80,
     seed: int = 0,
     title: str = "",
     progress: Callable[[str, int], None] | None = None,
@@ -174,7 +210,8 @@ def compare(
         lin: a `Linearization` whose loss is a function of outputs.
         k: how many eigenvalues at each end; a layer of P <= k parameters gives P - 1.
         tol: error of a pair relative to ‖H‖ of the part; the errors reached are reported.
-        seed: of Lanczos's starting vectors.
+        num_probes, num_steps: of the densities, see `hvp.density`; layers take half of each.
+        seed: of all starting vectors and probes.
         title: what the comparison is of, for the picture.
         progress: called with what is being computed and the number of products it took so far.
 
@@ -197,37 +234,54 @@ def compare(
         raise InputError(
             f"k from 1 to {max(lin.size - 1, 1)} for {lin.size} parameters", k, "lower it"
         )
+    report = progress or (lambda label, count: None)
     table = chain_rule(lin)
     blocks = lin.blocks()
-    report = progress or (lambda label, count: None)
     whole = whole_name(lin)
-    parts = {whole: _part(whole, lin, k, tol, seed, report)}
+
+    def part(name: str, part: Comparable, share: int) -> Part:
+        """A part with this share of the probes and steps."""
+        probes, steps = -(-num_probes // share), -(-num_steps // share)
+        return _part(name, part, k, report, tol=tol, num_probes=probes, num_steps=steps, seed=seed)
+
+    parts = {whole: part(whole, lin, 1)}
     for name, block in blocks.items():
         if len(blocks) == 1:
             parts[name] = replace(parts[whole], name=name)
         else:
-            parts[name] = _part(name, block, k, tol, seed, report)
-    made = {id(end): end for part in parts.values() for end in (part.H, part.G, part.R)}
+            parts[name] = part(name, block, SHARE)
+    spectra = {id(s): s for part in parts.values() for s in (part.H, part.G, part.R)}
+    cost = sum(s.num_products for s in spectra.values()) + 3 * len(table)
+    traces = {name: _traces(name, lin, seed, report) for name in OPERATORS}
+    noise = _noise(lin, parts[whole], seed)
+    cost += sum(found.num_products for found in traces.values())
+    cost += sum(found.num_products for found in noise.values())
     return Comparison(
         title=title,
         loss_name=lin.loss_name,
         layers=tuple(blocks),
         parts=parts,
         chain_rule=table,
+        traces=traces,
+        trace_sampling=_trace_sampling(lin, seed),
+        shares=layer_shares(traces["R"], traces["H"]),
+        noise=noise,
+        rank_bound=min(lin.size, lin.num_outputs),
         loss=lin.loss(),
         gradient_norm=float(np.linalg.norm(lin.gradient().astype(np.float64))),
         accuracy=lin.accuracy,
         num_examples=lin.num_examples,
+        num_batches=lin.num_batches,
         size=lin.size,
         dtype=str(lin.dtype),
         k=k,
         tol=tol,
         seed=seed,
-        findings=tuple(map(str, lin.findings)),
+        findings=(*map(str, lin.findings), *_alarms(parts)),
         data_sha256=lin.data_digest,
         weights_sha256=lin.weights_digest,
         versions=_versions(),
-        num_products=sum(end.num_products for end in made.values()) + 3 * len(table),
+        num_products=cost,
         seconds=time.perf_counter() - begun,
     )
 
@@ -236,76 +290,100 @@ def _part(
     name: str,
     lin: Comparable,
     k: int,
-    tol: float,
-    seed: int,
     report: Callable[[str, int], None],
+    *,
+    tol: float,
+    num_probes: int,
+    num_steps: int,
+    seed: int,
 ) -> Part:
     k = min(k, max(lin.size - 1, 1))
-    H = _ends(Hessian(lin), k, tol, None, seed, lambda n: report(f"{name} H", n))
-    scale = float(np.abs([H.largest.values[-1], H.smallest.values[0]]).max())
-    G = _ends(GaussNewton(lin), k, tol, scale, seed, lambda n: report(f"{name} G", n))
-    R = _ends(Residual(lin), k, tol, scale, seed, lambda n: report(f"{name} R", n))
-    angles = scipy.linalg.subspace_angles(H.largest.vectors, G.largest.vectors)
-    eps = float(np.finfo(lin.dtype).eps)
-    return Part(name, lin.size, H, G, R, np.sort(angles).astype(np.float64), eps)
 
+    def run(letter: str, scale: float | None) -> Spectrum:
+        return spectrum(
+            OPERATORS[letter](lin),
+            k,
+            tol=tol,
+            scale=scale,
+            num_probes=num_probes,
+            num_steps=num_steps,
+            seed=seed,
+            report=lambda count: report(f"{name} {letter}", count),
+        )
 
-def _ends(
-    A: Any,
-    k: int,
-    tol: float,
-    scale: float | None,
-    seed: int,
-    report: Callable[[int], None],
-) -> Ends:
-    """Both ends, from one run where they do not meet."""
-    begun = time.perf_counter()
-
-    def run(count: int, which: str) -> Eigenpairs:
-        return eigsh(A, count, which=which, tol=tol, scale=scale, seed=seed, progress=report)
-
-    if 2 * k < A.shape[0]:
-        both = run(2 * k, "BE")
-        largest, smallest, cost = _slice(both, k, 2 * k), _slice(both, 0, k), both.num_products
-    else:
-        largest, smallest = run(k, "LA"), run(k, "SA")
-        cost = largest.num_products + smallest.num_products
-    return Ends(largest, smallest, cost, time.perf_counter() - begun)
-
-
-def _slice(pairs: Eigenpairs, start: int, stop: int) -> Eigenpairs:
-    return Eigenpairs(
-        pairs.values[start:stop],
-        pairs.vectors[:, start:stop],
-        pairs.errors[start:stop],
-        pairs.num_products,
+    H = run("H", None)
+    G, R = run("G", H.norm), run("R", H.norm)
+    return Part(
+        name=name,
+        size=lin.size,
+        H=H,
+        G=G,
+        R=R,
+        sampling=_sampling(lin, {"H": H, "G": G, "R": R}),
+        angles_by_count=_angles(H.largest.vectors, G.largest.vectors),
+        distance=distance(H.density, G.density),
+        eps=float(np.finfo(lin.dtype).eps),
     )
 
 
-def _part_json(part: Part) -> dict[str, Any]:
+def _traces(
+    letter: str, lin: Comparable, seed: int, report: Callable[[str, int], None]
+) -> LayerTraces:
+    A = OPERATORS[letter](lin)
+    return layer_traces(A, lin, seed=seed, progress=lambda n: report(f"traces of {letter}", n))
+
+
+def _angles(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Principal angles between the spaces of the last i columns, for every i."""
+    counts = range(1, first.shape[1] + 1)
+    angles = [scipy.linalg.subspace_angles(first[:, -i:], second[:, -i:]) for i in counts]
+    return tuple(np.sort(a).astype(np.float64) for a in angles)
+
+
+def _sampling(lin: Comparable, spectra: Mapping[str, Spectrum]) -> dict[str, Sampled]:
+    found = {}
+    for letter, s in spectra.items():
+        if lin.num_batches < 2:
+            unknown = np.full(len(s.largest.values), np.nan)
+            found[letter] = Sampled(unknown, unknown)
+            continue
+        vectors = np.concatenate([s.largest.vectors, s.smallest.vectors], axis=1)
+        forms = lin.batch_forms(vectors)
+        errors = sampling_error(getattr(forms, letter), forms.examples)
+        found[letter] = Sampled(*np.split(errors, 2))
+    return found
+
+
+def _trace_sampling(lin: Comparable, seed: int) -> dict[str, float]:
+    """Of the traces of the whole: means of forms of random signs, batch by batch."""
+    signs = np.random.default_rng(seed).integers(0, 2, (lin.size, TRACED)) * 2.0 - 1.0
+    forms = lin.batch_forms(signs)
+    means = {letter: getattr(forms, letter).mean(axis=1, keepdims=True) for letter in OPERATORS}
+    return {name: float(sampling_error(m, forms.examples)[0]) for name, m in means.items()}
+
+
+def _noise(lin: Comparable, part: Part, seed: int) -> dict[str, Noise]:
+    """Of products with H and G, beside float64 where they are in less, along top vectors too."""
+    exact = None if lin.dtype == np.float64 else lin.in_float64()
     return {
-        "size": part.size,
-        **{name: _ends_json(getattr(part, name)) for name in "HGR"},
-        "principal_angles": part.angles.tolist(),
-        "overlap": part.overlap,
+        letter: noise_floor(
+            OPERATORS[letter](lin),
+            None if exact is None else OPERATORS[letter](exact),
+            vectors=getattr(part, letter).largest.vectors[:, -SHADOWED:],
+            seed=seed,
+        )
+        for letter in "HG"
     }
 
 
-def _ends_json(ends: Ends) -> dict[str, Any]:
-    return {
-        "largest": _pairs_json(ends.largest),
-        "smallest": _pairs_json(ends.smallest),
-        "num_products": ends.num_products,
-        "seconds": ends.seconds,
-    }
-
-
-def _pairs_json(pairs: Eigenpairs) -> dict[str, list[float]]:
-    return {
-        "values": pairs.values.tolist(),
-        "errors": pairs.errors.tolist(),
-        "separate": pairs.separate.tolist(),
-    }
+def _alarms(parts: Mapping[str, Part]) -> list[str]:
+    return [
+        f"different: {name}: an eigenvalue of {letter} among its {part.H.largest.values.size} "
+        f"{end} was missed, as of a multiple one; raise k"
+        for name, part in parts.items()
+        for letter in OPERATORS
+        for end in getattr(part, letter).unseen
+    ]
 
 
 def _versions() -> dict[str, str]:

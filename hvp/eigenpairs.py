@@ -49,6 +49,12 @@ class Eigenpairs:
     errors: np.ndarray
     num_products: int
 
+    def __getitem__(self, chosen: slice | np.ndarray) -> Eigenpairs:
+        """Some of the pairs, in the order that they have here; the cost is that of all."""
+        return Eigenpairs(
+            self.values[chosen], self.vectors[:, chosen], self.errors[chosen], self.num_products
+        )
+
     @property
     def separate(self) -> np.ndarray:
         """(k,) whether λ ± error meets no other such interval.

@@ -17,8 +17,9 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from hvp.checking import Report
-    from hvp.comparison import Comparison, Ends
+    from hvp.comparison import Comparison
     from hvp.eigenpairs import Eigenpairs
+    from hvp.spectrum import Spectrum
 
 NARROW = 100
 
@@ -133,7 +134,7 @@ def _spectra_table(comparison: Comparison, narrow: bool) -> Table:
     return table
 
 
-def _ends_cells(ends: Ends, narrow: bool) -> list[str]:
+def _ends_cells(ends: Spectrum, narrow: bool) -> list[str]:
     top, bottom = ends.largest, ends.smallest
     return [
         _number(top.values[-1], top.errors[-1], narrow),

@@ -1,0 +1,142 @@
+"""A comparison as plain dictionaries and lists: what ``compare.json`` holds, and what it means."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+SCHEMA = 2
+ABOUT = {
+    "null": "a number that cannot be told, as the sampling error from a single batch",
+    "units": "eigenvalues, errors, noise and distance in units of the loss per squared weight",
+    "parts": "whole network or selected layers, then each layer's own block; size is P",
+    "largest, smallest": "eigenvalues in ascending order, each with its error |Av - lambda v|",
+    "separate": "whether value ± error meets no other: else the value bounds a cluster",
+    "sampling": "standard errors, had other examples been drawn, from the forms of the batches",
+    "unseen": "ends beyond which another start found an eigenvalue that was missed",
+    "density": "stochastic Lanczos quadrature: a row of nodes and weights a probe, the bulk; "
+    "outliers, the eigenvalues projected out of it, have weight 1/P each; errors as those of "
+    "eigenvalues, the floor is what may be zero, width that of the bells which smooth it",
+    "value, stderr, depth": "an estimate, its standard error over random probes, and what fewer "
+    "Lanczos steps would have changed",
+    "tol": "error asked for, relative to the largest eigenvalue of H in magnitude",
+    "principal_angles": "radians, between the spaces of the i largest eigenvalues of H and of G, "
+    "for i from 1 to k",
+    "overlap": "mean squared cosine of the principal angles for i = k",
+    "distance": "area between the cumulative spectra of H and of G",
+    "traces": "trace and squared Frobenius norm of every layer's own block and of the whole; "
+    "shares are those of R over those of H; sampling is the standard error of the whole trace",
+    "noise": "what products of unit vectors are off by; digits below its floor are none",
+    "negative": "the number of eigenvalues of H below minus the floor of the noise",
+    "rank": "the number of eigenvalues of G above the floor; rank_bound: outputs or parameters",
+    "chain_rule": "forms of each layer's kernels v; rounding is what |v| |Hv| loses in this dtype",
+}
+OWN = ("parts", "chain_rule", "traces", "trace_sampling", "shares", "noise")
+
+
+def of(comparison: Any) -> dict[str, Any]:
+    """The numbers of a comparison, `schema` first; vectors are left out."""
+    plain = {
+        field.name: getattr(comparison, field.name)
+        for field in dataclasses.fields(comparison)
+        if field.name not in OWN
+    }
+    return _told(
+        {
+            "schema": SCHEMA,
+            "about": ABOUT,
+            **plain,
+            "negative": _estimate(comparison.negative),
+            "rank": _estimate(comparison.rank),
+            "noise": {
+                name: {**vars(noise), "floor": noise.floor}
+                for name, noise in comparison.noise.items()
+            },
+            "chain_rule": [
+                {**vars(row), "relative_difference": row.difference}
+                for row in comparison.chain_rule
+            ],
+            "traces": _traces(comparison),
+            "parts": {name: _part(part) for name, part in comparison.parts.items()},
+        }
+    )
+
+
+def _told(plain: Any) -> Any:
+    """NaN as null; an infinity is refused when it is written."""
+    if isinstance(plain, dict):
+        return {key: _told(value) for key, value in plain.items()}
+    if isinstance(plain, list | tuple):
+        return [_told(value) for value in plain]
+    return None if isinstance(plain, float) and math.isnan(plain) else plain
+
+
+def _traces(comparison: Any) -> dict[str, Any]:
+    def row(name: str) -> dict[str, Any]:
+        blocks = {
+            letter: found.layers[name] if name else found.whole
+            for letter, found in comparison.traces.items()
+        }
+        share = comparison.shares.layers[name] if name else comparison.shares.whole
+        measures = ("trace", "squared_norm")
+        return {
+            **{
+                letter: {measure: _estimate(getattr(block, measure)) for measure in measures}
+                for letter, block in blocks.items()
+            },
+            "share of R": {measure: _estimate(getattr(share, measure)) for measure in measures},
+        }
+
+    return {
+        "whole": {**row(""), "sampling": dict(comparison.trace_sampling)},
+        "layers": {name: row(name) for name in comparison.shares.layers},
+    }
+
+
+def _part(part: Any) -> dict[str, Any]:
+    return {
+        "size": part.size,
+        **{letter: _spectrum(part, letter) for letter in "HGR"},
+        "principal_angles": [angles.tolist() for angles in part.angles_by_count],
+        "overlap": part.overlap,
+        "distance": _estimate(part.distance),
+    }
+
+
+def _spectrum(part: Any, letter: str) -> dict[str, Any]:
+    found, sampled = getattr(part, letter), part.sampling[letter]
+    return {
+        "largest": _pairs(found.largest, sampled.largest),
+        "smallest": _pairs(found.smallest, sampled.smallest),
+        "unseen": list(found.unseen),
+        "density": _density(found.density),
+        "num_products": found.num_products,
+        "seconds": found.seconds,
+    }
+
+
+def _pairs(pairs: Any, sampling: Any) -> dict[str, list[float]]:
+    return {
+        "values": pairs.values.tolist(),
+        "errors": pairs.errors.tolist(),
+        "sampling": sampling.tolist(),
+        "separate": pairs.separate.tolist(),
+    }
+
+
+def _density(d: Any) -> dict[str, Any]:
+    return {
+        "nodes": d.nodes.tolist(),
+        "weights": d.weights.tolist(),
+        "errors": d.errors.tolist(),
+        "outliers": d.outliers.tolist(),
+        "width": d.width,
+        "floor": d.floor,
+        "seed": d.seed,
+        "notes": list(d.notes),
+    }
+
+
+def _estimate(estimate: Any) -> dict[str, float]:
+    return {"value": estimate.value, "stderr": estimate.stderr, "depth": estimate.depth}

@@ -31,6 +31,7 @@ app = typer.Typer(
 
 ACTIVATIONS = ("relu", "tanh", "both")
 MAX_SEED = 2**32 - 1
+BATCHES, FEWEST = 10, 32
 
 
 @app.callback()
@@ -202,7 +203,6 @@ class _Job:
     title: str
     model: Any
     data: tuple[Any, Any]
-    batch_size: int
 
 
 def _load_job(model: Path, data: Path | None) -> _Job:
@@ -210,7 +210,7 @@ def _load_job(model: Path, data: Path | None) -> _Job:
     from hvp import models
 
     arrays = sources.mnist() if data is None else sources.load(data)
-    return _Job(model.stem, models.load(model), arrays, sources.BATCH_SIZE)
+    return _Job(model.stem, models.load(model), arrays)
 
 
 def _origin_job(name: str, k: int, seed: int, screen: Screen) -> _Job:
@@ -227,7 +227,7 @@ def _origin_job(name: str, k: int, seed: int, screen: Screen) -> _Job:
     screen.start(f"{name}: training", models.EPOCHS)
     report = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: screen.advance())
     models.train(model, x, y, seed=seed, callbacks=[report])
-    return _Job(name, model, (x, y), batch_size=len(x))
+    return _Job(name, model, (x, y))
 
 
 def _run(
@@ -250,6 +250,7 @@ def _run(
 def _linearized(
     job: _Job, loss: str | None, layers: list[str] | None, dtype: str | None, screen: Screen
 ) -> Linearization:
+    from hvp import data as sources
     from hvp.doors import linearize
 
     screen.start(f"{job.title}: linearising")
@@ -261,7 +262,8 @@ def _linearized(
         loss,
         variables=chosen,
         dtype=dtype,
-        batch_size=job.batch_size,
+        # What the sample adds to the errors is told from some batches of some examples.
+        batch_size=min(sources.BATCH_SIZE, max(FEWEST, -(-len(job.data[0]) // BATCHES))),
         ad="forward-over-reverse",
         jit=False,
     )

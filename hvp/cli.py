@@ -31,7 +31,6 @@ app = typer.Typer(
 
 ACTIVATIONS = ("relu", "tanh", "both")
 MAX_SEED = 2**32 - 1
-BATCHES, FEWEST = 10, 32
 
 
 @app.callback()
@@ -262,8 +261,7 @@ def _linearized(
         loss,
         variables=chosen,
         dtype=dtype,
-        # What the sample adds to the errors is told from some batches of some examples.
-        batch_size=min(sources.BATCH_SIZE, max(FEWEST, -(-len(job.data[0]) // BATCHES))),
+        batch_size=sources.telling_batch_size(job.data[0]),
         ad="forward-over-reverse",
         jit=False,
     )

@@ -6,6 +6,7 @@ A batch is any nest of arrays that share their first axis, the examples.
 from __future__ import annotations
 
 import itertools
+import math
 import zlib
 from collections.abc import Iterable, Iterator
 from importlib import resources
@@ -18,6 +19,8 @@ import tensorflow as tf
 from hvp.errors import InputError
 
 BATCH_SIZE = 1024
+# So many batches, of so many examples, tell what the sample adds to an error.
+TELLING, FEWEST = 10, 32
 
 
 def mnist() -> tuple[np.ndarray, np.ndarray]:
@@ -62,6 +65,16 @@ def load(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
             raise InputError(f"a numeric array {name}", f"dtype {array.dtype}", remedy)
     _check_arrays((x, y))
     return x, y
+
+
+def telling_batch_size(x: np.ndarray) -> int:
+    """Of batches that tell what the choice of the examples adds to the errors.
+
+    >>> telling_batch_size(np.zeros((5000, 2))), telling_batch_size(np.zeros(12))
+    (500, 32)
+    """
+    count = math.prod(np.shape(x)[:1])
+    return min(BATCH_SIZE, max(FEWEST, -(-count // TELLING)))
 
 
 def batches(data: Any, batch_size: int | None) -> Iterable[Any]:

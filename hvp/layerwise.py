@@ -11,7 +11,7 @@ import numpy as np
 from hvp.counting import Counted
 from hvp.errors import InputError
 from hvp.estimate import Estimate
-from hvp.sketches import Parted, check_budget, dense, gram, parted, squares
+from hvp.sketches import Parted, check_budget, dense, few_threads, gram, parted, squares
 
 # Pairs of pairs, which the standard error of a mean over pairs takes, need four probes.
 FEWEST = 4
@@ -90,7 +90,7 @@ def layer_traces(
     A: Any,
     lin: Laid,
     *,
-    num_products: int = 120,
+    num_products: int = 96,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> LayerTraces:
@@ -141,13 +141,14 @@ def layer_traces(
     counted = Counted(A, progress)
     size = counted.shape[0]
     layers = _layers(lin, size)
-    if num_products >= size:
-        check_budget(num_products)
-        return _exact(counted, layers, seed)
-    check_budget(num_products, FEWEST)
-    parts = parted(counted, num_products, np.random.default_rng(seed), FEWEST)
-    found = {name: _block(name, rows, parts, counted.count) for name, rows in layers.items()}
-    return LayerTraces(found, _whole(parts, counted.count), counted.count, seed)
+    exact = num_products >= size
+    check_budget(num_products, 1 if exact else FEWEST)
+    with few_threads(counted):
+        if exact:
+            return _exact(counted, layers, seed)
+        parts = parted(counted, num_products, np.random.default_rng(seed), FEWEST)
+        found = {name: _block(name, rows, parts, counted.count) for name, rows in layers.items()}
+        return LayerTraces(found, _whole(parts, counted.count), counted.count, seed)
 
 
 def layer_shares(part: LayerTraces, of: LayerTraces) -> LayerShares:

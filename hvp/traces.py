@@ -16,6 +16,7 @@ from hvp.sketches import (
     Sketch,
     check_budget,
     dense,
+    few_threads,
     gaussians,
     gram,
     multiply,
@@ -38,7 +39,7 @@ BASIS = "Hutchinson beside a basis"
 def trace(
     A: Any,
     *,
-    num_products: int = 100,
+    num_products: int = 96,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Estimate[float]:
@@ -74,30 +75,14 @@ def trace(
     7.0
     """
     counted = _counted(A, num_products, progress)
-    if num_products >= counted.shape[0]:
-        return Estimate(
-            float(np.trace(dense(counted), dtype=float)), 0.0, counted.count, method=EXACT
-        )
-    if not _fits(counted, num_products):
-        samples = _single(counted, num_products, seed, _forms)
-        return _mean(samples, counted, HUTCHINSON)
-    rng = np.random.default_rng(seed)
-    probes = gaussians(rng, counted.shape[0], num_products // 2, counted.dtype)
-    lengths = squares(probes)
-    basis = sketch(counted, probes)
-    del probes
-    inner = np.zeros((basis.Q.shape[1],) * 2)  # QᵀAQ, a few columns at once
-    for start in range(0, len(inner), COLUMNS):
-        columns = slice(start, start + COLUMNS)
-        inner[:, columns] = gram(basis.Q, multiply(counted, basis.Q[:, columns]))
-    own = np.sum(basis.probes * basis.products, axis=0)
-    return _exchangeable(basis, Form(inner, basis.products, own, lengths), counted)
+    with few_threads(counted):
+        return _trace(counted, num_products, seed)
 
 
 def squared_frobenius_norm(
     A: Any,
     *,
-    num_products: int = 100,
+    num_products: int = 96,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Estimate[float]:
@@ -116,26 +101,14 @@ def squared_frobenius_norm(
     21.0
     """
     counted = _counted(A, num_products, progress)
-    if num_products >= counted.shape[0]:
-        return Estimate(float(np.sum(squares(dense(counted)))), 0.0, counted.count, method=EXACT)
-    if not _fits(counted, num_products):
-        samples = _single(counted, num_products, seed, lambda V, AV: squares(AV))
-        return _mean(samples, counted, HUTCHINSON)
-    rng = np.random.default_rng(seed)
-    probes = gaussians(rng, counted.shape[0], num_products // 2, counted.dtype)
-    lengths = squares(probes)
-    basis = sketch(counted, probes)
-    del probes
-    AQ = multiply(counted, basis.Q)
-    inner, outer = gram(basis.Q, AQ), gram(AQ, AQ)
-    images, own = inner @ basis.products, np.sum(basis.products**2, axis=0)
-    return _exchangeable(basis, Form(outer, images, own, lengths), counted)
+    with few_threads(counted):
+        return _squared_frobenius_norm(counted, num_products, seed)
 
 
 def frobenius_norm(
     A: Any,
     *,
-    num_products: int = 100,
+    num_products: int = 96,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Estimate[float]:
@@ -156,7 +129,7 @@ def frobenius_norm(
 def diagonal(
     A: Any,
     *,
-    num_products: int = 100,
+    num_products: int = 96,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Estimate[np.ndarray]:
@@ -181,12 +154,53 @@ def diagonal(
     [1.0, 2.0, 4.0, 0.0]
     """
     counted = _counted(A, num_products, progress)
-    size = counted.shape[0]
+    with few_threads(counted):
+        return _diagonal(counted, num_products, seed)
+
+
+def _trace(A: Counted, num_products: int, seed: int) -> Estimate[float]:
+    if num_products >= A.shape[0]:
+        return Estimate(float(np.trace(dense(A), dtype=float)), 0.0, A.count, method=EXACT)
+    if not _fits(A, num_products):
+        samples = _single(A, num_products, seed, _forms)
+        return _mean(samples, A, HUTCHINSON)
+    rng = np.random.default_rng(seed)
+    probes = gaussians(rng, A.shape[0], num_products // 2, A.dtype)
+    lengths = squares(probes)
+    basis = sketch(A, probes)
+    del probes
+    inner = np.zeros((basis.Q.shape[1],) * 2)  # QᵀAQ, a few columns at once
+    for start in range(0, len(inner), COLUMNS):
+        columns = slice(start, start + COLUMNS)
+        inner[:, columns] = gram(basis.Q, multiply(A, basis.Q[:, columns]))
+    own = np.sum(basis.probes * basis.products, axis=0)
+    return _exchangeable(basis, Form(inner, basis.products, own, lengths), A)
+
+
+def _squared_frobenius_norm(A: Counted, num_products: int, seed: int) -> Estimate[float]:
+    if num_products >= A.shape[0]:
+        return Estimate(float(np.sum(squares(dense(A)))), 0.0, A.count, method=EXACT)
+    if not _fits(A, num_products):
+        samples = _single(A, num_products, seed, lambda V, AV: squares(AV))
+        return _mean(samples, A, HUTCHINSON)
+    rng = np.random.default_rng(seed)
+    probes = gaussians(rng, A.shape[0], num_products // 2, A.dtype)
+    lengths = squares(probes)
+    basis = sketch(A, probes)
+    del probes
+    AQ = multiply(A, basis.Q)
+    inner, outer = gram(basis.Q, AQ), gram(AQ, AQ)
+    images, own = inner @ basis.products, np.sum(basis.products**2, axis=0)
+    return _exchangeable(basis, Form(outer, images, own, lengths), A)
+
+
+def _diagonal(A: Counted, num_products: int, seed: int) -> Estimate[np.ndarray]:
+    size = A.shape[0]
     if num_products >= size:
-        return Estimate(np.diag(dense(counted)).astype(float), np.zeros(size), size, method=EXACT)
-    if not _fits(counted, num_products):
-        return _plain_diagonal(counted, num_products, seed)
-    parts = parted(counted, num_products, np.random.default_rng(seed), FEWEST_BESIDE)
+        return Estimate(np.diag(dense(A)).astype(float), np.zeros(size), size, method=EXACT)
+    if not _fits(A, num_products):
+        return _plain_diagonal(A, num_products, seed)
+    parts = parted(A, num_products, np.random.default_rng(seed), FEWEST_BESIDE)
     value, stderr = np.empty(size), np.empty(size)
     for start in range(0, size, ROWS):
         rows = slice(start, start + ROWS)
@@ -195,7 +209,7 @@ def diagonal(
         value[rows] = known + samples.mean(axis=1)
         stderr[rows] = samples.std(axis=1, ddof=1) / np.sqrt(samples.shape[1])
     method = BASIS if parts.Q.shape[1] else HUTCHINSON
-    return Estimate(value, stderr, counted.count, method=method)
+    return Estimate(value, stderr, A.count, method=method)
 
 
 def _counted(A: Any, num_products: int, progress: Callable[[int], None] | None) -> Counted:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import scipy.sparse
+import threadpoolctl
 from scipy.sparse.linalg import LinearOperator
 
 import hvp
@@ -32,6 +33,13 @@ SLICES = (slice(0, 40), slice(40, 50), slice(50, 110), slice(110, 111), slice(11
 LAYERS = {"first": (0, 3), "second": (1, 2), "third": (4,)}
 LIN = SimpleNamespace(layout=SimpleNamespace(slices=SLICES, layers=LAYERS))
 INDEX = {name: np.concatenate([np.r_[SLICES[i]] for i in own]) for name, own in LAYERS.items()}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """On matrices this small threads only wait for each other."""
+    with threadpoolctl.threadpool_limits(1, "blas"):
+        yield
 
 
 def with_spectrum(values, seed=0):

@@ -30,8 +30,8 @@ def sampling_error(shares: np.ndarray, examples: np.ndarray) -> np.ndarray:
     A share is the batch's n_b/N times a mean m_b over its examples, whose variance is σ²/n_b. That
     of the sum is σ²/N, and σ² is estimated by Σ n_b (m_b - m)² / (B - 1) with the sum m (Cochran
     1977, section 5.2). Batches are taken for random samples: of data that lie in an order, by class
-    say, they tell too large an error. The vectors are held fixed: that a top eigenvector also fits the noise of
-    its own sample, and its eigenvalue is high for it, is no part of it.
+    say, they tell too large an error. The vectors are held fixed: that a top eigenvector also fits
+    the noise of its own sample, and its eigenvalue is high for it, is no part of it.
 
     NaN for a single batch, which cannot tell.
 

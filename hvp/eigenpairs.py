@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from hvp.counting import Counted
 from hvp.errors import ConvergenceError, InputError
+from hvp.lanczos import ROUNDINGS, lanczos
 
 ENDS = ("LA", "SA", "BE", "LM")
 POWER_STEPS = 6
@@ -22,6 +23,8 @@ WHOLE = 512
 # From here on ARPACK's own work on a long basis takes longer than the products that it saves.
 WIDE = 1 << 20
 CHUNK = 1 << 16
+# Of the second start.
+STARTS, STEPS = 2, 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +41,7 @@ class Eigenpairs:
         errors: (k,) ‖Av - λv‖, from products made after the iteration. An eigenvalue of A lies
             within this distance of λ (Parlett 1998, theorem 4.5.1).
         num_products: products with A, all of them.
+        unseen: whether a second start found an eigenvalue beyond these, None where there was none.
 
     >>> pairs = eigsh(np.diag([1.0, 2.0, 2.0, 5.0]), 2)
     >>> pairs.vectors.shape, pairs.num_products, pairs.separate.tolist()
@@ -48,11 +52,21 @@ class Eigenpairs:
     vectors: np.ndarray
     errors: np.ndarray
     num_products: int
+    unseen: bool | None = None
+
+    @property
+    def enclosures(self) -> np.ndarray:
+        """(k, 2) the interval λ ± error around each value, in which an eigenvalue lies."""
+        return np.stack([self.values - self.errors, self.values + self.errors], axis=1)
 
     def __getitem__(self, chosen: slice | np.ndarray) -> Eigenpairs:
         """Some of the pairs, in the order that they have here; the cost is that of all."""
         return Eigenpairs(
-            self.values[chosen], self.vectors[:, chosen], self.errors[chosen], self.num_products
+            self.values[chosen],
+            self.vectors[:, chosen],
+            self.errors[chosen],
+            self.num_products,
+            self.unseen,
         )
 
     @property
@@ -76,6 +90,7 @@ def eigsh(
     scale: float | None = None,
     ncv: int | None = None,
     max_products: int = 10_000,
+    second_start: bool = False,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Eigenpairs:
@@ -97,6 +112,9 @@ def eigsh(
         ncv: size of the Krylov basis; None is at least 2k + 5, 20, or 10 in large spaces, where the
             work on a long basis would take longer than the products it saves.
         max_products: after about so many products the iteration gives up.
+        second_start: look for what a single vector misses, such as copies of a multiple eigenvalue,
+            by up to 40 Lanczos steps from two vectors orthogonal to the pairs found; `unseen` of
+            the result tells.
         seed: of the starting vectors.
         progress: called with the number of products so far.
 
@@ -130,6 +148,9 @@ def eigsh(
             scale = _norm(counted, rng) if scale is None else scale
             vectors = _arpack(counted, k, which, scale, ncv, tol, max_products, rng)
         pairs = _certified(counted, vectors)
+        if second_start and pairs.vectors.shape[1] < size:
+            unseen = _second_start(counted, pairs, which, seed)
+            pairs = replace(pairs, unseen=unseen, num_products=counted.count)
     scale = max(scale, float(np.abs(pairs.values).max()))
     allowed = max(10 * tol, 100 * eps) * scale
     if not (pairs.errors <= allowed).all():
@@ -244,6 +265,34 @@ def _certified(A: LinearOperator, vectors: np.ndarray) -> Eigenpairs:
         errors[i] = np.sqrt(_accurate_sum(squares, v, product))
     order = np.argsort(values)
     return Eigenpairs(values[order], vectors[:, order], errors[order], A.count)
+
+
+def _second_start(A: Counted, pairs: Eigenpairs, which: str, seed: int) -> bool:
+    """Whether another start finds an eigenvalue where those of `which` should all be known.
+
+    A Ritz value outside the space of the pairs, less its error, bounds from inside what lies there.
+    """
+    size, k = pairs.vectors.shape
+    start = np.random.default_rng(seed + 1).standard_normal((size, STARTS)).astype(A.dtype)
+    for _ in range(2):
+        start -= pairs.vectors @ (pairs.vectors.T @ start)
+    T = lanczos(A, start, min(STEPS, size - k), outside=pairs.vectors.astype(A.dtype))
+    ritz, errors = [], []
+    for alphas, betas, steps in zip(T.alphas, T.betas, T.steps, strict=True):
+        values, vectors = scipy.linalg.eigh_tridiagonal(alphas[:steps], betas[: steps - 1])
+        ritz.append(values)
+        errors.append(betas[steps - 1] * np.abs(vectors[-1]))
+    found, error = np.concatenate(ritz), np.concatenate(errors)
+    error += ROUNDINGS * np.finfo(A.dtype).eps * np.abs(pairs.values).max()
+    if which == "LM":
+        return bool((np.abs(found) - error > np.min(np.abs(pairs.values) + pairs.errors)).any())
+    low = {"SA": k, "LA": 0, "BE": k // 2}[which]
+    beyond = np.zeros(len(found), bool)
+    if low:
+        beyond |= found + error < pairs.values[low - 1] - pairs.errors[low - 1]
+    if low < k:
+        beyond |= found - error > pairs.values[low] + pairs.errors[low]
+    return bool(beyond.any())
 
 
 def _accurate_sum(function: Callable[..., float], *vectors: np.ndarray) -> float:

@@ -20,7 +20,7 @@ FLOORS = [
         "ends",
         "counting",
     ],
-    ["graph", "fitting", "sketches"],
+    ["graph", "fitting", "sketches", "lanczos"],
     [
         "moments",
         "audit",
@@ -31,7 +31,6 @@ FLOORS = [
         "laws",
         "exchangeable",
         "layerwise",
-        "lanczos",
         "noise",
     ],
     ["quadrature", "programs", "fusing", "columns", "affine", "compiled", "traces", "functionals"],

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.sparse.linalg import LinearOperator
 from spectra import SPECTRA, P, with_spectrum
 
-from hvp import ConvergenceError, Eigenpairs, InputError, eigsh
+from hvp import ConvergenceError, Eigenpairs, InputError, eigenpairs, eigsh
 
 NCV = {"whole": None, "iterated": 20}  # a space this small is taken whole unless a basis is given
 
@@ -282,3 +282,43 @@ def test_a_large_space_is_right_even_where_the_basis_fills_it():
     values = np.linspace(1.0, 2.0, 600)
     pairs = eigsh(np.diag(values), 300)
     np.testing.assert_allclose(pairs.values, values[300:], rtol=1e-12)
+
+
+# --- a second start ---
+
+DOUBLE = [-2.0, *np.linspace(0.0, 1.0, 640), 4.0, 7.0, 7.0, 9.0]
+
+
+# Positions that a run may have found, of eigenvalues -2, 0 … 1, 4, 7, 7 and 9.
+FOUND = {
+    "a copy at the top": ("LA", [641, 643, 644], True),
+    "none at the top": ("LA", [642, 643, 644], False),
+    "the edge of a copy": ("LA", [643, 644], False),
+    "a copy in magnitude": ("LM", [641, 643, 644], True),
+    "none in magnitude": ("LM", [643, 644], False),
+    "the bottom": ("SA", [1], True),
+    "none at the bottom": ("SA", [0], False),
+    "a copy at one end": ("BE", [0, 1, 641, 644], True),
+    "none at both": ("BE", [0, 644], False),
+}
+
+
+@pytest.mark.parametrize(("which", "found", "unseen"), FOUND.values(), ids=FOUND)
+def test_a_second_start_sees_what_a_single_vector_missed(monkeypatch, which, found, unseen):
+    vectors = np.eye(len(DOUBLE))[:, found]
+    monkeypatch.setattr(eigenpairs, "_arpack", lambda *arguments: vectors)
+    pairs = eigsh(np.diag(DOUBLE), len(found), which=which, second_start=True)
+    assert pairs.unseen is unseen
+    assert eigsh(np.diag(DOUBLE), len(found), which=which).unseen is None
+    assert pairs.num_products > 80
+
+
+def test_all_that_there_is_leaves_nothing_unseen():
+    assert eigsh(np.eye(2), 1, second_start=True).unseen is False
+
+
+def test_enclosures_hold_an_eigenvalue_each():
+    pairs = eigsh(with_spectrum(SPECTRA["simple"]), 3, tol=1e-3, ncv=20)
+    for (low, high), value in zip(pairs.enclosures, pairs.values, strict=True):
+        assert low <= value <= high
+        assert any(low <= true <= high for true in SPECTRA["simple"])

@@ -15,7 +15,8 @@ import tensorflow as tf
 from hvp import likelihood
 from hvp.errors import InputError
 
-# The value of each example depends on its own outputs and target alone.
+# The value of each example depends on its own outputs and target alone. Not CosineSimilarity, whose
+# configuration does not tell its axis: it is tried.
 BY_EXAMPLE = {
     getattr(keras.losses, name)
     for name in (
@@ -25,7 +26,6 @@ BY_EXAMPLE = {
         "categorical_focal_crossentropy",
         "categorical_generalized_cross_entropy",
         "categorical_hinge",
-        "cosine_similarity",
         "hinge",
         "huber",
         "kl_divergence",

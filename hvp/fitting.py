@@ -90,8 +90,8 @@ class _Terms:
         outputs = self._outputs(predicted)
         masks = {name: losses.mask_of(z) for name, z in outputs.items()}
         zs = {name: z if z.dtype == dtype else tf.cast(z, dtype) for name, z in outputs.items()}
-        terms, hits = [], None
-        for name, loss, scale in self._given():
+        terms, hits, given = [], None, self._given()
+        for name, loss, scale in given:
             target = self._of(y, name, "targets")
             shares = self._of(weight, name, "sample weights", shared=True)
             term = losses.term(loss, target, zs[name], shares, masks[name])
@@ -116,7 +116,7 @@ class _Terms:
             divisors=[term.divisor for term in terms],
             outputs=candidates,
             separable=all(term.separable for term in terms),
-            whole=bool(added),
+            whole=bool(added) or not all(losses.is_by_example(each) for _, each, _ in given),
             hits=hits,
             likelihood=known,
         )

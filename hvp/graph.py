@@ -350,7 +350,7 @@ class _Flattener:
 
     def _body(self, name: str, inputs: Sequence[int], op: tf.Operation, graph: Any) -> Program:
         """The program of a loop or branch; the variables that it is handed it reads itself."""
-        body = graph._get_function(name).graph
+        body = _body_of(graph, name, self._place(op))
         flattener = _Flattener(layers=self._layers)
         flattener.custom_gradients, flattener.handles = self.custom_gradients, self.handles
         numbers = tuple(map(flattener.number, body.inputs))
@@ -366,7 +366,7 @@ class _Flattener:
         return flattener.program(numbers, outputs)
 
     def _call(self, op: tf.Operation, inputs: Sequence[int], graph: Any) -> None:
-        body = graph._get_function(op.get_attr("f").name).graph
+        body = _body_of(graph, op.get_attr("f").name, self._place(op))
         outer = self._numbers
         # A body called twice is walked twice, each time with numbers of its own.
         self._numbers = {t.ref(): n for t, n in zip(body.inputs, inputs, strict=True)}
@@ -394,6 +394,18 @@ def _in_order(graph: Any) -> Iterator[tf.Operation]:
             if not before:
                 waiting.pop()
             waiting += before
+
+
+def _body_of(graph: Any, name: str, place: str) -> Any:
+    """The graph of a function by its name. Raises InputError where TensorFlow does not tell it."""
+    body = getattr(graph._get_function(name), "graph", None)
+    if body is None:
+        raise InputError(
+            "operations that TensorFlow differentiates twice",
+            f"a closed function in {place!r}",
+            "replace the operation",
+        )
+    return body
 
 
 def _functions(op: tf.Operation) -> list[str]:

@@ -15,6 +15,31 @@ import tensorflow as tf
 from hvp import likelihood
 from hvp.errors import InputError
 
+# The value of each example depends on its own outputs and target alone. Not CosineSimilarity, whose
+# configuration does not tell its axis: it is tried.
+BY_EXAMPLE = {
+    getattr(keras.losses, name)
+    for name in (
+        "binary_crossentropy",
+        "binary_focal_crossentropy",
+        "categorical_crossentropy",
+        "categorical_focal_crossentropy",
+        "categorical_generalized_cross_entropy",
+        "categorical_hinge",
+        "hinge",
+        "huber",
+        "kl_divergence",
+        "log_cosh",
+        "mean_absolute_error",
+        "mean_absolute_percentage_error",
+        "mean_squared_error",
+        "mean_squared_logarithmic_error",
+        "poisson",
+        "sparse_categorical_crossentropy",
+        "squared_hinge",
+    )
+}
+
 
 class Term(NamedTuple):
     """A batch's share of a term of the objective, which is Σ total / Σ divisor over the batches.
@@ -78,11 +103,18 @@ def term(loss: keras.Loss, y: Any, z: tf.Tensor, weight: Any, mask: tf.Tensor | 
         return tf.reduce_sum(values if factor is None else factor * values)
 
     divisor = None if loss.reduction == "sum" else divisor
-    found = Term(summed(values), divisor, separable=values.shape.rank > 0, values=values)
+    separable = values.shape.rank > 0 and getattr(loss, "fn", None) is not keras.losses.circle
+    found = Term(summed(values), divisor, separable=separable, values=values)
     if likelihood.distribution(loss) is None:
         return found
     expected = summed(likelihood.expected(loss, z))
     return found._replace(mean=likelihood.mean(loss, z), expected=expected)
+
+
+def is_by_example(loss: keras.Loss) -> bool:
+    """Whether the loss is known not to mix examples."""
+    known = getattr(loss, "fn", None) in BY_EXAMPLE
+    return known and loss.get_config().get("axis", -1) in (None, -1)
 
 
 def mask_of(tensor: Any) -> tf.Tensor | None:

@@ -48,8 +48,8 @@ class Evaluation(NamedTuple):
     A divisor of None divides by nothing. `outputs` lists for each output of the network what it may
     be: the first for which the loss sees the parameters through them alone. `separable` tells
     whether the totals are sums over examples, so that it does not matter how they are batched;
-    `whole` whether the last is a number of the batch as a whole that counts as a mean over its
-    examples. `hits` counts right classifications, None where there are no classes.
+    `whole` whether one may yet mix examples, or is a number that counts as a mean over them; `hits`
+    counts right classifications, None where there are no classes.
     """
 
     totals: list[tf.Tensor]

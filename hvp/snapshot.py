@@ -175,25 +175,27 @@ class Snapshot:
             self.objective.check_targets(batch, lasts)
 
     def _check_mean(self, batch: Any) -> None:
-        """Raise InputError where a number of a whole batch is not the mean over its examples."""
+        """Raise InputError where a term of a batch is not the sum over its halves."""
         count = len(graph.leaves(batch)[0])
         if count < 2:
             return
 
-        def last(part: slice) -> float:
+        def totals(part: slice) -> np.ndarray:
             cut, values = _slice(batch, part), self.objective.values
             specs = [tf.TensorSpec(value.shape, value.dtype) for value in values]
-            (found,) = graph.compiled(
-                lambda *values: self.objective.evaluate(values, cut).totals[-1], specs
+            found = graph.compiled(
+                lambda *values: self.objective.evaluate(values, cut).totals, specs
             )(values)
-            return float(found)
+            return np.array([float(total) for total in found])
 
         middle = count // 2
-        whole, first, second = map(last, (slice(None), slice(middle), slice(middle, None)))
-        error = abs(whole - first - second)
-        if error > np.sqrt(np.finfo(self.layout.dtype).eps) * (abs(first) + abs(second)):
+        wholes, firsts, seconds = map(totals, (slice(None), slice(middle), slice(middle, None)))
+        for whole, first, second in zip(wholes, firsts, seconds, strict=True):
+            error = abs(whole - first - second)
+            if error <= np.sqrt(np.finfo(self.layout.dtype).eps) * (abs(first) + abs(second)):
+                continue
             raise InputError(
-                "what layers add to the loss to be a mean over examples, or a single batch",
+                "losses and what layers add, to be a mean over examples, or a single batch",
                 f"{whole:g} for a batch whose halves give {first:g} and {second:g}",
                 "pass batch_size=len(x)",
             )

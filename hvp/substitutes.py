@@ -8,6 +8,8 @@
 - Max pooling to the same shape is a padding and a pooling that makes it smaller. The kernels
   MaxPoolGradGrad and MaxPool3DGradGrad work in place where the shapes agree, and read what they
   have already overwritten (TensorFlow 2.21): Hv through such a layer is wrong by half.
+- A grouped convolution is one of slices for each group: TensorFlow has no kernels on CPUs for its
+  gradient (Conv2D), or none at all (Conv3D), and Keras itself runs it by XLA alone.
 - A batch of matrices times one matrix is one matrix product. TensorFlow's gradient would repeat the
   matrix for each of the batch and add up the results. Outer products are entrywise.
 - A product with the transpose of a large matrix is the transpose of a product with the matrix.
@@ -112,6 +114,22 @@ def _pooled_smaller(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
         data_format=op.get_attr("data_format"),
         name=op.name,
     )
+
+
+def _convolution(op: tf.Operation, x: tf.Tensor, filters: tf.Tensor) -> tf.Tensor | None:
+    """Convolutions of the groups' channels, side by side."""
+    if op.get_attr("data_format") not in (b"NHWC", b"NDHWC") or x.shape[-1] is None:
+        return None
+    groups = x.shape[-1] // filters.shape[-2]
+    if groups == 1:
+        return None
+    names = ["strides", "padding", "data_format", "dilations"]
+    if op.type == "Conv2D":
+        names.append("explicit_paddings")
+    options = {name: op.get_attr(name) for name in names}
+    pairs = zip(tf.split(x, groups, -1), tf.split(filters, groups, -1), strict=True)
+    convolve = getattr(tf.raw_ops, op.type)
+    return tf.concat([convolve(input=a, filter=b, **options) for a, b in pairs], -1)
 
 
 def _matmul(op: tf.Operation, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor | None:
@@ -224,6 +242,7 @@ LINEAR_ALGEBRA: dict[str, Substitute] = {
 SUBSTITUTES: dict[str, Substitute] = {
     "MaxPool": _max_pool,
     **dict.fromkeys(["AvgPool3D", "MaxPool3D"], _pool_volume),
+    **dict.fromkeys(["Conv2D", "Conv3D"], _convolution),
     **dict.fromkeys(["ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor"], _resize),
     "Softsign": _softsign,
     **LINEAR_ALGEBRA,

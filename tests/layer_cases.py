@@ -24,7 +24,8 @@ class LayerCase:
 
     `refused` holds words of the refusal, None where the products are right. `training` calls the
     network in training mode; `indices` are inputs of an Embedding; `lower` tells that TensorFlow
-    computes it in float32 alone, as all of the network with ``floatx="float32"``.
+    computes it in float32 alone, as all of the network with ``floatx="float32"``; `batch_size` is
+    one that the network is built for.
     """
 
     group: str
@@ -36,12 +37,14 @@ class LayerCase:
     indices: bool = False
     lower: bool = False
     floatx: str = "float64"
+    batch_size: int | None = None
 
     def __str__(self) -> str:
         return f"{self.group}: {self.name}"
 
     def model(self, seed: int = 1) -> keras.Model:
-        inputs = keras.Input(self.shape, dtype="int32" if self.indices else self.floatx)
+        dtype = "int32" if self.indices else self.floatx
+        inputs = keras.Input(self.shape, dtype=dtype, batch_size=self.batch_size)
         z = inputs
         for layer in self.stack():
             z = layer(z)
@@ -175,10 +178,28 @@ def _norm(name: str, make: Callable[[], Any], **options: Any) -> LayerCase:
     )
 
 
-def _attention(name: str, *stack: Callable[[], Any]) -> LayerCase:
+def _attention(name: str, *stack: Callable[[], Any], **options: Any) -> LayerCase:
     return LayerCase(
-        "attention", name, lambda: [tanh(4), *(make() for make in stack), dense(2)], (3, 4)
+        "attention",
+        name,
+        lambda: [tanh(4), *(make() for make in stack), dense(2)],
+        (3, 4),
+        **options,
     )
+
+
+def _mask(t: Any, *kept: bool) -> Any:
+    """A mask over the steps of t, the same for each example."""
+    return keras.ops.logical_and(t[..., 0] < np.inf, np.array(kept))
+
+
+def _masked(layer: keras.Layer) -> Callable[[Any], Any]:
+    """Attention that skips the last value, and for which the first query counts nothing."""
+
+    def call(t: Any) -> Any:
+        return layer([t, t], mask=[_mask(t, False, True, True), _mask(t, True, True, False)])
+
+    return call
 
 
 def _shaping(
@@ -208,12 +229,16 @@ CASES = [
     LayerCase("core", "ReversibleEmbedding", lambda: [
         layers.ReversibleEmbedding(5, 3), layers.Flatten(), tanh(), dense()], indices=True),
     LayerCase("core", "a frozen layer", lambda: [dense(4, trainable=False), tanh(), dense()]),
+    LayerCase("core", "Identity", lambda: [tanh(), layers.Identity(), dense()]),
+    LayerCase("core", "ActivityRegularization", lambda: [
+        tanh(), layers.ActivityRegularization(0.1, 0.2), dense()]),
     LayerCase("core", "Masking", lambda: [layers.Masking(), tanh(), dense(1)], (4, 2)),
     LayerCase("core", "Lambda", lambda: [tanh(), layers.Lambda(lambda t: t**3), dense()]),
     LayerCase("core", "tf.cond", lambda: [dense(4), Branching(), dense()]),
     LayerCase("core", "tf.while_loop", lambda: [dense(4), Looping(), dense()]),
     LayerCase("core", "a nested tf.function", lambda: [dense(4), Nested(), dense()]),
     LayerCase("core", "tf.custom_gradient", lambda: [dense(4), Ruled(), dense()]),
+    LayerCase("core", "Add", lambda: [tanh(), lambda t: layers.Add()([t, t**2]), dense()]),
     LayerCase("core", "merging layers", lambda: [
         tanh(), lambda t: layers.Concatenate()([layers.Multiply()([t, t]), layers.Average()([
             t, layers.Subtract()([t, layers.Maximum()([t, 0.1 * t])])])]), dense()]),
@@ -225,13 +250,35 @@ CASES = [
     _conv("Conv2D", lambda: layers.Conv2D(3, 2, strides=2, padding="same")),
     _conv("Conv2D, dilated", lambda: layers.Conv2D(2, 2, dilation_rate=2)),
     _conv("Conv3D", lambda: layers.Conv3D(2, 2), shape=(3, 3, 3, 2)),
+    _conv("Conv3D, dilated", lambda: layers.Conv3D(2, 2, dilation_rate=2), shape=(3, 3, 3, 2)),
+    _conv("Conv1D, grouped", lambda: layers.Conv1D(4, 2, groups=2), shape=(6, 4)),
+    _conv("Conv2D, grouped", lambda: layers.Conv2D(
+        4, 2, strides=2, padding="same", groups=2), shape=(5, 5, 4)),
+    _conv("Conv2D, grouped and dilated", lambda: layers.Conv2D(
+        4, 2, dilation_rate=2, groups=2), shape=(5, 5, 4)),
+    _conv("Conv3D, grouped", lambda: layers.Conv3D(4, 2, groups=2), shape=(3, 3, 3, 4)),
     _conv("DepthwiseConv1D", lambda: layers.DepthwiseConv1D(2), shape=(6, 2)),
     _conv("DepthwiseConv2D", lambda: layers.DepthwiseConv2D(2, depth_multiplier=2)),
+    _conv("DepthwiseConv2D, strided", lambda: layers.DepthwiseConv2D(
+        2, strides=2, padding="same")),
+    _conv("DepthwiseConv2D, dilated", lambda: layers.DepthwiseConv2D(2, dilation_rate=2)),
+    _conv("DepthwiseConv2D, channels first", lambda: layers.DepthwiseConv2D(
+        2, data_format="channels_first"), shape=(2, 5, 5)),
     _conv("SeparableConv1D", lambda: layers.SeparableConv1D(3, 2), shape=(6, 2)),
     _conv("SeparableConv2D", lambda: layers.SeparableConv2D(3, 2)),
+    _conv("SeparableConv2D, dilated", lambda: layers.SeparableConv2D(
+        3, 2, dilation_rate=2, padding="same")),
+    _conv("SeparableConv2D, channels first", lambda: layers.SeparableConv2D(
+        3, 2, data_format="channels_first"), shape=(2, 5, 5)),
     _conv("Conv1DTranspose", lambda: layers.Conv1DTranspose(3, 2), shape=(5, 2)),
+    _conv("Conv1DTranspose, output padding", lambda: layers.Conv1DTranspose(
+        3, 3, strides=3, output_padding=1), shape=(5, 2)),
     _conv("Conv2DTranspose", lambda: layers.Conv2DTranspose(3, 2, strides=2)),
+    _conv("Conv2DTranspose, output padding", lambda: layers.Conv2DTranspose(
+        3, 3, strides=2, output_padding=1, padding="same"), shape=(4, 4, 2)),
     _conv("Conv3DTranspose", lambda: layers.Conv3DTranspose(2, 2), shape=(3, 3, 3, 2)),
+    _conv("Conv3DTranspose, output padding", lambda: layers.Conv3DTranspose(
+        2, 3, strides=2, output_padding=1), shape=(2, 2, 2, 2)),
     _pool("MaxPooling1D", lambda: layers.MaxPooling1D(2), (7, 2)),
     _pool("MaxPooling2D", lambda: layers.MaxPooling2D(2), (6, 6, 2)),
     _pool("MaxPooling2D, overlapping", lambda: layers.MaxPooling2D(3, 2, "same"), (6, 6, 2)),
@@ -247,11 +294,23 @@ CASES = [
     _pool("GlobalAveragePooling1D", lambda: layers.GlobalAveragePooling1D(), (7, 2)),
     _pool("GlobalAveragePooling2D", lambda: layers.GlobalAveragePooling2D(), (6, 6, 2)),
     _pool("GlobalAveragePooling3D", lambda: layers.GlobalAveragePooling3D(), (4, 4, 4, 1)),
+    _pool("AdaptiveAveragePooling1D", lambda: layers.AdaptiveAveragePooling1D(3), (7, 2)),
+    _pool("AdaptiveMaxPooling1D", lambda: layers.AdaptiveMaxPooling1D(3), (7, 2)),
+    _pool("AdaptiveAveragePooling3D", lambda: layers.AdaptiveAveragePooling3D(2), (4, 4, 4, 1),
+          lower=True, floatx="float32"),
+    _pool("AdaptiveMaxPooling3D", lambda: layers.AdaptiveMaxPooling3D(2), (4, 4, 4, 1),
+          lower=True, floatx="float32"),
     _pool("AdaptiveAveragePooling2D", lambda: layers.AdaptiveAveragePooling2D(2), (6, 6, 2)),
     _pool("AdaptiveMaxPooling2D", lambda: layers.AdaptiveMaxPooling2D(2), (6, 6, 2)),
     _norm("BatchNormalization, inference", layers.BatchNormalization),
     _norm("BatchNormalization, training", layers.BatchNormalization, training=True),
+    LayerCase("normalisation", "BatchNormalization of images, training", lambda: [
+        layers.Conv2D(3, 2), layers.BatchNormalization(), layers.Activation("tanh"),
+        layers.Flatten(), dense(2)], (3, 3, 2), training=True),
     _norm("LayerNormalization", layers.LayerNormalization),
+    LayerCase("normalisation", "LayerNormalization, two axes", lambda: [
+        dense(4), layers.LayerNormalization(axis=(1, 2)), layers.Activation("tanh"), dense(2)],
+        (3, 4)),
     _norm("RMSNormalization", layers.RMSNormalization),
     _norm("GroupNormalization", lambda: layers.GroupNormalization(2)),
     _norm("UnitNormalization", layers.UnitNormalization),
@@ -266,7 +325,12 @@ CASES = [
         lambda t: layers.MultiHeadAttention(2, 3)(t, t, use_causal_mask=True))),
     _attention("GroupQueryAttention", lambda: attention(layers.GroupQueryAttention(3, 4, 2))),
     _attention("AdditiveAttention", lambda: listed(layers.AdditiveAttention())),
+    _attention("AdditiveAttention, masked", lambda: _masked(layers.AdditiveAttention())),
     _attention("Attention", lambda: listed(layers.Attention(use_scale=True))),
+    _attention("Attention, masked", lambda: _masked(layers.Attention())),
+    _attention("MultiHeadAttention, masked", lambda: (
+        lambda t: layers.MultiHeadAttention(2, 3)(
+            t, t, key_mask=_mask(t, True, True, False)))),
     _rnn("LSTM", lambda: [layers.LSTM(3), dense(2)]),
     _rnn("LSTM, unrolled", lambda: [layers.LSTM(3, unroll=True), dense(2)]),
     _rnn("LSTM, stacked", lambda: [
@@ -285,12 +349,30 @@ CASES = [
     _rnn("Bidirectional, masked and stacked", lambda: [
         layers.Masking(), layers.Bidirectional(layers.GRU(2, return_sequences=True)),
         layers.LSTM(2), dense(2)]),
+    _rnn("Bidirectional, unrolled", lambda: [
+        layers.Bidirectional(layers.SimpleRNN(2, unroll=True)), dense(2)]),
+    _rnn("GRU, masked", lambda: [layers.Masking(), layers.GRU(2), dense(2)]),
+    _rnn("SimpleRNN, masked and stacked", lambda: [
+        layers.Masking(), layers.SimpleRNN(2, return_sequences=True), layers.SimpleRNN(2),
+        dense(2)], (4, 3)),
+    _rnn("SimpleRNN, stateful", lambda: [
+        layers.SimpleRNN(2, stateful=True), dense(2)], batch_size=3),
+    _rnn("StackedRNNCells of SimpleRNNCell, unrolled", lambda: [
+        layers.RNN(layers.StackedRNNCells([layers.SimpleRNNCell(2), layers.SimpleRNNCell(2)]),
+                   unroll=True), dense(2)]),
     _rnn("RNN of stacked cells", lambda: [
         layers.RNN([layers.LSTMCell(2), layers.GRUCell(2)]), dense(2)]),
     _rnn("TimeDistributed", lambda: [
         layers.TimeDistributed(tanh(3)), layers.SimpleRNN(2), dense(2)]),
     _rnn("ConvLSTM1D", lambda: [layers.ConvLSTM1D(2, 2), layers.Flatten(), dense(2)], (3, 4, 1)),
     _rnn("ConvLSTM2D", lambda: [layers.ConvLSTM2D(2, 2), layers.Flatten(), dense(2)], (3, 3, 3, 1)),
+    _rnn("ConvLSTM3D", lambda: [
+        layers.ConvLSTM3D(2, 2), layers.Flatten(), dense(2)], (2, 2, 2, 2, 1)),
+    _rnn("ConvLSTM1D, unrolled", lambda: [
+        layers.ConvLSTM1D(1, 2, unroll=True), layers.Flatten(), dense(2)], (2, 3, 1)),
+    _rnn("ConvLSTM1D, masked", lambda: [
+        layers.TimeDistributed(layers.Masking()), layers.ConvLSTM1D(1, 2), layers.Flatten(),
+        dense(2)], (2, 3, 1)),
     _rnn("Embedding with mask, LSTM", lambda: [
         layers.Embedding(5, 3, mask_zero=True), layers.LSTM(2), dense(2)], (5,), indices=True),
     _shaping("UpSampling1D", lambda: layers.UpSampling1D(2), (3, 2)),
@@ -307,6 +389,16 @@ CASES = [
         4, 5, interpolation="bicubic"), (3, 3, 2), lower=True),
     _shaping("ZeroPadding2D and Cropping2D", lambda: (
         lambda t: layers.Cropping2D(1)(layers.ZeroPadding2D(2)(t))), (3, 3, 2)),
+    _shaping("ZeroPadding1D and Cropping1D", lambda: (
+        lambda t: layers.Cropping1D(1)(layers.ZeroPadding1D(2)(t))), (3, 2)),
+    _shaping("ZeroPadding3D and Cropping3D", lambda: (
+        lambda t: layers.Cropping3D(1)(layers.ZeroPadding3D(2)(t))), (2, 2, 2, 2)),
+    _shaping("STFTSpectrogram", lambda: layers.STFTSpectrogram(
+        mode="log", frame_length=4, frame_step=2, fft_length=4), (8, 2)),
+    LayerCase("shapes and images", "MelSpectrogram", lambda: [
+        tanh(16), layers.MelSpectrogram(
+            fft_length=8, sequence_stride=4, sequence_length=8, sampling_rate=80, num_mel_bins=4,
+            min_freq=2), layers.Flatten(), dense(2)], lower=True, floatx="float32"),
     _shaping("Permute and Reshape", lambda: (
         lambda t: layers.Reshape((6,))(layers.Permute((2, 1))(t))), (3, 2)),
     _shaping("RepeatVector", lambda: layers.RepeatVector(2), (3,)),
@@ -325,9 +417,36 @@ CASES = [
     ],
     LayerCase("dropout", "SpatialDropout1D, training", lambda: [
         tanh(4), layers.SpatialDropout1D(0.4, seed=3), dense()], (3, 4), training=True),
+    LayerCase("dropout", "SpatialDropout2D, training", lambda: [
+        tanh(4), layers.SpatialDropout2D(0.4, seed=3), dense()], (2, 3, 4), training=True),
+    LayerCase("dropout", "SpatialDropout3D, training", lambda: [
+        tanh(4), layers.SpatialDropout3D(0.4, seed=3), dense()], (2, 2, 2, 4), training=True),
+    LayerCase("dropout", "Dropout without a seed, training", lambda: [
+        tanh(4), layers.Dropout(0.4), dense()], training=True),
+    LayerCase("dropout", "SimpleRNN with dropout, training", lambda: [
+        layers.SimpleRNN(2, dropout=0.3, recurrent_dropout=0.3, seed=3), dense(2)], (3, 3),
+        training=True),
     LayerCase("dropout", "LSTM with dropout", lambda: [
         layers.LSTM(2, dropout=0.3, recurrent_dropout=0.3, seed=3), dense(2)], (5, 3)),
 ]  # fmt: skip
+
+NO_SUBJECT = {
+    "bases, and what holds no computation of its own": "InputLayer Layer Wrapper",
+    "other frameworks, whose programs TensorFlow cannot differentiate twice or does not see":
+        "FlaxLayer JaxLayer TFSMLayer TorchModuleWrapper",
+    "strings and whole numbers, which have no derivatives":
+        "CategoryEncoding Discretization HashedCrossing Hashing IntegerLookup StringLookup "
+        "TextVectorization",
+    "augmentation of input images, random, and the identity for inference":
+        "AugMix CutMix MixUp RandAugment RandomBrightness RandomColorDegeneration "
+        "RandomColorJitter RandomContrast RandomCrop RandomElasticTransform RandomErasing "
+        "RandomFlip RandomGaussianBlur RandomGrayscale RandomHue RandomInvert RandomPerspective "
+        "RandomPosterization RandomRotation RandomSaturation RandomSharpness RandomShear "
+        "RandomTranslation RandomZoom",
+    "preparation of input images by their histograms, before any parameter":
+        "AutoContrast ContrastLimitedAdaptiveHistogramEqualization Equalization Solarization",
+    "a list of such layers, and of boxes": "MaxNumBoundingBoxes Pipeline",
+}  # fmt: skip
 
 
 def coverage() -> str:

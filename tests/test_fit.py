@@ -1,6 +1,7 @@
 """The gradient is the step that `fit` takes with plain SGD, rate 1, on one full batch."""
 
 import functools
+import inspect
 
 import keras
 import numpy as np
@@ -108,6 +109,18 @@ def test_a_loss_by_its_name(name, last, y):
     holds(compiled(plain(last), name), (X, y))
 
 
+def classes_by_function():
+    """The loss classes of Keras by the function that each computes."""
+    classes = {found for _, found in inspect.getmembers(losses, inspect.isclass)}
+    return {each().fn: each for each in classes - {losses.Loss}}
+
+
+@pytest.mark.parametrize(("name", "last", "y"), NAMED, ids=[name for name, *_ in NAMED])
+def test_a_loss_by_its_class_as_it_comes(name, last, y):
+    loss = classes_by_function()[getattr(losses, name)](dtype="float64")
+    holds(compiled(plain(last), loss), (X, y), batch_sizes=(4,))
+
+
 CLASSES_OF_LOSSES = {
     "labels, logits": (F64["SparseCategoricalCrossentropy"](from_logits=True), None, CLASSES),
     "labels, probabilities": (F64["SparseCategoricalCrossentropy"](), "softmax", CLASSES),
@@ -125,6 +138,7 @@ CLASSES_OF_LOSSES = {
     "sum": (F64["MeanSquaredError"](reduction="sum"), None, REAL),
     "weighted mean": (F64["MeanSquaredError"](reduction="mean_with_sample_weight"), None, REAL),
     "huber": (F64["Huber"](0.3), None, REAL),
+    "generalized": (F64["CategoricalGeneralizedCrossEntropy"](0.3), "softmax", CLASSES),
     "a class, not an instance": (losses.LogCosh, None, REAL),
 }  # fmt: skip
 
@@ -140,12 +154,37 @@ def test_a_loss_by_its_class(case, weighted):
 WHOLE = {
     "dice": (F64["Dice"](), ONEHOT),
     "tversky": (F64["Tversky"](), ONEHOT),
+    "circle": (F64["Circle"](), CLASSES),
+    "along the examples": (F64["CosineSimilarity"](axis=0), REAL),
+    "by name": ("dice", ONEHOT),
+    "by name, too": ("tversky", ONEHOT),
+    "by its name": ("circle", CLASSES),
+    "a function of the user": (lambda y, z: losses.huber(y, z - z[::-1]), REAL),
 }
 
 
 @pytest.mark.parametrize(("loss", "y"), WHOLE.values(), ids=WHOLE)
-def test_a_loss_of_a_whole_batch(loss, y):
-    holds(compiled(plain("softmax"), loss), (X, y), batch_sizes=(6,))
+def test_a_loss_of_a_whole_batch_is_taken_in_one_alone(loss, y):
+    model = compiled(plain("softmax"), loss)
+    holds(model, (X, y), batch_sizes=(6,))
+    with pytest.raises(hvp.InputError, match="or a single batch"):
+        hvp.linearize(model, (X, y), batch_size=4)
+
+
+@pytest.mark.parametrize("loss", [F64["CTC"](), "ctc"], ids=["class", "name"])
+def test_what_tensorflow_does_not_differentiate_twice_is_refused(loss):
+    model = compiled(chain((5, 3), layers.Dense(4, "softmax")), loss)
+    with pytest.raises(hvp.InputError, match=r"differentiates twice, got .* in '.*ctc"):
+        hvp.linearize(model, (SEQUENCES, np.ones((6, 2), int)))
+
+
+def test_every_loss_of_keras_is_held():
+    by_class = {"categorical_generalized_cross_entropy"}  # has no name
+    held = {name for name, *_ in NAMED} | by_class | {"circle", "ctc", "dice", "tversky"}
+    functions = {found for _, found in inspect.getmembers(losses, inspect.isfunction)}
+    functions -= {losses.deserialize, losses.get, losses.serialize}
+    assert {function.__name__ for function in functions} == held
+    assert set(classes_by_function()) == functions
 
 
 # --- weights and masks ---

@@ -7,8 +7,8 @@ asked for its gradient, so that afterwards a missing derivative is a proven zero
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import tensorflow as tf
 
@@ -55,30 +55,19 @@ def differentiable_paths(program: Program, sources: Collection[int]) -> set[int]
     or silently leaves it out.
     """
     active = set(sources)
-
-    def walk(*inputs: tf.Tensor) -> None:
-        captures = {
-            n: t if t.dtype == tf.resource else tf.identity(t) for n, t in program.captures.items()
-        }
-        tensors = replace(program, captures=captures).values(inputs)
-        judged: set[tuple[str, tuple[int, ...]]] = set()
-        for node in program.nodes:
-            flows = [i for i, n in enumerate(node.inputs) if n in active]
-            results = [n for n in node.outputs if _is_continuous(tensors[n])]
-            if not flows or not results or node.op.type in LOCALLY_CONSTANT:
-                continue
-            if node.bodies:
-                results = _through(node, flows)
-            elif not any(tensors[n].dtype == tf.variant for n in (*node.inputs, *node.outputs)):
-                kind = (node.op.type, tuple(flows))
-                for position in () if kind in judged else flows:
-                    _judge(node, position, tensors)
-                judged.add(kind)
-            active.update(results)
-
-    # The operations exist while it is traced.
-    specs = [program.specs[number] for number in program.inputs]
-    tf.function(walk, autograph=False).get_concrete_function(*specs)
+    kinds: dict[tuple[str, tuple[int, ...]], Node] = {}
+    for node in program.nodes:
+        types = {n: program.specs[n].dtype for n in (*node.inputs, *node.outputs)}
+        flows = [i for i, n in enumerate(node.inputs) if n in active]
+        results = [n for n in node.outputs if _is_continuous(types[n])]
+        if not flows or not results or node.op.type in LOCALLY_CONSTANT:
+            continue
+        if node.bodies:
+            results = _through(node, flows)
+        elif tf.variant not in types.values():
+            kinds.setdefault((node.op.type, tuple(flows)), node)
+        active.update(results)
+    _judge(program, [(node, flows) for (_, flows), node in kinds.items()])
     return active
 
 
@@ -145,13 +134,33 @@ def lower_precisions(
     return lower
 
 
-def _is_continuous(tensor: tf.Tensor) -> bool:
-    """Whether a tensor can carry derivatives; lists of tensors may."""
-    return tensor.dtype.is_floating or tensor.dtype.is_complex or tensor.dtype == tf.variant
+def _is_continuous(dtype: tf.DType) -> bool:
+    """Whether a tensor of this type can carry derivatives; lists of tensors may."""
+    return dtype.is_floating or dtype.is_complex or dtype == tf.variant
 
 
-def _judge(node: Node, position: int, tensors: dict[int, tf.Tensor]) -> None:
-    results = [tensors[n] for n in node.outputs if _is_continuous(tensors[n])]
+def _judge(program: Program, nodes: Sequence[tuple[Node, Collection[int]]]) -> None:
+    """Ask operations, each made anew by itself, for their gradients in the inputs at positions."""
+    alone = [
+        program.part(
+            dict.fromkeys(n for n in node.inputs if n not in program.literals), node.outputs
+        )
+        for node, _ in nodes
+    ]
+
+    def ask(*inputs: list[tf.Tensor]) -> None:
+        for (node, flows), one, given in zip(nodes, alone, inputs, strict=True):
+            tensors = one.values(given)
+            for position in flows:
+                _require_gradient(node, position, tensors)
+
+    # The operations exist while it is traced.
+    specs = [[one.specs[number] for number in one.inputs] for one in alone]
+    tf.function(ask, autograph=False).get_concrete_function(*specs)
+
+
+def _require_gradient(node: Node, position: int, tensors: dict[int, tf.Tensor]) -> None:
+    results = [tensors[n] for n in node.outputs if _is_continuous(tensors[n].dtype)]
     source = tensors[node.inputs[position]]
     try:
         ones = [tf.ones_like(tensor) for tensor in results]

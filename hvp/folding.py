@@ -9,6 +9,7 @@ shapes are known.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -85,6 +86,7 @@ class _Folder(Writer):
     def __init__(self, program: Program):
         super().__init__(program)
         self._made: dict[tuple[str, bytes, tuple[int, ...]], Node] = {}
+        self._inferred: dict[Any, list[tf.TensorSpec]] = {}
 
     def take(self, node: Node) -> None:
         node = replace(node, inputs=tuple(map(self.resolved, node.inputs)))
@@ -164,15 +166,20 @@ class _Folder(Writer):
 
     def _infer(self, node: Node) -> None:
         """The shapes of the results, where constants tell them now."""
-        with tf.Graph().as_default():
-            given = [
-                tf.constant(self.literals[n], spec.dtype)
-                if n in self.literals
-                else tf.compat.v1.placeholder(spec.dtype, spec.shape)
-                for n, spec in ((n, self.specs[n]) for n in node.inputs)
-            ]
-            for number, tensor in zip(node.outputs, apply(node, given), strict=True):
-                self.specs[number] = tf.TensorSpec(tensor.shape, tensor.dtype)
+        inputs = [(self.specs[n], self.literals.get(n)) for n in node.inputs]
+        known = tuple((spec.dtype, _key(spec.shape, array)) for spec, array in inputs)
+        key = node.op.type, _attributes(node.op), node.dtype, known
+        if key not in self._inferred:
+            with tf.Graph().as_default():
+                given = [
+                    tf.compat.v1.placeholder(spec.dtype, spec.shape)
+                    if array is None
+                    else tf.constant(array, spec.dtype)
+                    for spec, array in inputs
+                ]
+                results = apply(node, given)
+                self._inferred[key] = [tf.TensorSpec(t.shape, t.dtype) for t in results]
+        self.specs.update(zip(node.outputs, self._inferred[key], strict=True))
 
     def _vanishes(self, node: Node) -> bool:
         """Whether zeros among the inputs make it zero."""
@@ -232,6 +239,13 @@ class _Folder(Writer):
     def _shape(self, number: int) -> tuple[int, ...] | None:
         shape = self.specs[number].shape
         return tuple(shape) if shape.is_fully_defined() else None
+
+
+def _key(shape: tf.TensorShape, array: np.ndarray | None) -> tuple[str, bytes | None]:
+    """What shapes may follow from: a shape, and the entries of a constant."""
+    if array is not None and is_uniform(array):
+        array = array.flat[0]
+    return str(shape), None if array is None else array.tobytes()
 
 
 def _attributes(op: tf.Operation) -> bytes:

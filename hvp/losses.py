@@ -96,8 +96,9 @@ def term(loss: keras.Loss, y: Any, z: tf.Tensor, weight: Any, mask: tf.Tensor | 
     if weight is not None:
         weight = _fitting(weight, values)
         factor = weight if factor is None else factor * weight
-        if loss.reduction == "mean_with_sample_weight":
-            divisor = tf.reduce_sum(factor)
+    if loss.reduction == "mean_with_sample_weight" and factor is not None:
+        # As they are: Keras counts a weight of several values once.
+        divisor = tf.reduce_sum(factor)
 
     def summed(values: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(values if factor is None else factor * values)
@@ -191,7 +192,7 @@ def _valid(values: tf.Tensor, masks: list[tf.Tensor]) -> tuple[tf.Tensor | None,
 
 
 def _fitting(weight: Any, values: tf.Tensor) -> tf.Tensor:
-    """Sample weights, one an example or one a loss value, of the rank of the values."""
+    """Sample weights, one an example or one a loss value, with as many axes as the values."""
     weight = tf.cast(weight, values.dtype)
     if weight.shape.rank == values.shape.rank + 1 and weight.shape[-1] == 1:
         weight = tf.squeeze(weight, -1)
@@ -203,7 +204,7 @@ def _fitting(weight: Any, values: tf.Tensor) -> tf.Tensor:
         )
     for _ in range(values.shape.rank - weight.shape.rank):
         weight = weight[..., tf.newaxis]
-    return weight * tf.ones_like(values)
+    return weight
 
 
 def _is(loss: keras.Loss, function: str) -> bool:

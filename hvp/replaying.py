@@ -136,9 +136,14 @@ def _publicly_named(call: Callable[..., Any], arguments: Mapping[str, Any]) -> d
     Some differ from the operation's own (ExpandDims takes `axis` for `dim`); the order among the
     renamed is the same.
     """
-    public = [name for name in inspect.signature(call).parameters if name != "name"]
+    public = _parameters(call)
     unclaimed = iter([name for name in public if name not in arguments])
     return {name if name in public else next(unclaimed): value for name, value in arguments.items()}
+
+
+@functools.cache
+def _parameters(call: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(name for name in inspect.signature(call).parameters if name != "name")
 
 
 def place_of(op: tf.Operation, layers: Collection[str] = ()) -> str:

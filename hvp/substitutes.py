@@ -45,7 +45,7 @@ def _pool_volume(op: tf.Operation, x: tf.Tensor) -> tf.Tensor | None:
     """The mean of means, and the largest of the largest, since windows are products."""
     if x.dtype != tf.float64 or op.get_attr("data_format") != b"NDHWC":
         return None if op.type == "AvgPool3D" else _max_pool(op, x)
-    pool = tf.nn.avg_pool2d if op.type == "AvgPool3D" else tf.nn.max_pool2d
+    pool = tf.nn.avg_pool2d if op.type == "AvgPool3D" else _max_pool_plane
     (depth, *plane), (step, *steps) = op.get_attr("ksize")[1:4], op.get_attr("strides")[1:4]
     padding, channels = op.get_attr("padding").decode(), x.shape[-1]
     planes = pool(tf.reshape(x, [-1, *x.shape[2:]]), plane, steps, padding)
@@ -53,6 +53,18 @@ def _pool_volume(op: tf.Operation, x: tf.Tensor) -> tf.Tensor | None:
     lines = tf.reshape(planes, [-1, x.shape[1], rows * columns, channels])
     pooled = pool(lines, [depth, 1], [step, 1], padding)
     return tf.reshape(pooled, [-1, pooled.shape[1], rows, columns, channels])
+
+
+def _max_pool_plane(
+    x: tf.Tensor, sizes: Sequence[int], strides: Sequence[int], padding: str
+) -> tf.Tensor:
+    """Max pooling of images, to the same shape by a padding and one that makes it smaller."""
+    if max(*sizes, *strides) == 1:
+        return x
+    if padding == "SAME" and max(strides) == 1:
+        paddings = [[(size - 1) // 2, size // 2] for size in (1, *sizes, 1)]
+        x, padding = tf.pad(x, paddings, constant_values=x.dtype.min), "VALID"
+    return tf.nn.max_pool2d(x, sizes, strides, padding)
 
 
 def _max_pool(op: tf.Operation, x: tf.Tensor) -> tf.Tensor | None:

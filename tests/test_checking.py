@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from oracles import LABELS, dense_net, examples, norm_net, relative
 from rich.console import Console
 
@@ -99,6 +100,41 @@ def test_where_the_loss_is_not_convex_g_is_not_asked_to_be_positive():
     report = check(lin)
     assert report.passed
     assert "not measured: the loss is not convex in the outputs" in str(report)
+
+
+def rectified(distance):
+    """A loss with a kink at this distance from the point."""
+    return hvp.linearize_function(
+        lambda w: tf.nn.relu(w[0] - 1 + distance) * w[1] ** 2 + w[0] * w[1] ** 3,
+        np.array([1.0, 2.0]),
+    )
+
+
+@pytest.mark.parametrize("distance", [1e-3, 1e-5, 1e-7])
+def test_a_kink_nearby_is_stepped_around(distance):
+    report = check(rectified(distance))
+    (found,) = (c for c in report.checks if c.name == "Hv by differences of the gradient")
+    assert report.passed, str(report)
+    assert found.error is not None
+    assert found.bound < 1e-5
+
+
+def test_at_a_kink_there_is_nothing_to_measure():
+    report = check(rectified(0.0))
+    assert report.passed, str(report)
+    assert "there are kinks" in str(report)
+
+
+def test_the_order_that_is_taken_anyway_is_not_traced_again(monkeypatch):
+    forced, original = [], hvp.Linearization.forced
+
+    def noted(self, **options):
+        forced.append(options["ad"])
+        return original(self, **options)
+
+    monkeypatch.setattr(hvp.Linearization, "forced", noted)
+    assert check(linearized(jit=False)).passed
+    assert forced == ["reverse-over-reverse"]
 
 
 def test_a_report_is_a_table_for_rich():

@@ -205,6 +205,16 @@ def test_weights_by_time_step(reduction):
     holds(compiled(model, F64["MeanSquaredError"](reduction)), (SEQUENCES, y, shares))
 
 
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
+def test_weights_by_sequence(reduction):
+    y, shares = RNG.standard_normal((6, 5, 2)), SHARES[:, None]
+    model = compiled(chain((5, 3), layers.Dense(2, "tanh")), F64["MeanSquaredError"](reduction))
+    # `fit` takes a column alone.
+    listed = hvp.linearize(model, (SEQUENCES, y, SHARES), batch_size=4).gradient()
+    assert relative(listed, hvp.linearize(model, (SEQUENCES, y, shares)).gradient()) < 1e-12
+    holds(model, (SEQUENCES, y, shares), batch_sizes=(4,))
+
+
 def test_weights_from_a_dataset():
     data = (X, REAL, SHARES)
     model = compiled(plain(), "mse")
@@ -224,6 +234,13 @@ def test_masked_sequences(reduction, weighted):
     data = (SEQUENCES, y, RNG.uniform(0.2, 2, (6, 5))) if weighted else (SEQUENCES, y)
     model = masking(layers.Dense(3, "tanh"))
     holds(compiled(model, F64["MeanSquaredError"](reduction)), data)
+
+
+def test_masked_sequences_with_an_ignored_class():
+    loss = F64["SparseCategoricalCrossentropy"](from_logits=True, ignore_class=1)
+    y = np.arange(30).reshape(6, 5) % 3
+    model = chain((5, 3), layers.Masking(), layers.Dense(3, "tanh"))
+    holds(compiled(model, loss), (SEQUENCES, y), batch_sizes=(4,))
 
 
 @pytest.mark.parametrize("unroll", [False, True])

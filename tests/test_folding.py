@@ -440,6 +440,16 @@ def test_unknown_shapes_become_known():
     assert run(folded, x)[0].tobytes() == run(program, x)[0].tobytes()
 
 
+def test_shapes_become_known_by_an_operations_own_inputs_and_constants():
+    @tf.function(input_signature=[tf.TensorSpec(None, tf.float64)])
+    def inner(x):
+        return tf.reshape(x, [2, -1]), tf.reshape(x, [-1, 3]), tf.concat([x, x], 0)
+
+    folded = fold(graph.trace(lambda x, y: [*inner(x), *inner(y)], spec(6), spec(12)))
+    shapes = [tuple(folded.specs[n].shape) for n in tf.nest.flatten(folded.outputs)]
+    assert shapes == [(2, 3), (2, 3), (12,), (2, 6), (4, 3), (24,)]
+
+
 def test_shapes_that_stay_unknown_do_no_harm():
     program = graph.trace(lambda x: tf.boolean_mask(x, x > 0) * 0 + 1, spec(*SHAPE))
     x = drawn(*SHAPE)

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
+from oracles import relative
 from programs import drawn, run, spec, types
 
 import hvp
@@ -225,6 +226,16 @@ def test_of_equal_entries_of_a_volume_pooled_to_the_same_shape_one_is_the_value(
         expected = pooled(x, (3,) * 3, (1,) * 3, [same(3)] * 3)
         for each in (program, fold(program)):
             assert (run(each, x.astype(np.float32))[0] == expected).all()
+
+
+@pytest.mark.parametrize("size", [2, 3, (1, 3, 2)], ids=str)
+def test_second_derivatives_of_volumes_pooled_to_the_same_shape_are_those_in_float64(size):
+    x = np.random.default_rng(0).standard_normal((1, 3, 4, 3, 2)).astype(np.float32)
+    lin = hvp.linearize_function(
+        lambda w: tf.reduce_sum(tf.nn.max_pool3d(tf.sin(w), size, 1, "SAME") ** 3), x
+    )
+    v = np.random.default_rng(1).standard_normal(lin.size)
+    assert relative(lin.hvp(v), lin.in_float64().hvp(v)) < 1e-5
 
 
 def test_the_second_derivative_needs_no_kernel_of_its_own():

@@ -435,7 +435,9 @@ def is_uniform(array: np.ndarray, value: float | None = None) -> bool:
 
 
 def _constant(literal: np.ndarray, dtype: tf.DType) -> tf.Tensor:
-    if literal.size > 1 and is_uniform(literal):
+    # Small ones are written out: of filled crops the graph optimiser infers wrong shapes of
+    # BatchToSpaceND, and leaves out a Squeeze behind it (TensorFlow 2.21).
+    if literal.nbytes > LARGE and is_uniform(literal):
         return tf.fill(literal.shape, tf.constant(literal.flat[0], dtype))
     return tf.constant(literal, dtype)
 

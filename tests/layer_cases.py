@@ -258,6 +258,8 @@ CASES = [
         4, 2, dilation_rate=2, groups=2), shape=(5, 5, 4)),
     _conv("Conv3D, grouped", lambda: layers.Conv3D(4, 2, groups=2), shape=(3, 3, 3, 4)),
     _conv("DepthwiseConv1D", lambda: layers.DepthwiseConv1D(2), shape=(6, 2)),
+    _conv("DepthwiseConv1D, dilated", lambda: layers.DepthwiseConv1D(2, dilation_rate=2),
+          shape=(6, 2)),
     _conv("DepthwiseConv2D", lambda: layers.DepthwiseConv2D(2, depth_multiplier=2)),
     _conv("DepthwiseConv2D, strided", lambda: layers.DepthwiseConv2D(
         2, strides=2, padding="same")),
@@ -265,6 +267,8 @@ CASES = [
     _conv("DepthwiseConv2D, channels first", lambda: layers.DepthwiseConv2D(
         2, data_format="channels_first"), shape=(2, 5, 5)),
     _conv("SeparableConv1D", lambda: layers.SeparableConv1D(3, 2), shape=(6, 2)),
+    _conv("SeparableConv1D, dilated", lambda: layers.SeparableConv1D(3, 2, dilation_rate=2),
+          shape=(6, 2)),
     _conv("SeparableConv2D", lambda: layers.SeparableConv2D(3, 2)),
     _conv("SeparableConv2D, dilated", lambda: layers.SeparableConv2D(
         3, 2, dilation_rate=2, padding="same")),

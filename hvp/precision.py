@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvp.graph import Program, is_uniform, uniform
+from hvp.replaying import promoted
 
 
 def promote(program: Program, dtype: tf.DType) -> Program:
@@ -31,8 +32,9 @@ def promote(program: Program, dtype: tf.DType) -> Program:
 
 
 def cast(tensor: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """The tensor in this precision, if it holds floating-point numbers."""
-    return tf.cast(tensor, dtype) if tensor.dtype.is_floating else tensor
+    """The tensor in this precision, if it holds floating-point or complex numbers."""
+    kind = promoted(tensor.dtype, dtype)
+    return tensor if tensor.dtype == kind else tf.cast(tensor, kind)
 
 
 def _map(values: Mapping[int, Any], function: Any) -> dict[int, Any]:
@@ -40,12 +42,13 @@ def _map(values: Mapping[int, Any], function: Any) -> dict[int, Any]:
 
 
 def _array(literal: np.ndarray, dtype: tf.DType) -> np.ndarray:
-    if literal.dtype == object or not tf.as_dtype(literal.dtype).is_floating:
+    if literal.dtype == object:
         return literal
+    kind = promoted(tf.as_dtype(literal.dtype), dtype).as_numpy_dtype
     if is_uniform(literal):
-        return uniform(dtype.as_numpy_dtype(literal.flat[0]), literal.shape)
-    return literal.astype(dtype.as_numpy_dtype)
+        return uniform(kind(literal.flat[0]), literal.shape)
+    return literal.astype(kind, copy=False)
 
 
 def _spec(spec: tf.TensorSpec, dtype: tf.DType) -> tf.TensorSpec:
-    return tf.TensorSpec(spec.shape, dtype) if spec.dtype.is_floating else spec
+    return tf.TensorSpec(spec.shape, promoted(spec.dtype, dtype))

@@ -57,10 +57,8 @@ def apply(node: Node, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         results = substitute(op, inputs)
         if results is None:
             results = _original(node, inputs, name)
-        return [
-            _in_precision(tensor, node.dtype or before.dtype)
-            for tensor, before in zip(results, op.outputs, strict=True)
-        ]
+        kinds = [promoted(before.dtype, node.dtype) for before in op.outputs]
+        return [_of_kind(tensor, kind) for tensor, kind in zip(results, kinds, strict=True)]
 
 
 def _loop(node: Node, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -98,8 +96,19 @@ def _branch(node: Node, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     return tf.cond(tf.cast(chosen, tf.bool), *branches)
 
 
-def _in_precision(tensor: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    return tf.cast(tensor, dtype) if tensor.dtype.is_floating and dtype.is_floating else tensor
+def promoted(kind: tf.DType, dtype: tf.DType | None) -> tf.DType:
+    """What becomes of a type in a program in the floating-point `dtype`, None for its own."""
+    if dtype is not None and kind.is_floating:
+        return dtype
+    if dtype is not None and kind.is_complex:
+        return tf.complex128 if dtype == tf.float64 else tf.complex64
+    return kind
+
+
+def _of_kind(tensor: tf.Tensor, kind: tf.DType) -> tf.Tensor:
+    """The tensor in another precision of its kind of number."""
+    is_number = tensor.dtype.is_floating or tensor.dtype.is_complex
+    return tf.cast(tensor, kind) if is_number and tensor.dtype != kind else tensor
 
 
 def _original(node: Node, inputs: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
@@ -124,8 +133,8 @@ def _original(node: Node, inputs: Sequence[tf.Tensor], name: str) -> list[tf.Ten
             if attribute.type == "shape":
                 value = tf.TensorShape(value)
             # Other random numbers would come in another precision.
-            elif attribute.type == "type" and node.dtype and "Random" not in op.type:
-                value = node.dtype if value.is_floating else value
+            elif attribute.type == "type" and "Random" not in op.type:
+                value = promoted(value, node.dtype)
             arguments[attribute.name] = value
     return tf.nest.flatten(call(**_publicly_named(call, arguments), name=name))
 

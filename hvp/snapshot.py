@@ -20,6 +20,7 @@ from hvp.errors import InputError, reason
 from hvp.objective import Evaluation, Objective
 from hvp.params import Layout
 from hvp.programs import Programs
+from hvp.replaying import promoted
 from hvp.tracing import Tracer
 
 Signature = tuple[tuple[tuple[int, ...], str], ...]
@@ -276,7 +277,7 @@ def _tensor(leaf: Any) -> tf.Tensor | None:
 
 
 def _promoted_name(name: str) -> str:
-    return "float64" if tf.as_dtype(name).is_floating else name
+    return promoted(tf.as_dtype(name), tf.float64).name
 
 
 def _signature(batch: Sequence[tf.Tensor]) -> Signature:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from bench import implementations, measure, picture, problems, record, report, spectra, targets
 from bench.implementations import Entry
+from bench.manners import check_place, one_line_errors
 from bench.problems import Problem
 from hvp import InputError
 
@@ -51,11 +52,11 @@ def bench(
 ) -> None:
     """Measure hvp's products beside those of other libraries, in turns, in one run."""
     console = Console()
-    with _one_line_errors():
+    with one_line_errors("bench"):
         chosen, with_spectra = _problems(problem, quick)
         entries = implementations.select(peers or ("none" if quick else "all"))
         for path in (json, picture):
-            _check_place(path)
+            check_place(path)
         with _progress() as tell:
             run = _run(chosen, with_spectra, entries, quick, tell)
         verdicts = targets.verdicts(run)
@@ -118,37 +119,9 @@ def _problems(wanted: list[str] | None, quick: bool) -> tuple[list[Problem], boo
     return [listed[name] for name in names if name in listed], targets.SPECTRA in names
 
 
-def _check_place(path: Path) -> None:
-    """Before minutes of work rather than after."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(None, "is a directory")
-    except OSError as error:
-        raise InputError(
-            "a file to write", f"{str(path)!r}: {error.strerror}", "choose another"
-        ) from error
-
-
 def _save(run: record.Run, json: Path, image: Path) -> None:
     run.save(json)
     picture.save(run, image)
-
-
-@contextlib.contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """What goes wrong as one line and an exit code: 2 bad input, 130 Ctrl-C."""
-    try:
-        yield
-    except InputError as error:
-        typer.echo(" ".join(f"bench: {error}".split()), err=True)
-        raise typer.Exit(2) from None
-    except OSError as error:
-        typer.echo(f"bench: {error}", err=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        typer.echo("bench: interrupted", err=True)
-        raise typer.Exit(130) from None
 
 
 if __name__ == "__main__":

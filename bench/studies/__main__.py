@@ -1,0 +1,67 @@
+"""The command line: run a study, show it, save it."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bench.manners import check_place, one_line_errors
+from bench.studies import table
+from hvp import InputError
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+DIRECTORY = Path("bench-results") / "studies"
+FRAME = {"__init__", "__main__", "study", "table"}
+SOURCES = {
+    path.stem: path for path in sorted(Path(__file__).parent.glob("*.py")) if path.stem not in FRAME
+}
+
+
+@app.command()
+def studies(
+    name: Annotated[
+        str | None, typer.Argument(help=f"{', '.join(SOURCES)}. Lists them without.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Seconds, at sizes that show only that it runs.")
+    ] = False,
+    out: Annotated[
+        Path, typer.Option(help="Where table and picture go.", show_default=True)
+    ] = DIRECTORY,
+) -> None:
+    """Try a published claim about curvature: a table "published / here" and a picture."""
+    console = Console()
+    if name is None:
+        for known, path in SOURCES.items():
+            headline = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").split("\n")[0]
+            console.print(f"{known:<20} {headline}", highlight=False, markup=False, soft_wrap=True)
+        return
+    with one_line_errors("studies"):
+        if name not in SOURCES:
+            raise InputError(f"a study among {', '.join(SOURCES)}", repr(name), "choose one")
+        stem = out / f"{name}-quick" if quick else out / name
+        places = stem.with_suffix(".md"), stem.with_suffix(".png")
+        for place in places:
+            check_place(place)
+        begun = time.perf_counter()
+        study = importlib.import_module(f"bench.studies.{name}").run(quick)
+        seconds = time.perf_counter() - begun
+        table.save(study, *places, seconds)
+    table.show(study, console)
+    for place in places:
+        console.print(f"wrote {place}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{seconds:.0f} s in all", highlight=False)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m bench.studies")

@@ -23,7 +23,7 @@ from bench.studies import study
 from bench.studies.study import Row, Study
 from hvp import data
 
-CLASSES, TOP, SHOWN = 10, 20, 4
+CLASSES, TOP, SHOWN, WIDTH, RATE = 10, 20, 4, 0.1, 0.02
 WAY: Any = {"ad": "forward-over-reverse", "jit": False}
 EPOCHS = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 STYLES = {"without": (study.BLUE, "o"), "with": (study.VERMILION, "s")}
@@ -44,13 +44,11 @@ def network(normalised: bool, depth: int, width: int) -> keras.Model:
     layers.append(keras.layers.Dense(CLASSES, kernel_initializer=initial))
     model = keras.Sequential([keras.Input((14, 14)), *layers])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.02, momentum=0.9), loss)
+    model.compile(keras.optimizers.SGD(RATE, momentum=0.9), loss)
     return model
 
 
-def course(
-    model: keras.Model, x: np.ndarray, y: np.ndarray, epochs: tuple[int, ...]
-) -> tuple[np.ndarray, hvp.Density]:
+def course(model: keras.Model, x: np.ndarray, y: np.ndarray, epochs: tuple[int, ...]) -> Any:
     """λ₁/λ₁₀, the gradient's share and the accuracy at each checkpoint, and one's density."""
     rows, rng = [], np.random.default_rng(0)
     for epoch in range(epochs[-1] + 1):
@@ -79,7 +77,8 @@ def run(quick: bool) -> Study:
     for name, (colour, marker) in STYLES.items():
         model = network(name == "with", depth, width)
         (ratios, shares, reached), density = course(model, x, y, epochs)
-        panels[0].plot(grid := density.grid(), density.curve(grid)[0], color=colour)
+        grid = density.grid(width=WIDTH)
+        panels[0].plot(grid, density.curve(grid, width=WIDTH)[0], color=colour, linewidth=1)
         for panel, values in zip(panels[1:], (ratios, shares), strict=True):
             panel.plot(epochs, values, color=colour, marker=marker, label=name)
         early, late = ratios[np.array(epochs) <= epochs[-1] / 4], shares[len(epochs) // 2 :]
@@ -90,10 +89,10 @@ def run(quick: bool) -> Study:
         claims = f"λ₁/λ₁₀ {name}", f"gradient's share in the top ten, {name}"
         rows += map(Row, claims, LAWS[name], here, map(bool, holds))
         accuracies.append(f"{reached[-1]:.1%} {name}")
-    panels[0].set(yscale="log", ylim=(1e-7, None), ylabel="density of eigenvalues")
+    panels[0].set(yscale="log", ylim=(1e-5, None), ylabel="density of eigenvalues")
     panels[0].set_xlabel(f"λ after {min(SHOWN, epochs[-1])} epochs")
-    panels[1].set(xlabel="epoch", ylabel="λ₁/λ₁₀ of H", yscale="log")
+    panels[1].set(xlabel="epoch", ylabel="λ₁/λ₁₀ of H", ylim=(0, None))
     panels[2].set(xlabel="epoch", ylabel="share of ‖∇L‖² in top ten", ylim=(0, 1))
     panels[1].legend(frameon=False, title="batch normalisation")
-    remark = f"{count:,} digits, accuracy {' and '.join(accuracies)} after {epochs[-1]} epochs."
+    remark = f"{count:,} digits, η = {RATE}, accuracy at the end {' and '.join(accuracies)}."
     return Study("Batch normalisation (Ghorbani et al. 2019)", tuple(rows), canvas, (remark,))

@@ -18,7 +18,7 @@ def test_outliers_end_at_the_largest_ratio(values: list[float], count: int, rati
 
 
 def test_networks_differ_in_normalisation_alone() -> None:
-    plain, normalised = (batch_normalisation.network(n, depth=2, width=3) for n in (False, True))
+    plain, normalised = (batch_normalisation.network(n, 0.1, 2, 3) for n in (False, True))
     kernels = [[v.numpy() for v in m.weights if v.name == "kernel"] for m in (plain, normalised)]
     for one, other in zip(*kernels, strict=True):
         np.testing.assert_array_equal(one, other)

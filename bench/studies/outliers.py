@@ -55,7 +55,7 @@ def beyond(lin: hvp.Linearization, tops: Any, panels: Any) -> dict[str, float]:
         bulk[name] = lin.size * density.moment(2).value - sum(density.outliers[1 - C :] ** 2)
     for name, top in tops.items():
         panels[0].plot(range(TOP, 0, -1), top.values, color=COLOURS[name], **MARKERS[name])
-    panels[0].set(xlabel="rank", ylabel="eigenvalue", yscale="log", xticks=(1, 5, 9, 10, 15, 20))
+    panels[0].set(xlabel="rank", ylabel="eigenvalue", yscale="log", xticks=(1, 5, 9, 15, 20))
     panels[2].set(xlabel="λ", ylabel="density", yscale="log", ylim=(1e-5, None))
     panels[2].legend(frameon=False)
     return bulk

@@ -93,7 +93,7 @@ def run(quick: bool) -> Study:
     panels[0].set(yscale="log", ylim=(1e-5, None), ylabel="density of eigenvalues")
     panels[0].set_xlabel(f"λ after {min(SHOWN, epochs[-1])} epochs, η = {RATES[0]}")
     panels[1].set(xlabel="epoch", xticks=epochs[::2], ylabel="λ₁/λ₁₀ of H", ylim=(0, None))
-    panels[2].set(xlabel="epoch", xticks=epochs[::2], ylabel="gradient in top ten", ylim=(0, 1))
-    panels[1].legend(frameon=False, title="batch normalisation")
+    panels[2].set(xlabel="epoch", xticks=epochs[::2], ylabel="share of ∇L in top 10", ylim=(0, 1))
+    canvas.legend(loc="outside lower center", ncols=4, frameon=False)
     remark = f"{count:,} digits, accuracies at the end {', '.join(accuracies)}."
     return Study("Batch normalisation (Ghorbani et al. 2019)", tuple(rows), canvas, (remark,))

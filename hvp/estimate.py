@@ -25,6 +25,8 @@ class Estimate(Generic[Value]):
 
     >>> print(Estimate(2.0, 0.25, 10))
     2 ± 0.25
+    >>> print(Estimate(2.0, 0.25, 10, depth=1.5))
+    2 ± 0.25, ± 1.5 for depth
     >>> print(Estimate(np.array([1.0, 4.0]), np.array([0.1, 0.2]), 10))
     2 values from 1 to 4, ± 0.2 at most
     """
@@ -39,4 +41,6 @@ class Estimate(Generic[Value]):
         if isinstance(self.value, np.ndarray):
             low, high, most = np.min(self.value), np.max(self.value), np.max(self.stderr)
             return f"{self.value.size} values from {low:.6g} to {high:.6g}, ± {most:.2g} at most"
-        return f"{self.value:.6g} ± {self.stderr:.2g}"
+        # What deeper Krylov spaces would change is told where it is the larger error.
+        depth = f", ± {self.depth:.2g} for depth" if self.depth > self.stderr else ""
+        return f"{self.value:.6g} ± {self.stderr:.2g}{depth}"

@@ -137,7 +137,10 @@ def densities(part: Any) -> go.Figure:
     figure.update_layout(yaxis=_powers(bottom, 2 * top))
     figure.update_xaxes(title_text="λ")
     figure.add_vline(0, line={"color": GRID, "width": 1}, layer="below")
-    note = f"Smoothed by bells of standard width {_widths(found)}."
+    note = (
+        f"Smoothed by bells of standard width {_widths(found)}; even waves are no structure but "
+        "the distances between Lanczos nodes, where these are wider."
+    )
     return _noted(figure, note + _coincidence(part), near=curves.near(part))
 
 

@@ -16,6 +16,8 @@ FINE, MISSED = 6.0, 5e-4
 # A figure shows this share of what a single eigenvalue makes of a curve, and points go below it.
 BELOW_ONE, DEEPER = 0.2, 0.1
 MOST = 0.995
+# Widths beyond the grid where the logarithm of a bell still shows.
+TAIL = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,8 @@ def linear(part: Any) -> dict[str, Curve]:
     for name, d in densities.items():
         width = both if name in "HG" else d.width
         x = d.grid(_enough(np.ptp(d.nodes), width), width)
+        tail = width * np.linspace(0.25, TAIL, 16)
+        x = np.concatenate([x[0] - tail[::-1], x, x[-1] + tail])
         values, stderrs = d.curve(x, width)
         least = DEEPER * BELOW_ONE * alone(part.size, width)
         kept = telling(x, np.log(np.maximum(values, least)))

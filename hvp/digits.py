@@ -20,10 +20,11 @@ def known(value: float, error: float, most: int = 7) -> str:
     >>> known(2.5944993, 4.2e-6), known(1351.66, 40.0), known(9e-7, 7e-4), known(-3.14e-5, 2e-7)
     ('2.594499', '1,350', '0', '-3.14e-5')
     """
-    error = max(error, 10.0 ** (1 - most) * abs(value)) if error == error else 0.0
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    place = _place(error) if error else _place(value) - most + 1
+    place = math.floor(math.log10(abs(value))) - most + 1
+    if error > 0:
+        place = max(place, _place(error))
     rounded = round(value, -place) + 0.0
     if rounded == 0:
         return "0"
@@ -85,6 +86,8 @@ def shared(estimate: Estimate[float]) -> str:
     >>> shared(Estimate(0.28078, 0.00319))
     '28.1 ± 0.3 %'
     """
+    if estimate.stderr == estimate.depth == 0:
+        return f"{known(100 * estimate.value, 0.0, 4)} %"
     text = estimated(estimate, 100.0)
     return text if math.isnan(estimate.value) or is_untold(estimate) else f"{text} %"
 

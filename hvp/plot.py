@@ -149,7 +149,7 @@ def _draw_densities(panel: Axes, part: Any) -> None:
     panel.set_yticks([v for v in panel.get_yticks() if bottom <= v <= 2 * top])
     panel.set_xlabel("λ")
     handles, labels = panel.get_legend_handles_labels()
-    panel.legend(handles[::-1], labels[::-1], frameon=False, loc=(0.36, 0.2))
+    inset.legend(handles[::-1], labels[::-1], frameon=False)
     inset.set_yscale("log")
     inset.set_ylim(bottom, 2 * top)
     inset.set_xlim(*curves.near(part))

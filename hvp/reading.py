@@ -7,7 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from hvp.digits import UNTOLD, is_untold, known, margin, measured, shared
+from hvp.digits import (
+    SINGLE,
+    UNTOLD,
+    bounded,
+    estimated,
+    is_untold,
+    known,
+    margin,
+    measured,
+    shared,
+)
 from hvp.estimate import Estimate
 
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -15,6 +25,8 @@ WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "
 SURE = 0.1
 # In a sentence; tables have more.
 DIGITS = 4
+# Stands where there is no such error.
+NONE = "–"
 
 
 def headline(comparison: Any) -> tuple[str, ...]:
@@ -114,3 +126,49 @@ def sampling(comparison: Any) -> str:
         f"Other {comparison.num_examples:,} examples would move the largest eigenvalue by about "
         f"{margin(moved)}, {known(100 * share, 10 * share, 2)} %."
     )
+
+
+def eigenvalue(comparison: Any, pairs: Any, i: int, sign: str, all_separate: bool = False) -> str:
+    """An eigenvalue as far as its error and the noise leave it, or the bound that it is."""
+    separate = pairs.separate.all() if all_separate else pairs.separate[i]
+    value, error = pairs.values[i], pairs.errors[i]
+    if error == 0 == value:
+        return "0"
+    return bounded(value, max(error, comparison.floor), bool(separate), sign)
+
+
+def errors(comparison: Any) -> tuple[tuple[str, ...], ...]:
+    """Of the whole: what, its value, and what probes, Krylov depth and other data make of it."""
+    whole = comparison.whole
+    rows: list[tuple[str, ...]] = []
+    for letter, end, i in (
+        ("H", "largest", -1),
+        ("H", "smallest", 0),
+        ("G", "largest", -1),
+        ("R", "largest", -1),
+    ):
+        pairs = getattr(getattr(whole, letter), end)
+        moved = getattr(whole.sampling[letter], end)[i]
+        name, sign = ("λ_max", "≥") if end == "largest" else ("λ_min", "≤")
+        value = eigenvalue(comparison, pairs, i, sign).partition(" ± ")[0]
+        error = margin(pairs.errors[i]) if pairs.errors[i] else NONE
+        rows.append((f"{name} of {letter}", value, NONE, error, _moved(moved)))
+    for letter, found in comparison.traces.items():
+        moved = comparison.trace_sampling[letter]
+        rows.append(_row(f"trace of {letter}", found.whole.trace, _moved(moved)))
+    for letter, found in comparison.traces.items():
+        rows.append(_row(f"‖{letter}‖² (Frobenius)", found.whole.squared_norm))
+    rows.append(_row("distance of H and G", whole.distance))
+    rows.append(_row("negative eigenvalues of H", comparison.negative))
+    rows.append(_row(f"rank of G, at most {comparison.rank_bound:,}", comparison.rank))
+    return tuple(rows)
+
+
+def _row(name: str, estimate: Estimate[float], moved: str = NONE) -> tuple[str, ...]:
+    value = estimated(estimate).partition(" ± ")[0]
+    probes, depth = (margin(e) if e else NONE for e in (estimate.stderr, estimate.depth))
+    return name, value, probes, depth, moved
+
+
+def _moved(error: float) -> str:
+    return SINGLE if math.isnan(error) else margin(error)

@@ -13,9 +13,7 @@ from markupsafe import Markup, escape
 
 from hvp import charts, digits, palette, reading
 from hvp.digits import SINGLE, UNTOLD, typeset
-from hvp.estimate import Estimate
-
-NONE = "–"
+from hvp.reading import NONE
 
 
 @dataclass(frozen=True)
@@ -106,8 +104,8 @@ def _key(c: Any) -> list[dict[str, str]]:
     found = []
     for letter in "HGR":
         pairs = getattr(c.whole, letter).largest
-        found.append(item(f"λ_max of {letter}", _value(c, pairs, -1, "≥")))
-    found.append(item("λ_min of H", _value(c, c.whole.H.smallest, 0, "≤")))
+        found.append(item(f"λ_max of {letter}", reading.eigenvalue(c, pairs, -1, "≥")))
+    found.append(item("λ_min of H", reading.eigenvalue(c, c.whole.H.smallest, 0, "≤")))
     for letter in "HG":
         trace = c.traces[letter].whole.trace
         found.append(item(f"trace of {letter}", digits.estimated(trace)))
@@ -117,7 +115,7 @@ def _key(c: Any) -> list[dict[str, str]]:
     found.append(
         item(
             "negative eigenvalues of H",
-            f"≥ {sure}" if untold and sure else _count(c.negative),
+            f"≥ {sure}" if untold and sure else digits.estimated(c.negative),
             f"how many in all {UNTOLD}" if untold and sure else "",
         )
     )
@@ -167,22 +165,13 @@ def _extremes(c: Any) -> Table:
             rows.append(
                 (
                     f"{part.name}, {letter}",
-                    _value(c, ends.largest, -1, "≥"),
-                    _value(c, ends.largest, -inner, "≥", all_separate=True),
-                    _value(c, ends.smallest, inner - 1, "≤", all_separate=True),
-                    _value(c, ends.smallest, 0, "≤"),
+                    reading.eigenvalue(c, ends.largest, -1, "≥"),
+                    reading.eigenvalue(c, ends.largest, -inner, "≥", all_separate=True),
+                    reading.eigenvalue(c, ends.smallest, inner - 1, "≤", all_separate=True),
+                    reading.eigenvalue(c, ends.smallest, 0, "≤"),
                 )
             )
     return _table(f"|largest|largest no. {c.k}|smallest no. {c.k}|smallest", rows)
-
-
-def _value(c: Any, pairs: Any, i: int, sign: str, all_separate: bool = False) -> str:
-    """An eigenvalue as far as its error and the noise leave it, or the bound that it is."""
-    separate = pairs.separate.all() if all_separate else pairs.separate[i]
-    error = pairs.errors[i]
-    if error == 0 == pairs.values[i]:
-        return "0"
-    return digits.bounded(pairs.values[i], max(error, c.floor), bool(separate), sign)
 
 
 def _layers(c: Any) -> Table:
@@ -227,42 +216,7 @@ def _chain_rule(c: Any) -> Table:
 
 
 def _errors(c: Any) -> Table:
-    whole = c.whole
-    rows: list[tuple[str, ...]] = []
-    for letter, end, i, name in (
-        ("H", "largest", -1, "λ_max of H"),
-        ("H", "smallest", 0, "λ_min of H"),
-        ("G", "largest", -1, "λ_max of G"),
-        ("R", "largest", -1, "λ_max of R"),
-    ):
-        pairs = getattr(getattr(whole, letter), end)
-        sign = "≥" if end == "largest" else "≤"
-        moved = getattr(whole.sampling[letter], end)[i]
-        value = _value(c, pairs, i, sign).partition(" ± ")[0]
-        rows.append((name, value, NONE, digits.margin(pairs.errors[i]), _sampled(moved)))
-    for letter, found in c.traces.items():
-        trace = found.whole.trace
-        rows.append(_error_row(f"trace of {letter}", trace, _sampled(c.trace_sampling[letter])))
-    for letter, found in c.traces.items():
-        rows.append(_error_row(f"‖{letter}‖² (Frobenius)", found.whole.squared_norm, NONE))
-    rows.append(_error_row("distance of H and G", whole.distance, NONE))
-    rows.append(_error_row("negative eigenvalues of H", c.negative, NONE))
-    rows.append(_error_row(f"rank of G, at most {c.rank_bound:,}", c.rank, NONE))
-    return _table("|value|probes|Krylov depth|other data", rows)
-
-
-def _error_row(name: str, e: Estimate[float], data: str) -> tuple[str, ...]:
-    value = digits.estimated(e).partition(" ± ")[0]
-    depth = digits.margin(e.depth) if e.depth else NONE
-    return name, value, digits.margin(e.stderr) if e.stderr else NONE, depth, data
-
-
-def _sampled(error: float) -> str:
-    return SINGLE if math.isnan(error) else digits.margin(error)
-
-
-def _count(e: Estimate[float]) -> str:
-    return UNTOLD if digits.is_untold(e) else digits.estimated(e)
+    return _table("|value|probes|Krylov depth|other data", reading.errors(c))
 
 
 def _noise(c: Any) -> Table:

@@ -110,7 +110,7 @@ def spectrum(
         num_probes=num_probes,
         num_steps=num_steps,
         seed=seed,
-        pairs=apart if len(apart.values) else None,
+        pairs=apart if 0 < len(apart.values) < A.shape[0] else None,
         progress=lambda count: report(cost + count),
     )
     cost += bulk.num_products

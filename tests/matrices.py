@@ -1,5 +1,6 @@
 """A network without TensorFlow: H and G as dense matrices, batch by batch, for `hvp.compare`."""
 
+import itertools
 import types
 
 import numpy as np
@@ -29,7 +30,7 @@ class Known:
         self.size, self.num_outputs = int(edges[-1]), 40
         self.num_batches, self.num_examples = len(H), 10 * len(H)
         self.layout = types.SimpleNamespace(
-            slices=tuple(slice(a, b) for a, b in zip(edges, edges[1:], strict=False)),
+            slices=tuple(slice(a, b) for a, b in itertools.pairwise(edges)),
             shapes=tuple((size, 1) for size in self.sizes.values()),
             layers={name: (i,) for i, name in enumerate(self.sizes)},
         )

@@ -209,7 +209,7 @@ def _chain_rule(c: Any) -> Table:
         for row in c.chain_rule
     ]
     return _table(
-        "v|vᵀHv|vᵀGv|vᵀRv|difference|",
+        "v|vᵀHv|vᵀGv|vᵀRv|difference|H and G",
         rows,
         "The chain rule on each layer's own kernels v: vᵀHv = vᵀGv + vᵀRv.",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -65,6 +66,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing 
 
 @app.command()
 def compare(
+    context: typer.Context,
     activation: Annotated[
         str | None,
         typer.Option(help="Of the built-in network: relu, tanh or both (the default)."),
@@ -102,7 +104,8 @@ def compare(
                 jobs = [_load_job(model, data)]
             else:
                 jobs = [_origin_job(name, k, seed, screen) for name in names]
-            results = [_run(job, loss, layers, dtype, k, seed, screen) for job in jobs]
+            command = _command(context)
+            results = [_run(job, loss, layers, dtype, k, seed, command, screen) for job in jobs]
             screen.start("writing")
             written = [
                 result.save(directory)
@@ -144,6 +147,19 @@ def check(
     screen.show_checks(report)
     if not report.passed:
         raise typer.Exit(1)
+
+
+def _command(context: typer.Context) -> str:
+    """What was typed, but for options that change no number, as a shell takes it."""
+    words = ["hvp", str(context.info_name)]
+    for option in context.command.params:
+        source = context.get_parameter_source(str(option.name))
+        if source is None or source.name != "COMMANDLINE" or option.name in ("out", "quiet"):
+            continue
+        value = context.params[str(option.name)]
+        for one in value if isinstance(value, list | tuple) else [value]:
+            words += [option.opts[0], str(one)]
+    return shlex.join(words)
 
 
 def _check_choice(option: str, value: str | None, choices: tuple[str, ...]) -> None:
@@ -236,6 +252,7 @@ def _run(
     dtype: str | None,
     k: int,
     seed: int,
+    command: str,
     screen: Screen,
 ) -> Comparison:
     from hvp.comparison import compare as run
@@ -243,7 +260,7 @@ def _run(
     lin = _linearized(job, loss, layers, dtype, screen)
     parts = len(lin.layout.layers)
     screen.start(f"{job.title}: spectra", 3 * (1 + parts if parts > 1 else 1))
-    return run(lin, k, seed=seed, title=job.title, progress=screen.report_products)
+    return run(lin, k, seed=seed, title=job.title, command=command, progress=screen.report_products)
 
 
 def _linearized(

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import scipy.linalg
 
-from hvp import document, plot
+from hvp import document, plot, report
 from hvp.errors import InputError
 from hvp.estimate import Estimate
 from hvp.forms import Forms, Layered, chain_rule, whole_name
@@ -31,6 +31,7 @@ PACKAGES = ("hvp", "tensorflow", "keras", "numpy", "scipy")
 SHARE = 2
 # Top eigenvectors along which products are held against float64, signs for the error of traces.
 SHADOWED, TRACED = 3, 10
+KINDS = ("json", "html", "png", "svg")
 OPERATORS: dict[str, Any] = {"H": Hessian, "G": GaussNewton, "R": Residual}
 
 
@@ -115,6 +116,7 @@ class Comparison:
     `traces` has the traces and squared Frobenius norms of H, G and R, `shares` what part of those
     of H is R's, layer by layer; `trace_sampling` the standard errors of the whole traces that the
     choice of the data makes. `noise` is that of the products with H and G, in units of λ.
+    `command` repeats it, given the same weights and data.
 
     >>> from hvp import linearize_function
     >>> lin = linearize_function(
@@ -150,6 +152,7 @@ class Comparison:
     versions: Mapping[str, str]
     num_products: int
     seconds: float
+    command: str = ""
 
     @property
     def whole(self) -> Part:
@@ -175,16 +178,22 @@ class Comparison:
         """The numbers as plain dictionaries and lists, `schema` first; vectors are left out."""
         return document.of(self)
 
-    def save(self, directory: str | Path) -> tuple[Path, Path]:
-        """Write ``compare.json`` and ``compare.png`` there; each appears whole or not at all."""
+    def save(self, directory: str | Path) -> tuple[Path, ...]:
+        """Write ``compare.json``, ``.html``, ``.png`` and ``.svg`` there.
+
+        The numbers, the page that people look at, and figures for papers: each appears whole or
+        not at all, and none before all are made.
+        """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        targets = directory / "compare.json", directory / "compare.png"
+        targets = tuple(directory / f"compare.{kind}" for kind in KINDS)
         drafts = [target.with_suffix(f".{os.getpid()}{target.suffix}") for target in targets]
         try:
             text = json.dumps(self.to_json(), indent=1, allow_nan=False)
             drafts[0].write_text(text + "\n", encoding="utf-8")
-            plot.save_comparison(self, drafts[1])
+            report.save_page(self, drafts[1])
+            for picture in drafts[2:]:
+                plot.save_comparison(self, picture)
             for draft, target in zip(drafts, targets, strict=True):
                 draft.replace(target)
         finally:
@@ -202,6 +211,7 @@ def compare(
     num_steps: int = 80,
     seed: int = 0,
     title: str = "",
+    command: str = "",
     progress: Callable[[str, int], None] | None = None,
 ) -> Comparison:
     """The ends of the spectra of H, G and R, of the whole network and of each layer's own block.
@@ -212,7 +222,8 @@ def compare(
         tol: error of a pair relative to ‖H‖ of the part; the errors reached are reported.
         num_probes, num_steps: of the densities, see `hvp.density`; layers take half of each.
         seed: of all starting vectors and probes.
-        title: what the comparison is of, for the picture.
+        title: what the comparison is of, for the page and the picture.
+        command: what repeats it, where that is not this call.
         progress: called with what is being computed and the number of products it took so far.
 
     Raises:
@@ -234,7 +245,7 @@ def compare(
         raise InputError(
             f"k from 1 to {max(lin.size - 1, 1)} for {lin.size} parameters", k, "lower it"
         )
-    report = progress or (lambda label, count: None)
+    tell = progress or (lambda label, count: None)
     table = chain_rule(lin)
     blocks = lin.blocks()
     whole = whole_name(lin)
@@ -242,7 +253,7 @@ def compare(
     def part(name: str, part: Comparable, share: int) -> Part:
         """A part with this share of the probes and steps."""
         probes, steps = -(-num_probes // share), -(-num_steps // share)
-        return _part(name, part, k, report, tol=tol, num_probes=probes, num_steps=steps, seed=seed)
+        return _part(name, part, k, tell, tol=tol, num_probes=probes, num_steps=steps, seed=seed)
 
     parts = {whole: part(whole, lin, 1)}
     for name, block in blocks.items():
@@ -252,7 +263,7 @@ def compare(
             parts[name] = part(name, block, SHARE)
     spectra = {id(s): s for part in parts.values() for s in (part.H, part.G, part.R)}
     cost = sum(s.num_products for s in spectra.values()) + 3 * len(table)
-    traces = {name: _traces(name, lin, seed, report) for name in OPERATORS}
+    traces = {name: _traces(name, lin, seed, tell) for name in OPERATORS}
     noise = _noise(lin, parts[whole], seed)
     cost += sum(found.num_products for found in traces.values())
     cost += sum(found.num_products for found in noise.values())
@@ -283,6 +294,9 @@ def compare(
         versions=_versions(),
         num_products=cost,
         seconds=time.perf_counter() - begun,
+        command=command
+        or f"hvp.compare(lin, k={k}, tol={tol:g}, num_probes={num_probes}, num_steps={num_steps}, "
+        f"seed={seed})",
     )
 
 
@@ -290,7 +304,7 @@ def _part(
     name: str,
     lin: Comparable,
     k: int,
-    report: Callable[[str, int], None],
+    tell: Callable[[str, int], None],
     *,
     tol: float,
     num_probes: int,
@@ -308,7 +322,7 @@ def _part(
             num_probes=num_probes,
             num_steps=num_steps,
             seed=seed,
-            report=lambda count: report(f"{name} {letter}", count),
+            report=lambda count: tell(f"{name} {letter}", count),
         )
 
     H = run("H", None)
@@ -327,10 +341,10 @@ def _part(
 
 
 def _traces(
-    letter: str, lin: Comparable, seed: int, report: Callable[[str, int], None]
+    letter: str, lin: Comparable, seed: int, tell: Callable[[str, int], None]
 ) -> LayerTraces:
     A = OPERATORS[letter](lin)
-    return layer_traces(A, lin, seed=seed, progress=lambda n: report(f"traces of {letter}", n))
+    return layer_traces(A, lin, seed=seed, progress=lambda n: tell(f"traces of {letter}", n))
 
 
 def _angles(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, ...]:

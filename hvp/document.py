@@ -30,6 +30,7 @@ ABOUT = {
     "noise": "what products of unit vectors are off by; digits below its floor are none",
     "negative": "the number of eigenvalues of H below minus the floor of the noise",
     "rank": "the number of eigenvalues of G above the floor; rank_bound: outputs or parameters",
+    "command": "what repeats it, given the same weights and data",
     "chain_rule": "forms of each layer's kernels v; rounding is what |v| |Hv| loses in this dtype",
 }
 OWN = ("parts", "chain_rule", "traces", "trace_sampling", "shares", "noise")

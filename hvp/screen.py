@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
+from hvp import digits, reading
+
 if TYPE_CHECKING:
     from hvp.checking import Report
     from hvp.comparison import Comparison
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from hvp.spectrum import Spectrum
 
 NARROW = 100
+CERTAIN = ("trace", "distance", "negative", "rank")
 
 
 class Screen:
@@ -105,7 +107,8 @@ class Screen:
         )
         self.console.print(self._fitting(comparison))
         self.console.print(_chain_table(comparison))
-        self.say(_reading(comparison))
+        self.console.print(_certainty_table(comparison))
+        self.say(" ".join(reading.headline(comparison)))
         for finding in comparison.findings:
             self.say(finding)
 
@@ -137,10 +140,10 @@ def _spectra_table(comparison: Comparison, narrow: bool) -> Table:
 def _ends_cells(ends: Spectrum, narrow: bool) -> list[str]:
     top, bottom = ends.largest, ends.smallest
     return [
-        _number(top.values[-1], top.errors[-1], narrow),
+        _outermost("≥", top, -1, narrow),
         _bounded("≥", top, 0, narrow),
         _bounded("≤", bottom, -1, narrow),
-        _number(bottom.values[0], bottom.errors[0], narrow),
+        _outermost("≤", bottom, 0, narrow),
     ]
 
 
@@ -149,18 +152,22 @@ def _bounded(sign: str, pairs: Eigenpairs, inner: int, narrow: bool) -> str:
     value, error = pairs.values[inner], pairs.errors[inner]
     if pairs.separate.all() or error == 0:
         return _number(value, error, narrow)
-    edge = value + error if sign == "≤" else value - error
-    return f"{sign} {edge:.2g}"
+    return digits.bound(value, error, sign)
+
+
+def _outermost(sign: str, pairs: Eigenpairs, i: int, narrow: bool) -> str:
+    value, error = pairs.values[i], pairs.errors[i]
+    if pairs.separate[i] or error == 0:
+        return _number(value, error, narrow)
+    return digits.bound(value, error, sign)
 
 
 def _number(value: float, error: float, narrow: bool) -> str:
     """The value to the digit that its error leaves, five significant digits at most."""
-    error = max(error, 1e-6 * abs(value))
-    if error == 0:
+    if error == 0 == value:
         return "0"
-    rounded = round(value, -math.floor(math.log10(error))) + 0.0
-    margin = "" if narrow else f" ±{error:.0e}"
-    return f"{rounded:.5g}{margin}".replace("e-0", "e-")
+    text = digits.known(value, error, 5)
+    return text if narrow else f"{text} ±{digits.margin(error)}"
 
 
 def _chain_table(comparison: Comparison) -> Table:
@@ -180,16 +187,22 @@ def _chain_table(comparison: Comparison) -> Table:
     return table
 
 
-def _reading(comparison: Comparison) -> str:
-    """What the spectra of R say."""
-    whole, *layers = comparison.parts.values()
-    agreeing = [part.name for part in layers if part.agrees]
-    if len(agreeing) == len(layers):
-        which = "every layer's own block"
-    else:
-        which = f"the own block of {', '.join(agreeing) or 'no layer'}"
-    over = "vanishes" if whole.agrees else "does not vanish"
-    return f"R = H - G vanishes on {which}; over the {whole.name} it {over}."
+def _certainty_table(comparison: Comparison) -> Table:
+    """What is known of the whole, and what each kind of error leaves of it."""
+    table = Table(
+        title="The whole: standard errors of random probes, of the depth of Lanczos and of data",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("")
+    for heading in ("value", "probes", "depth", "other data"):
+        table.add_column(heading, justify="right")
+    for name, *cells in reading.errors(comparison):
+        if name.startswith(CERTAIN):
+            table.add_row(name, *cells)
+    table.add_row("noise floor of products", digits.margin(comparison.floor), *3 * [reading.NONE])
+    return table
 
 
 def checks_table(rows: Iterable[tuple[str, str, str, str]]) -> Table:

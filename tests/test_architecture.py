@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
-    ["errors", "document", "estimate", "sampling", "substitutes", "likelihood"],
+    ["errors", "document", "estimate", "palette", "sampling", "substitutes", "likelihood"],
     [
         "params",
         "objective",
@@ -19,8 +19,9 @@ FLOORS = [
         "arrays",
         "ends",
         "counting",
+        "digits",
     ],
-    ["graph", "fitting", "sketches", "lanczos"],
+    ["graph", "fitting", "sketches", "lanczos", "reading"],
     [
         "moments",
         "audit",
@@ -34,9 +35,9 @@ FLOORS = [
         "noise",
     ],
     ["quadrature", "programs", "fusing", "columns", "affine", "compiled", "traces", "functionals"],
-    ["probes", "linear_map", "spectrum"],
-    ["tracing", "frontiers", "choosing"],
-    ["snapshot"],
+    ["probes", "linear_map", "spectrum", "curves"],
+    ["tracing", "frontiers", "choosing", "charts"],
+    ["snapshot", "report"],
     ["products", "forecast"],
     ["linearization", "operators", "plot", "screen"],
     ["doors", "forms", "checking"],
@@ -65,6 +66,12 @@ NUMPY_WING = [
     "comparison",
     "document",
     "spectrum",
+    "palette",
+    "digits",
+    "reading",
+    "curves",
+    "charts",
+    "report",
     "plot",
     "screen",
 ]
@@ -155,6 +162,9 @@ def test_imports_are_absolute_and_without_stars(name):
     ("package", "owners"),
     [
         ("matplotlib", {"plot"}),
+        ("plotly", {"charts"}),
+        ("jinja2", {"report"}),
+        ("markupsafe", {"report"}),
         ("typer", {"cli"}),
         ("rich", {"screen"}),
         ("click", set()),

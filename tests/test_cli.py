@@ -1,9 +1,12 @@
 """The command line: what it writes and prints, and that bad input is one line and nothing else."""
 
+import functools
+import html
 import json
 import os
 import pty
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,6 +26,7 @@ from hvp import ConvergenceError, cli, data, models
 
 layers = keras.layers
 SCRIPT = str(Path(sys.executable).with_name("hvp"))
+KINDS = ("html", "json", "png", "svg")
 MODULE = (sys.executable, "-m", "hvp")
 
 
@@ -30,6 +34,13 @@ MODULE = (sys.executable, "-m", "hvp")
 def process_left_as_it_was(monkeypatch):
     """Determinism holds for the rest of a process, and the other tests share this one."""
     monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
+
+
+@pytest.fixture(autouse=True)
+def few_probes(monkeypatch):
+    """Densities are not what is tested here, and take the most of the time."""
+    few = functools.partial(hvp.comparison.compare, num_probes=2, num_steps=4)
+    monkeypatch.setattr(hvp.comparison, "compare", few)
 
 
 @pytest.fixture
@@ -79,13 +90,14 @@ def document(directory):
 def test_a_model_and_data_of_ones_own_are_compared(inputs, here):
     result = compare(*inputs, "-k", 2, "--out", "found", "--seed", 7)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert files(here) == ["data.npz", "found/compare.json", "found/compare.png", "net.keras"]
+    written = [f"found/compare.{kind}" for kind in KINDS]
+    assert files(here) == ["data.npz", *written, "net.keras"]
     found = document(here / "found")
     assert found["title"] == "net"
     assert (found["size"], found["num_examples"], found["k"], found["seed"]) == (43, 12, 2, 7)
     assert list(found["parts"]) == ["whole network", "hidden", "last"]
     assert matplotlib.image.imread(here / "found/compare.png").std() > 0.01
-    for words in ("43 parameters", "12 examples", "wrote found/compare.json", "compare.png"):
+    for words in ("43 parameters", "12 examples", *(f"wrote {path}" for path in written)):
         assert words in result.stdout
 
 
@@ -111,9 +123,7 @@ def test_the_default_is_both_activations_on_the_embedded_digits(here, monkeypatc
     result = compare("-k", 2, "--layers", "dense3")
     assert (result.exit_code, result.stderr) == (0, "")
     assert files(here) == [
-        f"hvp-compare/{name}/compare.{kind}"
-        for name in ("relu", "tanh")
-        for kind in ("json", "png")
+        f"hvp-compare/{name}/compare.{kind}" for name in ("relu", "tanh") for kind in KINDS
     ]
     for name in ("relu", "tanh"):
         found = document(here / "hvp-compare" / name)
@@ -148,6 +158,16 @@ def test_layers_are_names_or_globs_and_may_be_several(inputs, here, chosen, size
     together = found.pop("whole network" if everything else "selected layers")
     assert together == sum(sizes.values())
     assert found == sizes
+
+
+def test_the_command_that_was_typed_is_kept_as_a_shell_takes_it(inputs, here):
+    typed = (*inputs, "-k", 1, "--layers", "h*", "--layers", "last", "--out", "the out", "-q")
+    assert compare(*typed).exit_code == 0
+    words = ["hvp", "compare", *inputs, "--layers", "h*", "--layers", "last", "-k", "1"]
+    command = document(here / "the out")["command"]
+    assert shlex.split(command) == words
+    assert "'h*'" in command
+    assert command in html.unescape((here / "the out/compare.html").read_text())
 
 
 def test_quiet_prints_nothing(inputs, here):
@@ -353,7 +373,7 @@ def test_a_seed_out_of_range_is_refused(inputs, here, seed):
     assert_refused(compare(*inputs, "--seed", seed), "expected a --seed from 0 to 4294967295")
 
 
-@pytest.mark.parametrize("name", ["compare.json", "compare.png"])
+@pytest.mark.parametrize("name", [f"compare.{kind}" for kind in KINDS])
 def test_a_directory_in_the_place_of_a_result_is_refused_before_any_work(inputs, here, name):
     (here / "out" / name).mkdir(parents=True)
     result = compare(*inputs, "--out", "out")

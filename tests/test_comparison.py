@@ -12,13 +12,18 @@ import numpy as np
 import pytest
 import scipy.linalg
 import tensorflow as tf
+from matrices import Known
+from matrices import network as known_network
 
 import hvp
+import hvp.comparison
 import hvp.plot
 
 K = 4
 REPEATABLE = {"ad": "forward-over-reverse", "jit": False}
 TOL = 1e-8
+# Where the density is not what is tested.
+FEW = {"num_probes": 2, "num_steps": 8}
 
 
 def network(hidden=6, seed=0):
@@ -53,7 +58,7 @@ def lin(model):
 
 @pytest.fixture(scope="module")
 def comparison(lin):
-    return hvp.compare(lin, K, tol=TOL, seed=3, title="a small network")
+    return hvp.compare(lin, K, tol=TOL, seed=3, title="a small network", **FEW)
 
 
 @pytest.fixture(scope="module", params=[6, 60], ids=["taken whole", "iterated"])
@@ -61,7 +66,7 @@ def case(request, comparison, lin):
     """A comparison, and part -> the matrices H, G and R."""
     if request.param != 6:
         lin = hvp.linearize(network(request.param), examples())
-        comparison = hvp.compare(lin, K, tol=1e-5)
+        comparison = hvp.compare(lin, K, tol=1e-5, **FEW)
     parts = {"whole network": lin, **lin.blocks()}
     dense = {
         name: {
@@ -74,6 +79,7 @@ def case(request, comparison, lin):
     return comparison, dense
 
 
+WRITTEN = ("compare.json", "compare.html", "compare.png", "compare.svg")
 PARTS = ("whole network", "hidden", "last")
 
 
@@ -176,14 +182,19 @@ class Counting:
 @pytest.mark.parametrize("selection", ["*", "last"])
 def test_every_product_is_counted_once(lin, selection):
     counts = []
-    found = hvp.compare(Counting(lin.block(selection), counts), 2)
+    found = hvp.compare(Counting(lin.block(selection), counts), 2, **FEW)
     assert found.num_products == sum(counts)
 
 
 def test_progress_tells_each_operator_of_each_part(lin):
     seen = {}
-    hvp.compare(lin, 2, progress=lambda label, count: seen.setdefault(label, []).append(count))
-    assert list(seen) == [f"{name} {operator}" for name in PARTS for operator in "HGR"]
+    hvp.compare(
+        lin, 2, **FEW, progress=lambda label, count: seen.setdefault(label, []).append(count)
+    )
+    assert list(seen) == [
+        *(f"{name} {operator}" for name in PARTS for operator in "HGR"),
+        *(f"traces of {operator}" for operator in "HGR"),
+    ]
     assert all(counts == sorted(set(counts)) for counts in seen.values())
 
 
@@ -194,7 +205,7 @@ def without_times(plain):
 
 
 def test_the_same_seed_gives_the_same_numbers(comparison, lin):
-    again = hvp.compare(lin, K, tol=TOL, seed=3, title="a small network")
+    again = hvp.compare(lin, K, tol=TOL, seed=3, title="a small network", **FEW)
     assert without_times(again.to_json()) == without_times(comparison.to_json())
 
 
@@ -206,7 +217,7 @@ def test_a_layer_smaller_than_k_gives_all_but_one():
         return tf.concat([tf.reshape(tf.tanh(w[0]), [-1]), w[1] ** 2, [w[2]]], 0) * w[2]
 
     lin = hvp.linearize_function(lambda z: tf.reduce_sum(z**2), params, outputs=outputs)
-    found = hvp.compare(lin, 6)
+    found = hvp.compare(lin, 6, **FEW)
     counts = {name: len(part.H.largest.values) for name, part in found.parts.items()}
     assert counts == {"whole network": 6, "param0": 6, "param1": 2, "param2": 1}
     for name, block in lin.blocks().items():
@@ -220,20 +231,24 @@ def test_a_layer_smaller_than_k_gives_all_but_one():
 def test_a_single_layer_is_compared_once_under_both_names(lin, tmp_path):
     counts = {}
     block = lin.block("last")
-    found = hvp.compare(block, 3, progress=lambda label, count: counts.update({label: count}))
+    found = hvp.compare(
+        block, 3, **FEW, progress=lambda label, count: counts.update({label: count})
+    )
     assert {name: part.name for name, part in found.parts.items()} == {
         "selected layers": "selected layers",
         "last": "last",
     }
     assert found.parts["selected layers"].H.largest is found.parts["last"].H.largest
-    assert list(counts) == [f"selected layers {operator}" for operator in "HGR"]
+    assert list(counts) == [
+        f"{what} {operator}" for what in ("selected layers", "traces of") for operator in "HGR"
+    ]
     assert [row.layer for row in found.chain_rule] == ["last"]
     found.save(tmp_path)
     assert json.loads((tmp_path / "compare.json").read_text())["size"] == 21
 
 
 def test_a_residual_that_is_zero_is_found_zero(lin):
-    part = hvp.compare(lin.block("last"), 3).parts["last"]
+    part = hvp.compare(lin.block("last"), 3, **FEW).parts["last"]
     top = part.H.largest.values[-1]
     for pairs in (part.R.largest, part.R.smallest):
         assert np.abs(pairs.values).max() < 1e-12 * top
@@ -255,7 +270,7 @@ def test_a_loss_that_is_no_function_of_outputs_is_refused():
 @pytest.fixture(scope="module")
 def written(comparison, tmp_path_factory):
     directory = tmp_path_factory.mktemp("comparison") / "made" / "on the way"
-    assert comparison.save(directory) == (directory / "compare.json", directory / "compare.png")
+    assert comparison.save(directory) == tuple(directory / name for name in WRITTEN)
     return directory
 
 
@@ -272,7 +287,7 @@ def document(written):
 
 
 def test_the_document_begins_with_its_schema(document):
-    assert next(iter(document.items())) == ("schema", 1)
+    assert next(iter(document.items())) == ("schema", 2)
 
 
 def test_the_document_holds_every_item(document, comparison, model):
@@ -299,7 +314,8 @@ def test_the_numbers_survive_the_file_bit_for_bit(document, comparison):
     for name, part in comparison.parts.items():
         plain = document["parts"][name]
         assert plain["size"] == part.size
-        assert plain["principal_angles"] == list(part.angles)
+        assert plain["principal_angles"] == [list(angles) for angles in part.angles_by_count]
+        assert plain["distance"] == estimate(part.distance)
         assert plain["overlap"] == part.overlap
         for operator in "HGR":
             ends = getattr(part, operator)
@@ -310,6 +326,36 @@ def test_the_numbers_survive_the_file_bit_for_bit(document, comparison):
                 assert plain[operator][end]["values"] == list(pairs.values)
                 assert plain[operator][end]["errors"] == list(pairs.errors)
                 assert plain[operator][end]["separate"] == list(pairs.separate)
+                moved = getattr(part.sampling[operator], end)
+                assert plain[operator][end]["sampling"] == list(moved)
+            density = plain[operator]["density"]
+            assert density["nodes"] == ends.density.nodes.tolist()
+            assert density["weights"] == ends.density.weights.tolist()
+            assert density["outliers"] == ends.density.outliers.tolist()
+            assert plain[operator]["unseen"] == list(ends.unseen)
+
+
+def estimate(found):
+    return {"value": found.value, "stderr": found.stderr, "depth": found.depth}
+
+
+def test_traces_noise_and_counts_survive_the_file(document, comparison):
+    for name, row in (("", document["traces"]["whole"]), *document["traces"]["layers"].items()):
+        for operator, found in comparison.traces.items():
+            block = found.layers[name] if name else found.whole
+            assert row[operator]["trace"] == estimate(block.trace)
+            assert row[operator]["squared_norm"] == estimate(block.squared_norm)
+        share = comparison.shares.layers[name] if name else comparison.shares.whole
+        assert row["share of R"]["trace"] == estimate(share.trace)
+    assert document["traces"]["whole"]["sampling"] == comparison.trace_sampling
+    assert document["negative"] == estimate(comparison.negative)
+    assert document["rank"] == estimate(comparison.rank)
+    assert document["rank_bound"] == comparison.rank_bound
+    for operator, noise in comparison.noise.items():
+        assert document["noise"][operator]["asymmetry"] == noise.asymmetry
+        assert document["noise"][operator]["shadow"] is None  # float64 has no shadow
+        assert document["noise"][operator]["floor"] == noise.floor
+    assert document["command"] == comparison.command
 
 
 def test_the_chain_rule_survives_the_file(document, comparison):
@@ -332,8 +378,17 @@ def test_the_picture_opens_and_is_not_blank(written):
     assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 20
 
 
-def test_saving_leaves_two_files_and_no_drafts(written):
-    assert sorted(path.name for path in written.iterdir()) == ["compare.json", "compare.png"]
+def test_the_page_is_that_of_the_comparison_and_the_drawing_has_no_fonts(written, comparison):
+    page = (written / "compare.html").read_text(encoding="utf-8")
+    assert "<h1>a small network</h1>" in page
+    assert comparison.weights_sha256 in page
+    drawing = (written / "compare.svg").read_text(encoding="utf-8")
+    assert drawing.count("<path") > 20
+    assert "<text" not in drawing
+
+
+def test_saving_leaves_four_files_and_no_drafts(written):
+    assert sorted(path.name for path in written.iterdir()) == sorted(WRITTEN)
 
 
 def fail(*arguments):
@@ -359,8 +414,144 @@ def test_a_picture_that_fails_keeps_what_was_there(comparison, tmp_path, monkeyp
 
 def test_a_number_that_is_not_json_is_refused_and_leaves_nothing(comparison, tmp_path):
     with pytest.raises(ValueError, match="JSON"):
-        dataclasses.replace(comparison, loss=float("nan")).save(tmp_path)
+        dataclasses.replace(comparison, loss=float("inf")).save(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def matrices():
+    """A network of known matrices, and its comparison."""
+    lin = known_network()
+    return lin, hvp.compare(lin, K, tol=1e-6)
+
+
+def block(lin, name, operator):
+    rows = slice(None)
+    if name in lin.sizes:
+        (i,) = lin.layout.layers[name]
+        rows = lin.layout.slices[i]
+    return lin.dense(operator)[rows, rows]
+
+
+@pytest.mark.parametrize("operator", ["H", "G", "R"])
+def test_densities_have_the_traces_of_dense_matrices(matrices, operator):
+    lin, found = matrices
+    for name, part in found.parts.items():
+        d = getattr(part, operator).density
+        np.testing.assert_allclose(d.weights.sum(axis=1), 1.0)
+        bulk = (part.size - len(d.outliers)) * np.sum(d.nodes * d.weights, axis=1)
+        traces = bulk + d.outliers.sum()  # one a probe
+        true = np.trace(block(lin, name, operator))
+        error = traces.std(ddof=1) / np.sqrt(len(traces))
+        assert abs(traces.mean() - true) <= 4 * error + 1e-9
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_traces_norms_and_shares_are_those_of_dense_matrices_within_their_errors(coarse):
+    lin = known_network((("first", 150), ("last", 60)), coarse=coarse)  # P beyond 120 products
+    found = hvp.compare(lin, 2)
+    for name in ("", "first", "last"):
+        dense = {operator: block(lin, name, operator) for operator in "HGR"}
+        for operator, traces in found.traces.items():
+            own = traces.layers[name] if name else traces.whole
+            assert own.trace.stderr > 0
+            matrix = dense[operator]
+            assert abs(own.trace.value - np.trace(matrix)) < 4 * own.trace.stderr + 1e-4
+            norm = np.sum(matrix**2)
+            assert abs(own.squared_norm.value - norm) < 4 * own.squared_norm.stderr + 1e-4
+        share = found.shares.layers[name] if name else found.shares.whole
+        true = np.trace(dense["R"]) / np.trace(dense["H"])
+        assert abs(share.trace.value - true) < 4 * share.trace.stderr + 1e-4
+
+
+def test_the_distance_is_zero_where_h_is_g_and_that_of_sorted_eigenvalues_elsewhere(matrices):
+    lin, found = matrices
+    assert found.parts["last"].distance.value < 1e-15
+    for name in ("whole network", "first"):
+        H, G = (np.linalg.eigvalsh(block(lin, name, operator)) for operator in "HG")
+        distance = found.parts[name].distance
+        true = np.mean(np.abs(H - G))
+        assert abs(distance.value - true) < 4 * (distance.stderr + distance.depth) + 0.02 * true
+
+
+def test_sampling_errors_are_those_of_dense_batches(matrices):
+    lin, found = matrices
+    H, whole = found.whole.H, found.whole
+    stack = lin.stacks["H"]
+    for end in ("largest", "smallest"):
+        V = getattr(H, end).vectors
+        means = np.array([np.einsum("pk,pk->k", V, len(stack) * h @ V) for h in stack])
+        true = means.std(axis=0, ddof=1) / np.sqrt(len(stack))
+        np.testing.assert_allclose(getattr(whole.sampling["H"], end), true, rtol=1e-6)
+    # All batches are shares of one matrix here: so much of the trace as of any eigenvalue.
+    part = whole.sampling["H"].largest[-1] / H.largest.values[-1]
+    trace = found.trace_sampling["H"] / np.trace(lin.dense("H"))
+    assert part == pytest.approx(trace, rel=0.3)
+
+
+def test_a_single_batch_tells_no_sampling_error():
+    found = hvp.compare(known_network(batches=1), 2)
+    for part in found.parts.values():
+        for sampled in part.sampling.values():
+            assert np.isnan([*sampled.largest, *sampled.smallest]).all()
+    assert np.isnan(list(found.trace_sampling.values())).all()
+    assert found.to_json()["traces"]["whole"]["sampling"] == {"H": None, "G": None, "R": None}
+
+
+def test_negative_eigenvalues_and_rank_are_counted(matrices):
+    lin, found = matrices
+    H, G = (np.linalg.eigvalsh(lin.dense(operator)) for operator in "HG")
+    for count, true in ((found.negative, np.sum(H < 0)), (found.rank, np.sum(G > 1e-9))):
+        assert abs(count.value - true) <= 4 * count.stderr + count.depth
+    assert found.rank_bound == 40
+
+
+def test_the_noise_of_rounded_products_is_seen_and_that_of_exact_ones_is_none(matrices):
+    _, exact = matrices
+    rounded = hvp.compare(known_network(coarse=True), 2)
+    norm = exact.whole.H.norm
+    assert exact.floor < 1e-13 * norm
+    assert all(np.isnan(noise.shadow) for noise in exact.noise.values())
+    assert 1e-9 * norm < rounded.floor < 1e-5 * norm
+
+
+def test_angles_are_kept_for_every_count(matrices):
+    lin, found = matrices
+    H, G = (np.linalg.eigh(lin.dense(operator))[1] for operator in "HG")
+    for i, angles in enumerate(found.whole.angles_by_count, start=1):
+        true = np.sort(scipy.linalg.subspace_angles(H[:, -i:], G[:, -i:]))
+        np.testing.assert_allclose(angles, true, atol=1e-4)
+
+
+def test_an_eigenvalue_that_lanczos_missed_is_an_alarm(matrices):
+    lin, found = matrices
+    density = hvp.density(lin.dense("H"), num_probes=3)
+    pairs = hvp.eigsh(lin.dense("H"), K + 1)[:K]  # without the largest
+    blind = dataclasses.replace(found.whole.H, largest=pairs, density=density)
+    assert found.whole.H.unseen == ()
+    assert blind.unseen == ("largest",)
+    part = dataclasses.replace(found.whole, H=blind)
+    assert hvp.comparison._alarms({part.name: part}) == [
+        "different: whole network: an eigenvalue of H among its 4 largest was missed, "
+        "as of a multiple one; raise k"
+    ]
+
+
+def test_a_layer_of_one_parameter_is_compared():
+    H = np.diag([3.0, 1.0, 2.0, 5.0])[None]
+    found = hvp.compare(Known(H, H, {"three": 3, "one": 1}), 2)
+    one = found.parts["one"].H
+    assert one.largest.values.tolist() == [5.0]
+    assert one.density.nodes.ravel() == pytest.approx(5.0)
+
+
+def test_the_command_is_what_was_given_or_the_call():
+    H = np.diag([3.0, 1.0, 2.0, 5.0])[None]
+    lin = Known(H, H, {"only": 4})
+    assert hvp.compare(lin, 1, command="hvp compare").command == "hvp compare"
+    assert hvp.compare(lin, 1, tol=1e-5, seed=7).command == (
+        "hvp.compare(lin, k=1, tol=1e-05, num_probes=10, num_steps=80, seed=7)"
+    )
 
 
 def test_results_are_frozen(comparison):
@@ -393,7 +584,7 @@ def test_the_weights_hash_sees_the_smallest_change_of_one_weight(comparison):
     values = kernel.numpy()
     values[5, 2] = np.nextafter(values[5, 2], 9)
     kernel.assign(values)
-    found = hvp.compare(hvp.linearize(changed, examples()), 1, tol=1e-2)
+    found = hvp.compare(hvp.linearize(changed, examples()), 1, tol=1e-2, **FEW)
     assert found.weights_sha256 != comparison.weights_sha256
     assert found.data_sha256 == comparison.data_sha256
 
@@ -401,7 +592,7 @@ def test_the_weights_hash_sees_the_smallest_change_of_one_weight(comparison):
 def test_a_regression_has_no_accuracy(tmp_path):
     x = np.random.default_rng(4).standard_normal((9, 5))
     lin = hvp.linearize(network(), (x, np.ones((9, 3))), "mean_squared_error")
-    found = hvp.compare(lin.block("last"), 2)
+    found = hvp.compare(lin.block("last"), 2, **FEW)
     assert found.accuracy is None
     found.save(tmp_path)
     assert strict((tmp_path / "compare.json").read_text())["accuracy"] is None

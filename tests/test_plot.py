@@ -7,7 +7,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from hvp import plot
+from hvp import curves, plot
+from hvp.quadrature import density
 
 
 def pairs(values, error=0.0):
@@ -21,7 +22,15 @@ def part(name, H, G, error=0.0):
     def ends(both):
         return types.SimpleNamespace(smallest=pairs(both[0], error), largest=pairs(both[1], error))
 
-    return types.SimpleNamespace(name=name, size=1234, H=ends(H), G=ends(G))
+    def spectrum(both):
+        values = np.r_[both[0], np.zeros(20), both[1]]
+        found = ends(both)
+        found.density = density(np.diag(values), num_probes=3, num_steps=10)
+        return found
+
+    return types.SimpleNamespace(
+        name=name, size=1234, agrees=True, H=spectrum(H), G=spectrum(G), R=None
+    )
 
 
 def comparison(*parts, **changed):
@@ -43,7 +52,8 @@ NEGATIVE = part("upside down", ([-9.0, -8.0], [-7.0, -2.0]), ([-5.0, -4.0], [-3.
 
 
 def visible(figure):
-    return [panel for panel in figure.axes if panel.get_visible()]
+    """The panels with the ends: of the whole, then of each layer."""
+    return [panel for panel in figure.axes if panel.get_visible()][1:]
 
 
 def markers(panel):
@@ -53,9 +63,9 @@ def markers(panel):
 
 def test_there_is_one_panel_a_part_in_order():
     figure = plot.comparison_figure(comparison(NETWORK, LAYER))
-    assert [panel.get_title() for panel in visible(figure)] == [
-        "whole network\n1,234 parameters",
-        "dense1\n1,234 parameters",
+    assert [panel.get_title(loc="left") for panel in visible(figure)] == [
+        "b   the ends: λ by rank",
+        "c   dense1, P = 1,234",
     ]
 
 
@@ -76,8 +86,35 @@ def test_h_and_g_are_told_apart_by_colour_and_marker():
     H, G = (box.lines[0] for box in panel.containers)
     assert H.get_color() != G.get_color()
     assert H.get_marker() != G.get_marker()
-    legend = panel.get_legend()
-    assert [text.get_text() for text in legend.get_texts()] == ["H", "G"]
+
+
+def test_the_densities_of_h_and_g_are_drawn_with_bands_and_ticks():
+    figure = plot.comparison_figure(comparison(NETWORK))
+    (inset,) = figure.axes[0].child_axes
+    for panel in (figure.axes[0], inset):
+        lines = {line.get_label(): line for line in panel.lines if line.get_label() in "HG"}
+        assert list(lines) == ["G", "H"]
+        for name, curve in curves.linear(NETWORK).items():
+            x, y = lines[name].get_data()
+            shown = curve.values > y.min() * 1.01
+            np.testing.assert_array_equal(x, curve.x)
+            np.testing.assert_allclose(y[shown], curve.values[shown])
+            assert lines[name].get_color() == plot.STYLES[name]["color"]
+        assert len(panel.collections) == 2
+        assert panel.get_yscale() == "log"
+    assert [text.get_text() for text in inset.get_legend().get_texts()] == ["H", "G"]
+    low, high = inset.get_xlim()
+    assert low < -3.0 < 0 < high
+
+
+def test_a_drawing_has_no_text_that_needs_a_font(tmp_path):
+    path = tmp_path / "picture.svg"
+    plot.save_comparison(comparison(NETWORK, LAYER), path)
+    first = path.read_bytes()
+    assert b"<text" not in first
+    assert b"font-family" not in first
+    plot.save_comparison(comparison(NETWORK, LAYER), path)
+    assert path.read_bytes() == first
 
 
 @pytest.mark.parametrize("drawn", [NETWORK, LAYER, ZERO, NEGATIVE], ids=lambda p: p.name)
@@ -116,14 +153,14 @@ def test_errors_are_drawn_as_bars_around_the_values():
 @pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (4, 1, 4), (5, 2, 4), (9, 3, 4)])
 def test_many_layers_wrap_into_rows(count, rows, columns):
     parts = [part(f"layer{i}", ([-1.0], [1.0]), ([0.0], [1.0])) for i in range(count)]
-    figure = plot.comparison_figure(comparison(*parts))
-    panels = visible(figure)
+    figure = plot.comparison_figure(comparison(NETWORK, *parts))
+    panels = visible(figure)[1:]
     assert len(panels) == count
     grid = panels[0].get_subplotspec().get_gridspec()
     assert (grid.nrows, grid.ncols) == (rows, columns)
     width, height = figure.get_size_inches()
-    assert width < 16
-    assert height > 3 * rows
+    assert width == plot.WIDTH
+    assert height > 1.9 * rows + 2
     figure.draw_without_rendering()
     boxes = [panel.get_window_extent() for panel in panels]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
@@ -137,7 +174,7 @@ def test_the_headline_says_what_is_compared():
 
 def test_the_headline_leaves_out_what_there_is_not():
     headline = plot.comparison_figure(comparison(NETWORK, accuracy=None, title="")).get_suptitle()
-    assert headline.startswith("the largest")
+    assert headline.startswith("the spectra")
     assert "accuracy" not in headline
 
 

@@ -24,8 +24,10 @@ def test_the_api_in_about_twenty_lines_runs_as_it_stands(tmp_path, monkeypatch, 
     exec(compile(program, str(README), "exec"), {"__name__": "__main__"})
     assert capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.rglob("compare.*")) == [
+        "compare.html",
         "compare.json",
         "compare.png",
+        "compare.svg",
     ]
 
 

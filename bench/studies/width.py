@@ -94,6 +94,6 @@ def _figure(M: np.ndarray, laws: dict) -> study.Figure:
         panel.loglog(M, values, "o", color=study.BLUE, fillstyle="none", label="here")
         panel.set(xlabel="width M", ylabel=what)
         panel.set_xticks(np.unique(M), [f"{width:g}" for width in np.unique(M)])
-        panel.minorticks_off()
+        panel.xaxis.minorticks_off()
         panel.legend(frameon=False)
     return canvas

@@ -77,7 +77,7 @@ def standard_error(one: np.ndarray, two: np.ndarray) -> float:
     independent = one.var(ddof=1) / count
     products = (two - mean) * (two.T - mean)
     np.fill_diagonal(products, 0.0)
-    paired = -products.sum() / (count * (count - 1))
+    paired = 0.0 - products.sum() / (count * (count - 1))
     return float(np.sqrt(np.clip(paired, independent, MOST_RAISED**2 * independent)))
 
 

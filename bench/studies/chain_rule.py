@@ -2,7 +2,7 @@
 
 H = G + R. On each layer's own block R = 0 with ReLU, whose outputs are piecewise linear in the
 weights of any one layer (Botev, Ritter and Barber 2017, "Practical Gauss-Newton optimisation for
-deep learning", section 3.2); with tanh only on the last layer. Over the whole network R ≠ 0 with
+deep learning"); with tanh only on the last layer. Over the whole network R ≠ 0 with
 both, since weights of different layers multiply each other.
 
 Forms are the same where they differ by less than a hundred roundings of ‖w‖·‖Hw‖ (`Forms.equal`).

@@ -7,7 +7,7 @@ layer's own block, tr G_ll = E ‖a_{l-1}‖² ‖∂z/∂s_l‖² in the norm o
     tr G_ll ∝ q̂_{l-1} χ_l ⋯ χ_{L-2},   q_l = v q̂_{l-1},   v = n Var(w),   L layers,
     q̂_l = E φ(√q_l z)²,   χ_l = v E φ'(√q_l z)²,   z ~ N(0, 1)
 
-by mean field (Poole et al. 2016; Schoenholz et al. 2017, section 4): level with ReLU at every v,
+by mean field (Poole et al. 2016; Schoenholz et al. 2017): level with ReLU at every v,
 almost with tanh up to v = 1 (Glorot, LeCun); beyond, curvature falls from layer to layer. Agreement
 is within two standard deviations of what a finite width does: 5/n of log ‖a‖² a layer, for ReLU.
 """

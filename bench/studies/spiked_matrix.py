@@ -90,10 +90,9 @@ def _figure(exact: np.ndarray, densities: dict[str, hvp.Density]) -> study.Figur
         low, high = np.maximum(values - 2 * stderrs, 1e-12), values + 2 * stderrs
         panel.fill_between(x, low, high, color=study.BLUE, alpha=0.3, linewidth=0)
         panel.plot(x, values, color=study.BLUE, label="hvp.density ± 2 stderr")
-        for place in SPIKES + SPIKES / (SPIKES - 1):
-            panel.axvline(place, color=study.VERMILION, linestyle=":", label="θ + θ/(θ - 1)")
+        theory = SPIKES + SPIKES / (SPIKES - 1)
+        panel.plot(theory, np.full(3, 0.06), "v", color=study.VERMILION, label="θ + θ/(θ - 1)")
         panel.set(title=name, xlabel="eigenvalue", yscale="log", ylim=(1e-4, 10))
     panels[0].set_ylabel("density")
-    handles, labels = panels[1].get_legend_handles_labels()
-    panels[1].legend(handles[:3], labels[:3], frameon=False, loc="upper right")
+    panels[1].legend(frameon=False, loc="upper right")
     return canvas

@@ -1,7 +1,7 @@
 """Curvature at initialisation against width: λ_max grows like it, the mean falls like it.
 
 Karakida, Akaho and Amari 2019, "Universal statistics of Fisher information in deep neural
-networks", theorems 1 and 4: of the Fisher matrix of a random network with one output and Gaussian
+networks": of the Fisher matrix of a random network with one output and Gaussian
 inputs, all widths M, on T examples, as M grows,
 
     tr F ~ κ₁ M,  so that the mean of the P ~ M² eigenvalues falls like 1/M,  and
@@ -46,7 +46,7 @@ def run(quick: bool) -> Study:
         error = last.std(ddof=1) / np.sqrt(seeds)
         rows += [
             Row(
-                f"power of the width in the {what}",
+                f"power of the width in {what}",
                 f"{power}",
                 f"{fit.slope:.2f} ± {fit.stderr:.2f}",
                 bool(abs(fit.slope - power) <= max(3 * fit.stderr, 0.1)),
@@ -59,7 +59,7 @@ def run(quick: bool) -> Study:
             ),
         ]
     remarks = (f"ReLU, {DEPTH} layers, no biases, {T} Gaussian inputs, {seeds} networks a width.",)
-    title = "Width (Karakida, Akaho and Amari 2019, theorems 1 and 4)"
+    title = "Width (Karakida, Akaho and Amari 2019, mean and largest eigenvalue)"
     return Study(title, tuple(rows), _figure(M, laws), remarks)
 
 
@@ -94,6 +94,6 @@ def _figure(M: np.ndarray, laws: dict) -> study.Figure:
         panel.loglog(M, values, "o", color=study.BLUE, fillstyle="none", label="here")
         panel.set(xlabel="width M", ylabel=what)
         panel.set_xticks(np.unique(M), [f"{width:g}" for width in np.unique(M)])
-        panel.minorticks_off()
+        panel.xaxis.minorticks_off()
         panel.legend(frameon=False)
     return canvas

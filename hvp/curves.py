@@ -12,7 +12,7 @@ import numpy as np
 from hvp.quadrature import Density, from_log, to_log
 
 # So many points a width; those are kept that a line through the others would miss by more.
-FINE, MISSED = 6.0, 5e-4
+FINE, MISSED = 6.0, 1e-3
 # A figure shows this share of what a single eigenvalue makes of a curve, and points go below it.
 BELOW_ONE, DEEPER = 0.2, 0.1
 MOST = 0.995

@@ -15,14 +15,15 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def known(value: float, error: float, most: int = 7) -> str:
-    """The value to the last digit of its error, and to `most` significant digits.
+    """The value to the last digit of its error, and to `most` significant digits: two if unknown.
 
     >>> known(2.5944993, 4.2e-6), known(1351.66, 40.0), known(9e-7, 7e-4), known(-3.14e-5, 2e-7)
     ('2.594499', '1,350', '0', '-3.14e-5')
     """
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    place = math.floor(math.log10(abs(value))) - most + 1
+    digits = min(most, 2) if math.isnan(error) else most
+    place = math.floor(math.log10(abs(value))) - digits + 1
     if error > 0:
         place = max(place, _place(error))
     rounded = round(value, -place) + 0.0
@@ -36,9 +37,11 @@ def known(value: float, error: float, most: int = 7) -> str:
 def margin(error: float) -> str:
     """An error to one digit, two where the first is a 1.
 
-    >>> margin(4.2e-6), margin(0.346), margin(0.1031), margin(40.2), margin(0.0)
-    ('4e-6', '0.3', '0.10', '40', '0')
+    >>> margin(4.2e-6), margin(0.346), margin(0.1031), margin(40.2), margin(0.0), margin(math.nan)
+    ('4e-6', '0.3', '0.10', '40', '0', 'unknown')
     """
+    if math.isnan(error):
+        return "unknown"
     if error == 0 or not math.isfinite(error):
         return f"{error:g}"
     place = _place(error)

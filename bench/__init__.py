@@ -6,9 +6,9 @@
 
 **What is compared.** PyTorch double backward with the graph kept, curvlinops, hessian-eigenthings,
 JAX `jvp(grad)`, JAX `linearize`, and naive TensorFlow, which is a `ForwardAccumulator` in a
-`tf.function`; matfree for eigenvalues. All have the same weights, data and vectors, float32, all
-cores. A product is one vector, NumPy in and NumPy out. The peers come with the extra `bench`; one
-that is not installed is reported as missing, never as beaten.
+`tf.function`; matfree for eigenvalues, PyHessian for densities. All have the same weights, data and
+vectors, float32, all cores. A product is one vector, NumPy in and NumPy out. The peers come with
+the extra `bench`; one that is not installed is reported as missing, never as beaten.
 
 **How.** Each implementation lives in a process of its own, since thread pools and allocators of two
 frameworks do not mix. The processes take turns, ours before every other (A B A C A B A C ...), and
@@ -38,6 +38,17 @@ warmed up on a tiny problem, in vectors of P entries. The end to end time of ten
 that comes after the imports, the building of the model included; the digits are read before. All
 are to reach true errors of 10⁻³ of the norm, which are checked in float64; SciPy gets that as its
 tolerance, matfree the fewest Lanczos steps that reach it.
+
+**Densities.** 10 probes of 80 Lanczos steps, the products built before, by hvp, curvlinops,
+hessian-eigenthings and PyHessian; ours is also measured in the time of its products alone, 80
+blocks of 10 vectors. Each comes with a curve of 1001 points, and that is timed too, but for
+PyHessian's, which has none. They differ otherwise: hvp multiplies all probes together and
+reorthogonalises; curvlinops does not, and first looks for the ends of the spectrum with SciPy's
+`eigsh`; the other two reorthogonalise a vector at a time, with random signs for probes. Before it
+is timed the mean powers 1 to 4 of each density are held, to a hundredth, against vᵀHᵏv of its own
+probes by hand in float64: with common probes there would be no noise to hide in, and nobody can be
+given probes. PyHessian 0.1 calls `torch.eig`, which PyTorch has removed: it has failed, and is
+never beaten, though the time it would take with that function put back is shown.
 
 **What comes out.** Tables with the targets beside the figures, `bench.json` with versions and
 machine, and `bench.png`, in `bench-results/`. Ratios of one run can be compared; seconds of two

@@ -12,7 +12,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import implementations, measure, picture, problems, record, report, spectra, targets
+from bench import (
+    densities,
+    implementations,
+    measure,
+    picture,
+    problems,
+    record,
+    report,
+    spectra,
+    targets,
+)
 from bench.implementations import Entry
 from bench.manners import check_place, one_line_errors
 from bench.problems import Problem
@@ -24,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 DIRECTORY = Path("bench-results")
+END_TO_END = (targets.SPECTRA, targets.DENSITY)
 
 
 @app.command()
@@ -31,7 +42,7 @@ def bench(
     problem: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"{', '.join((*problems.PROBLEMS, targets.SPECTRA))}; may be repeated. All by "
+            help=f"{', '.join((*problems.PROBLEMS, *END_TO_END))}; may be repeated. All by "
             "default.",
         ),
     ] = None,
@@ -53,12 +64,12 @@ def bench(
     """Measure hvp's products beside those of other libraries, in turns, in one run."""
     console = Console()
     with one_line_errors("bench"):
-        chosen, with_spectra = _problems(problem, quick)
+        chosen, others = _problems(problem, quick)
         entries = implementations.select(peers or ("none" if quick else "all"))
         for path in (json, picture):
             check_place(path)
         with _progress() as tell:
-            run = _run(chosen, with_spectra, entries, quick, tell)
+            run = _run(chosen, others, entries, quick, tell)
         verdicts = targets.verdicts(run)
         run.verdicts = targets.as_rows(verdicts)
         _save(run, json, picture)
@@ -71,7 +82,7 @@ def bench(
 
 def _run(
     chosen: list[Problem],
-    with_spectra: bool,
+    others: list[str],
     entries: list[Entry],
     quick: bool,
     tell: measure.Tell,
@@ -87,8 +98,10 @@ def _run(
     )
     for problem in chosen:
         run.problems[problem.name] = measure.measure(problem, entries, plan, tell)
-    if with_spectra:
+    if targets.SPECTRA in others:
         run.spectra = spectra.measure(entries, plan, tell)
+    if targets.DENSITY in others:
+        run.density = densities.measure(problems.EIGENVALUES, entries, plan, tell)
     run.seconds = time.perf_counter() - begun
     return run
 
@@ -105,18 +118,21 @@ def _progress() -> Iterator[measure.Tell]:
         yield lambda line: typer.echo(f"{time.perf_counter() - begun:5.0f} s  {line}", err=True)
 
 
-def _problems(wanted: list[str] | None, quick: bool) -> tuple[list[Problem], bool]:
-    """The problems chosen, and whether the eigenvalues are among them."""
+def _problems(wanted: list[str] | None, quick: bool) -> tuple[list[Problem], list[str]]:
+    """The problems chosen, and which of eigenvalues and density are among them."""
     if not wanted:
         every = problems.PROBLEMS.values()
-        return [problem for problem in every if problem.quick or not quick], True
+        return [problem for problem in every if problem.quick or not quick], list(END_TO_END)
     names = list(dict.fromkeys(wanted))
     listed = {**problems.PROBLEMS, **problems.TINY}
     for name in names:
-        if name != targets.SPECTRA and name not in listed:
-            known = ", ".join((*problems.PROBLEMS, targets.SPECTRA))
+        if name not in END_TO_END and name not in listed:
+            known = ", ".join((*problems.PROBLEMS, *END_TO_END))
             raise InputError(f"a --problem among {known}", repr(name), "choose one of these")
-    return [listed[name] for name in names if name in listed], targets.SPECTRA in names
+    return (
+        [listed[name] for name in names if name in listed],
+        [name for name in END_TO_END if name in names],
+    )
 
 
 def _save(run: record.Run, json: Path, image: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench import implementations, memory, problems
-from bench.implementation import COLUMNS, Call, Implementation
+from bench.implementation import COLUMNS, Call, Density, Implementation, Seen
 
 TRIALS = 4
 # A form this slow is not called again and again to choose among forms.
@@ -90,6 +90,27 @@ class Desk:
             call(own)
         return (time.perf_counter() - begun) / calls
 
+    def density(self) -> tuple[Prepared, Seen, np.ndarray]:
+        """Build a density and take the first; what it saw, and its probes (P, S).
+
+        `time("density", 1)` takes more of them.
+        """
+        refused: dict[str, str] = {}
+        for form, build in self._implementation.densities().items():
+            try:
+                begun = time.perf_counter()
+                call = build()
+                built = time.perf_counter()
+                seen = call()
+                ended = time.perf_counter()
+            except Exception as error:
+                refused[form] = line_of(error)
+                continue
+            self._ready["density"] = _ignoring(call), np.zeros(0)
+            starts = self._implementation.to_shared(self._implementation.starts())
+            return Prepared(form, ended - built, ended - begun, 1.0, refused), seen, starts
+        raise RuntimeError("; ".join(refused.values()))
+
     def release(self, figure: str) -> None:
         self._ready.pop(figure, None)
 
@@ -118,6 +139,10 @@ class Desk:
     def _vector(self, figure: str) -> np.ndarray:
         columns = COLUMNS if figure.endswith("_block") else 1
         return self._implementation.to_own(problems.vectors(self._problem, columns))
+
+
+def _ignoring(density: Density) -> Call:
+    return lambda _: density().masses
 
 
 def _roughly(call: Call, own: np.ndarray) -> float:

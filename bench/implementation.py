@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,6 +21,31 @@ FIGURES = (*PRODUCTS, *BLOCKS, "gradient", "empty", "matmul", "eigsh")
 # A pair's true error over the norm of the operator, which all have to reach.
 TOLERANCE = 1e-3
 LARGEST = 10
+# Of a density: what hvp and hessian-eigenthings take by default.
+PROBES = 10
+STEPS = 80
+SEED = 0
+# Of its curve.
+POINTS = 1001
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A spectrum as probes see it: masses, of sum one, at places.
+
+    Attributes:
+        places: (n,) nodes, or the points of a curve.
+        masses: (n,) weights, or the area of the curve around each point.
+        width: standard width of the bells that make the curve; zero for nodes.
+    """
+
+    places: np.ndarray
+    masses: np.ndarray
+    width: float = 0.0
+
+
+# Takes a density at the problem that is loaded.
+Density = Callable[[], Seen]
 
 
 class Implementation(ABC):
@@ -56,3 +82,20 @@ class Implementation(ABC):
         `steps` is for methods that have to be told how many Lanczos steps will do.
         """
         raise NotImplementedError
+
+    def densities(self) -> dict[str, Callable[[], Density]]:
+        """What is peculiar about its density of H -> what builds it; the first that works counts.
+
+        PROBES probes with STEPS Lanczos steps each, and a curve of POINTS points where it has one.
+        """
+        return {}
+
+    def starts(self) -> np.ndarray:
+        """The probes (P, S) of its density, in its own layout."""
+        raise NotImplementedError
+
+
+def curve(x: np.ndarray, values: np.ndarray, width: float) -> Seen:
+    """A curve on an even grid at whose ends it has gone."""
+    x, values = x.astype(np.float64), values.astype(np.float64)
+    return Seen(x, values * np.gradient(x), width)

@@ -21,8 +21,9 @@ class Entry:
         title: in the tables.
         home: module and class in `bench`.
         packages: what it imports -> the distribution that brings it.
-        has_products: whether single products can be timed; else eigenvalues only.
+        has_products: whether single products are timed.
         has_largest: whether it takes part in the ten eigenvalues.
+        has_density: whether it takes part in the densities.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Entry:
     packages: dict[str, str]
     has_products: bool = True
     has_largest: bool = False
+    has_density: bool = False
 
     def missing(self) -> str | None:
         """What is not installed, as a line; None where all is there."""
@@ -46,7 +48,7 @@ _TENSORFLOW = {"tensorflow": "tensorflow", "keras": "keras"}
 _JAX = {"jax": "jax", "jaxlib": "jaxlib"}
 _TORCH = {"torch": "torch"}
 
-OURS = Entry("hvp", "hvp", ("ours", "Ours"), _TENSORFLOW, has_largest=True)
+OURS = Entry("hvp", "hvp", ("ours", "Ours"), _TENSORFLOW, has_largest=True, has_density=True)
 NAIVE = Entry(
     "tensorflow", "naive TensorFlow", ("naive_tensorflow", "NaiveTensorflow"), _TENSORFLOW
 )
@@ -60,12 +62,22 @@ PEERS = {
             ("peers_torch", "Curvlinops"),
             {**_TORCH, "curvlinops": "curvlinops-for-pytorch"},
             has_largest=True,
+            has_density=True,
         ),
         Entry(
             "hessian-eigenthings",
             "hessian-eigenthings",
             ("peers_torch", "HessianEigenthings"),
             {**_TORCH, "hessian_eigenthings": "hessian-eigenthings"},
+            has_density=True,
+        ),
+        Entry(
+            "pyhessian",
+            "PyHessian",
+            ("peers_torch", "PyHessian"),
+            {**_TORCH, "pyhessian": "pyhessian"},
+            has_products=False,
+            has_density=True,
         ),
         Entry("jax-jvp-grad", "JAX jvp(grad)", ("peers_jax", "JvpGrad"), _JAX),
         Entry("jax-linearize", "JAX linearize", ("peers_jax", "Linearize"), _JAX, has_largest=True),

@@ -64,7 +64,7 @@ def measure(problem: Problem, peers: Sequence[Entry], plan: Plan, tell: Tell) ->
     entries = [OURS, NAIVE, *(peer for peer in peers if peer.has_products)]
     with contextlib.ExitStack() as stack:
         tell(f"{problem.title}: starting")
-        absent, crew = _start(entries, problem, stack)
+        absent, crew = start(entries, problem, stack)
         yardsticks = _yardsticks(crew, record)
         for figure in plan.figures:
             if figure in BLOCKS and 4 * COLUMNS * problem.size > LARGEST_BLOCK:
@@ -82,7 +82,7 @@ def measure(problem: Problem, peers: Sequence[Entry], plan: Plan, tell: Tell) ->
     return record
 
 
-def _start(
+def start(
     entries: Iterable[Entry], problem: Problem, stack: contextlib.ExitStack
 ) -> tuple[dict[str, Result], dict[str, Worker]]:
     """Who cannot take part and why, and the workers of the others, the problem loaded."""
@@ -166,7 +166,7 @@ def _figure(
     before = disturbance.usage(pids)
     timed = interleave(first, {**turns, **units}, rounds)
     found.others_load = disturbance.of_others(before, disturbance.usage(pids))
-    _enter(found, figure, timed)
+    enter(found, figure, timed)
     _name_units(found, figure, yardsticks, record)
     return found
 
@@ -239,7 +239,7 @@ def _units(
     return turns, sum(lengths)
 
 
-def _enter(found: Figure, figure: str, timed: Interleaved) -> None:
+def enter(found: Figure, figure: str, timed: Interleaved) -> None:
     vectors_a_call = COLUMNS if figure in BLOCKS else 1
     found.rounds = timed.rounds
     found.results[OURS.name].seconds = timed.ours / vectors_a_call

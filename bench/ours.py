@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
 import hvp
 from bench import keras_models
-from bench.implementation import LARGEST, TOLERANCE, Call, Forms, Implementation
+from bench.implementation import (
+    LARGEST,
+    POINTS,
+    PROBES,
+    SEED,
+    STEPS,
+    TOLERANCE,
+    Call,
+    Density,
+    Forms,
+    Implementation,
+    Seen,
+    curve,
+)
 from bench.problems import Problem, data
 
 # Names of hvp are imported when first used; imports are not timed.
-_ = hvp.linearize, hvp.eigsh, hvp.Hessian
+_ = hvp.linearize, hvp.eigsh, hvp.Hessian, hvp.density
 
 
 class Ours(Implementation):
@@ -34,6 +48,8 @@ class Ours(Implementation):
                 return {"linearize": lambda: self._lin.gnvp}
             case "eigsh":
                 return {"eigsh": self._eigsh}
+            case "products":
+                return {f"{STEPS} blocks of {PROBES}": self._products}
         return {}
 
     def _eigsh(self) -> Call:
@@ -41,6 +57,35 @@ class Ours(Implementation):
             return hvp.eigsh(hvp.Hessian(self._lin), 1, ncv=20, tol=TOLERANCE).values
 
         return largest
+
+    def _products(self) -> Call:
+        """All products of a density, and nothing else."""
+        operator = hvp.Hessian(self._lin)
+        block = self.starts()
+
+        def products(_: np.ndarray) -> np.ndarray:
+            for _step in range(STEPS):
+                product = operator.matmat(block)
+            return product
+
+        return products
+
+    def densities(self) -> dict[str, Callable[[], Density]]:
+        return {"Gaussian probes in one block, reorthogonalised": self._density}
+
+    def _density(self) -> Density:
+        operator = hvp.Hessian(self._lin)
+
+        def density() -> Seen:
+            found = hvp.density(operator, num_probes=PROBES, num_steps=STEPS, seed=SEED)
+            x = found.grid(POINTS)
+            return curve(x, found.curve(x)[0], found.width)
+
+        return density
+
+    def starts(self) -> np.ndarray:
+        rng = np.random.default_rng(SEED)
+        return rng.standard_normal((PROBES, self._lin.size), dtype=np.float32).T
 
     def largest(self, figure: str, steps: int | None) -> np.ndarray:
         operator = hvp.Hessian if figure == "hvp" else hvp.GaussNewton

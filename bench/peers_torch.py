@@ -1,7 +1,8 @@
-"""The peers on PyTorch: double backward by hand, curvlinops and hessian-eigenthings."""
+"""The peers on PyTorch: double backward by hand, and the libraries."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +13,20 @@ import torch
 from torch import nn
 
 from bench import torch_modules
-from bench.implementation import LARGEST, TOLERANCE, Call, Forms, Implementation
+from bench.implementation import (
+    LARGEST,
+    POINTS,
+    PROBES,
+    SEED,
+    STEPS,
+    TOLERANCE,
+    Call,
+    Density,
+    Forms,
+    Implementation,
+    Seen,
+    curve,
+)
 from bench.problems import Problem
 
 # By default PyTorch counts physical cores, the others those they may use.
@@ -155,6 +169,32 @@ class Curvlinops(_OnTorch):
         )
         return vectors
 
+    def densities(self) -> dict[str, Callable[[], Density]]:
+        return {"Gaussian probes, not reorthogonalised, ends by eigsh first": self._density}
+
+    def _density(self) -> Density:
+        import curvlinops
+
+        operator = self._operator("hvp")
+        kappa = 3.0  # its default
+
+        def density() -> Seen:
+            torch.manual_seed(SEED)
+            x, values = curvlinops.lanczos_approximate_spectrum(
+                operator, STEPS, num_points=POINTS, num_repeats=PROBES, kappa=kappa
+            )
+            # Bells that fall to 1/kappa of their height half way between the STEPS points of an
+            # even grid, in units of half the extent.
+            half = float(x[-1] - x[0]) / 2
+            width = 2 / (STEPS - 1) / math.sqrt(8 * math.log(kappa)) * half
+            return curve(x.numpy(), values.numpy(), width)
+
+        return density
+
+    def starts(self) -> np.ndarray:
+        torch.manual_seed(SEED)
+        return np.stack([torch.randn(self._problem.size).numpy() for _ in range(PROBES)], axis=1)
+
 
 class HessianEigenthings(_OnTorch):
     """`HessianOperator` and `GGNOperator`, one vector at a time."""
@@ -167,16 +207,84 @@ class HessianEigenthings(_OnTorch):
         return super().forms(figure)
 
     def _product(self, figure: str) -> Call:
+        operator = self._operator(figure)
+        return lambda v: operator.matvec(torch.from_numpy(v)).detach().numpy()
+
+    def _operator(self, figure: str) -> Any:
         import hessian_eigenthings as peer
 
         batches = [(self._x, self._y)]
         if figure == "hvp":
             loss = peer.supervised_loss(self._loss)
-            operator = peer.HessianOperator(self._module, batches, loss)
-        else:
-            of_output = peer.supervised_loss_of_output(self._loss)
-            operator = peer.GGNOperator(self._module, batches, peer.supervised_forward, of_output)
-        return lambda v: operator.matvec(torch.from_numpy(v)).detach().numpy()
+            return peer.HessianOperator(self._module, batches, loss)
+        of_output = peer.supervised_loss_of_output(self._loss)
+        return peer.GGNOperator(self._module, batches, peer.supervised_forward, of_output)
+
+    def densities(self) -> dict[str, Callable[[], Density]]:
+        return {"signs for probes, reorthogonalised": self._density}
+
+    def _density(self) -> Density:
+        import hessian_eigenthings as peer
+
+        operator = self._operator("hvp")
+
+        def density() -> Seen:
+            found = peer.spectral_density(
+                operator,
+                num_runs=PROBES,
+                lanczos_steps=STEPS,
+                num_grid_points=POINTS,
+                seed=SEED,
+            )
+            return curve(found.grid.numpy(), found.density.numpy(), found.sigma)
+
+        return density
+
+    def starts(self) -> np.ndarray:
+        def draw(seed: int) -> np.ndarray:
+            generator = torch.Generator().manual_seed(seed)
+            return torch.randint(0, 2, (self._problem.size,), generator=generator).numpy()
+
+        return np.stack([2 * draw(SEED + s) - 1 for s in range(PROBES)], axis=1)
+
+
+class PyHessian(_OnTorch):
+    """`hessian.density`, on the graph of the gradient of one batch.
+
+    Its one release calls `torch.eig`, which PyTorch has removed, after the Lanczos steps of the
+    first probe. The second form has it back.
+    """
+
+    def densities(self) -> dict[str, Callable[[], Density]]:
+        form = "signs for probes, reorthogonalised, nodes and no curve"
+        return {form: self._density, f"{form}; torch.eig put back": self._mended}
+
+    def _density(self) -> Density:
+        import pyhessian
+
+        peer = pyhessian.hessian(self._module, self._loss, data=(self._x, self._y), cuda=False)
+
+        def density() -> Seen:
+            torch.manual_seed(SEED)
+            nodes, weights = peer.density(iter=STEPS, n_v=PROBES)
+            return Seen(np.ravel(nodes), np.ravel(weights) / PROBES)
+
+        return density
+
+    def _mended(self) -> Density:
+        torch.eig = _eig
+        return self._density()
+
+    def starts(self) -> np.ndarray:
+        torch.manual_seed(SEED)
+        draws = [_join([torch.randint_like(p, 2) for p in self._params]) for _ in range(PROBES)]
+        return np.stack([2 * draw.numpy() - 1 for draw in draws], axis=1)
+
+
+def _eig(T: torch.Tensor, eigenvectors: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `torch.eig` gave for a symmetric T: real and imaginary parts (m, 2), and vectors."""
+    values, vectors = torch.linalg.eigh(T)
+    return torch.stack([values, torch.zeros_like(values)], dim=1), vectors
 
 
 def _again(

@@ -224,7 +224,7 @@ PROBLEMS = {
 }
 # For warming up, and for the tests: every kind of layer that a problem may hold, tiny.
 TINY = {
-    "tiny-dense": Problem("tiny-dense", "tiny dense net", (5,), _net(5, 4, 4, 3), 6),
+    "tiny-dense": Problem("tiny-dense", "tiny dense net", (9,), _net(9, 6, 5, 3), 6),
     "tiny-convnet": Problem(
         "tiny-convnet",
         "tiny convnet",

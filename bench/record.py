@@ -118,6 +118,25 @@ class SpectraRecord:
 
 
 @dataclass
+class DensityRecord:
+    """Densities of H: "ok" is who has the moments of its probes, and `error` how well.
+
+    Attributes:
+        title: of the problem.
+        probes: of each.
+        steps: of each probe.
+        figure: seconds a density; ours in the time of its products alone.
+        first: seconds from the start of building to the first density, by implementation.
+    """
+
+    title: str
+    probes: int
+    steps: int
+    figure: Figure = field(default_factory=Figure)
+    first: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
 class Run:
     """A whole run."""
 
@@ -128,6 +147,7 @@ class Run:
     missing: dict[str, str]
     problems: dict[str, ProblemRecord] = field(default_factory=dict)
     spectra: SpectraRecord | None = None
+    density: DensityRecord | None = None
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from bench.disturbance import TOLERABLE
 from bench.implementation import LARGEST
 from bench.implementations import NAIVE, OURS, find
-from bench.record import Figure, ProblemRecord, Result, Run, SpectraRecord
+from bench.record import DensityRecord, Figure, ProblemRecord, Result, Run, SpectraRecord
 from bench.targets import Verdict
 
 HEADINGS = {"hvp": "Hv", "gnvp": "Gv", "hvp_block": "Hv of 16", "gnvp_block": "Gv of 16"}
@@ -41,6 +41,11 @@ def show(run: Run, verdicts: list[Verdict], console: Console) -> None:
         for kind, figure in run.spectra.figures.items():
             for line in _disturbed(figure):
                 console.print(Text(f"{HEADINGS[kind][0]}: {line}"))
+    if run.density is not None:
+        console.rule(Text(f"Density of H, {run.density.title}", style="bold"))
+        console.print(_density_table(run.density))
+        for line in _density_lines(run.density.figure):
+            console.print(Text(line))
     for name, reason in run.missing.items():
         console.print(Text(f"missing: {find(name).title} ({reason})", style="yellow"))
     console.rule(Text("Targets", style="bold"))
@@ -180,6 +185,35 @@ def _spectrum_cells(result: Result | None) -> list[str]:
     ratio = "" if result.ratio is None else f"{result.ratio:.2f}"
     error = "" if result.error is None else f"{result.error:.0e}".replace("e-0", "e-")
     return [f"{result.seconds:.2f}", ratio, error, remark]
+
+
+def _density_table(density: DensityRecord) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.caption = (
+        f"seconds for {density.probes} probes of {density.steps} steps, products built before; "
+        "first: with the building of the products; error: of the moments of its own probes"
+    )
+    table.caption_justify = "left"
+    table.add_column("", no_wrap=True)
+    for heading in ("s", "hvp over that", "first, s", "error"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for name, result in density.figure.results.items():
+        seconds, ratio, error, _ = _spectrum_cells(result)
+        first = f"{density.first[name]:.1f}" if name in density.first else ""
+        remark = result.form if result.status == "ok" else f"{result.form}; {result.status}"
+        table.add_row(escape(find(name).title), seconds, ratio, first, error, remark)
+    return table
+
+
+def _density_lines(figure: Figure) -> Iterator[str]:
+    products = figure.units.get("products")
+    if products is not None:
+        yield f"hvp: {products:.2f} of its products alone; {figure.rounds} rounds"
+    yield from _disturbed(figure)
+    for name, result in figure.results.items():
+        if result.note and result.status != "missing":
+            yield f"{find(name).title}: {result.status}, {result.note}"
 
 
 def _targets_table(verdicts: list[Verdict]) -> Table | Text:

@@ -10,11 +10,11 @@ from bench import disturbance
 from bench.crew import Worker, WorkerError
 from bench.implementation import LARGEST, PRODUCTS, TOLERANCE
 from bench.implementations import OURS, Entry
-from bench.measure import Plan, Tell
+from bench.measure import Plan, Tell, enter
 from bench.problems import EIGENVALUES
 from bench.record import Figure, Result, SpectraRecord, Spectrum
 from bench.reference import DenseNet
-from bench.timing import Interleaved, Turn, interleave
+from bench.timing import Turn, interleave
 
 # matfree has to be told the number of Lanczos steps; it is given the least of these that does.
 STEPS = (*range(15, 60, 5), 60, 80, 100, 140, 200)
@@ -82,7 +82,7 @@ def _figure(
         before = disturbance.usage([])
         timed = interleave(ours, turns, plan.repeats)
         found.others_load = disturbance.of_others(before, disturbance.usage([]))
-        _enter(found, timed)
+        enter(found, figure, timed)
     return found
 
 
@@ -122,13 +122,3 @@ def judge(found: Figure) -> None:
             spectrum.status, spectrum.note = "wrong", "the tolerance is missed"
         elif (best - spectrum.values > room).any():
             spectrum.status, spectrum.note = "wrong", "an eigenvalue is missed"
-
-
-def _enter(found: Figure, timed: Interleaved) -> None:
-    found.rounds = timed.rounds
-    found.results[OURS.name].seconds = timed.ours
-    found.results[OURS.name].best = timed.ours_best
-    for name, ratio in timed.ratios.items():
-        found.results[name].seconds = timed.seconds[name]
-        found.results[name].best = timed.best[name]
-        found.results[name].ratio = ratio

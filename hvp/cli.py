@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hvp.errors import ConvergenceError, InputError
-from hvp.screen import Screen
 
 if TYPE_CHECKING:
     from hvp.comparison import Comparison
     from hvp.linearization import Linearization
+    from hvp.screen import Screen
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -89,6 +89,8 @@ def compare(
     embedded MNIST digits.
     """
     begun = time.perf_counter()
+    from hvp.screen import Screen
+
     screen = Screen(quiet)
     with _one_line_errors(), _interrupts(screen), screen.progress:
         _check_choice("--activation", activation, ACTIVATIONS)
@@ -131,6 +133,8 @@ def check(
 
     Exits with 1 where a check fails.
     """
+    from hvp.screen import Screen
+
     screen = Screen(quiet)
     with _one_line_errors(), _interrupts(screen), screen.progress:
         _check_usage(None, model, data, 1, seed)

@@ -263,7 +263,8 @@ def compare(
             parts[name] = part(name, block, SHARE)
     spectra = {id(s): s for part in parts.values() for s in (part.H, part.G, part.R)}
     cost = sum(s.num_products for s in spectra.values()) + 3 * len(table)
-    traces = {name: _traces(name, lin, seed, tell) for name in OPERATORS}
+    scale = parts[whole].H.norm
+    traces = {name: _traces(name, lin, scale, seed, tell) for name in OPERATORS}
     noise = _noise(lin, parts[whole], seed)
     cost += sum(found.num_products for found in traces.values())
     cost += sum(found.num_products for found in noise.values())
@@ -341,10 +342,12 @@ def _part(
 
 
 def _traces(
-    letter: str, lin: Comparable, seed: int, tell: Callable[[str, int], None]
+    letter: str, lin: Comparable, scale: float, seed: int, report: Callable[[str, int], None]
 ) -> LayerTraces:
-    A = OPERATORS[letter](lin)
-    return layer_traces(A, lin, seed=seed, progress=lambda n: tell(f"traces of {letter}", n))
+    def told(count: int) -> None:
+        report(f"traces of {letter}", count)
+
+    return layer_traces(OPERATORS[letter](lin), lin, scale=scale, seed=seed, progress=told)
 
 
 def _angles(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, ...]:

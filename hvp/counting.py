@@ -22,14 +22,19 @@ class Counted(LinearOperator):
 
     Raises InputError for what is no square operator of float32 or float64, and for a product that
     is not finite: where the operator has a method ``source_of_nan(v)`` it says where that is from.
+    Of an operator that is a small difference of large ones, `scale` is the norm of these, whose
+    rounding is no asymmetry.
     """
 
-    def __init__(self, A: Any, progress: Callable[[int], None] | None = None):
+    def __init__(
+        self, A: Any, progress: Callable[[int], None] | None = None, scale: float | None = None
+    ):
         operator = _operator(A)
         super().__init__(operator.dtype, operator.shape)
         self.count = 0
         self._operator = operator
         self._progress = progress
+        self._scale = scale or 0.0
 
     def _matvec(self, v: np.ndarray) -> np.ndarray:
         return self._checked(self._operator.matvec(v), v, 1)
@@ -53,23 +58,23 @@ class Counted(LinearOperator):
             )
         return product
 
-
-def check_symmetry(V: np.ndarray, AV: np.ndarray) -> None:
-    """Raise InputError where VᵀAV (K, K), of a block of random vectors, is not symmetric."""
-    inner, squares = np.zeros((V.shape[1], V.shape[1])), np.zeros((2, V.shape[1]))
-    for start in range(0, len(V), CHUNK):
-        U, AU = (B[start : start + CHUNK].astype(np.float64) for B in (V, AV))
-        inner += U.T @ AU
-        squares += [np.sum(U**2, axis=0), np.sum(AU**2, axis=0)]
-    sizes = np.sqrt(squares[0])[:, None] * np.sqrt(squares[1])
-    size = float(np.max(sizes + sizes.T, initial=0.0))
-    asymmetry = float(np.max(np.abs(inner - inner.T), initial=0.0)) / size if size else 0.0
-    if asymmetry > float(np.finfo(AV.dtype).eps) ** ASYMMETRY:
-        raise InputError(
-            "a symmetric operator, uᵀ(Av) = (Au)ᵀv",
-            f"a relative difference of {asymmetry:.1e}",
-            "take (A + Aᵀ)/2, or check the operator",
-        )
+    def check_symmetry(self, V: np.ndarray, AV: np.ndarray) -> None:
+        """Raise InputError where VᵀAV (K, K), of a block of random vectors, is not symmetric."""
+        inner, squares = np.zeros((V.shape[1], V.shape[1])), np.zeros((2, V.shape[1]))
+        for start in range(0, len(V), CHUNK):
+            U, AU = (B[start : start + CHUNK].astype(np.float64) for B in (V, AV))
+            inner += U.T @ AU
+            squares += [np.sum(U**2, axis=0), np.sum(AU**2, axis=0)]
+        lengths, images = np.sqrt(squares)
+        sizes = lengths[:, None] * np.maximum(images, self._scale * lengths)
+        size = float(np.max(sizes + sizes.T, initial=0.0))
+        asymmetry = float(np.max(np.abs(inner - inner.T), initial=0.0)) / size if size else 0.0
+        if asymmetry > float(np.finfo(self.dtype).eps) ** ASYMMETRY:
+            raise InputError(
+                "a symmetric operator, uᵀ(Av) = (Au)ᵀv",
+                f"a relative difference of {asymmetry:.1e}",
+                "take (A + Aᵀ)/2, or check the operator",
+            )
 
 
 def _operator(A: Any) -> LinearOperator:

@@ -91,6 +91,7 @@ def layer_traces(
     lin: Laid,
     *,
     num_products: int = 96,
+    scale: float | None = None,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> LayerTraces:
@@ -124,6 +125,7 @@ def layer_traces(
         A: a symmetric SciPy LinearOperator or matrix of shape (P, P), such as ``Hessian(lin)``.
         lin: a `Linearization`, or anything else that has its `layout`.
         num_products: products with A, at most; 4 or more. About 1.1 times as many vectors are held.
+        scale: size of the numbers that matter: ‖H‖ for R = H - G, as for `hvp.density`.
         seed: of the probes. The same seed gives the same probes to several operators, so that the
             noise of their `layer_shares` is small.
         progress: called with the number of products so far.
@@ -138,7 +140,7 @@ def layer_traces(
     >>> print(found.layers["b"].trace, "and", found.whole.squared_norm)
     5 ± 0 and 14 ± 0
     """
-    counted = Counted(A, progress)
+    counted = Counted(A, progress, scale)
     size = counted.shape[0]
     layers = _layers(lin, size)
     exact = num_products >= size

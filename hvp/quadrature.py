@@ -23,7 +23,7 @@ import numpy as np
 import scipy.linalg
 from scipy.sparse.linalg import LinearOperator
 
-from hvp.counting import Counted, check_symmetry
+from hvp.counting import Counted
 from hvp.eigenpairs import Eigenpairs
 from hvp.errors import InputError
 from hvp.estimate import Estimate
@@ -284,6 +284,7 @@ def density(
     num_steps: int = 80,
     seed: int = 0,
     pairs: Eigenpairs | None = None,
+    scale: float | None = None,
     reorthogonalise: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> Density:
@@ -301,6 +302,8 @@ def density(
         pairs: k eigenpairs to project out, such as the largest by `hvp.eigsh`: they come back as
             exact `outliers`, and all Lanczos steps are for the bulk. Where a pair has an error the
             spectrum found is that of a matrix within that distance of A.
+        scale: size of the numbers that matter, None for the pairs' largest. Give ‖H‖ for R = H - G,
+            whose products may be rounding of H's, which is not symmetric.
         reorthogonalise: keeps num_steps + 1 vectors a probe. False keeps two, for P beyond memory:
             eigenvalues that converge then come up as several nodes that share one's weight, which
             integrals do not mind and a note says.
@@ -315,7 +318,9 @@ def density(
     >>> abs(rank.value - 10) < 3 * rank.stderr
     True
     """
-    counted = Counted(A, progress)
+    if scale is None and pairs is not None:
+        scale = float(np.abs(pairs.values).max(initial=0.0))
+    counted = Counted(A, progress, scale)
     size = counted.shape[0]
     for name, number, least in (
         ("num_probes", num_probes, 1),
@@ -413,7 +418,7 @@ def from_log(t: np.ndarray, origin: float) -> np.ndarray:
 class _Symmetric(LinearOperator):
     """A as it is, whose first product is held to symmetry."""
 
-    def __init__(self, A: LinearOperator, rng: np.random.Generator):
+    def __init__(self, A: Counted, rng: np.random.Generator):
         super().__init__(A.dtype, A.shape)
         self._A, self._rng = A, rng
         self._is_seen = False
@@ -427,7 +432,7 @@ class _Symmetric(LinearOperator):
             other = self._rng.standard_normal((1, len(V)), dtype=V.dtype)
             V = np.concatenate([V.T, other]).T
         product = self._A.matmat(V)
-        check_symmetry(V, product)
+        self._A.check_symmetry(V, product)
         self._is_seen = True
         return product[:, :count]
 

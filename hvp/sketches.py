@@ -15,7 +15,7 @@ import numpy as np
 import scipy.linalg
 import threadpoolctl
 
-from hvp.counting import Counted, check_symmetry
+from hvp.counting import Counted
 from hvp.errors import InputError
 
 # Columns that are multiplied at once, rows that are taken to float64 at once.
@@ -58,7 +58,7 @@ def sketch(A: Counted, probes: np.ndarray) -> Sketch:
     Raises InputError where A is not symmetric.
     """
     Y = multiply(A, probes)
-    check_symmetry(probes[:, :CHECKED].astype(A.dtype), Y[:, :CHECKED])
+    A.check_symmetry(probes[:, :CHECKED].astype(A.dtype), Y[:, :CHECKED])
     Q, R = scipy.linalg.qr(Y, mode="economic", overwrite_a=True, check_finite=False)
     U, sizes, Vt = np.linalg.svd(R.astype(np.float64))
     eps = float(np.finfo(A.dtype).eps)
@@ -109,7 +109,7 @@ def parted(A: Counted, num_products: int, rng: np.random.Generator, least: int) 
     else:
         Q, AQ = (np.empty((A.shape[0], 0), A.dtype) for _ in range(2))
     rest = multiply(A, probes)
-    check_symmetry(probes[:, :CHECKED].astype(A.dtype), rest[:, :CHECKED])
+    A.check_symmetry(probes[:, :CHECKED].astype(A.dtype), rest[:, :CHECKED])
     inner, projected = gram(Q, AQ), gram(Q, probes)
     within = gram(Q, rest) - inner @ projected
     for rows in _chunks(len(Q)):
@@ -160,7 +160,7 @@ def dense(A: Counted) -> np.ndarray:
     """
     identity = np.eye(A.shape[0], dtype=A.dtype)
     matrix = multiply(A, identity)
-    check_symmetry(identity, matrix)
+    A.check_symmetry(identity, matrix)
     return matrix
 
 

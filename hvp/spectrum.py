@@ -110,6 +110,7 @@ def spectrum(
         num_probes=num_probes,
         num_steps=num_steps,
         seed=seed,
+        scale=max(scale or 0.0, np.abs([*largest.values, *smallest.values]).max()),
         pairs=apart if 0 < len(apart.values) < A.shape[0] else None,
         progress=lambda count: report(cost + count),
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hvp.counting import Counted, check_symmetry
+from hvp.counting import Counted
 from hvp.estimate import Estimate
 from hvp.exchangeable import Form, leave_one_out, leave_two_out, standard_error
 from hvp.sketches import (
@@ -250,7 +250,7 @@ def _single(
     for start in range(0, num_products, FEWEST):
         V = signs(rng, A.shape[0], min(FEWEST, num_products - start)).astype(A.dtype)
         AV = A.matmat(V)
-        check_symmetry(V, AV)
+        A.check_symmetry(V, AV)
         samples.append(sample(V, AV))
     return np.concatenate(samples)
 

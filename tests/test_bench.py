@@ -17,6 +17,7 @@ from rich.console import Console
 import hvp
 from bench import (
     arithmetic,
+    densities,
     disturbance,
     implementations,
     measure,
@@ -28,14 +29,31 @@ from bench import (
     targets,
     timing,
 )
+from bench.__main__ import END_TO_END
 from bench.crew import Worker, WorkerError
+from bench.desk import Prepared
+from bench.implementation import PROBES, STEPS, Seen, curve
 from bench.implementations import NAIVE, OURS, PEERS, Entry
-from bench.record import Figure, ProblemRecord, Result, Run, SpectraRecord, Spectrum
+from bench.record import (
+    DensityRecord,
+    Figure,
+    ProblemRecord,
+    Result,
+    Run,
+    SpectraRecord,
+    Spectrum,
+)
 from bench.reference import DenseNet
 
 ROOT = Path(__file__).parents[1]
 DENSE, CONVNET, TRANSFORMER = problems.TINY.values()
-ABSENT = Entry("pytorch", "PyTorch", ("nowhere", "Nothing"), {"no_such_package": "no-such-dist"})
+ABSENT = Entry(
+    "pytorch",
+    "PyTorch",
+    ("nowhere", "Nothing"),
+    {"no_such_package": "no-such-dist"},
+    has_density=True,
+)
 
 
 # The arithmetic
@@ -266,6 +284,65 @@ def test_a_peer_that_stalls_is_named_where_its_best_turn_is_ahead():
     assert told.note.endswith("best turns 1.25 (jax-linearize)")
 
 
+# The judgement of densities
+
+
+def test_moments_are_those_of_the_nodes_whatever_the_bells():
+    nodes, weights = np.array([-0.5, 0.0, 0.25, 3.0]), np.array([0.2, 0.5, 0.2, 0.1])
+    expected = [weights @ nodes**k for k in range(5)]
+    np.testing.assert_allclose(densities.moments(Seen(nodes, weights)), expected, rtol=1e-12)
+    for width in (0.05, 0.4):
+        x = np.linspace(-4.0, 7.0, 1001)
+        bells = np.exp(-(((x[:, None] - nodes) / width) ** 2) / 2) / (width * np.sqrt(2 * np.pi))
+        seen = curve(x, bells @ weights, width)
+        np.testing.assert_allclose(densities.moments(seen), expected, rtol=1e-9)
+
+
+def test_moments_by_hand_over_a_whole_basis_are_those_of_the_eigenvalues():
+    net = DenseNet(DENSE)
+    H = np.stack([net.hvp(column) for column in np.eye(DENSE.size)], axis=1)
+    expected = [np.mean(np.linalg.eigvalsh(H) ** k) for k in range(5)]
+    probes = 7 * np.eye(DENSE.size)  # of any length
+    np.testing.assert_allclose(densities.moments_by_hand(net, probes), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("factor", "refused", "status"),
+    [
+        (1.001, {}, "ok"),
+        (1.02, {}, "wrong"),
+        (np.nan, {}, "wrong"),
+        (1.001, {"as released": "RuntimeError: no torch.eig"}, "failed"),
+        (1.02, {"as released": "RuntimeError: no torch.eig"}, "wrong"),
+    ],
+)
+def test_a_density_is_wrong_where_a_moment_is_missed_and_has_failed_where_it_was_mended(
+    factor, refused, status
+):
+    by_hand = np.array([1.0, 1e-3, 2e-3, 4e-3, 9e-3])
+    found = by_hand * np.array([1, 1, 1, factor, 1])
+    result = densities.judged(Prepared("form", 1.0, 2.0, 1.0, refused), found, by_hand)
+    assert result.status == status
+    assert status != "failed" or "no torch.eig" in result.note
+
+
+@pytest.mark.parametrize(("ratio", "met"), [(0.1, None), (0.5, False)])
+def test_a_density_that_has_failed_is_never_beaten(ratio, met):
+    mended = Result("failed", seconds=1.0, ratio=ratio, form="nodes; torch.eig put back")
+    found = figure(pyhessian=mended, curvlinops=Result("missing", note="not installed"))
+    found.units = {"products": 1.1}
+    run = dataclasses.replace(
+        Run("2026-01-01", record.machine(), {}, {}, {}),
+        density=DensityRecord("digits", PROBES, STEPS, found),
+    )
+    told = verdict(run, against="pyhessian")
+    assert (told.value, told.met) == (ratio, met)
+    assert told.note == "which failed; timed with torch.eig put back"
+    missing = verdict(run, against="curvlinops")
+    assert (missing.value, missing.met, missing.note) == (None, None, "not installed")
+    assert verdict(run, against="products").met is True
+
+
 # A whole run of a tiny problem, without peers
 
 
@@ -315,15 +392,58 @@ def test_the_json_holds_what_was_found(run, tmp_path):
     assert content["versions"]["tensorflow"].startswith("2.")
 
 
-def test_the_picture_and_the_tables_are_made(run, tmp_path):
+@pytest.fixture(scope="module")
+def density():
+    return densities.measure(DENSE, [ABSENT], measure.SMALLEST, lambda _: None)
+
+
+def test_our_density_is_confirmed_by_hand_and_timed_beside_its_products(density):
+    ours = density.figure.results[OURS.name]
+    assert ours.status == "ok"
+    assert ours.error < 1e-5
+    assert ours.seconds > 0
+    assert set(density.figure.units) == {"products"}
+    assert density.figure.rounds == measure.SMALLEST.repeats
+    assert density.first[OURS.name] > ours.seconds
+    absent = density.figure.results["pytorch"]
+    assert (absent.status, absent.note) == ("missing", "no-such-dist not installed")
+    assert (density.probes, density.steps) == (10, 80)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, peer in PEERS.items() if peer.has_density])
+def test_the_densities_of_peers_have_the_moments_of_their_probes(name):
+    if PEERS[name].missing():
+        pytest.skip(PEERS[name].missing())
+    with Worker(name) as worker:
+        worker.wait_until_ready()
+        worker.ask("load", DENSE.name)
+        prepared, seen, probes = worker.ask("density")
+    by_hand = densities.moments_by_hand(DenseNet(DENSE), probes)
+    result = densities.judged(prepared, densities.moments(seen), by_hand)
+    assert result.status == ("failed" if name == "pyhessian" else "ok")
+    assert probes.shape == (DENSE.size, PROBES)
+    assert len(seen.places) in (PROBES * STEPS, 1001)
+
+
+def test_the_picture_and_the_tables_are_made(run, density, tmp_path):
     picture.save(run, tmp_path / "bench.png")
     assert (tmp_path / "bench.png").stat().st_size > 10_000
     console = Console(record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     found = figure(matfree=Spectrum("wrong", 1.0, 2.0, 0.1, note="the tolerance is missed"))
-    with_spectra = dataclasses.replace(run, spectra=SpectraRecord("digits", figures={"hvp": found}))
-    report.show(with_spectra, targets.verdicts(with_spectra), console)
+    whole = dataclasses.replace(
+        run, spectra=SpectraRecord("digits", figures={"hvp": found}), density=density
+    )
+    report.show(whole, targets.verdicts(whole), console)
     text = console.export_text()
-    for word in ("tiny dense net", "missing", "confirmed by tensorflow, by hand", "tolerance"):
+    for word in (
+        "tiny dense net",
+        "missing",
+        "confirmed by tensorflow, by hand",
+        "tolerance",
+        "of its products alone",
+        "Gaussian probes in one block",
+    ):
         assert word in text
 
 
@@ -392,7 +512,7 @@ def test_an_interrupt_ends_the_run_and_its_workers(tmp_path):
 
 def test_help_names_every_problem_and_peer():
     shown = command("--help").stdout
-    assert not [n for n in (*problems.PROBLEMS, *PEERS, targets.SPECTRA) if n not in shown]
+    assert not [n for n in (*problems.PROBLEMS, *PEERS, *END_TO_END) if n not in shown]
 
 
 def test_only_the_public_face_of_hvp_is_used():

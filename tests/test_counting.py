@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
-from hvp.counting import Counted, check_symmetry
+from hvp.counting import Counted
 from hvp.errors import InputError
 from hvp.estimate import Estimate
 
@@ -50,10 +50,20 @@ def test_an_asymmetric_operator_is_refused_with_its_asymmetry(dtype):
     A = rng.standard_normal((50, 50)).astype(dtype)
     V = rng.standard_normal((50, 3)).astype(dtype)
     symmetric = A + A.T
-    check_symmetry(V, symmetric @ V)
-    check_symmetry(V, 0 * V)
+    counted = Counted(symmetric)
+    counted.check_symmetry(V, symmetric @ V)
+    counted.check_symmetry(V, 0 * V)
     with pytest.raises(InputError, match=r"a relative difference of \d.\de-0[1-4]"):
-        check_symmetry(V, (symmetric + 0.1 * A) @ V)
+        counted.check_symmetry(V, (symmetric + 0.1 * A) @ V)
+
+
+def test_rounding_of_a_large_operator_is_no_asymmetry_of_a_small_difference():
+    rng = np.random.default_rng(0)
+    V = rng.standard_normal((50, 3))
+    noise = 1e-12 * rng.standard_normal((50, 50))
+    with pytest.raises(InputError, match="a symmetric operator"):
+        Counted(noise).check_symmetry(V, noise @ V)
+    Counted(noise, scale=1.0).check_symmetry(V, noise @ V)
 
 
 def test_the_adjoint_is_the_operator():

@@ -8,8 +8,9 @@
 - Max pooling to the same shape is a padding and a pooling that makes it smaller. The kernels
   MaxPoolGradGrad and MaxPool3DGradGrad work in place where the shapes agree, and read what they
   have already overwritten (TensorFlow 2.21): Hv through such a layer is wrong by half.
-- A grouped convolution is one of slices for each group: TensorFlow has no kernels on CPUs for its
-  gradient (Conv2D), or none at all (Conv3D), and Keras itself runs it by XLA alone.
+- A grouped convolution is one of slices for each group, or a depthwise one where these are single
+  channels: TensorFlow has no kernels on CPUs for its gradient (Conv2D), or none at all (Conv3D), and
+  Keras itself runs it by XLA alone.
 - A batch of matrices times one matrix is one matrix product. TensorFlow's gradient would repeat the
   matrix for each of the batch and add up the results. Outer products are entrywise.
 - A product with the transpose of a large matrix is the transpose of a product with the matrix.
@@ -129,7 +130,7 @@ def _pooled_smaller(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
 
 
 def _convolution(op: tf.Operation, x: tf.Tensor, filters: tf.Tensor) -> tf.Tensor | None:
-    """Convolutions of the groups' channels, side by side."""
+    """Convolutions of the groups' channels, side by side: of single channels, a depthwise one."""
     if op.get_attr("data_format") not in (b"NHWC", b"NDHWC") or x.shape[-1] is None:
         return None
     groups = x.shape[-1] // filters.shape[-2]
@@ -139,6 +140,11 @@ def _convolution(op: tf.Operation, x: tf.Tensor, filters: tf.Tensor) -> tf.Tenso
     if op.type == "Conv2D":
         names.append("explicit_paddings")
     options = {name: op.get_attr(name) for name in names}
+    _, rows, columns, *_ = options["strides"]
+    is_plain = op.type == "Conv2D" and rows == columns and set(options["dilations"]) == {1}
+    if is_plain and filters.shape[-2] == 1:
+        kernel = tf.reshape(filters, [*filters.shape[:2], groups, -1])
+        return tf.raw_ops.DepthwiseConv2dNative(input=x, filter=kernel, **options)
     pairs = zip(tf.split(x, groups, -1), tf.split(filters, groups, -1), strict=True)
     convolve = getattr(tf.raw_ops, op.type)
     return tf.concat([convolve(input=a, filter=b, **options) for a, b in pairs], -1)

@@ -255,6 +255,8 @@ CASES = [
     _conv("Conv1D, grouped", lambda: layers.Conv1D(4, 2, groups=2), shape=(6, 4)),
     _conv("Conv2D, grouped", lambda: layers.Conv2D(
         4, 2, strides=2, padding="same", groups=2), shape=(5, 5, 4)),
+    _conv("Conv2D, a group a channel", lambda: layers.Conv2D(8, 3, padding="same", groups=4),
+          shape=(5, 5, 4)),
     _conv("Conv2D, grouped and dilated", lambda: layers.Conv2D(
         4, 2, dilation_rate=2, groups=2), shape=(5, 5, 4)),
     _conv("Conv3D, grouped", lambda: layers.Conv3D(4, 2, groups=2), shape=(3, 3, 3, 4)),

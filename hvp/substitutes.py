@@ -8,9 +8,9 @@
 - Max pooling to the same shape is a padding and a pooling that makes it smaller. The kernels
   MaxPoolGradGrad and MaxPool3DGradGrad work in place where the shapes agree, and read what they
   have already overwritten (TensorFlow 2.21): Hv through such a layer is wrong by half.
-- A grouped convolution is one of slices for each group, or a depthwise one where these are single
-  channels: TensorFlow has no kernels on CPUs for its gradient (Conv2D), or none at all (Conv3D), and
-  Keras itself runs it by XLA alone.
+- A grouped convolution is one of slices for each group, a depthwise one where these are single
+  channels: TensorFlow has no kernels on CPUs for its gradient (Conv2D), or none at all (Conv3D),
+  and Keras itself runs it by XLA alone.
 - A batch of matrices times one matrix is one matrix product. TensorFlow's gradient would repeat the
   matrix for each of the batch and add up the results. Outer products are entrywise.
 - A product with the transpose of a large matrix is the transpose of a product with the matrix.

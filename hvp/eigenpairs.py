@@ -277,12 +277,8 @@ def _second_start(A: Counted, pairs: Eigenpairs, which: str, seed: int) -> bool:
     for _ in range(2):
         start -= pairs.vectors @ (pairs.vectors.T @ start)
     T = lanczos(A, start, min(STEPS, size - k), outside=pairs.vectors.astype(A.dtype))
-    ritz, errors = [], []
-    for alphas, betas, steps in zip(T.alphas, T.betas, T.steps, strict=True):
-        values, vectors = scipy.linalg.eigh_tridiagonal(alphas[:steps], betas[: steps - 1])
-        ritz.append(values)
-        errors.append(betas[steps - 1] * np.abs(vectors[-1]))
-    found, error = np.concatenate(ritz), np.concatenate(errors)
+    ritz = [T.ritz(probe, steps) for probe, steps in enumerate(T.steps)]
+    found, error = (np.concatenate([each[i] for each in ritz]) for i in (0, 2))
     error += ROUNDINGS * np.finfo(A.dtype).eps * np.abs(pairs.values).max()
     if which == "LM":
         return bool((np.abs(found) - error > np.min(np.abs(pairs.values) + pairs.errors)).any())

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 import threadpoolctl
 from scipy.sparse.linalg import LinearOperator
 
@@ -47,6 +48,17 @@ class Tridiagonal:
     steps: np.ndarray
     complete: np.ndarray
     basis: np.ndarray | None
+
+    def ritz(self, probe: int, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The eigenvalues θ of a probe's T after so many steps, what they weigh, and their errors.
+
+        The weights are the squares of the first entries of T's eigenvectors, the share that the
+        starting vector has in each; the errors are β_m times the last, ‖Ay - θy‖ of the Ritz vector
+        (Parlett 1998, section 13.2).
+        """
+        alphas, betas = self.alphas[probe, :steps], self.betas[probe, :steps]
+        values, vectors = scipy.linalg.eigh_tridiagonal(alphas, betas[:-1])
+        return values, vectors[0] ** 2, betas[-1] * np.abs(vectors[-1])
 
 
 def lanczos(

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 from scipy.sparse.linalg import LinearOperator
 
 from hvp.counting import Counted
@@ -191,6 +190,11 @@ class Density:
         """
         limit = _number("threshold", threshold) - self._floor(floor)
         return self._estimate(lambda x: x < limit, 1.0, self._leaks(limit))
+
+    def count_below(self, threshold: float, *, floor: float | None = None) -> Estimate:
+        """The number of eigenvalues below the threshold by more than the floor."""
+        limit = _number("threshold", threshold) - self._floor(floor)
+        return self._estimate(lambda x: x < limit, self.size, self._leaks(limit))
 
     def count_above(self, threshold: float, *, floor: float | None = None) -> Estimate:
         """The number of eigenvalues above the threshold by more than the floor."""
@@ -476,10 +480,9 @@ def _gauss(T: Tridiagonal, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray,
         if n == 0:
             nodes[s], weights[s], errors[s] = T.alphas[s, 0], np.nan, np.nan
             continue
-        values, vectors = scipy.linalg.eigh_tridiagonal(T.alphas[s, :n], T.betas[s, : n - 1])
-        nodes[s], errors[s] = values[-1], T.betas[s, n - 1] * np.abs(vectors[-1, -1])
-        nodes[s, :n], weights[s, :n] = values, vectors[0] ** 2
-        errors[s, :n] = T.betas[s, n - 1] * np.abs(vectors[-1])
+        values, shares, bounds = T.ritz(s, n)
+        nodes[s], errors[s] = values[-1], bounds[-1]
+        nodes[s, :n], weights[s, :n], errors[s, :n] = values, shares, bounds
     return nodes, weights, errors
 
 

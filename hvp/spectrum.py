@@ -59,11 +59,7 @@ class Spectrum:
 
     def negative(self, floor: float) -> Estimate:
         """The number of eigenvalues below zero by more than the floor, or the density's."""
-        below = self.density.mass_below(0.0, floor=max(floor, self.density.floor))
-        size = self.density.size
-        return Estimate(
-            below.value * size, below.stderr * size, below.num_products, below.depth * size
-        )
+        return self.density.count_below(0.0, floor=max(floor, self.density.floor))
 
     def rank(self, floor: float) -> Estimate:
         """The number of eigenvalues that are not zero but for the floor, or the density's."""

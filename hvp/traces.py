@@ -164,11 +164,7 @@ def _trace(A: Counted, num_products: int, seed: int) -> Estimate[float]:
     if not _fits(A, num_products):
         samples = _single(A, num_products, seed, _forms)
         return _mean(samples, A, HUTCHINSON)
-    rng = np.random.default_rng(seed)
-    probes = gaussians(rng, A.shape[0], num_products // 2, A.dtype)
-    lengths = squares(probes)
-    basis = sketch(A, probes)
-    del probes
+    basis, lengths = _sketched(A, num_products // 2, seed)
     inner = np.zeros((basis.Q.shape[1],) * 2)  # QᵀAQ, a few columns at once
     for start in range(0, len(inner), COLUMNS):
         columns = slice(start, start + COLUMNS)
@@ -183,11 +179,7 @@ def _squared_frobenius_norm(A: Counted, num_products: int, seed: int) -> Estimat
     if not _fits(A, num_products):
         samples = _single(A, num_products, seed, lambda V, AV: squares(AV))
         return _mean(samples, A, HUTCHINSON)
-    rng = np.random.default_rng(seed)
-    probes = gaussians(rng, A.shape[0], num_products // 2, A.dtype)
-    lengths = squares(probes)
-    basis = sketch(A, probes)
-    del probes
+    basis, lengths = _sketched(A, num_products // 2, seed)
     AQ = multiply(A, basis.Q)
     inner, outer = gram(basis.Q, AQ), gram(AQ, AQ)
     images, own = inner @ basis.products, np.sum(basis.products**2, axis=0)
@@ -220,6 +212,13 @@ def _counted(A: Any, num_products: int, progress: Callable[[int], None] | None) 
 def _fits(A: Counted, num_products: int) -> bool:
     """Whether there are products, and is memory, for a basis."""
     return num_products >= FEWEST and num_products * A.shape[0] * A.dtype.itemsize <= MOST_MEMORY
+
+
+def _sketched(A: Counted, count: int, seed: int) -> tuple[Sketch, np.ndarray]:
+    """The basis of so many Gaussian probes, and their squared lengths."""
+    probes = gaussians(np.random.default_rng(seed), A.shape[0], count, A.dtype)
+    lengths = squares(probes)
+    return sketch(A, probes), lengths
 
 
 def _mean(samples: np.ndarray, A: Counted, method: str) -> Estimate[float]:

@@ -179,8 +179,9 @@ def runs():
         (lambda d: d.integral(np.abs), np.sum(np.abs(BOTH))),
         (lambda d: d.mass_below(), 0.5),
         (lambda d: d.count_above(1.0), np.sum(BOTH > 1.0)),
+        (lambda d: d.count_below(-1.0), np.sum(BOTH < -1.0)),
     ],
-    ids=["mean", "square", "nuclear norm", "mass", "count"],
+    ids=["mean", "square", "nuclear norm", "mass", "above", "below"],
 )
 def test_standard_errors_cover_as_they_should(runs, estimate, truth):
     estimates = [estimate(d) for d in runs]

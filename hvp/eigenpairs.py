@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg
-import threadpoolctl
 from scipy.sparse.linalg import LinearOperator
 
 from hvp.counting import Counted
 from hvp.errors import ConvergenceError, InputError
 from hvp.lanczos import ROUNDINGS, lanczos
+from hvp.threads import few_threads
 
 ENDS = ("LA", "SA", "BE", "LM")
 POWER_STEPS = 6
@@ -138,8 +138,7 @@ def eigsh(
     ncv = min(size, basis if ncv is None else ncv)
     if ncv <= k and ncv < size:
         raise InputError(f"an ncv above k = {k}", ncv, "leave ncv out for the default")
-    # On short vectors a second thread gains nothing, and waits where products want the core.
-    with threadpoolctl.threadpool_limits(1 if size < WIDE else None, "blas"):
+    with few_threads(size):
         if ncv >= size and size <= WHOLE:
             vectors, norm = _all_vectors(counted, k, which)
             scale = norm if scale is None else scale

@@ -18,13 +18,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
-import threadpoolctl
 from scipy.sparse.linalg import LinearOperator
+
+from hvp.threads import few_threads
 
 # Products are taken to be right to so many roundings of ‖A‖, and β within them to be zero.
 ROUNDINGS = 32
-# On shorter vectors a second thread gains nothing, and waits where products want the core.
-WIDE = 1 << 20
 # Entries that are taken to float64 at once.
 CHUNK = 1 << 15
 
@@ -103,14 +102,13 @@ def lanczos(
     steps, scales, complete = np.zeros(count, int), np.zeros(count), np.zeros(count, bool)
     tolerance = ROUNDINGS * float(np.finfo(A.dtype).eps)
     away = [] if outside is None else [outside.T]
-    threads = threadpoolctl.ThreadpoolController().select(user_api="blas")
     for j in range(num_steps):
         active = np.flatnonzero(~complete)
         if not len(active):
             break
         before, now, after = (space[i % len(space)] for i in (j - 1, j, j + 1))
         product = A.matmat((now if len(active) == count else now[active]).T)
-        with threads.limit(limits=1 if size < WIDE else None):
+        with few_threads(size):
             for s, Aq in zip(active, product.T, strict=True):
                 beta = float(betas[s, j - 1]) if j else 0.0
                 alpha = _three_terms(Aq, now[s], before[s] if j else now[s], beta, after[s])
@@ -135,9 +133,10 @@ def _three_terms(
     """
     alpha = 0.0
     for c in _chunks(q):
-        alpha += np.dot(q[c].astype(np.float64), Aq[c] - beta * before[c].astype(np.float64))
+        after[c] = Aq[c] - beta * before[c].astype(np.float64)
+        alpha += np.dot(q[c].astype(np.float64), after[c].astype(np.float64))
     for c in _chunks(q):
-        after[c] = Aq[c] - beta * before[c].astype(np.float64) - alpha * q[c].astype(np.float64)
+        after[c] -= alpha * q[c].astype(np.float64)
     return alpha
 
 

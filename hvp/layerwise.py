@@ -11,7 +11,8 @@ import numpy as np
 from hvp.counting import Counted
 from hvp.errors import InputError
 from hvp.estimate import Estimate
-from hvp.sketches import Parted, check_budget, dense, few_threads, gram, parted, squares
+from hvp.sketches import Parted, check_budget, dense, gram, parted, squares
+from hvp.threads import few_threads
 
 # Pairs of pairs, which the standard error of a mean over pairs takes, need four probes.
 FEWEST = 4
@@ -145,7 +146,7 @@ def layer_traces(
     layers = _layers(lin, size)
     exact = num_products >= size
     check_budget(num_products, 1 if exact else FEWEST)
-    with few_threads(counted):
+    with few_threads(counted.shape[0]):
         if exact:
             return _exact(counted, layers, seed)
         parts = parted(counted, num_products, np.random.default_rng(seed), FEWEST)

@@ -505,7 +505,7 @@ class Linearization:
                     part = part[start : start + linear_map.source.size]
                 found.append(linear_map.multiply(part, frontier))
                 if product is not J and len(found) > 1:
-                    found[:] = [found[0] + found[1]]
+                    found[:] = [tf.raw_ops.AddV2(x=found[0], y=found[1])]
             start += linear_map.source.size
         return [tf.concat(found, axis=0) if product is J else found[0] for found in results]
 

@@ -5,15 +5,11 @@ Blocks lie column by column, in the operator's precision; what is small is float
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import scipy.linalg
-import threadpoolctl
 
 from hvp.counting import Counted
 from hvp.errors import InputError
@@ -22,8 +18,6 @@ from hvp.errors import InputError
 COLUMNS, ROWS = 16, 1 << 14
 # Probes whose products are held against each other.
 CHECKED = 4
-# From here on a second thread gains more on vectors than it waits for where products want the core.
-WIDE = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,16 +156,6 @@ def dense(A: Counted) -> np.ndarray:
     matrix = multiply(A, identity)
     A.check_symmetry(identity, matrix)
     return matrix
-
-
-def few_threads(A: Counted) -> AbstractContextManager[Any]:
-    """The context of an algorithm's own work: a single thread where vectors are short."""
-    return nullcontext() if A.shape[0] >= WIDE else _blas().limit(limits=1)
-
-
-@functools.cache
-def _blas() -> threadpoolctl.ThreadpoolController:
-    return threadpoolctl.ThreadpoolController().select(user_api="blas")
 
 
 def check_budget(num_products: int, least: int = 1) -> None:

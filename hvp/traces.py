@@ -16,7 +16,6 @@ from hvp.sketches import (
     Sketch,
     check_budget,
     dense,
-    few_threads,
     gaussians,
     gram,
     multiply,
@@ -25,6 +24,7 @@ from hvp.sketches import (
     sketch,
     squares,
 )
+from hvp.threads import few_threads
 
 # Two probes of two products each give a standard error.
 FEWEST = 4
@@ -75,7 +75,7 @@ def trace(
     7.0
     """
     counted = _counted(A, num_products, progress)
-    with few_threads(counted):
+    with few_threads(counted.shape[0]):
         return _trace(counted, num_products, seed)
 
 
@@ -101,7 +101,7 @@ def squared_frobenius_norm(
     21.0
     """
     counted = _counted(A, num_products, progress)
-    with few_threads(counted):
+    with few_threads(counted.shape[0]):
         return _squared_frobenius_norm(counted, num_products, seed)
 
 
@@ -154,7 +154,7 @@ def diagonal(
     [1.0, 2.0, 4.0, 0.0]
     """
     counted = _counted(A, num_products, progress)
-    with few_threads(counted):
+    with few_threads(counted.shape[0]):
         return _diagonal(counted, num_products, seed)
 
 

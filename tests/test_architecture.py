@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
-    ["errors", "document", "estimate", "palette", "sampling", "substitutes", "likelihood"],
+    [
+        "errors",
+        "document",
+        "estimate",
+        "palette",
+        "sampling",
+        "threads",
+        "substitutes",
+        "likelihood",
+    ],
     [
         "params",
         "objective",
@@ -58,6 +67,7 @@ NUMPY_WING = [
     "functionals",
     "layerwise",
     "sketches",
+    "threads",
     "traces",
     "operators",
     "laws",

@@ -27,7 +27,7 @@ LARGE = {
 
 # A kink within every step leaves these unmeasured or widens their bound, and `check` passes them.
 MEASURED = ["Hv by differences of the gradient", "Jv by differences of the outputs"]
-BOUND, DIGITS = 1e-4, 0.05
+BOUND = 1e-4
 
 
 class Positions(layers.Layer):
@@ -74,7 +74,7 @@ def alive(model):
     return model
 
 
-def held(model, x, y):
+def held(model, x, y, digits=None):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     lin = hvp.linearize(model, (x, y), loss, jit=False)
     v = 0.5 + np.random.default_rng(1).standard_normal(lin.size)
@@ -83,8 +83,8 @@ def held(model, x, y):
     report = check(lin)
     print(report)
     checks = {c.name: c for c in report.checks}
-    # In float32 some of a million rectifiers stand on the other side of their kinks.
-    assert checks.pop("digits of Hv").error < DIGITS, str(report)
+    if digits is not None:
+        assert checks.pop("digits of Hv").error < digits, str(report)
     assert all(c.passed for c in checks.values()), str(report)
     for name in MEASURED:
         assert checks[name].error is not None, str(report)
@@ -103,5 +103,6 @@ def test_a_large_one(name):
     keras.utils.set_random_seed(0)
     model, x = alive(LARGE[name]()), images(4)
     assert np.std(model(x), axis=0).mean() > 1e-3
-    held(model, x, np.arange(4) % CLASSES)
+    # In float32 some of a million rectifiers stand on the other side of their kinks.
+    held(model, x, np.arange(4) % CLASSES, digits=0.05)
     tf.keras.backend.clear_session()

@@ -7,6 +7,8 @@ vectors one by one or several at once.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -14,7 +16,7 @@ import tensorflow as tf
 
 from hvp import columns, graph
 from hvp.affine import merge
-from hvp.compiled import GAIN, Compiled, Function
+from hvp.compiled import GAIN, Compiled, Function, Run
 from hvp.ends import Ends
 from hvp.folding import fold
 from hvp.fusing import fuse
@@ -23,6 +25,8 @@ from hvp.split import split
 
 Frontier = list[tf.Tensor]
 MOST_AT_ONCE = 64
+# Batches of one call, and what they may take together: where each is much, a call costs little.
+MOST_BATCHES, JOINED_BYTES = 8, 1 << 24
 # Calls that take less are worth compiling for several columns: the calls themselves cost time.
 SHORT = 2e-3
 
@@ -64,6 +68,7 @@ class LinearMap:
         self._loops = parts.linear.loops(tangents)
         self._blocks: dict[int, Compiled] = {}
         self._gains: dict[int, bool] = {}
+        self._sums: dict[tuple[int, ...], Run] = {}
 
     def frontier(self, batch: Sequence[tf.Tensor]) -> Frontier:
         """What the linear part needs of a batch."""
@@ -77,6 +82,22 @@ class LinearMap:
         if len(vector.shape) == 1:
             return self.single([vector, *frontier])
         return self._together(int(vector.shape[1]))([vector, *frontier])
+
+    def multiply_all(self, vector: tf.Tensor, frontiers: Sequence[Frontier]) -> tf.Tensor:
+        """The sum of the products with several batches, in one call."""
+        if self._vanishes or len(frontiers) == 1:
+            return self.multiply(vector, frontiers[0])
+        key = (len(frontiers), *vector.shape[1:])
+        if key not in self._sums:
+            one = self.single if len(vector.shape) == 1 else self._together(int(vector.shape[1]))
+            self._sums[key] = one.summed(len(frontiers))
+        return self._sums[key]([vector, *itertools.chain.from_iterable(frontiers)])[0]
+
+    def most_batches(self, count: int) -> int:
+        """How many of `count` batches to multiply in one call: evenly, as many as are short."""
+        each = self.product_bytes + self._target.size * self._target.dtype.size
+        fitting = min(MOST_BATCHES, max(JOINED_BYTES // each, 1))
+        return math.ceil(count / math.ceil(count / fitting))
 
     def width(self, count: int, budget: float, frontier: Frontier | None) -> int:
         """How many of `count` columns to multiply at once, a power of two.

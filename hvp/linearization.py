@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,13 +19,10 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from hvp import arrays, autodiff, graph
 from hvp.audit import Finding
-from hvp.autodiff import Mode
-from hvp.choosing import Choice, choose
-from hvp.ends import Ends
+from hvp.choosing import Choice
 from hvp.errors import InputError, reason
 from hvp.forecast import LONG, Forecast, forecast
 from hvp.frontiers import Frontiers
-from hvp.linear_map import Frontier, LinearMap
 from hvp.params import Layout
 from hvp.products import (
     EMPIRICAL,
@@ -43,6 +40,7 @@ from hvp.products import (
 from hvp.programs import Programs
 from hvp.sampling import BatchForms
 from hvp.snapshot import Snapshot
+from hvp.summing import Summing
 
 Result = TypeVar("Result")
 
@@ -139,13 +137,9 @@ class Linearization:
         self.layout: Layout = snapshot.layout.restrict(self._chosen)
         self._staging = arrays.Staging()
         self._lock = threading.RLock()
-        self._maps: dict[tuple[Product, Programs], LinearMap] = {}
-        self._routes: dict[Product, list[LinearMap]] = {}
-        self._kept: dict[Product, list[tuple[LinearMap, Frontier]]] = {}
+        self._sums = Summing(snapshot, self._chosen, frontiers, ad=ad, jit=jit)
         self._functions: dict[tuple[str, Programs], Callable[..., list[tf.Tensor]]] = {}
-        self._choices: list[Choice] = []
         self._draws: dict[tuple[int, int], Product] = {}
-        self._notes: dict[Finding, None] = {}
         self.size: int = self.layout.size
         self.dtype: np.dtype = self.layout.dtype
         self.names: tuple[str, ...] = self.layout.names
@@ -191,7 +185,7 @@ class Linearization:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        found = [*self._snapshot.findings, *self._notes, *self._memory_findings()]
+        found = [*self._snapshot.findings, *self._sums.notes, *self._memory_findings()]
         if self.has_outputs and not self.is_convex:
             message = "not convex in the outputs at this point: G may have negative eigenvalues"
             found.append(Finding("note", "the loss", message))
@@ -226,16 +220,16 @@ class Linearization:
 
     @property
     def choices(self) -> tuple[Choice, ...]:
-        return tuple(self._choices)
+        return tuple(self._sums.choices)
 
     @property
     def memory(self) -> Memory:
-        maps = list(self._maps.values())
+        maps = list(self._sums.maps.values())
         return Memory(
             budget=self._frontiers.budget,
             kept=self._frontiers.bytes,
             kept_batches=self._frontiers.count(maps),
-            batches=sum(map(len, self._routes.values())),
+            batches=self._sums.num_frontiers,
             product=max((linear_map.product_bytes for linear_map in maps), default=0),
         )
 
@@ -258,7 +252,7 @@ class Linearization:
         if at.ndim != 1:
             raise InputError(f"parameters of shape ({self.size},)", at.shape, "pass one vector")
         vector = tf.constant(at)
-        pieces = self._pieces(H if what == "gradient" else J)
+        pieces = self._sums.pieces(H if what == "gradient" else J)
         return [self._function(what, p, batch)([vector, *batch])[0].numpy() for p, batch in pieces]
 
     def _function(
@@ -363,7 +357,7 @@ class Linearization:
         """vᵀAv by batch, column and matrix (H, G and R)."""
         found = []
         with self._staged(columns) as staged:
-            for linear_map, frontier in self._linearised(HGR):
+            for linear_map, frontier in self._sums.terms(HGR):
                 products = [linear_map.multiply(v, frontier).numpy() for v, _ in staged]
                 found.append(
                     [
@@ -379,7 +373,7 @@ class Linearization:
         block = _checked(v, self.size, self.dtype).reshape(self.size, -1)
         product = HGR if self.has_outputs else H
         with self._staged(list(block.T)) as staged:
-            for number, (linear_map, frontier) in enumerate(self._linearised(product), 1):
+            for number, (linear_map, frontier) in enumerate(self._sums.terms(product), 1):
                 shares = [linear_map.multiply(column, frontier).numpy() for column, _ in staged]
                 if not np.isfinite(shares).all():
                     is_batch = number <= self.num_batches
@@ -438,7 +432,7 @@ class Linearization:
             return np.empty((rows, 0), self.dtype)
         parts = self._parts(product, array)
         # Where known parts are not kept each runs once a call, for all columns.
-        groups = [[part] for part in parts] if product in self._kept else [parts]
+        groups = [[part] for part in parts] if self._sums.keeps(product) else [parts]
         results = [result for group in groups for result in self._multiplied(product, group)]
         if len(results) == 1 and results[0].ndim == 2:
             return results[0]
@@ -457,9 +451,7 @@ class Linearization:
         """Columns of a block, as vectors or as blocks of as many as are multiplied at once."""
         count, width = block.shape[1], 1
         if count > 1:
-            linear_map, frontier = next(iter(self._linearised(product)))
-            tried = frontier if self._jit == "auto" else None
-            width = linear_map.width(count, self._frontiers.budget, tried)
+            width = self._sums.width(product, count)
         if width == 1:
             return list(arrays.columns(block))
         parts, start = [], 0
@@ -475,7 +467,7 @@ class Linearization:
     def _multiplied(self, product: Product, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The products with vectors or blocks, from NumPy and back to it."""
         with self._staged(parts) as staged:
-            results = self._summed(product, [tensor for tensor, _ in staged])
+            results = self._sums.multiply(product, [tensor for tensor, _ in staged])
             return [
                 arrays.shared(result, apart_from=buffer)
                 for result, (_, buffer) in zip(results, staged, strict=True)
@@ -494,98 +486,6 @@ class Linearization:
             yield staged
         finally:
             self._staging.give_back(staged)
-
-    def _summed(self, product: Product, parts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """The products over all batches, of vectors (n,) or blocks (n, K)."""
-        results: list[list[tf.Tensor]] = [[] for _ in parts]
-        start = 0
-        for linear_map, frontier in self._linearised(product):
-            for part, found in zip(parts, results, strict=True):
-                if product is JT:
-                    part = part[start : start + linear_map.source.size]
-                found.append(linear_map.multiply(part, frontier))
-                if product is not J and len(found) > 1:
-                    found[:] = [tf.raw_ops.AddV2(x=found[0], y=found[1])]
-            start += linear_map.source.size
-        return [tf.concat(found, axis=0) if product is J else found[0] for found in results]
-
-    def _linearised(self, product: Product) -> Iterable[tuple[LinearMap, Frontier]]:
-        """The linear map and the frontier of each batch; those kept are not computed anew."""
-        return self._kept.get(product) or self._computed(product)
-
-    def _computed(self, product: Product) -> Iterator[tuple[LinearMap, Frontier]]:
-        maps = []
-        for index, (programs, batch) in enumerate(self._pieces(product)):
-            linear_map = self._map(product, programs, batch)
-            frontier = self._frontiers.get(linear_map, index)
-            if frontier is None:
-                frontier = linear_map.frontier(batch)
-                self._frontiers.offer(linear_map, index, batch, frontier)
-            maps.append(linear_map)
-            yield linear_map, frontier
-        self._routes[product] = maps
-        kept = [self._frontiers.get(linear_map, index) for index, linear_map in enumerate(maps)]
-        frontiers = [frontier for frontier in kept if frontier is not None]
-        if len(frontiers) == len(maps):
-            self._kept[product] = list(zip(maps, frontiers, strict=True))
-
-    def _pieces(self, product: Product) -> Iterator[tuple[Programs, list[tf.Tensor]]]:
-        """The terms of the product's sum: the batches, and the penalty where it has one."""
-        for index, batch in enumerate(self._snapshot.batches()):
-            seed = [] if product.seed is None else [tf.constant([product.seed, index], tf.int64)]
-            yield self._snapshot.programs(batch), [*batch, *seed]
-        if product in (H, G, HGR) and self._snapshot.penalty is not None:
-            yield self._snapshot.penalty, []
-
-    def _map(self, product: Product, programs: Programs, batch: Sequence[tf.Tensor]) -> LinearMap:
-        """The linear map of a batch's shape, made on first use in the way that is fastest."""
-        with self._lock:
-            key = (product, programs)
-            if key not in self._maps:
-                self._maps[key] = self._made(product, programs, batch)
-            return self._maps[key]
-
-    def _made(self, product: Product, programs: Programs, batch: Sequence[tf.Tensor]) -> LinearMap:
-        modes = product.loops if programs.loops else product.modes
-        if self._ad in modes:
-            modes = {self._ad: modes[self._ad]}
-        makers = {
-            order: functools.partial(self._traced, mode, product, programs, batch)
-            for order, mode in modes.items()
-        }
-        is_penalty = programs is self._snapshot.penalty
-        linear_map, choice, notes = choose(
-            f"{product.name} of the penalty" if is_penalty else product.name,
-            makers,
-            batch,
-            jit=self._jit,
-            num_batches=1 if is_penalty else self.num_batches,
-        )
-        self._choices.append(choice)
-        self._notes.update((Finding("note", product.name, note), None) for note in notes)
-        return linear_map
-
-    def _traced(
-        self, mode: Mode, product: Product, programs: Programs, batch: Sequence[tf.Tensor]
-    ) -> LinearMap:
-        """The linear map of a product, built by tracing it."""
-        params = Ends.of(self.layout.shapes, tf.as_dtype(self.dtype))
-        network = programs.network
-        rows = None if network is None else Ends.of(network.shapes, params.dtype)
-        source, target = (rows if product is JT else params), (rows if product is J else params)
-        assert source is not None
-        assert target is not None
-        target = Ends.of([place.shape for place in target.places] * product.count, target.dtype)
-
-        def function(tangents: list[tf.Tensor], *batch: tf.Tensor) -> list[tf.Tensor]:
-            tensors, seed = list(batch), None
-            if product.seed is not None:
-                seed = tensors.pop()
-            functions = Batch(self._snapshot, self._chosen, programs, tensors, seed)
-            return product.build(mode, functions, tangents)
-
-        specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in batch]
-        return LinearMap(graph.trace(function, source.specs, *specs), source, target)
 
     def _require_likelihood(self, *, known: bool) -> None:
         self._require_outputs()

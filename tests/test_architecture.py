@@ -48,6 +48,7 @@ FLOORS = [
     ["tracing", "frontiers", "choosing", "charts"],
     ["snapshot", "report"],
     ["products", "forecast"],
+    ["summing"],
     ["linearization", "operators", "plot", "screen"],
     ["doors", "forms", "checking"],
     ["comparison", "closed_forms"],

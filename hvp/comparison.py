@@ -23,7 +23,7 @@ from hvp.layerwise import LayerShares, LayerTraces, layer_shares, layer_traces
 from hvp.noise import Noise, noise_floor
 from hvp.operators import GaussNewton, Hessian, Residual
 from hvp.quadrature import distance
-from hvp.sampling import BatchForms, sampling_error
+from hvp.sampling import BatchForms
 from hvp.spectrum import Spectrum, spectrum
 
 PACKAGES = ("hvp", "tensorflow", "keras", "numpy", "scipy")
@@ -52,7 +52,7 @@ class Comparable(Layered, Protocol):
     @property
     def num_outputs(self) -> int: ...
     def loss(self) -> float: ...
-    def batch_forms(self, v: np.ndarray) -> BatchForms: ...
+    def batch_forms(self, v: np.ndarray, matrix: str) -> BatchForms: ...
     def in_float64(self) -> Comparable: ...
     def gradient(self) -> np.ndarray: ...
     def blocks(self) -> Mapping[str, Comparable]: ...
@@ -192,8 +192,7 @@ class Comparison:
             text = json.dumps(self.to_json(), indent=1, allow_nan=False)
             drafts[0].write_text(text + "\n", encoding="utf-8")
             report.save_page(self, drafts[1])
-            for picture in drafts[2:]:
-                plot.save_comparison(self, picture)
+            plot.save_comparison(self, *drafts[2:])
             for draft, target in zip(drafts, targets, strict=True):
                 draft.replace(target)
         finally:
@@ -370,18 +369,19 @@ def _sampling(lin: Comparable, spectra: Mapping[str, Spectrum]) -> dict[str, Sam
             found[letter] = Sampled(unknown, unknown)
             continue
         vectors = np.concatenate([s.largest.vectors, s.smallest.vectors], axis=1)
-        forms = lin.batch_forms(vectors)
-        errors = sampling_error(getattr(forms, letter), forms.examples)
-        found[letter] = Sampled(*np.split(errors, 2))
+        found[letter] = Sampled(*np.split(lin.batch_forms(vectors, letter).stderr, 2))
     return found
 
 
 def _trace_sampling(lin: Comparable, seed: int) -> dict[str, float]:
     """Of the traces of the whole: means of forms of random signs, batch by batch."""
     signs = np.random.default_rng(seed).integers(0, 2, (lin.size, TRACED)) * 2.0 - 1.0
-    forms = lin.batch_forms(signs)
-    means = {letter: getattr(forms, letter).mean(axis=1, keepdims=True) for letter in OPERATORS}
-    return {name: float(sampling_error(m, forms.examples)[0]) for name, m in means.items()}
+    found = {letter: lin.batch_forms(signs, letter) for letter in OPERATORS}
+    means = {
+        name: replace(forms, shares=forms.shares.mean(axis=1, keepdims=True))
+        for name, forms in found.items()
+    }
+    return {name: float(forms.stderr[0]) for name, forms in means.items()}
 
 
 def _noise(lin: Comparable, part: Part, seed: int) -> dict[str, Noise]:

@@ -339,33 +339,34 @@ class Linearization:
         Hv, Gv, Rv = np.split(self._product(HGR, v), 3)
         return Hv, Gv, Rv
 
-    def batch_forms(self, v: ArrayLike) -> BatchForms:
-        """vᵀAv of each batch's share A of H, G and R, for a v of shape (P,) or each of (P, K).
+    def batch_forms(self, v: ArrayLike, matrix: str = "H") -> BatchForms:
+        """vᵀAv of each batch's share A of H, G or R, for a v of shape (P,) or each of (P, K).
 
-        What other data would have given: see `hvp.sampling.sampling_error`.
-        Raises InputError where the loss is not a function of outputs.
+        What other data would have given is their `stderr`. Raises InputError for another matrix,
+        and where G or R is asked for and the loss is not a function of outputs.
         """
-        self._require_outputs()
+        products = {"H": H, "G": G, "R": R}
+        if matrix not in products:
+            raise InputError("one of H, G and R", matrix, "name it by its letter")
+        if matrix != "H":
+            self._require_outputs()
         block = _checked(v, self.size, self.dtype).reshape(self.size, -1)
-        forms = self._forms([np.ascontiguousarray(column) for column in block.T])
+        forms = self._forms(products[matrix], list(arrays.columns(block)))
         shares, penalty = np.split(forms, [self.num_batches])
-        H, G, R = np.moveaxis(shares, 2, 0)
-        return BatchForms(H, G, R, penalty[:, :, 0].sum(axis=0), self._snapshot.examples)
+        return BatchForms(shares, penalty.sum(axis=0), self._snapshot.examples)
 
     @_told_in_a_line
-    def _forms(self, columns: Sequence[np.ndarray]) -> np.ndarray:
-        """vᵀAv by batch, column and matrix (H, G and R)."""
-        found = []
+    def _forms(self, product: Product, columns: Sequence[np.ndarray]) -> np.ndarray:
+        """vᵀAv by term of the product's sum and column."""
         with self._staged(columns) as staged:
-            for linear_map, frontier in self._sums.terms(HGR):
-                products = [linear_map.multiply(v, frontier).numpy() for v, _ in staged]
-                found.append(
-                    [
-                        np.einsum("ap,p->a", product.reshape(3, -1), v, dtype=np.float64)
-                        for product, (_, v) in zip(products, staged, strict=True)
-                    ]
-                )
-        return np.array(found).reshape(-1, len(columns), 3)
+            forms = [
+                [
+                    np.einsum("p,p->", linear_map.multiply(v, frontier), buffer, dtype=np.float64)
+                    for v, buffer in staged
+                ]
+                for linear_map, frontier in self._sums.terms(product)
+            ]
+        return np.array(forms).reshape(-1, len(columns))
 
     @_told_in_a_line
     def source_of_nan(self, v: ArrayLike) -> str:

@@ -62,11 +62,14 @@ LINEAR_SHARE = 1e-3
 LONGEST = 26
 
 
-def save_comparison(comparison: Any, path: Path) -> None:
-    """The densities and the ends of the spectra of H and G, as the picture that the suffix says."""
-    metadata = {"Date": None} if path.suffix == ".svg" else None
+def save_comparison(comparison: Any, *paths: Path) -> None:
+    """The densities and the ends of the spectra of H and G, as pictures that the suffixes say."""
     with matplotlib.rc_context(SHEET):
-        comparison_figure(comparison).savefig(path, dpi=DPI, metadata=metadata)
+        figure = comparison_figure(comparison)
+        for path in paths:
+            metadata = {"Date": None} if path.suffix == ".svg" else None
+            figure.savefig(path, dpi=DPI, metadata=metadata)
+            figure.set_layout_engine("none")  # once laid out it stays so
 
 
 def comparison_figure(comparison: Any) -> Figure:

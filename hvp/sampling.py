@@ -9,19 +9,22 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class BatchForms:
-    """The forms vᵀAv of each batch's share A of H, G and R, for the K columns v of a block.
+    """The forms vᵀAv of each batch's share A of a matrix, for the K columns v of a block.
 
     Attributes:
-        H, G, R: (B, K) by batch; the shares add up to the forms of the whole.
-        penalty: (K,) what penalties on the weights add to those of H and G.
+        shares: (B, K) by batch; with `penalty` they add up to the forms of the whole.
+        penalty: (K,) what penalties on the weights add.
         examples: (B,) how many examples each batch holds.
     """
 
-    H: np.ndarray
-    G: np.ndarray
-    R: np.ndarray
+    shares: np.ndarray
     penalty: np.ndarray
     examples: np.ndarray
+
+    @property
+    def stderr(self) -> np.ndarray:
+        """(K,) the standard errors of the forms, had other examples been drawn."""
+        return sampling_error(self.shares, self.examples)
 
 
 def sampling_error(shares: np.ndarray, examples: np.ndarray) -> np.ndarray:

@@ -66,14 +66,10 @@ class Known:
     def in_float64(self):
         return Known(self.stacks["H"], self.stacks["G"], self.sizes)
 
-    def batch_forms(self, v):
+    def batch_forms(self, v, matrix):
         V = np.atleast_2d(v.T).T
-        shares = {
-            name: np.einsum("pk,bpq,qk->bk", V, stack, V) for name, stack in self.stacks.items()
-        }
-        return BatchForms(
-            **shares, penalty=np.zeros(V.shape[1]), examples=np.full(self.num_batches, 10)
-        )
+        shares = np.einsum("pk,bpq,qk->bk", V, self.stacks[matrix], V)
+        return BatchForms(shares, np.zeros(V.shape[1]), np.full(self.num_batches, 10))
 
     def blocks(self):
         found = {}

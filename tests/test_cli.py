@@ -401,7 +401,7 @@ def test_no_convergence_is_one_line_and_exit_code_1(inputs, here, monkeypatch):
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(inputs, here, monkeypatch):
-    def fill(comparison, path):
+    def fill(comparison, path, *others):
         path.write_bytes(b"half a picture")
         raise OSError(28, "No space left on device")
 
@@ -416,7 +416,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(inputs, here, monkeypatch):
 
 
 def test_an_interruption_while_writing_leaves_nothing(inputs, here, monkeypatch):
-    def interrupt(comparison, path):
+    def interrupt(comparison, path, *others):
         path.write_bytes(b"half a picture")
         raise KeyboardInterrupt
 

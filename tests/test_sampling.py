@@ -21,12 +21,12 @@ def linearized(sizes=(3, 3, 1), **options):
 def test_the_forms_of_the_batches_add_up_to_those_of_the_whole(columns):
     lin = linearized()
     V = np.random.default_rng(0).standard_normal((lin.size, columns))
-    found = lin.batch_forms(V)
-    for shares, product in ((found.H, lin.hvp), (found.G, lin.gnvp), (found.R, lin.residual_vp)):
-        assert shares.shape == (3, columns)
-        assert relative(shares.sum(axis=0), np.einsum("pk,pk->k", V, product(V))) < 1e-12
-    assert found.examples.tolist() == [3, 3, 1]
-    assert not found.penalty.any()
+    for matrix, product in (("H", lin.hvp), ("G", lin.gnvp), ("R", lin.residual_vp)):
+        found = lin.batch_forms(V, matrix)
+        assert found.shares.shape == (3, columns)
+        assert relative(found.shares.sum(axis=0), np.einsum("pk,pk->k", V, product(V))) < 1e-12
+        assert found.examples.tolist() == [3, 3, 1]
+        assert not found.penalty.any()
 
 
 def test_a_batch_has_the_form_of_its_own_loss():
@@ -34,17 +34,16 @@ def test_a_batch_has_the_form_of_its_own_loss():
     v = np.random.default_rng(1).standard_normal(lin.size)
     model = dense_net()
     H = hessian(lambda: softmax_loss(LABELS[3:6], model(X[3:6])), variables_of(model))
-    assert lin.batch_forms(v).H[1, 0] == pytest.approx(3 / 7 * v @ H @ v, rel=1e-10)
+    assert lin.batch_forms(v).shares[1, 0] == pytest.approx(3 / 7 * v @ H @ v, rel=1e-10)
 
 
 def test_a_penalty_stands_apart():
     lin = linearized(kernel_regularizer="l2")
     v = np.ones(lin.size)
-    found = lin.batch_forms(v)
-    assert found.penalty == pytest.approx(2 * 0.01 * 16)
-    assert found.H.sum() + found.penalty[0] == pytest.approx(v @ lin.hvp(v))
-    assert found.G.sum() + found.penalty[0] == pytest.approx(v @ lin.gnvp(v))
-    assert found.R.sum() == pytest.approx(v @ lin.residual_vp(v))
+    for matrix, product in (("H", lin.hvp), ("G", lin.gnvp), ("R", lin.residual_vp)):
+        found = lin.batch_forms(v, matrix)
+        assert found.penalty == pytest.approx(0.0 if matrix == "R" else 2 * 0.01 * 16)
+        assert found.shares.sum() + found.penalty[0] == pytest.approx(v @ product(v))
 
 
 def test_the_standard_error_is_that_of_other_samples():
@@ -69,7 +68,13 @@ def test_equal_batches_leave_no_error():
 def test_without_outputs_there_are_no_forms():
     lin = hvp.linearize_function(lambda w: w[0] ** 2, np.ones(1))
     with pytest.raises(hvp.InputError, match="a loss that is a function of outputs"):
-        lin.batch_forms(np.ones(1))
+        lin.batch_forms(np.ones(1), "G")
+    assert lin.batch_forms(np.ones(1)).shares == pytest.approx(2.0)
+
+
+def test_another_matrix_has_no_forms():
+    with pytest.raises(hvp.InputError, match="one of H, G and R, got F"):
+        linearized().batch_forms(np.ones(1), "F")
 
 
 def poisoned(which):

@@ -72,7 +72,8 @@ class Memory:
         budget: the most that may be kept between products, for all blocks together.
         kept: what is kept now.
         kept_batches, batches: frontiers kept, and those that there are.
-        product: what one product takes beside frontier, vector and result, at the most.
+        product: what one product takes beside frontier, vector and result, at the most; batches
+            that run in one call because they are small may take 16 MiB together.
     """
 
     budget: int

@@ -53,6 +53,10 @@ def compare(*arguments):
     return CliRunner().invoke(cli.app, ["compare", *map(str, arguments)])
 
 
+def succeeded(result):
+    assert (result.exit_code, result.stderr) == (0, ""), result.exception
+
+
 def files(directory):
     return sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file())
 
@@ -134,7 +138,7 @@ def test_the_default_is_both_activations_on_the_embedded_digits(here, monkeypatc
 def test_options_choose_layers_loss_and_precision(inputs, here):
     options = ("--layers", "last", "--loss", "mean_absolute_error", "--dtype", "float64", "-k", 1)
     np.savez("data.npz", x=arrays()["x"], y=np.zeros((12, 3)))
-    assert compare(*inputs, *options, "--out", "out").exit_code == 0
+    succeeded(compare(*inputs, *options, "--out", "out"))
     found = document(here / "out")
     outputs = model()(arrays()["x"]).numpy()
     assert found["loss"] == pytest.approx(np.abs(outputs).mean(), rel=1e-5)
@@ -152,7 +156,7 @@ def test_options_choose_layers_loss_and_precision(inputs, here):
 )
 def test_layers_are_names_or_globs_and_may_be_several(inputs, here, chosen, sizes):
     options = [word for layer in chosen for word in ("--layers", layer)]
-    assert compare(*inputs, *options, "-k", 1, "--out", "out", "-q").exit_code == 0
+    succeeded(compare(*inputs, *options, "-k", 1, "--out", "out", "-q"))
     found = {name: part["size"] for name, part in document(here / "out")["parts"].items()}
     everything = sum(sizes.values()) == 43
     together = found.pop("whole network" if everything else "selected layers")
@@ -162,7 +166,7 @@ def test_layers_are_names_or_globs_and_may_be_several(inputs, here, chosen, size
 
 def test_the_command_that_was_typed_is_kept_as_a_shell_takes_it(inputs, here):
     typed = (*inputs, "-k", 1, "--layers", "h*", "--layers", "last", "--out", "the out", "-q")
-    assert compare(*typed).exit_code == 0
+    succeeded(compare(*typed))
     words = ["hvp", "compare", *inputs, "--layers", "h*", "--layers", "last", "-k", "1"]
     command = document(here / "the out")["command"]
     assert shlex.split(command) == words

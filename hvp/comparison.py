@@ -60,10 +60,14 @@ class Comparable(Layered, Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Sampled:
-    """Standard errors of eigenvalues, had other examples been drawn: see `hvp.sampling`."""
+    """Standard errors of eigenvalues and trace, had other examples been drawn: see `hvp.sampling`.
+
+    That of the trace is told by random signs, and includes some of what they add to a trace.
+    """
 
     largest: np.ndarray
     smallest: np.ndarray
+    trace: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +77,8 @@ class Part:
     Attributes:
         name, size: of the part; P.
         H, G, R: their spectra.
-        sampling: "H", "G", "R" -> the standard errors of the eigenvalues that the choice of the
-            data makes; NaN where there is a single batch.
+        sampling: "H", "G", "R" -> the standard errors of the eigenvalues and of the trace that the
+            choice of the data makes; NaN where there is a single batch.
         angles_by_count: the principal angles in radians, ascending, between the spaces of H's and
             of G's i largest eigenvalues, for i from 1 to k (Björck and Golub 1973).
         distance: between the cumulative spectra of H and of G, see `hvp.quadrature.distance`.
@@ -114,8 +118,7 @@ class Comparison:
     `parts` begins with "whole network" ("selected layers" where only some were taken) and goes on
     with one entry a layer; `chain_rule` has one row a layer and a last one for all together.
     `traces` has the traces and squared Frobenius norms of H, G and R, `shares` what part of those
-    of H is R's, layer by layer; `trace_sampling` the standard errors of the whole traces that the
-    choice of the data makes. `noise` is that of the products with H and G, in units of λ.
+    of H is R's, layer by layer. `noise` is that of the products with H and G, in units of λ.
     `command` repeats it, given the same weights and data.
 
     >>> from hvp import linearize_function
@@ -132,7 +135,6 @@ class Comparison:
     parts: Mapping[str, Part]
     chain_rule: tuple[Forms, ...]
     traces: Mapping[str, LayerTraces]
-    trace_sampling: Mapping[str, float]
     shares: LayerShares
     noise: Mapping[str, Noise]
     rank_bound: int
@@ -275,7 +277,6 @@ def compare(
         parts=parts,
         chain_rule=table,
         traces=traces,
-        trace_sampling=_trace_sampling(lin, seed),
         shares=layer_shares(traces["R"], traces["H"]),
         noise=noise,
         rank_bound=min(lin.size, lin.num_outputs),
@@ -334,7 +335,7 @@ def _part(
         H=H,
         G=G,
         R=R,
-        sampling=_sampling(lin, {"H": H, "G": G, "R": R}),
+        sampling=_sampling(lin, {"H": H, "G": G, "R": R}, seed),
         angles_by_count=_angles(H.largest.vectors, G.largest.vectors),
         distance=distance(H.density, G.density),
         eps=float(np.finfo(lin.dtype).eps),
@@ -361,27 +362,20 @@ def _angles(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(np.sort(a).astype(np.float64) for a in angles)
 
 
-def _sampling(lin: Comparable, spectra: Mapping[str, Spectrum]) -> dict[str, Sampled]:
+def _sampling(lin: Comparable, spectra: Mapping[str, Spectrum], seed: int) -> dict[str, Sampled]:
     found = {}
-    for letter, s in spectra.items():
-        if lin.num_batches < 2:
-            unknown = np.full(len(s.largest.values), np.nan)
-            found[letter] = Sampled(unknown, unknown)
-            continue
-        vectors = np.concatenate([s.largest.vectors, s.smallest.vectors], axis=1)
-        found[letter] = Sampled(*np.split(lin.batch_forms(vectors, letter).stderr, 2))
-    return found
-
-
-def _trace_sampling(lin: Comparable, seed: int) -> dict[str, float]:
-    """Of the traces of the whole: means of forms of random signs, batch by batch."""
     signs = np.random.default_rng(seed).integers(0, 2, (lin.size, TRACED)) * 2.0 - 1.0
-    found = {letter: lin.batch_forms(signs, letter) for letter in OPERATORS}
-    means = {
-        name: replace(forms, shares=forms.shares.mean(axis=1, keepdims=True))
-        for name, forms in found.items()
-    }
-    return {name: float(forms.stderr[0]) for name, forms in means.items()}
+    for letter, s in spectra.items():
+        k = len(s.largest.values)
+        if lin.num_batches < 2:
+            found[letter] = Sampled(np.full(k, np.nan), np.full(k, np.nan), np.nan)
+            continue
+        vectors = np.concatenate([s.largest.vectors, s.smallest.vectors, signs], axis=1)
+        forms = lin.batch_forms(vectors, letter)
+        trace = replace(forms, shares=forms.shares[:, 2 * k :].mean(axis=1, keepdims=True))
+        largest, smallest, _ = np.split(forms.stderr, [k, 2 * k])
+        found[letter] = Sampled(largest, smallest, float(trace.stderr[0]))
+    return found
 
 
 def _noise(lin: Comparable, part: Part, seed: int) -> dict[str, Noise]:

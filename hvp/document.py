@@ -26,14 +26,14 @@ ABOUT = {
     "overlap": "mean squared cosine of the principal angles for i = k",
     "distance": "area between the cumulative spectra of H and of G",
     "traces": "trace and squared Frobenius norm of every layer's own block and of the whole; "
-    "shares are those of R over those of H; sampling is the standard error of the whole trace",
+    "shares are those of R over those of H; sampling is the standard error of the trace",
     "noise": "what products of unit vectors are off by; digits below its floor are none",
     "negative": "the number of eigenvalues of H below minus the floor of the noise",
     "rank": "the number of eigenvalues of G above the floor; rank_bound: outputs or parameters",
     "command": "what repeats it, given the same weights and data",
     "chain_rule": "forms of each layer's kernels v; rounding is what |v| |Hv| loses in this dtype",
 }
-OWN = ("parts", "chain_rule", "traces", "trace_sampling", "shares", "noise")
+OWN = ("parts", "chain_rule", "traces", "shares", "noise")
 
 
 def of(comparison: Any) -> dict[str, Any]:
@@ -75,6 +75,7 @@ def _told(plain: Any) -> Any:
 
 def _traces(comparison: Any) -> dict[str, Any]:
     def row(name: str) -> dict[str, Any]:
+        part = comparison.parts[name or comparison.whole.name]
         blocks = {
             letter: found.layers[name] if name else found.whole
             for letter, found in comparison.traces.items()
@@ -87,10 +88,11 @@ def _traces(comparison: Any) -> dict[str, Any]:
                 for letter, block in blocks.items()
             },
             "share of R": {measure: _estimate(getattr(share, measure)) for measure in measures},
+            "sampling": {letter: part.sampling[letter].trace for letter in blocks},
         }
 
     return {
-        "whole": {**row(""), "sampling": dict(comparison.trace_sampling)},
+        "whole": row(""),
         "layers": {name: row(name) for name in comparison.shares.layers},
     }
 

@@ -152,10 +152,10 @@ def errors(comparison: Any) -> tuple[tuple[str, ...], ...]:
         name, sign = ("λ_max", "≥") if end == "largest" else ("λ_min", "≤")
         value = eigenvalue(comparison, pairs, i, sign).partition(" ± ")[0]
         error = margin(pairs.errors[i]) if pairs.errors[i] else NONE
-        rows.append((f"{name} of {letter}", value, NONE, error, _moved(moved)))
+        rows.append((f"{name} of {letter}", value, NONE, error, other_data(moved)))
     for letter, found in comparison.traces.items():
-        moved = comparison.trace_sampling[letter]
-        rows.append(_row(f"trace of {letter}", found.whole.trace, _moved(moved)))
+        moved = whole.sampling[letter].trace
+        rows.append(_row(f"trace of {letter}", found.whole.trace, other_data(moved)))
     for letter, found in comparison.traces.items():
         rows.append(_row(f"‖{letter}‖² (Frobenius)", found.whole.squared_norm))
     rows.append(_row("distance of H and G", whole.distance))
@@ -170,5 +170,6 @@ def _row(name: str, estimate: Estimate[float], moved: str = NONE) -> tuple[str, 
     return name, value, probes, depth, moved
 
 
-def _moved(error: float) -> str:
+def other_data(error: float) -> str:
+    """What other examples would have changed, where there are batches to tell."""
     return SINGLE if math.isnan(error) else margin(error)

@@ -186,15 +186,17 @@ def _layers(c: Any) -> Table:
                 name,
                 f"{c.parts[name].size:,}",
                 *(digits.estimated(block.trace) for block in traces),
+                reading.other_data(c.parts[name].sampling["H"].trace),
                 digits.shared(share.trace),
                 digits.shared(share.squared_norm),
             )
         )
     return _table(
-        "part|P|trace of H|trace of G|trace of R|R of trace|R of ‖·‖²",
+        "part|P|trace of H|trace of G|trace of R|other data, H|R of trace|R of ‖·‖²",
         rows,
         "Traces, and the shares of R in the trace and in the squared Frobenius norm of H; "
-        "± standard errors over the probes.",
+        "± standard errors over the probes; other data: that of the trace of H, had other examples "
+        "been drawn.",
     )
 
 

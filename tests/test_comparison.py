@@ -347,7 +347,8 @@ def test_traces_noise_and_counts_survive_the_file(document, comparison):
             assert row[operator]["squared_norm"] == estimate(block.squared_norm)
         share = comparison.shares.layers[name] if name else comparison.shares.whole
         assert row["share of R"]["trace"] == estimate(share.trace)
-    assert document["traces"]["whole"]["sampling"] == comparison.trace_sampling
+        sampled = comparison.parts[name or "whole network"].sampling
+        assert row["sampling"] == {letter: sampled[letter].trace for letter in "HGR"}
     assert document["negative"] == estimate(comparison.negative)
     assert document["rank"] == estimate(comparison.rank)
     assert document["rank_bound"] == comparison.rank_bound
@@ -485,16 +486,17 @@ def test_sampling_errors_are_those_of_dense_batches(matrices):
         np.testing.assert_allclose(getattr(whole.sampling["H"], end), true, rtol=1e-6)
     # All batches are shares of one matrix here: so much of the trace as of any eigenvalue.
     part = whole.sampling["H"].largest[-1] / H.largest.values[-1]
-    trace = found.trace_sampling["H"] / np.trace(lin.dense("H"))
-    assert part == pytest.approx(trace, rel=0.3)
+    for name, found_part in found.parts.items():
+        matrix = block(lin, name, "H")
+        trace = found_part.sampling["H"].trace / np.trace(matrix)
+        assert part == pytest.approx(trace, rel=0.3)
 
 
 def test_a_single_batch_tells_no_sampling_error():
     found = hvp.compare(known_network(batches=1), 2)
     for part in found.parts.values():
         for sampled in part.sampling.values():
-            assert np.isnan([*sampled.largest, *sampled.smallest]).all()
-    assert np.isnan(list(found.trace_sampling.values())).all()
+            assert np.isnan([*sampled.largest, *sampled.smallest, sampled.trace]).all()
     assert found.to_json()["traces"]["whole"]["sampling"] == {"H": None, "G": None, "R": None}
 
 

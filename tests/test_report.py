@@ -246,7 +246,7 @@ def test_the_error_table_has_the_three_errors_of_each_number(comparison):
         digits.measured(trace.value, trace.stderr).partition(" ± ")[0],
         digits.margin(trace.stderr) if trace.stderr else reading.NONE,
         reading.NONE,
-        digits.margin(comparison.trace_sampling["H"]),
+        digits.margin(comparison.whole.sampling["H"].trace),
     )
     pairs, moved = comparison.whole.H.largest, comparison.whole.sampling["H"].largest
     assert rows["λ_max of H"][2:] == (digits.margin(pairs.errors[-1]), digits.margin(moved[-1]))

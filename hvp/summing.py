@@ -3,7 +3,7 @@
 A product is a sum of linear maps, one a batch. Maps are made on first use, and their frontiers kept
 while they fit. Where all are kept, batches that are short work are multiplied in one call: they run
 side by side, and what a call costs is paid once. To compile that takes as long as tens of products,
-so it waits until some have run; it adds in the same order, and gives the same bits.
+so it waits until many have run; it adds in the same order, and gives the same bits.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from hvp.products import HGR, JT, Batch, G, H, J, Product
 from hvp.programs import Programs
 from hvp.snapshot import Snapshot
 
-# Vectors or blocks that are multiplied batch by batch before batches are joined: what it takes.
-PATIENCE = 64
+# Vectors or blocks that are multiplied before batches are joined: more than a few eigenvalues take.
+PATIENCE = 100
 
 Term = tuple[LinearMap, Frontier]
 

@@ -393,3 +393,56 @@ def test_an_error_on_the_console_would_be_seen(text, tmp_path):
     dom, console = browsed(path.as_uri())
     assert any("nothing is not defined" in line for line in console)
     assert "data-drawn" not in dom
+
+
+# What a reader's switches do: the path of the first curve, the axis and what a finger does.
+SWITCHED = """<body><iframe src="compare.html" style="border:0" width="1280" height="900"></iframe>
+<script>
+const frame = document.querySelector("iframe");
+const later = () => new Promise((done) => setTimeout(done, 50));
+const root = () => frame.contentDocument?.documentElement;
+async function after(change) {
+  change();
+  while (!root()?.dataset.drawn) await later();
+  const plot = root().querySelector(".plot");
+  const { xaxis, dragmode } = plot.layout;
+  const path = plot.querySelector(".js-line").getAttribute("d");
+  delete root().dataset.drawn;
+  return [path, xaxis.title.text, xaxis.range, dragmode];
+}
+function set(element, property, value) {
+  element[property] = value;
+  element.dispatchEvent(new Event("change"));
+}
+const axis = (name) => () =>
+  set(root().querySelector(`input[name=axis][value=${name}]`), "checked", true);
+const part = (i) => () => {
+  const select = root().querySelector("#part");
+  set(select, "value", select.options[i].value);
+};
+(async () => {
+  const found = {};
+  found.first = await after(() => {});
+  found.log = await after(axis("logarithmic"));
+  found.near = await after(axis("near"));
+  found.linear = await after(axis("linear"));
+  found.layer = await after(part(1));
+  found.whole = await after(part(0));
+  found.narrow = await after(() => (frame.width = 390));
+  document.body.dataset.found = JSON.stringify(found);
+})();
+</script></body>"""
+
+
+def test_switches_draw_another_part_another_axis_and_another_width(text, tmp_path):
+    (tmp_path / "compare.html").write_text(text, encoding="utf-8")
+    (tmp_path / "switched.html").write_text(SWITCHED, encoding="utf-8")
+    dom, console = browsed((tmp_path / "switched.html").as_uri())
+    assert console == []
+    found = json.loads(html.unescape(re.search(r'data-found="([^"]*)"', dom)[1]))
+    first, (low, high) = found["first"], found["near"][2]
+    assert found["linear"] == found["whole"] == first
+    assert found["layer"][0] != first[0]
+    assert found["layer"][1] == first[1] != found["log"][1]
+    assert high - low < first[2][1] - first[2][0]
+    assert (first[3], found["narrow"][3]) == ("zoom", False)

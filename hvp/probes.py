@@ -14,23 +14,30 @@ from hvp.programs import Network
 
 # Along which the loss is probed for convexity.
 DIRECTIONS = 8
+# Of outputs, at which a loss that is flat where they are is not.
+FRACTION = 1 / 8
 
 
 def is_convex(network: Network, values: Tensors, batch: Tensors) -> bool:
     """Whether uᵀΛu ≥ 0 for each example along random directions u of the outputs.
 
     `values` are the parameters. Curvature that is negative along few directions may be missed.
+    Where curvature has died out, as that of a softmax which is certain, rounding is no sign of it:
+    forms are held against the curvature at a fraction of the outputs too.
     """
+
+    def curved(z: Tensors, u: Tensors) -> Tensors:
+        return autodiff.reverse_over_reverse(
+            lambda z: tf.add_n(network.loss_of.replay(*z, *batch)), z, u
+        )
 
     def lowest(seed: tf.Tensor, *params: tf.Tensor) -> tf.Tensor:
         z = network.outputs.replay(*params, *batch)
         u = [
             tf.cast(tf.random.stateless_normal(t.shape, seed + i), t.dtype) for i, t in enumerate(z)
         ]
-        curved = autodiff.reverse_over_reverse(
-            lambda z: tf.add_n(network.loss_of.replay(*z, *batch)), z, u
-        )
-        forms = [_form(a, b) for a, b in zip(u, curved, strict=True)]
+        nearer = curved([tf.cast(FRACTION, t.dtype) * t for t in z], u)
+        forms = [_form(*three) for three in zip(u, curved(z, u), nearer, strict=True)]
         return tf.reduce_min(tf.concat(forms, axis=0))
 
     run = graph.compiled(lowest, [tf.TensorSpec([2], tf.int32), *_specs(values)])
@@ -82,11 +89,13 @@ def _is_part(values: tuple[int, ...], z: tuple[int, ...]) -> bool:
     return len(values) <= len(z) and all(a in (1, b) for a, b in zip(values, z, strict=False))
 
 
-def _form(u: tf.Tensor, curved: tf.Tensor) -> tf.Tensor:
-    """uᵀΛu by example, relative to ‖u‖‖Λu‖."""
+def _form(u: tf.Tensor, curved: tf.Tensor, nearer: tf.Tensor) -> tf.Tensor:
+    """uᵀΛu by example, relative to ‖u‖‖Λu‖, with Λ where it is larger of two points."""
     axes = list(range(1, u.shape.rank))
     inner = tf.reduce_sum(u * curved, axes)
-    size = tf.sqrt(tf.reduce_sum(u**2, axes) * tf.reduce_sum(curved**2, axes))
+    squares = [tf.reduce_sum(Lu**2, axes) for Lu in (curved, nearer)]
+    squares[1] = tf.where(tf.math.is_finite(squares[1]), squares[1], 0)
+    size = tf.sqrt(tf.reduce_sum(u**2, axes) * tf.maximum(*squares))
     return tf.reshape(tf.cast(tf.math.divide_no_nan(inner, size), tf.float64), [-1])
 
 

@@ -23,7 +23,8 @@ from hvp.layerwise import LayerShares, LayerTraces, layer_shares, layer_traces
 from hvp.noise import Noise, noise_floor
 from hvp.operators import GaussNewton, Hessian, Residual
 from hvp.quadrature import distance
-from hvp.sampling import BatchForms
+from hvp.sampling import BatchForms, sampling_error
+from hvp.sketches import signs
 from hvp.spectrum import Spectrum, spectrum
 
 PACKAGES = ("hvp", "tensorflow", "keras", "numpy", "scipy")
@@ -364,17 +365,18 @@ def _angles(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, ...]:
 
 def _sampling(lin: Comparable, spectra: Mapping[str, Spectrum], seed: int) -> dict[str, Sampled]:
     found = {}
-    signs = np.random.default_rng(seed).integers(0, 2, (lin.size, TRACED)) * 2.0 - 1.0
     for letter, s in spectra.items():
-        k = len(s.largest.values)
         if lin.num_batches < 2:
-            found[letter] = Sampled(np.full(k, np.nan), np.full(k, np.nan), np.nan)
+            unknown = np.full(len(s.largest.values), np.nan)
+            found[letter] = Sampled(unknown, unknown, np.nan)
             continue
-        vectors = np.concatenate([s.largest.vectors, s.smallest.vectors, signs], axis=1)
-        forms = lin.batch_forms(vectors, letter)
-        trace = replace(forms, shares=forms.shares[:, 2 * k :].mean(axis=1, keepdims=True))
-        largest, smallest, _ = np.split(forms.stderr, [k, 2 * k])
-        found[letter] = Sampled(largest, smallest, float(trace.stderr[0]))
+        vectors = np.concatenate([s.largest.vectors, s.smallest.vectors], axis=1)
+        probes = signs(np.random.default_rng(seed), lin.size, TRACED)
+        traced = lin.batch_forms(probes, letter)
+        means = traced.shares.mean(axis=1, keepdims=True)
+        (trace,) = sampling_error(means, traced.examples)
+        largest, smallest = np.split(lin.batch_forms(vectors, letter).stderr, 2)
+        found[letter] = Sampled(largest, smallest, float(trace))
     return found
 
 

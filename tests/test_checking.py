@@ -102,6 +102,15 @@ def test_where_the_loss_is_not_convex_g_is_not_asked_to_be_positive():
     assert "not measured: the loss is not convex in the outputs" in str(report)
 
 
+@pytest.mark.parametrize("residual", [3.0, 30.0, 300.0])
+def test_a_loss_that_flattens_out_is_not_convex_there(residual):
+    """log(1 + z²) bends down beyond z = 1, ever less."""
+    lin = hvp.linearize_function(
+        lambda z: tf.math.log1p(z**2), np.array([residual], np.float32), outputs=lambda w: w[0]
+    )
+    assert not lin.is_convex
+
+
 @pytest.mark.parametrize("scale", [1.0, 10.0, 30.0, 100.0, 1000.0])
 def test_a_softmax_that_is_certain_stays_convex(scale):
     """Its curvature is below the rounding of what cancels in it."""

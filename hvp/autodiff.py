@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from hvp import forward
+
 Tensors = Sequence[tf.Tensor]
 Loss = Callable[[Tensors], tf.Tensor]
 Outputs = Callable[[Tensors], list[tf.Tensor]]
@@ -27,9 +29,8 @@ def gradient(loss: Loss, params: Tensors) -> list[tf.Tensor]:
 
 def forward_over_reverse(loss: Loss, params: Tensors, tangents: Tensors) -> list[tf.Tensor]:
     """Hv = d/dε ∇L(w + εv), the tangent of the gradient (Pearlmutter 1994)."""
-    with tf.autodiff.ForwardAccumulator(params, tangents) as forward:
-        grads = gradient(loss, params)
-    return _dense(forward.jvp(grads, unconnected_gradients="zero"))
+    _, pushed = jvp(lambda params: gradient(loss, params), params, tangents)
+    return pushed
 
 
 def reverse_over_reverse(loss: Loss, params: Tensors, tangents: Tensors) -> list[tf.Tensor]:
@@ -44,10 +45,11 @@ def reverse_over_reverse(loss: Loss, params: Tensors, tangents: Tensors) -> list
 def jvp(
     outputs: Outputs, params: Tensors, tangents: Tensors
 ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-    """The outputs z and Jv."""
-    with tf.autodiff.ForwardAccumulator(params, tangents) as forward:
-        z = outputs(params)
-    return z, forward.jvp(z, unconnected_gradients="zero")
+    """The outputs z and Jv, in a graph that is being traced."""
+    params = [tf.identity(param) for param in params]
+    z = outputs(params)
+    pushed = forward.push(z, params, tangents)
+    return z, [tf.zeros_like(y) if t is None else t for y, t in zip(z, pushed, strict=True)]
 
 
 def jvp_by_reverse(
@@ -58,11 +60,12 @@ def jvp_by_reverse(
         with tf.GradientTape(watch_accessed_variables=False) as inner:
             inner.watch(params)
             z = outputs(params)
-        u = [tf.zeros_like(t) for t in z]
+        # Not zeros, for which TensorFlow leaves out what is multiplied with them.
+        u = [tf.ones_like(t) for t in z]
         outer.watch(u)
         grads = inner.gradient(z, params, output_gradients=u, unconnected_gradients="zero")
-        slope = _dot(_dense(grads), tangents)
-    return z, outer.gradient(slope, u, unconnected_gradients="zero")
+        grads = _dense(grads)
+    return z, outer.gradient(grads, u, output_gradients=tangents, unconnected_gradients="zero")
 
 
 def vjp(outputs: Outputs, params: Tensors, cotangents: Tensors) -> list[tf.Tensor]:

@@ -1,9 +1,8 @@
 """What of a program is known before it runs: constants, zeros, and operations that change nothing.
 
-Differentiation leaves many zeros behind: inputs carry no tangent, and forward mode passes a tensor
-of zeros for it. A zero is a literal here; it is pushed through whatever maps zero to zero, and sums
-drop it, so that no work is done on it. What depends on shapes alone becomes a literal too, since
-shapes are known.
+Differentiation leaves many zeros behind, for paths that do not exist. A zero is a literal here; it
+is pushed through whatever maps zero to zero, and sums drop it, so that no work is done on it. What
+depends on shapes alone becomes a literal too, since shapes are known.
 """
 
 from __future__ import annotations
@@ -15,44 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 from hvp.graph import Node, Program, Writer, is_uniform, literal, uniform
+from hvp.linearity import JOINTLY, MULTILINEAR
 from hvp.replaying import apply
 from hvp.substitutes import LINEAR_ALGEBRA, substitute
 
-# Operations that are zero wherever one of the inputs named is: products, and linear functions.
-VANISHING = {
-    **dict.fromkeys((
-        "AvgPool", "AvgPool3D", "BatchToSpaceND", "BiasAddGrad", "BroadcastTo", "Cast", "Cumsum",
-        "DepthToSpace", "EluGrad", "ExpandDims", "GatherNd", "GatherV2", "LeakyReluGrad",
-        "MatrixBandPart", "MaxPool", "Mean", "MirrorPad", "MirrorPadGrad", "Neg", "Pad", "RealDiv",
-        "Relu6Grad", "ReluGrad", "Reshape", "ResizeNearestNeighbor", "ResizeNearestNeighborGrad",
-        "ReverseV2", "SeluGrad", "Slice", "SoftplusGrad", "SoftsignGrad", "SpaceToBatchND",
-        "SpaceToDepth", "SplitV", "Squeeze", "StopGradient", "StridedSlice", "Sum", "Tile",
-        "Transpose", "Unpack", "UnsortedSegmentSum",
-    ), (0,)),
-    **dict.fromkeys((
-        "AvgPool3DGrad", "AvgPoolGrad", "ReciprocalGrad", "RsqrtGrad", "ScatterNd", "SigmoidGrad",
-        "Split", "SqrtGrad", "TanhGrad",
-    ), (1,)),
-    **dict.fromkeys((
-        "BatchMatMulV2", "Conv2D", "Conv3D", "DepthwiseConv2dNative", "Einsum", "MatMul", "Mul",
-    ), (0, 1)),
-    **dict.fromkeys((
-        "MaxPool3DGrad", "MaxPool3DGradGrad", "MaxPoolGrad", "MaxPoolGradGrad",
-    ), (2,)),
-    **dict.fromkeys((
-        "Conv2DBackpropInput", "Conv3DBackpropInputV2", "DepthwiseConv2dNativeBackpropInput",
-    ), (1, 2)),
-    **dict.fromkeys((
-        "Conv2DBackpropFilter", "Conv3DBackpropFilterV2", "DepthwiseConv2dNativeBackpropFilter",
-    ), (0, 2)),
-    "StridedSliceGrad": (4,),
-}  # fmt: skip
-# Operations that are zero where all of these inputs are.
-LINEAR = {
-    **dict.fromkeys(["Add", "AddN", "AddV2", "BiasAdd", "Pack", "Sub"], slice(None)),
-    "ConcatV2": slice(0, -1),
-    **dict.fromkeys(["Select", "SelectV2"], slice(1, None)),
-}
+# Operations that are zero wherever one of the inputs named is.
+VANISHING = {**MULTILINEAR, "MaxPool": (0,), "StopGradient": (0,)}
 # Operations that rearrange or repeat the entries of the input named.
 ARRANGEMENTS = {
     **dict.fromkeys((
@@ -186,7 +153,7 @@ class _Folder(Writer):
         kind, inputs = node.op.type, node.inputs
         if kind in VANISHING:
             return any(self._is(inputs[i], 0) for i in VANISHING[kind] if i < len(inputs))
-        return kind in LINEAR and all(self._is(number, 0) for number in inputs[LINEAR[kind]])
+        return kind in JOINTLY and all(self._is(number, 0) for number in inputs[JOINTLY[kind]])
 
     def _without_zeros(self, node: Node) -> Node:
         """A sum without the terms that are zero, one of them left at least."""

@@ -1,0 +1,39 @@
+"""Which operations are linear, and in which of their inputs."""
+
+# Linear in each of the inputs named while the others are held: products, and linear functions.
+MULTILINEAR = {
+    **dict.fromkeys((
+        "AvgPool", "AvgPool3D", "BatchToSpaceND", "BiasAddGrad", "BroadcastTo", "Cast", "Cumsum",
+        "DepthToSpace", "EluGrad", "ExpandDims", "GatherNd", "GatherV2", "LeakyReluGrad",
+        "MatrixBandPart", "Mean", "MirrorPad", "MirrorPadGrad", "Neg", "Pad", "RealDiv",
+        "Relu6Grad", "ReluGrad", "Reshape", "ResizeNearestNeighbor", "ResizeNearestNeighborGrad",
+        "ReverseV2", "SeluGrad", "Slice", "SoftplusGrad", "SoftsignGrad", "SpaceToBatchND",
+        "SpaceToDepth", "SplitV", "Squeeze", "StridedSlice", "Sum", "Tile", "Transpose", "Unpack",
+        "UnsortedSegmentSum",
+    ), (0,)),
+    **dict.fromkeys((
+        "AvgPool3DGrad", "AvgPoolGrad", "ReciprocalGrad", "RsqrtGrad", "ScatterNd", "SigmoidGrad",
+        "Split", "SqrtGrad", "TanhGrad",
+    ), (1,)),
+    **dict.fromkeys((
+        "BatchMatMulV2", "Conv2D", "Conv3D", "DepthwiseConv2dNative", "Einsum", "MatMul", "Mul",
+    ), (0, 1)),
+    **dict.fromkeys((
+        "MaxPool3DGrad", "MaxPool3DGradGrad", "MaxPoolGrad", "MaxPoolGradGrad",
+    ), (2,)),
+    **dict.fromkeys((
+        "Conv2DBackpropInput", "Conv3DBackpropInputV2", "DepthwiseConv2dNativeBackpropInput",
+    ), (1, 2)),
+    **dict.fromkeys((
+        "Conv2DBackpropFilter", "Conv3DBackpropFilterV2", "DepthwiseConv2dNativeBackpropFilter",
+    ), (0, 2)),
+    "StridedSliceGrad": (4,),
+}  # fmt: skip
+# Sums of their inputs, up to signs.
+SUMS = ("Add", "AddN", "AddV2", "Sub")
+# Linear in all of these inputs together.
+JOINTLY = {
+    **dict.fromkeys([*SUMS, "BiasAdd", "Pack"], slice(None)),
+    "ConcatV2": slice(0, -1),
+    **dict.fromkeys(["Select", "SelectV2"], slice(1, None)),
+}

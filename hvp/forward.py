@@ -84,11 +84,13 @@ def _replaced(op: tf.Operation, others: Mapping[int, Tangent]) -> list[Tangent]:
 
 def _differentiated(op: tf.Operation, given: Mapping[int, tf.Tensor]) -> list[Tangent]:
     """The derivative by reverse mode, twice: Jᵀu is linear in u, and its derivative there is J."""
-    inputs = [op.inputs[i] for i in given]
+    # Copies, since one tensor may stand in several places: x in x/x.
+    copies = {i: tf.identity(op.inputs[i]) for i in given}
+    inputs = list(copies.values())
     with tf.GradientTape(watch_accessed_variables=False) as outer:
         with tf.GradientTape(watch_accessed_variables=False) as inner:
             inner.watch(inputs)
-            results = apply(_node(op), op.inputs)
+            results = _replaced(op, copies)
             moving = [y for y in results if _is_continuous(y)]
         # Not zeros, for which TensorFlow leaves out what is multiplied with them.
         cotangents = [tf.ones_like(y) for y in moving]

@@ -115,6 +115,8 @@ NONLINEAR = {
     "largest": (lambda x: tf.math.top_k(x, 2), [drawn(2, 3)]),
     "norm": (lambda x: tf.nn.l2_normalize(x, -1), [drawn(2, 3)]),
     "a value twice": (lambda x: tf.matmul(x, tf.sin(x), transpose_b=True), [drawn(2, 3)]),
+    "a value over itself": (lambda x: [x / x, x / tf.sin(x)], [drawn(2, 3)]),
+    "a value to itself": (lambda x: tf.pow(x, x), [np.abs(drawn(2, 3)) + 0.5]),
     "a value and itself": (lambda x: [x, x * x], [drawn(2, 3)]),
     "spectrum": (lambda x: tf.abs(tf.signal.rfft(x)), [drawn(2, 8)]),
     "rounded": (lambda x: x + tf.round(x), [drawn(2, 3)]),

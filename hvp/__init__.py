@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hvp.comparison import Comparison, compare
+    from hvp.densities import Density
     from hvp.doors import linearize, linearize_function
     from hvp.eigenpairs import Eigenpairs, eigsh
     from hvp.errors import ConvergenceError, InputError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from hvp.linearization import Linearization
     from hvp.noise import Noise, noise_floor
     from hvp.operators import EmpiricalFisher, Fisher, GaussNewton, Hessian, Jacobian, Residual
-    from hvp.quadrature import Density, density
+    from hvp.quadrature import density
     from hvp.traces import diagonal, frobenius_norm, squared_frobenius_norm, trace
 
 __version__ = "0.1.0"
@@ -31,7 +32,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Comparison": "comparison",
     "ConvergenceError": "errors",
-    "Density": "quadrature",
+    "Density": "densities",
     "Eigenpairs": "eigenpairs",
     "EmpiricalFisher": "operators",
     "Estimate": "estimate",

@@ -14,10 +14,10 @@ from plotly.offline import get_plotlyjs
 
 from hvp import curves, digits
 from hvp.curves import Curve
+from hvp.densities import Density, to_log
 from hvp.digits import SINGLE, typeset
 from hvp.estimate import Estimate
 from hvp.palette import COLOURS, GRID, INK, MUTED, PAPER, faint
-from hvp.quadrature import Density, to_log
 
 COUNTED = 60
 BAND = 0.18
@@ -430,6 +430,11 @@ def _curve(figure: go.Figure, letter: str, curve: Curve, bottom: float) -> None:
     values, stderrs = curve.values, curve.stderrs
     low, high = np.maximum(values - stderrs, bottom), values + stderrs
     _band(figure, letter, curve.x, low, high)
+    told = [curve.points, stderrs]
+    other = ""
+    if np.isfinite(curve.sampling).all():
+        told.append(curve.sampling)
+        other = ", ± %{customdata[2]:.1g} other data"
     figure.add_scatter(
         x=curve.x.astype(np.float32),
         y=np.maximum(values, bottom).astype(np.float32),
@@ -438,10 +443,10 @@ def _curve(figure: go.Figure, letter: str, curve: Curve, bottom: float) -> None:
         legendrank="HGR".index(letter),
         mode="lines",
         line={"color": COLOURS[letter], "width": 1.5},
-        customdata=np.stack([curve.points, stderrs], axis=1).astype(np.float32),
+        customdata=np.stack(told, axis=1).astype(np.float32),
         hovertemplate=(
-            f"{letter}: %{{y:.3g}} ± %{{customdata[1]:.1g}} at λ = %{{customdata[0]:.3g}}"
-            "<extra></extra>"
+            f"{letter}: %{{y:.3g}} at λ = %{{customdata[0]:.3g}}"
+            f"<br>± %{{customdata[1]:.1g}} probes{other}<extra></extra>"
         ),
     )
 
@@ -519,9 +524,10 @@ def _eigenvalue(
 def _counted(e: Estimate[float], threshold: float) -> str:
     """What is said of a count that is pointed at."""
     beyond = "above" if threshold > 0 else "below"
+    other = f", ± {digits.margin(e.sampling)} other data" if math.isfinite(e.sampling) else ""
     return typeset(
         f"{digits.known(e.value, max(e.stderr, e.depth))} {beyond} {digits.known(threshold, 0, 3)}"
-        f"<br>± {digits.margin(e.stderr)} probes, ± {digits.margin(e.depth)} depth"
+        f"<br>± {digits.margin(e.stderr)} probes, ± {digits.margin(e.depth)} depth{other}"
     )
 
 
@@ -529,10 +535,7 @@ def _beyond(d: Density, threshold: float, floor: float) -> Estimate[float]:
     """The number of eigenvalues beyond a threshold, as seen from zero."""
     if threshold > 0:
         return d.count_above(threshold, floor=floor)
-    share = d.mass_below(threshold, floor=floor)
-    return Estimate(
-        d.size * share.value, d.size * share.stderr, share.num_products, d.size * share.depth
-    )
+    return d.count_below(threshold, floor=floor)
 
 
 def _log_ticks(origin: float, reach: float) -> tuple[list[float], list[str]]:

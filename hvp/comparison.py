@@ -16,13 +16,13 @@ import numpy as np
 import scipy.linalg
 
 from hvp import document, plot, report
+from hvp.densities import distance
 from hvp.errors import InputError
 from hvp.estimate import Estimate
 from hvp.forms import Forms, Layered, chain_rule, whole_name
 from hvp.layerwise import LayerShares, LayerTraces, layer_shares, layer_traces
 from hvp.noise import Noise, noise_floor
 from hvp.operators import GaussNewton, Hessian, Residual
-from hvp.quadrature import distance
 from hvp.sampling import BatchForms, sampling_error
 from hvp.sketches import signs
 from hvp.spectrum import Spectrum, spectrum
@@ -30,8 +30,9 @@ from hvp.spectrum import Spectrum, spectrum
 PACKAGES = ("hvp", "tensorflow", "keras", "numpy", "scipy")
 # What the densities of R and of layers take of the probes and steps of the whole network's.
 SHARE = 2
-# Top eigenvectors along which products are held against float64, signs for the error of traces.
-SHADOWED, TRACED = 3, 10
+# Top eigenvectors along which products are held against float64, signs for the error of traces, and
+# probes of a density that tell its sampling error.
+SHADOWED, TRACED, RESAMPLED = 3, 10, 2
 KINDS = ("json", "html", "png", "svg")
 OPERATORS: dict[str, Any] = {"H": Hessian, "G": GaussNewton, "R": Residual}
 
@@ -61,14 +62,16 @@ class Comparable(Layered, Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Sampled:
-    """Standard errors of eigenvalues and trace, had other examples been drawn: see `hvp.sampling`.
+    """Standard errors, had other examples been drawn: see `hvp.sampling`.
 
-    That of the trace is told by random signs, and includes some of what they add to a trace.
+    Those of the trace, told by random signs, and of the squared Frobenius norm, told by the first
+    probes of the density, include some of what these add to them.
     """
 
     largest: np.ndarray
     smallest: np.ndarray
     trace: float
+    squared_norm: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +81,11 @@ class Part:
     Attributes:
         name, size: of the part; P.
         H, G, R: their spectra.
-        sampling: "H", "G", "R" -> the standard errors of the eigenvalues and of the trace that the
-            choice of the data makes; NaN where there is a single batch.
+        sampling: "H", "G", "R" -> the standard errors that the choice of the data makes; NaN where
+            there is a single batch.
         angles_by_count: the principal angles in radians, ascending, between the spaces of H's and
             of G's i largest eigenvalues, for i from 1 to k (Björck and Golub 1973).
-        distance: between the cumulative spectra of H and of G, see `hvp.quadrature.distance`.
+        distance: between the cumulative spectra of H and of G, see `hvp.densities.distance`.
         eps: the rounding of the products.
     """
 
@@ -317,13 +320,16 @@ def _part(
     k = min(k, max(lin.size - 1, 1))
 
     def run(letter: str, scale: float | None) -> Spectrum:
+        share = SHARE if letter == "R" else 1
+        probes = _shared(num_probes, share)
         return spectrum(
             OPERATORS[letter](lin),
             k,
             tol=tol,
             scale=scale,
-            num_probes=_shared(num_probes, SHARE if letter == "R" else 1),
-            num_steps=_shared(num_steps, SHARE if letter == "R" else 1),
+            num_probes=probes,
+            num_steps=_shared(num_steps, share),
+            num_resampled=min(RESAMPLED, probes) if lin.num_batches > 1 else 0,
             seed=seed,
             report=lambda count: tell(f"{name} {letter}", count),
         )
@@ -368,7 +374,7 @@ def _sampling(lin: Comparable, spectra: Mapping[str, Spectrum], seed: int) -> di
     for letter, s in spectra.items():
         if lin.num_batches < 2:
             unknown = np.full(len(s.largest.values), np.nan)
-            found[letter] = Sampled(unknown, unknown, np.nan)
+            found[letter] = Sampled(unknown, unknown, np.nan, np.nan)
             continue
         vectors = np.concatenate([s.largest.vectors, s.smallest.vectors], axis=1)
         probes = signs(np.random.default_rng(seed), lin.size, TRACED)
@@ -376,7 +382,8 @@ def _sampling(lin: Comparable, spectra: Mapping[str, Spectrum], seed: int) -> di
         means = traced.shares.mean(axis=1, keepdims=True)
         (trace,) = sampling_error(means, traced.examples)
         largest, smallest = np.split(lin.batch_forms(vectors, letter).stderr, 2)
-        found[letter] = Sampled(largest, smallest, float(trace))
+        norm = s.density.integral(np.square).sampling
+        found[letter] = Sampled(largest, smallest, float(trace), norm)
     return found
 
 

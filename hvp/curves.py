@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hvp.quadrature import Density, from_log, to_log
+from hvp.densities import Density, from_log, to_log
 
 # So many points a width; those are kept that a line through the others would miss by more.
 FINE, MISSED = 6.0, 1e-3
@@ -25,6 +25,7 @@ class Curve:
     """A density (n,) with its standard errors, zero where a single probe tells none.
 
     Attributes:
+        sampling: the standard errors, had other examples been drawn; NaN where that is not told.
         x: coordinates on the axis, ascending.
         points: the eigenvalues that they stand for, the same on a linear axis.
         width: standard width of the bells, in units of x.
@@ -34,6 +35,7 @@ class Curve:
     points: np.ndarray
     values: np.ndarray
     stderrs: np.ndarray
+    sampling: np.ndarray
     width: float
 
 
@@ -56,7 +58,8 @@ def linear(part: Any) -> dict[str, Curve]:
         values, stderrs = d.curve(x, width)
         least = DEEPER * BELOW_ONE * alone(part.size, width)
         kept = telling(x, np.log(np.maximum(values, least)))
-        found[name] = _curve(x[kept], x[kept], values[kept], stderrs[kept], width)
+        x, sampling = x[kept], d.curve_sampling(x[kept], width)
+        found[name] = _curve(x, x, values[kept], stderrs[kept], sampling, width)
     return found
 
 
@@ -68,7 +71,8 @@ def logarithmic(part: Any) -> dict[str, Curve]:
         t = d.log_grid(_enough(np.ptp(to_log(d.nodes, x0)), width), x0, width)
         values, stderrs = d.log_curve(t, origin=x0, width=width)
         kept = telling(t, values)
-        found[name] = _curve(t[kept], from_log(t[kept], x0), values[kept], stderrs[kept], width)
+        t, sampling = t[kept], d.log_curve_sampling(t[kept], origin=x0, width=width)
+        found[name] = _curve(t, from_log(t, x0), values[kept], stderrs[kept], sampling, width)
     return found
 
 
@@ -117,9 +121,14 @@ def telling(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _curve(
-    x: np.ndarray, points: np.ndarray, values: np.ndarray, stderrs: np.ndarray, width: float
+    x: np.ndarray,
+    points: np.ndarray,
+    values: np.ndarray,
+    stderrs: np.ndarray,
+    sampling: np.ndarray,
+    width: float,
 ) -> Curve:
-    return Curve(x, points, values, np.nan_to_num(stderrs, nan=0.0), width)
+    return Curve(x, points, values, np.nan_to_num(stderrs, nan=0.0), sampling, width)
 
 
 def _enough(extent: float, width: float) -> int:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-SCHEMA = 2
+SCHEMA = 3
 ABOUT = {
     "null": "a number that cannot be told, as the sampling error from a single batch",
     "units": "eigenvalues, errors, noise and distance in units of the loss per squared weight",
@@ -18,15 +18,15 @@ ABOUT = {
     "density": "stochastic Lanczos quadrature: a row of nodes and weights a probe, the bulk; "
     "outliers, the eigenvalues projected out of it, have weight 1/P each; errors as those of "
     "eigenvalues, the floor is what may be zero, width that of the bells which smooth it",
-    "value, stderr, depth": "an estimate, its standard error over random probes, and what fewer "
-    "Lanczos steps would have changed",
+    "value, stderr, depth, sampling": "an estimate, its standard error over random probes, what "
+    "fewer Lanczos steps would have changed, and its standard error had other examples been drawn",
     "tol": "error asked for, relative to the largest eigenvalue of H in magnitude",
     "principal_angles": "radians, between the spaces of the i largest eigenvalues of H and of G, "
     "for i from 1 to k",
     "overlap": "mean squared cosine of the principal angles for i = k",
     "distance": "area between the cumulative spectra of H and of G",
     "traces": "trace and squared Frobenius norm of every layer's own block and of the whole; "
-    "shares are those of R over those of H; sampling is the standard error of the trace",
+    "shares are those of R over those of H",
     "noise": "what products of unit vectors are off by; digits below its floor are none",
     "negative": "the number of eigenvalues of H below minus the floor of the noise",
     "rank": "the number of eigenvalues of G above the floor; rank_bound: outputs or parameters",
@@ -84,11 +84,16 @@ def _traces(comparison: Any) -> dict[str, Any]:
         measures = ("trace", "squared_norm")
         return {
             **{
-                letter: {measure: _estimate(getattr(block, measure)) for measure in measures}
+                letter: {
+                    measure: {
+                        **_estimate(getattr(block, measure)),
+                        "sampling": getattr(part.sampling[letter], measure),
+                    }
+                    for measure in measures
+                }
                 for letter, block in blocks.items()
             },
             "share of R": {measure: _estimate(getattr(share, measure)) for measure in measures},
-            "sampling": {letter: part.sampling[letter].trace for letter in blocks},
         }
 
     return {
@@ -142,4 +147,4 @@ def _density(d: Any) -> dict[str, Any]:
 
 
 def _estimate(estimate: Any) -> dict[str, float]:
-    return {"value": estimate.value, "stderr": estimate.stderr, "depth": estimate.depth}
+    return {name: getattr(estimate, name) for name in ("value", "stderr", "depth", "sampling")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -22,6 +23,7 @@ class Estimate(Generic[Value]):
         depth: what stopping the Krylov spaces where they stopped may have changed; zero where no
             Krylov space is used or it is complete, NaN where it cannot be told.
         method: how it was made, where there are several ways.
+        sampling: its standard error, had other examples been drawn; NaN where that was not told.
 
     >>> print(Estimate(2.0, 0.25, 10))
     2 ± 0.25
@@ -36,6 +38,7 @@ class Estimate(Generic[Value]):
     num_products: int = 0
     depth: float = 0.0
     method: str = ""
+    sampling: float = math.nan
 
     def __str__(self) -> str:
         if isinstance(self.value, np.ndarray):

@@ -48,6 +48,12 @@ class Tridiagonal:
     complete: np.ndarray
     basis: np.ndarray | None
 
+    def dense(self, probe: int) -> np.ndarray:
+        """T of a probe, (n, n) after its n steps."""
+        n = self.steps[probe]
+        beside = self.betas[probe, : n - 1]
+        return np.diag(self.alphas[probe, :n]) + np.diag(beside, 1) + np.diag(beside, -1)
+
     def ritz(self, probe: int, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The eigenvalues θ of a probe's T after so many steps, what they weigh, and their errors.
 

@@ -114,6 +114,11 @@ class LinearMap:
             self._gains[width] = self._gains_by(width, frontier)
         return width if self._gains[width] else 1
 
+    @property
+    def widest(self) -> int:
+        """The most columns that were traced together, and not found slower than one by one."""
+        return max((width for width in self._blocks if self._gains.get(width, True)), default=1)
+
     def _gains_by(self, width: int, frontier: Frontier) -> bool:
         """Whether so many columns at once take less time than one after the other."""
         one = self.single.measure([self.probe(), *frontier])

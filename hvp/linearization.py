@@ -38,7 +38,8 @@ from hvp.products import (
     sampled_fisher,
 )
 from hvp.programs import Programs
-from hvp.sampling import BatchForms
+from hvp.sampling import BatchForms, BatchGrams
+from hvp.sketches import gram
 from hvp.snapshot import Snapshot
 from hvp.summing import Summing
 
@@ -346,33 +347,71 @@ class Linearization:
         What other data would have given is their `stderr`. Raises InputError for another matrix,
         and where G or R is asked for and the loss is not a function of outputs.
         """
+        product, block = self._named(matrix), self._as_block(v)
+
+        def forms(shares: np.ndarray, columns: np.ndarray) -> np.ndarray:
+            return np.einsum("pk,pk->k", shares, columns, dtype=np.float64)
+
+        found = np.concatenate(self._by_batch(product, block, forms), axis=1)
+        shares, penalty = np.split(found, [self.num_batches])
+        return BatchForms(shares, penalty.sum(axis=0), self._snapshot.examples)
+
+    def batch_grams(self, V: ArrayLike, matrix: str = "H") -> BatchGrams:
+        """VᵀAV of each batch's share A of H, G or R, for a block V (P, K); as `batch_forms`."""
+        product, block = self._named(matrix), self._as_block(V)
+
+        def grams(shares: np.ndarray, columns: np.ndarray) -> np.ndarray:
+            return gram(block, shares)
+
+        found = np.concatenate(self._by_batch(product, block, grams), axis=2)
+        found = (found + found.transpose(0, 2, 1)) / 2
+        shares, penalty = np.split(found, [self.num_batches])
+        return BatchGrams(shares, penalty.sum(axis=0), self._snapshot.examples)
+
+    def _as_block(self, v: ArrayLike) -> np.ndarray:
+        return _checked(v, self.size, self.dtype).reshape(self.size, -1)
+
+    def _named(self, matrix: str) -> Product:
         products = {"H": H, "G": G, "R": R}
         if matrix not in products:
             raise InputError("one of H, G and R", matrix, "name it by its letter")
         if matrix != "H":
             self._require_outputs()
-        block = _checked(v, self.size, self.dtype).reshape(self.size, -1)
-        forms = self._forms(products[matrix], list(arrays.columns(block)))
-        shares, penalty = np.split(forms, [self.num_batches])
-        return BatchForms(shares, penalty.sum(axis=0), self._snapshot.examples)
+        return products[matrix]
 
     @_told_in_a_line
-    def _forms(self, product: Product, columns: Sequence[np.ndarray]) -> np.ndarray:
-        """vᵀAv by term of the product's sum and column."""
-        with self._staged(columns) as staged:
-            forms = [
-                [
-                    np.einsum("p,p->", linear_map.multiply(v, frontier), buffer, dtype=np.float64)
-                    for v, buffer in staged
-                ]
-                for linear_map, frontier in self._sums.terms(product)
-            ]
-        return np.array(forms).reshape(-1, len(columns))
+    def _by_batch(
+        self,
+        product: Product,
+        block: np.ndarray,
+        told: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    ) -> list[np.ndarray]:
+        """What is told of the products of each term of a sum, by part of the block."""
+        if block.shape[1] == 0:
+            return [np.zeros((self.num_batches, *told(block, block).shape))]
+        # Each number of columns is traced anew: as many at once as were before, or one by one.
+        width = self._sums.widest(product)
+        whole = block.shape[1] - block.shape[1] % width if width > 1 else 0
+        parts = [block[:, i : i + width] for i in range(0, whole, width)]
+        parts.extend(arrays.columns(block[:, whole:]))
+
+        def by_term(group: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
+            with self._staged(group) as staged:
+                for linear_map, frontier in self._sums.terms(product):
+                    yield [
+                        told(_columns(linear_map.multiply(part, frontier)), _columns(buffer))
+                        for part, buffer in staged
+                    ]
+
+        found = []
+        for group in self._groups(product, parts):
+            found += [np.stack(each) for each in zip(*by_term(group), strict=True)]
+        return found
 
     @_told_in_a_line
     def source_of_nan(self, v: ArrayLike) -> str:
         """The first batch, counted from 1, with a share of Hv, Gv or Rv that is not finite."""
-        block = _checked(v, self.size, self.dtype).reshape(self.size, -1)
+        block = self._as_block(v)
         product = HGR if self.has_outputs else H
         with self._staged(list(block.T)) as staged:
             for number, (linear_map, frontier) in enumerate(self._sums.terms(product), 1):
@@ -432,9 +471,7 @@ class Linearization:
         if array.shape[1] == 0:
             rows = self.num_outputs if product is J else self.size * product.count
             return np.empty((rows, 0), self.dtype)
-        parts = self._parts(product, array)
-        # Where known parts are not kept each runs once a call, for all columns.
-        groups = [[part] for part in parts] if self._sums.keeps(product) else [parts]
+        groups = self._groups(product, self._parts(product, array))
         results = [result for group in groups for result in self._multiplied(product, group)]
         if len(results) == 1 and results[0].ndim == 2:
             return results[0]
@@ -447,6 +484,10 @@ class Linearization:
             joined[:, start:stop] = result.reshape(rows, -1)
             start = stop
         return joined
+
+    def _groups(self, product: Product, parts: list[np.ndarray]) -> list[list[np.ndarray]]:
+        """The parts by call: where known parts are not kept each runs once a call, for all."""
+        return [[part] for part in parts] if self._sums.keeps(product) else [parts]
 
     @_told_in_a_line
     def _parts(self, product: Product, block: np.ndarray) -> list[np.ndarray]:
@@ -511,6 +552,11 @@ class Linearization:
 
 def _mib(size: int) -> str:
     return f"{size / 2**20:.1f} MiB"
+
+
+def _columns(vectors: Any) -> np.ndarray:
+    """A vector, or several, as a block."""
+    return np.asarray(vectors).reshape(len(vectors), -1)
 
 
 def _checked(v: ArrayLike, rows: int, dtype: DTypeLike) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from hvp.errors import InputError
+from hvp.sampling import BatchGrams
 
 
 class Products(Protocol):
@@ -28,6 +29,7 @@ class Products(Protocol):
     def jvp(self, v: np.ndarray) -> np.ndarray: ...
     def vjp(self, u: np.ndarray) -> np.ndarray: ...
     def source_of_nan(self, v: np.ndarray) -> str: ...
+    def batch_grams(self, V: np.ndarray, matrix: str) -> BatchGrams: ...
 
 
 def _check(lin: Products) -> None:
@@ -54,7 +56,17 @@ class _Symmetric(LinearOperator):
         return self.lin.source_of_nan(v)
 
 
-class Hessian(_Symmetric):
+class _Summed(_Symmetric):
+    """One of H, G and R, whose shares of the batches are known."""
+
+    letter: str
+
+    def batch_grams(self, V: np.ndarray) -> BatchGrams:
+        """VᵀAV of each batch's share A, for a block V (P, K)."""
+        return self.lin.batch_grams(V, self.letter)
+
+
+class Hessian(_Summed):
     """H = ∇²L, (P, P): the exact Hessian of the loss.
 
     >>> import hvp, numpy as np
@@ -63,11 +75,13 @@ class Hessian(_Symmetric):
     [[8.0, 8.0], [8.0, 2.0]]
     """
 
+    letter = "H"
+
     def _matvec(self, v: np.ndarray) -> np.ndarray:
         return self.lin.hvp(v)
 
 
-class GaussNewton(_Symmetric):
+class GaussNewton(_Summed):
     """G = JᵀΛJ, (P, P): the first derivatives of the network around the loss's own Hessian Λ.
 
     Positive semidefinite where the loss is convex in the outputs (Schraudolph 2002, section 3).
@@ -80,11 +94,13 @@ class GaussNewton(_Symmetric):
     [[8.0, 4.0], [4.0, 2.0]]
     """
 
+    letter = "G"
+
     def _matvec(self, v: np.ndarray) -> np.ndarray:
         return self.lin.gnvp(v)
 
 
-class Residual(_Symmetric):
+class Residual(_Summed):
     """R = H - G, (P, P): the network's second derivatives, weighted with the loss's slope.
 
     Products raise InputError where the loss is not a function of outputs.
@@ -95,6 +111,8 @@ class Residual(_Symmetric):
     >>> (hvp.Residual(lin) @ np.eye(2)).tolist()
     [[0.0, 4.0], [4.0, 0.0]]
     """
+
+    letter = "R"
 
     def _matvec(self, v: np.ndarray) -> np.ndarray:
         return self.lin.residual_vp(v)

@@ -155,19 +155,23 @@ def errors(comparison: Any) -> tuple[tuple[str, ...], ...]:
         rows.append((f"{name} of {letter}", value, NONE, error, other_data(moved)))
     for letter, found in comparison.traces.items():
         moved = whole.sampling[letter].trace
-        rows.append(_row(f"trace of {letter}", found.whole.trace, other_data(moved)))
+        rows.append(_row(f"trace of {letter}", found.whole.trace, moved))
     for letter, found in comparison.traces.items():
-        rows.append(_row(f"‖{letter}‖² (Frobenius)", found.whole.squared_norm))
-    rows.append(_row("distance of H and G", whole.distance))
-    rows.append(_row("negative eigenvalues of H", comparison.negative))
-    rows.append(_row(f"rank of G, at most {comparison.rank_bound:,}", comparison.rank))
+        moved = whole.sampling[letter].squared_norm
+        rows.append(_row(f"‖{letter}‖² (Frobenius)", found.whole.squared_norm, moved))
+    for name, estimate in (
+        ("distance of H and G", whole.distance),
+        ("negative eigenvalues of H", comparison.negative),
+        (f"rank of G, at most {comparison.rank_bound:,}", comparison.rank),
+    ):
+        rows.append(_row(name, estimate, estimate.sampling))
     return tuple(rows)
 
 
-def _row(name: str, estimate: Estimate[float], moved: str = NONE) -> tuple[str, ...]:
+def _row(name: str, estimate: Estimate[float], moved: float) -> tuple[str, ...]:
     value = estimated(estimate).partition(" ± ")[0]
     probes, depth = (margin(e) if e else NONE for e in (estimate.stderr, estimate.depth))
-    return name, value, probes, depth, moved
+    return name, value, probes, depth, other_data(moved)
 
 
 def other_data(error: float) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from hvp.densities import Density
 from hvp.eigenpairs import Eigenpairs, eigsh
 from hvp.estimate import Estimate
-from hvp.quadrature import Density, density
+from hvp.quadrature import density
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +71,7 @@ class Spectrum:
             float(np.hypot(above.stderr, below.stderr)),
             above.num_products,
             above.depth + below.depth,
+            sampling=above.sampling + below.sampling,
         )
 
 
@@ -83,10 +85,12 @@ def spectrum(
     num_steps: int,
     seed: int,
     report: Callable[[int], None],
+    num_resampled: int = 0,
 ) -> Spectrum:
     """Both ends, from one run where they do not meet, and the density without them.
 
-    `tol`, `scale` as for `hvp.eigsh`; `num_probes`, `num_steps` as for `hvp.density`.
+    `tol`, `scale` as for `hvp.eigsh`; `num_probes`, `num_steps`, `num_resampled` as for
+    `hvp.density`.
     """
     begun = time.perf_counter()
 
@@ -105,6 +109,7 @@ def spectrum(
         A,
         num_probes=num_probes,
         num_steps=num_steps,
+        num_resampled=num_resampled,
         seed=seed,
         scale=max(scale or 0.0, np.abs([*largest.values, *smallest.values]).max()),
         pairs=apart if 0 < len(apart.values) < A.shape[0] else None,

@@ -78,6 +78,11 @@ class Summing:
         tried = frontier if self._jit == "auto" else None
         return linear_map.width(count, self._frontiers.budget, tried)
 
+    def widest(self, product: Product) -> int:
+        """The most columns that were multiplied at once so far."""
+        linear_map, _ = next(iter(self.terms(product)))
+        return linear_map.widest
+
     def multiply(self, product: Product, parts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The products over all batches, of vectors (n,) or blocks (n, K)."""
         if product is J:

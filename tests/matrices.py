@@ -5,7 +5,7 @@ import types
 
 import numpy as np
 
-from hvp.sampling import BatchForms
+from hvp.sampling import BatchForms, BatchGrams
 
 
 def rotated(values, seed):
@@ -70,6 +70,11 @@ class Known:
         V = np.atleast_2d(v.T).T
         shares = np.einsum("pk,bpq,qk->bk", V, self.stacks[matrix], V)
         return BatchForms(shares, np.zeros(V.shape[1]), np.full(self.num_batches, 10))
+
+    def batch_grams(self, V, matrix):
+        shares = V.T @ self.stacks[matrix] @ V
+        empty = np.zeros((V.shape[1], V.shape[1]))
+        return BatchGrams(shares, empty, np.full(self.num_batches, 10))
 
     def blocks(self):
         found = {}

@@ -33,6 +33,7 @@ FLOORS = [
     ["graph", "forward", "fitting", "sketches", "lanczos", "reading"],
     [
         "autodiff",
+        "densities",
         "moments",
         "audit",
         "folding",
@@ -64,6 +65,7 @@ NUMPY_WING = [
     "estimate",
     "sampling",
     "lanczos",
+    "densities",
     "quadrature",
     "exchangeable",
     "functionals",

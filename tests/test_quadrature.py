@@ -13,7 +13,7 @@ from scipy.sparse.linalg import LinearOperator
 from spectra import SPECTRA, P, with_spectrum
 
 from hvp import Eigenpairs, InputError, density, eigsh
-from hvp.quadrature import distance, from_log, to_log
+from hvp.densities import distance, from_log, to_log
 
 SEEDS = 200
 BOTH = np.r_[-np.geomspace(0.5, 8.0, 12), np.geomspace(0.2, 9.0, 12)]

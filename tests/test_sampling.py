@@ -37,6 +37,40 @@ def test_a_batch_has_the_form_of_its_own_loss():
     assert lin.batch_forms(v).shares[1, 0] == pytest.approx(3 / 7 * v @ H @ v, rel=1e-10)
 
 
+@pytest.mark.parametrize("columns", [0, 1, 7])
+@pytest.mark.parametrize("before", [None, 4])
+@pytest.mark.parametrize("cache", ["auto", 0])
+def test_the_grams_of_the_batches_are_those_of_their_own_losses(columns, before, cache):
+    model = dense_net(kernel_regularizer="l2")
+    lin = hvp.linearize(model, cut((X, LABELS), (3, 3, 1)), LOSS, cache=cache)
+    if before:  # so many columns at once are traced
+        lin.hvp(np.eye(lin.size)[:, :before])
+    V = np.random.default_rng(0).standard_normal((lin.size, columns))
+    for matrix, product in (("H", lin.hvp), ("G", lin.gnvp), ("R", lin.residual_vp)):
+        found = lin.batch_grams(V, matrix)
+        assert found.shares.shape == (3, columns, columns)
+        assert np.allclose(found.shares.sum(axis=0) + found.penalty, V.T @ product(V), rtol=1e-11)
+        forms = lin.batch_forms(V, matrix)
+        diagonals = np.diagonal(found.shares, axis1=1, axis2=2)
+        assert np.allclose(diagonals, forms.shares, rtol=1e-12, atol=1e-14)
+        assert np.allclose(np.diag(found.penalty), forms.penalty, rtol=1e-12)
+        assert found.examples.tolist() == [3, 3, 1]
+
+
+def test_a_density_of_a_network_tells_its_sampling_error():
+    lin = linearized()
+    d = hvp.density(hvp.Hessian(lin), num_probes=3, num_resampled=3)
+    for b, kept in enumerate(([3, 4, 5, 6], [0, 1, 2, 6], [0, 1, 2, 3, 4, 5])):
+        others = hvp.linearize(dense_net(), (X[kept], LABELS[kept]), LOSS)
+        expected = np.linalg.eigvalsh(others.hvp(np.eye(lin.size)))
+        # A Krylov space has one copy of an eigenvalue that is several times zero.
+        gaps = np.abs(d.left_out.nodes[b, :, :, None] - expected).min(axis=2)
+        assert gaps.max() < 1e-10
+        assert np.allclose(d.left_out.nodes[b].max(axis=1), expected.max(), atol=1e-10)
+    with pytest.raises(hvp.InputError, match=r"Hessian\(lin\), .*, got Fisher"):
+        hvp.density(hvp.Fisher(lin), num_resampled=1)
+
+
 def test_a_penalty_stands_apart():
     lin = linearized(kernel_regularizer="l2")
     v = np.ones(lin.size)

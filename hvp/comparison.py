@@ -31,7 +31,7 @@ PACKAGES = ("hvp", "tensorflow", "keras", "numpy", "scipy")
 # What the densities of R and of layers take of the probes and steps of the whole network's.
 SHARE = 2
 # Top eigenvectors along which products are held against float64, signs for the error of traces, and
-# probes of a density that tell its sampling error.
+# probes of the whole network's densities that tell their sampling errors.
 SHADOWED, TRACED, RESAMPLED = 3, 10, 2
 KINDS = ("json", "html", "png", "svg")
 OPERATORS: dict[str, Any] = {"H": Hessian, "G": GaussNewton, "R": Residual}
@@ -258,8 +258,17 @@ def compare(
 
     def part(name: str, part: Comparable, share: int) -> Part:
         """A part with this share of the probes and steps."""
-        probes, steps = _shared(num_probes, share), _shared(num_steps, share)
-        return _part(name, part, k, tell, tol=tol, num_probes=probes, num_steps=steps, seed=seed)
+        return _part(
+            name,
+            part,
+            k,
+            tell,
+            tol=tol,
+            num_probes=_shared(num_probes, share),
+            num_steps=_shared(num_steps, share),
+            num_resampled=_shared(min(RESAMPLED, num_probes), share),
+            seed=seed,
+        )
 
     parts = {whole: part(whole, lin, 1)}
     for name, block in blocks.items():
@@ -315,21 +324,21 @@ def _part(
     tol: float,
     num_probes: int,
     num_steps: int,
+    num_resampled: int,
     seed: int,
 ) -> Part:
     k = min(k, max(lin.size - 1, 1))
 
     def run(letter: str, scale: float | None) -> Spectrum:
         share = SHARE if letter == "R" else 1
-        probes = _shared(num_probes, share)
         return spectrum(
             OPERATORS[letter](lin),
             k,
             tol=tol,
             scale=scale,
-            num_probes=probes,
+            num_probes=_shared(num_probes, share),
             num_steps=_shared(num_steps, share),
-            num_resampled=min(RESAMPLED, probes) if lin.num_batches > 1 else 0,
+            num_resampled=_shared(num_resampled, share) if lin.num_batches > 1 else 0,
             seed=seed,
             report=lambda count: tell(f"{name} {letter}", count),
         )

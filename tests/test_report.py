@@ -437,7 +437,9 @@ const part = (i) => () => {
 def test_switches_draw_another_part_another_axis_and_another_width(text, tmp_path):
     (tmp_path / "compare.html").write_text(text, encoding="utf-8")
     (tmp_path / "switched.html").write_text(SWITCHED, encoding="utf-8")
-    dom, console = browsed((tmp_path / "switched.html").as_uri())
+    # Waiting takes virtual time, however fast the machine draws.
+    address = (tmp_path / "switched.html").as_uri()
+    dom, console = browsed(address, "--virtual-time-budget=600000")
     assert console == []
     found = json.loads(html.unescape(re.search(r'data-found="([^"]*)"', dom)[1]))
     first, (low, high) = found["first"], found["near"][2]

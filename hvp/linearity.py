@@ -1,5 +1,9 @@
 """Which operations are linear, and in which of their inputs."""
 
+from __future__ import annotations
+
+from collections.abc import Collection
+
 # Linear in each of the inputs named while the others are held: products, and linear functions.
 MULTILINEAR = {
     **dict.fromkeys((
@@ -37,3 +41,10 @@ JOINTLY = {
     "ConcatV2": slice(0, -1),
     **dict.fromkeys(["Select", "SelectV2"], slice(1, None)),
 }
+
+
+def linear_inputs(kind: str, count: int) -> Collection[int]:
+    """In which of its inputs, so many, an operation is linear, each or together."""
+    if kind in JOINTLY:
+        return range(count)[JOINTLY[kind]]
+    return MULTILINEAR.get(kind, ())

@@ -133,7 +133,14 @@ class Tracer:
             return autodiff.gradient(value, [inputs[i] for i in self._chosen])
 
         active = audit.differentiable_paths(loss, [loss.inputs[i] for i in self._chosen])
-        gradient = graph.trace(slope, *specs, layers=self._objective.layers)
+        try:
+            gradient = graph.trace(slope, *specs, layers=self._objective.layers)
+        except (LookupError, NotImplementedError) as error:
+            raise InputError(
+                "a loss that is twice differentiable in its parameters",
+                repr(reason(error)),
+                "replace the operation",
+            ) from error
         audit.differentiable_paths(gradient, [gradient.inputs[i] for i in self._chosen])
         return active
 

@@ -4,9 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from operations import OPERATIONS
 from oracles import differenced_hessian, examples, relative, sequential
 
 import hvp
+from hvp import audit
+from hvp.linearity import linear_inputs
 
 layers = keras.layers
 W = np.linspace(0.21, 0.83, 6)
@@ -54,6 +57,28 @@ def test_an_operation_fed_twice_is_judged_in_each_place():
         hvp.linearize_function(
             lambda w: tf.nn.softmax_cross_entropy_with_logits(tf.nn.softmax(w), tf.nn.softmax(w)), W
         )
+
+
+LINEAR = [
+    (kind, i)
+    for kind, (_, inputs) in OPERATIONS.items()
+    for i in linear_inputs(kind, len(inputs))
+    if inputs[i].dtype in (np.float32, np.float64)
+]
+
+
+@pytest.mark.parametrize(("kind", "place"), LINEAR, ids=str)
+def test_a_linear_operation_has_a_gradient_where_it_is_taken_to_have_one(kind, place):
+    function, inputs = OPERATIONS[kind]
+    x = tf.Variable(inputs[place])
+    with tf.GradientTape() as tape:
+        given = [x.value() if i == place else tf.constant(v) for i, v in enumerate(inputs)]
+        values = function(*given)
+    if kind in audit.WITHOUT_GRADIENT:
+        with pytest.raises(LookupError):
+            tape.gradient(values, x)
+    else:
+        assert tape.gradient(values, x) is not None
 
 
 def test_the_layer_of_the_operation_is_named():

@@ -24,7 +24,8 @@ def push(
 ) -> list[Tangent]:
     """The tangents of results, tensors of the graph being traced, None where they do not move.
 
-    Raises LookupError where an operation between has no gradient, or is a loop.
+    Raises LookupError where an operation between has no gradient, and NotImplementedError for a
+    loop or a branch.
     """
     moving = {x.ref(): t for x, t in zip(inputs, tangents, strict=True)}
     for op in _between(inputs, results):

@@ -1,8 +1,8 @@
 """A traced TensorFlow function as a flat program: traced once, calls inlined, rewritten, replayed.
 
 A `Program` is a list of operations over numbered values. Replaying it inside a `tf.function` builds
-the operations anew through `tf.raw_ops`, so tapes and forward accumulators see each of them: what
-is differentiated is the program, never the Python that made it.
+the operations anew through `tf.raw_ops`, so tapes and forward mode see each of them: what is
+differentiated is the program, never the Python that made it.
 
 Private TensorFlow: the body of a called function is found by ``FuncGraph._get_function``, a custom
 gradient by the attribute ``_gradient_op_type``; compiled functions are run by ``eager.execute``

@@ -27,6 +27,7 @@ STYLES: dict[str, dict[str, Any]] = {
         "label": "G",
     },
 }
+BARS: dict[str, Any] = {"linestyle": "none", "capsize": 1.5, "elinewidth": 0.6, "capthick": 0.6}
 SHEET: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -161,6 +162,7 @@ def _draw_densities(panel: Axes, part: Any) -> None:
 
 
 def _draw_ends(panel: Axes, part: Any) -> None:
+    """Eigenvalues by rank with their errors; triangles where they bound a cluster."""
     count = len(part.H.largest.values)
     # Ranks from the top on the left, ranks from the bottom on the right, a gap between.
     top = np.arange(count)
@@ -168,16 +170,17 @@ def _draw_ends(panel: Axes, part: Any) -> None:
     drawn = []
     for name, style in STYLES.items():
         ends = getattr(part, name)
-        values = np.r_[ends.largest.values[::-1], ends.smallest.values[::-1]]
-        errors = np.r_[ends.largest.errors[::-1], ends.smallest.errors[::-1]]
+        values, errors, known = (
+            np.r_[getattr(ends.largest, each)[::-1], getattr(ends.smallest, each)[::-1]]
+            for each in ("values", "errors", "separate")
+        )
         drawn.append(values)
-        bars: dict[str, Any] = {
-            "linestyle": "none",
-            "capsize": 1.5,
-            "elinewidth": 0.6,
-            "capthick": 0.6,
-        }
-        panel.errorbar(np.r_[top, bottom], values, errors, **bars, **style)
+        places = np.r_[top, bottom]
+        panel.errorbar(places[known], values[known], errors[known], **BARS, **style)
+        for side, marker in ((top, "^"), (bottom, "v")):
+            bounds = ~known & np.isin(places, side)
+            triangles = {**style, "marker": marker, "fillstyle": "none", "label": None}
+            panel.plot(places[bounds], values[bounds], linestyle="none", **triangles)
     panel.axhline(0, color="0.6", linewidth=0.6, zorder=0)
     panel.axvline(count, color="0.85", linewidth=0.6, zorder=0)
     high, low = float(np.max(drawn)), float(np.min(drawn))

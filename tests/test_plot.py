@@ -13,7 +13,10 @@ from hvp.quadrature import density
 
 def pairs(values, error=0.0):
     values = np.array(values)
-    return types.SimpleNamespace(values=values, errors=np.full(len(values), error))
+    separate = np.full(len(values), True)
+    return types.SimpleNamespace(
+        values=values, errors=np.full(len(values), error), separate=separate
+    )
 
 
 def part(name, H, G, error=0.0):
@@ -148,6 +151,23 @@ def test_errors_are_drawn_as_bars_around_the_values():
     (bars,) = panel.containers[0].lines[2]
     ends = [segment[:, 1].tolist() for segment in bars.get_segments()]
     assert ends == [[89.75, 90.25], [1.75, 2.25], [-1.25, -0.75], [-3.25, -2.75]]
+
+
+def test_bounds_are_triangles_that_point_away_from_the_bulk_and_have_no_bars():
+    drawn = part("dense1", ([-3.0, 0.0], [2.0, 90.0]), ([0.0, 0.0], [1.5, 80.0]), error=0.25)
+    drawn.H.smallest.separate[1] = drawn.G.largest.separate[0] = False
+    (panel,) = visible(plot.comparison_figure(comparison(drawn)))
+    shown = {
+        (line.get_color(), line.get_marker()): line.get_xydata().tolist()
+        for line in panel.lines
+        if line.get_marker() in ("^", "v") and len(line.get_xdata())
+    }
+    H, G = (plot.STYLES[name]["color"] for name in "HG")
+    assert shown == {(H, "v"): [[3.0, 0.0]], (G, "^"): [[1.0, 1.5]]}
+    assert {name: ranks.tolist() for name, (ranks, _) in markers(panel).items()} == {
+        "H": [0, 1, 4],
+        "G": [0, 3, 4],
+    }
 
 
 @pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (4, 1, 4), (5, 2, 4), (9, 3, 4)])

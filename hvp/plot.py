@@ -89,7 +89,7 @@ def comparison_figure(comparison: Any) -> Figure:
         _draw_densities(left, whole)
         _draw_ends(right, whole)
         left.set_title("a   eigenvalues per unit of λ, share of all", loc="left")
-        right.set_title("b   the ends: λ by rank", loc="left")
+        right.set_title("b   the ends: λ by rank; triangles are bounds", loc="left")
         if below:
             panels = below[0].subplots(rows, columns, squeeze=False).ravel()
             for i, (panel, part) in enumerate(zip(panels, layers, strict=False)):

@@ -137,6 +137,14 @@ def eigenvalue(comparison: Any, pairs: Any, i: int, sign: str, all_separate: boo
     return bounded(value, max(error, comparison.floor), bool(separate), sign)
 
 
+def distance(comparison: Any, part: Any) -> tuple[str, str]:
+    """How far H and G are apart, and in per cent of ‖H‖, or the noise that it lies below."""
+    apart = part.distance
+    if 0 < apart.value < comparison.floor:
+        return f"≤ {margin(comparison.floor)}", NONE
+    return estimated(apart), f"{known(100 * apart.value / (part.H.norm or 1.0), 0.0, 2)} %"
+
+
 def errors(comparison: Any) -> tuple[tuple[str, ...], ...]:
     """Of the whole: what, its value, and what probes, Krylov depth and other data make of it."""
     whole = comparison.whole

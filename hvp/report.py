@@ -140,14 +140,7 @@ def _table(headings: str, rows: Any, caption: str = "") -> Table:
 
 
 def _distances(c: Any) -> Table:
-    rows = [
-        (
-            part.name,
-            digits.estimated(part.distance),
-            f"{digits.known(100 * part.distance.value / (part.H.norm or 1.0), 0.0, 2)} %",
-        )
-        for part in c.parts.values()
-    ]
+    rows = [(part.name, *reading.distance(c, part)) for part in c.parts.values()]
     return _table(
         "part|distance of H and G|of ‖H‖",
         rows,

@@ -67,7 +67,7 @@ def markers(panel):
 def test_there_is_one_panel_a_part_in_order():
     figure = plot.comparison_figure(comparison(NETWORK, LAYER))
     assert [panel.get_title(loc="left") for panel in visible(figure)] == [
-        "b   the ends: λ by rank",
+        "b   the ends: λ by rank; triangles are bounds",
         "c   dense1, P = 1,234",
     ]
 

@@ -356,7 +356,7 @@ def layer_shares(comparison: Any) -> go.Figure:
             name=label,
             mode="markers",
             marker={"color": colour, "symbol": symbol, "size": 9},
-            text=[typeset(digits.shared(e)) for e in found.values()],
+            text=[_share(e) for e in found.values()],
             hovertemplate=f"{label}: %{{text}}<extra></extra>",
         )
     figure.add_vline(0, line={"color": MUTED, "width": 1}, layer="below")
@@ -519,6 +519,12 @@ def _eigenvalue(
     found = digits.bounded(value, error, separate, ENDS[end])
     other = f"± {digits.margin(moved)} by other data" if math.isfinite(moved) else f"data: {SINGLE}"
     return typeset(f"{letter}, {end} no. {rank}: {found}<br>{other}")
+
+
+def _share(e: Estimate[float]) -> str:
+    """What is said of a share that is pointed at."""
+    other = f"± {digits.margin(100 * e.sampling)} % by other data"
+    return typeset(f"{digits.shared(e)}<br>{other if math.isfinite(e.sampling) else SINGLE}")
 
 
 def _counted(e: Estimate[float], threshold: float) -> str:

@@ -20,10 +20,10 @@ from hvp.densities import distance
 from hvp.errors import InputError
 from hvp.estimate import Estimate
 from hvp.forms import Forms, Layered, chain_rule, whole_name
-from hvp.layerwise import LayerShares, LayerTraces, layer_shares, layer_traces
+from hvp.layerwise import LayerShares, LayerTraces, Share, layer_shares, layer_traces
 from hvp.noise import Noise, noise_floor
 from hvp.operators import GaussNewton, Hessian, Residual
-from hvp.sampling import BatchForms, sampling_error
+from hvp.sampling import BatchForms, jackknife, sampling_error
 from hvp.sketches import signs
 from hvp.spectrum import Spectrum, spectrum
 
@@ -66,12 +66,27 @@ class Sampled:
 
     Those of the trace, told by random signs, and of the squared Frobenius norm, told by the first
     probes of the density, include some of what these add to them.
+
+    Attributes:
+        largest, smallest: (k,) of the eigenvalues.
+        traces: (B, 1) what each batch adds to the trace.
+        squared_norms: (B, S) the squared norm without each batch, by probe.
+        examples: (B,) how many each batch holds.
     """
 
     largest: np.ndarray
     smallest: np.ndarray
-    trace: float
-    squared_norm: float
+    traces: np.ndarray
+    squared_norms: np.ndarray
+    examples: np.ndarray
+
+    @property
+    def trace(self) -> float:
+        return float(sampling_error(self.traces, self.examples)[0])
+
+    @property
+    def squared_norm(self) -> float:
+        return float(jackknife(self.squared_norms, self.examples))
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,7 +305,7 @@ def compare(
         parts=parts,
         chain_rule=table,
         traces=traces,
-        shares=layer_shares(traces["R"], traces["H"]),
+        shares=_shares(traces, parts),
         noise=noise,
         rank_bound=min(lin.size, lin.num_outputs),
         loss=lin.loss(),
@@ -367,6 +382,17 @@ def _traces(
     return layer_traces(OPERATORS[letter](lin), lin, scale=scale, seed=seed, progress=told)
 
 
+def _shares(traces: Mapping[str, LayerTraces], parts: Mapping[str, Part]) -> LayerShares:
+    """What R has of H, layer by layer, with all errors."""
+    found, of = layer_shares(traces["R"], traces["H"]), traces["H"]
+    layers = {
+        name: _resampled(share, parts[name], of.layers[name].trace.value)
+        for name, share in found.layers.items()
+    }
+    whole = next(iter(parts.values()))
+    return LayerShares(layers, _resampled(found.whole, whole, of.whole.trace.value))
+
+
 def _shared(count: int, share: int) -> int:
     return -(-count // share)
 
@@ -383,17 +409,33 @@ def _sampling(lin: Comparable, spectra: Mapping[str, Spectrum], seed: int) -> di
     for letter, s in spectra.items():
         if lin.num_batches < 2:
             unknown = np.full(len(s.largest.values), np.nan)
-            found[letter] = Sampled(unknown, unknown, np.nan, np.nan)
+            nothing = np.full((1, 1), np.nan)
+            found[letter] = Sampled(
+                unknown, unknown, nothing, nothing, np.array([lin.num_examples])
+            )
             continue
         vectors = np.concatenate([s.largest.vectors, s.smallest.vectors], axis=1)
         probes = signs(np.random.default_rng(seed), lin.size, TRACED)
         traced = lin.batch_forms(probes, letter)
         means = traced.shares.mean(axis=1, keepdims=True)
-        (trace,) = sampling_error(means, traced.examples)
         largest, smallest = np.split(lin.batch_forms(vectors, letter).stderr, 2)
-        norm = s.density.integral(np.square).sampling
-        found[letter] = Sampled(largest, smallest, float(trace), norm)
+        norms = s.density.without_batches(np.square)
+        found[letter] = Sampled(largest, smallest, means, norms, traced.examples)
     return found
+
+
+def _resampled(share: Share, part: Part, trace: float) -> Share:
+    """The share of R with its sampling errors, by the delta method and by the jackknife."""
+    R, H = part.sampling["R"], part.sampling["H"]
+    probes = min(R.squared_norms.shape[1], H.squared_norms.shape[1])
+    with np.errstate(all="ignore"):
+        moved = sampling_error(R.traces - share.trace.value * H.traces, H.examples)[0] / abs(trace)
+        ratios = R.squared_norms[:, :probes] / H.squared_norms[:, :probes]
+    return Share(
+        share.name,
+        replace(share.trace, sampling=float(moved)),
+        replace(share.squared_norm, sampling=float(jackknife(ratios, H.examples))),
+    )
 
 
 def _noise(lin: Comparable, part: Part, seed: int) -> dict[str, Noise]:

@@ -251,6 +251,15 @@ class Density:
         """
         return self._estimate(f, self.size)
 
+    def without_batches(self, f: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """(B, S) what tr f(A) would be without each batch, by resampled probe."""
+        left = self.left_out
+        if left is None:
+            raise InputError("a density that was resampled", "none", "give density num_resampled")
+        rows = np.sum(left.weights * _applied(f, left.nodes), axis=2)
+        outliers = np.sum(_applied(f, left.outliers), axis=1, keepdims=True)
+        return (self.size - len(self.outliers)) * rows + outliers
+
     @property
     def _rows(self) -> list[tuple[np.ndarray, np.ndarray]]:
         return list(zip(self.nodes, self.weights, strict=True))
@@ -316,10 +325,7 @@ class Density:
         left = self.left_out
         if left is None:
             return np.nan
-        share = 1 - len(self.outliers) / self.size
-        rows = np.sum(left.weights * _applied(f, left.nodes), axis=2)
-        outliers = np.sum(_applied(f, left.outliers), axis=1, keepdims=True) / self.size
-        return float(jackknife(share * rows + outliers, left.examples))
+        return float(jackknife(self.without_batches(f), left.examples)) / self.size
 
     def _curve_sampling(
         self, x: np.ndarray, place: Callable[[np.ndarray], np.ndarray], width: float

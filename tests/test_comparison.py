@@ -18,6 +18,7 @@ from matrices import network as known_network
 import hvp
 import hvp.comparison
 import hvp.plot
+from hvp.sampling import jackknife
 
 K = 4
 REPEATABLE = {"ad": "forward-over-reverse", "jit": False}
@@ -503,6 +504,20 @@ def test_sampling_errors_are_those_of_dense_batches(matrices):
         assert part == pytest.approx(trace, rel=0.3)
 
 
+def test_what_r_has_of_h_has_sampling_errors():
+    """Shares of the matrices without each batch, against the errors by signs and one probe."""
+    plain = known_network(batches=12)
+    own = np.random.default_rng(0).uniform(0.5, 1.5, (12, 1, 1))
+    G, R = plain.stacks["G"], own * plain.stacks["R"]
+    H = G + R
+    found = hvp.compare(Known(H, G, plain.sizes), 2)
+    for measure, of in (("trace", np.trace), ("squared_norm", lambda A: np.sum(A**2))):
+        ratios = [of(np.delete(R, b, 0).sum(0)) / of(np.delete(H, b, 0).sum(0)) for b in range(12)]
+        true = jackknife(np.array(ratios)[:, None], np.full(12, 10))
+        assert 0.5 * true < getattr(found.shares.whole, measure).sampling < 3 * true
+        assert np.isfinite(getattr(found.shares.layers["first"], measure).sampling)
+
+
 def test_a_single_batch_tells_no_sampling_error():
     found = hvp.compare(known_network(batches=1), 2)
     for part in found.parts.values():
@@ -510,6 +525,7 @@ def test_a_single_batch_tells_no_sampling_error():
             figures = [sampled.trace, sampled.squared_norm]
             assert np.isnan([*sampled.largest, *sampled.smallest, *figures]).all()
     whole = found.to_json()["traces"]["whole"]
+    assert whole["share of R"]["trace"]["sampling"] is None
     assert [whole[letter]["trace"]["sampling"] for letter in "HGR"] == [None, None, None]
 
 

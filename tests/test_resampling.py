@@ -170,6 +170,8 @@ def test_without_asking_no_sampling_error_is_told(whole):
     assert whole.taken == []
     assert np.isnan(d.moment(1).sampling)
     assert np.isnan(d.curve_sampling(d.grid())).all()
+    with pytest.raises(hvp.InputError, match="give density num_resampled"):
+        d.without_batches(np.square)
     asked = hvp.density(whole, num_resampled=1)
     assert asked.num_products == d.num_products + P
 

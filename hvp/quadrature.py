@@ -65,7 +65,8 @@ def density(
             integrals do not mind and a note says.
         num_resampled: of the probes, how many tell the `sampling` error of each figure, what other
             examples would have changed; each takes num_steps products more. A must be the Hessian,
-            GaussNewton or Residual of a `Linearization`; one probe is enough for a first idea.
+            GaussNewton or Residual of a `Linearization`; one probe is enough for a first idea. A
+            single batch cannot tell, and leaves NaN.
         progress: called with the number of products so far.
 
     Raises:
@@ -107,7 +108,8 @@ def density(
     half_nodes, half_weights, _ = _gauss(tridiagonal, np.where(full, lengths, lengths // 2))
     values = np.zeros(0) if pairs is None else pairs.values.astype(np.float64)
     left_out = _left_out(A, tridiagonal, out, values, num_resampled) if num_resampled else None
-    cost = int(lengths[:num_resampled].sum()) + len(values) if num_resampled else 0
+    cost = int(lengths[:num_resampled].sum()) if left_out is not None else 0
+    cost += len(values) if num_resampled else 0
     return Density(
         nodes,
         weights,
@@ -142,9 +144,15 @@ def _check_resampled(A: Any, count: int, num_probes: int, reorthogonalise: bool)
 
 def _left_out(
     A: Any, T: Tridiagonal, outside: np.ndarray, values: np.ndarray, count: int
-) -> LeftOut:
-    """What the first probes' nodes and weights, and the values, would be without each batch."""
+) -> LeftOut | None:
+    """What the first probes' nodes and weights, and the values, would be without each batch.
+
+    None for a single batch, which cannot tell.
+    """
     assert T.basis is not None
+    beside = A.batch_grams(outside).grouped(MOST_GROUPS)
+    if len(beside.examples) < 2:
+        return None
     found = []
     for s, n in enumerate(T.steps[:count]):
         grams = A.batch_grams(T.basis[:n, s].T).grouped(MOST_GROUPS)
@@ -153,8 +161,8 @@ def _left_out(
         missing = ((0, 0), (0, T.steps.max() - n))
         found.append((np.pad(nodes, missing, "edge"), np.pad(vectors[:, 0] ** 2, missing)))
     nodes, weights = (np.stack(each, axis=1) for each in zip(*found, strict=True))
-    shifted = A.batch_grams(outside).grouped(MOST_GROUPS).left_out(np.diag(values))
-    return LeftOut(nodes, weights, np.diagonal(shifted, axis1=1, axis2=2), grams.examples)
+    shifted = np.diagonal(beside.left_out(np.diag(values)), axis1=1, axis2=2)
+    return LeftOut(nodes, weights, shifted, beside.examples)
 
 
 class _Symmetric(LinearOperator):

@@ -57,7 +57,7 @@ def whole():
 
 def test_at_full_depth_the_nodes_are_the_eigenvalues_without_each_batch(whole):
     d = hvp.density(whole, num_probes=3, num_resampled=2)
-    left, block = d.left_out, whole.taken[0]
+    left, block = d.left_out, whole.taken[1]  # behind the pairs
     assert left.examples.tolist() == [5, 5, 3, 8]
     for b in range(4):
         values, vectors = np.linalg.eigh(whole.without(b))
@@ -68,7 +68,7 @@ def test_at_full_depth_the_nodes_are_the_eigenvalues_without_each_batch(whole):
 
 def test_the_sampling_error_is_the_jackknife_of_the_forms(whole):
     d = hvp.density(whole, num_probes=2, num_resampled=2)
-    probes = np.stack([block[:, 0] for block in whole.taken[:2]])
+    probes = np.stack([block[:, 0] for block in whole.taken[1:3]])
     forms = [[P * v @ whole.without(b) @ whole.without(b) @ v for v in probes] for b in range(4)]
     expected = jackknife(np.array(forms), whole.examples)
     assert np.isclose(d.integral(np.square).sampling, expected, rtol=1e-10)
@@ -162,6 +162,15 @@ def test_curves_and_distances_have_sampling_errors():
     assert np.isclose(apart.value, 0.5)
     assert apart.sampling < 1e-9
     assert distance(first, hvp.density(2 * np.eye(P), num_probes=4)).sampling is not None
+
+
+@pytest.mark.parametrize("pairs", [0, 2])
+def test_a_single_batch_cannot_tell(pairs):
+    A = wishart(np.random.default_rng(6), [50])
+    found = hvp.eigsh(A, pairs) if pairs else None
+    d = hvp.density(A, num_resampled=2, pairs=found)
+    assert d.left_out is None
+    assert np.isnan(d.moment(1).sampling)
 
 
 def test_without_asking_no_sampling_error_is_told(whole):

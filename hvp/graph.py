@@ -138,15 +138,20 @@ class Writer:
 
     Attributes:
         nodes: what has been written so far.
-        literals, specs: as a program's.
+        captures, literals, specs: as a program's.
     """
 
     def __init__(self, program: Program):
         self.nodes: list[Node] = []
+        self.captures = dict(program.captures)
         self.literals = dict(program.literals)
         self.specs = dict(program.specs)
         self._program = program
         self._same: dict[int, int] = {}
+        # Where functions are called to see which operations they are.
+        self._graph = tf.Graph()
+        self._tensors: dict[int, tf.Tensor] = {}
+        self._flattener = _Flattener(written=self)
 
     def resolved(self, number: int) -> int:
         """The value that stands for one of the other program."""
@@ -161,18 +166,20 @@ class Writer:
 
         A function that returns None gives none.
         """
-        with tf.Graph().as_default() as graph:
-            specs = [self.specs[number] for number in inputs]
-            given = [tf.compat.v1.placeholder(spec.dtype, spec.shape) for spec in specs]
-            results = function(*given)
-        flattener = _Flattener(self.specs)
-        for tensor, number in zip(given, inputs, strict=True):
-            flattener.is_called(tensor, number)
-        flattener.inline(graph)
-        values = [flattener.number(tensor) for tensor in leaves(results)]
-        self.specs = flattener.specs
-        self.literals.update(flattener.literals)
-        return flattener.nodes, values
+        flattener, written = self._flattener, len(self._flattener.nodes)
+        begun = len(self._graph.get_operations())
+        with self._graph.as_default():
+            results = function(*map(self._tensor, inputs))
+        flattener.inline(self._graph, begun)
+        return flattener.nodes[written:], [flattener.number(tensor) for tensor in leaves(results)]
+
+    def _tensor(self, number: int) -> tf.Tensor:
+        """What stands for a value where functions are called."""
+        spec = self.specs[number]
+        if number not in self._tensors or self._tensors[number].shape != spec.shape:
+            tensor = self._tensors[number] = tf.compat.v1.placeholder(spec.dtype, spec.shape)
+            self._flattener.is_called(tensor, number)
+        return self._tensors[number]
 
     def write(self, function: Callable[..., tf.Tensor], *inputs: int) -> int:
         """The value that a function makes of others."""
@@ -196,7 +203,11 @@ class Writer:
         if outputs is None:
             outputs = _map(self.resolved, self._program.outputs)
         written = replace(
-            self._program, nodes=tuple(self.nodes), literals=self.literals, specs=self.specs
+            self._program,
+            nodes=tuple(self.nodes),
+            captures=self.captures,
+            literals=self.literals,
+            specs=self.specs,
         )
         return written.part(self._program.inputs, outputs)
 
@@ -263,13 +274,11 @@ def _map(function: Callable[[Any], Any], nest: Any) -> Any:
 class _Flattener:
     """Numbers tensors and collects nodes while it walks a graph and the bodies of its calls."""
 
-    def __init__(
-        self, specs: Mapping[int, tf.TensorSpec] | None = None, layers: Collection[str] = ()
-    ) -> None:
+    def __init__(self, layers: Collection[str] = (), written: Writer | None = None) -> None:
         self.nodes: list[Node] = []
-        self.captures: dict[int, tf.Tensor] = {}
-        self.literals: dict[int, np.ndarray] = {}
-        self.specs: dict[int, tf.TensorSpec] = dict(specs or {})
+        self.captures: dict[int, tf.Tensor] = {} if written is None else written.captures
+        self.literals: dict[int, np.ndarray] = {} if written is None else written.literals
+        self.specs: dict[int, tf.TensorSpec] = {} if written is None else written.specs
         self.custom_gradients: list[str] = []
         self.handles: list[tf.Tensor] = []
         self.given: list[tuple[tf.Tensor, int]] = []
@@ -301,8 +310,9 @@ class _Flattener:
             self.specs[number] = tf.TensorSpec(tensor.shape, tensor.dtype)
         return self._numbers[reference]
 
-    def inline(self, graph: Any) -> None:
-        for op in _in_order(graph):
+    def inline(self, graph: Any, begun: int = 0) -> None:
+        """Walk the operations of a graph, those after the first `begun`."""
+        for op in _in_order(graph.get_operations(), begun):
             if op.type == "Placeholder":
                 continue
             inputs = tuple(self.number(tensor) for tensor in op.inputs)
@@ -377,13 +387,13 @@ class _Flattener:
         self._numbers.update((t.ref(), n) for t, n in zip(op.outputs, results, strict=True))
 
 
-def _in_order(graph: Any) -> Iterator[tf.Operation]:
-    """The operations, each after those whose results it takes.
+def _in_order(operations: Sequence[tf.Operation], begun: int) -> Iterator[tf.Operation]:
+    """The operations from `begun` on, each after those whose results it takes.
 
     To differentiate a loop TensorFlow gives it more inputs, made later than it.
     """
-    done: set[tf.Operation] = set()
-    for last in graph.get_operations():
+    done = set(operations[:begun])
+    for last in operations[begun:]:
         waiting = [last]
         while waiting:
             op = waiting[-1]

@@ -1,33 +1,27 @@
-"""Figures that one may turn, point at and switch on and off. The one place that knows plotly."""
+"""The figures of the page, which one may turn, point at and switch on and off."""
 
 from __future__ import annotations
 
-import html
-import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
-from hvp import curves, digits
+from hvp import curves, digits, drawing
 from hvp.curves import Curve
 from hvp.densities import Density, to_log
 from hvp.digits import SINGLE, typeset
 from hvp.estimate import Estimate
-from hvp.palette import COLOURS, GRID, INK, MUTED, PAPER, faint
+from hvp.palette import COLOURS, GRID, INK, MUTED, faint
 
 COUNTED = 60
-BAND = 0.18
-LONGEST = 18
 # Eigenvalues that differ by more stand on a logarithmic axis.
 WIDE = 30
 ENDS = {"largest": "≥", "smallest": "≤"}
 SYMBOLS = {"H": "circle", "G": "square-open", "R": "diamond"}
 BOUNDS = {"largest": "triangle-up-open", "smallest": "triangle-down-open"}
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 FAMILIES = (
     "densities, linear",
     "densities, logarithmic",
@@ -37,11 +31,6 @@ FAMILIES = (
     "overlaps",
     "angles",
 )
-
-
-def script() -> str:
-    """The library that draws the figures, to be held in the page."""
-    return get_plotlyjs()
 
 
 def figures(comparison: Any) -> str:
@@ -66,93 +55,37 @@ def figures(comparison: Any) -> str:
         family: {name: figure.to_dict() for name, figure in members.items()}
         for family, members in found.items()
     }
-    return for_page(plain)
-
-
-def for_page(plain: Any) -> str:
-    """JSON in which no tag can begin or end."""
-    text = json.dumps(
-        plain,
-        allow_nan=False,
-        separators=(",", ":"),
-        ensure_ascii=False,
-        default=lambda array: array.tolist(),  # plotly packs all arrays but the empty ones
-    )
-    return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
-
-
-def template() -> go.layout.Template:
-    """What all figures have in common."""
-    axis = {
-        "gridcolor": GRID,
-        "linecolor": MUTED,
-        "tickcolor": MUTED,
-        "tickfont": {"color": MUTED},
-        "ticks": "outside",
-        "ticklen": 4,
-        "title": {"font": {"color": INK, "size": 13}, "standoff": 8},
-        "zeroline": False,
-        "automargin": True,
-        "exponentformat": "power",
-        "minexponent": 4,
-    }
-    return go.layout.Template(
-        layout={
-            "font": {"family": FONT, "size": 12, "color": INK},
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
-            "xaxis": {**axis, "showgrid": False, "showline": True},
-            "yaxis": axis,
-            "margin": {"l": 8, "r": 12, "b": 8},
-            "legend": {
-                "orientation": "h",
-                "x": 0,
-                "xanchor": "left",
-                "y": 1.0,
-                "yanchor": "bottom",
-                "font": {"size": 13},
-                "itemwidth": 30,
-            },
-            "hoverlabel": {
-                "bgcolor": PAPER,
-                "bordercolor": MUTED,
-                "font": {"family": FONT, "size": 12, "color": INK},
-                "align": "left",
-            },
-            "hovermode": "closest",
-            "dragmode": "zoom",
-        }
-    )
+    return drawing.for_page(plain)
 
 
 def densities(part: Any) -> go.Figure:
     """Densities per unit of λ with their standard errors, and a tick for each outlier."""
     found = curves.linear(part)
-    figure = _figure("eigenvalues per unit of λ, share of all", height=460)
+    figure = drawing.empty("eigenvalues per unit of λ, share of all", height=460)
     bottom = curves.BELOW_ONE * curves.alone(part.size, max(c.width for c in found.values()))
     for letter in _uppermost_last(found):
         _curve(figure, letter, found[letter], curves.DEEPER * bottom)
     _ticks(figure, part, lambda values: values)
     top = max(float(curve.values.max()) for curve in found.values())
-    figure.update_layout(yaxis=_powers(bottom, 2 * top))
+    figure.update_layout(yaxis=drawing.log_axis(bottom, 2 * top))
     figure.update_xaxes(title_text="λ")
     figure.add_vline(0, line={"color": GRID, "width": 1}, layer="below")
     note = (
         f"Smoothed by bells of standard width {_widths(found)}; even waves are no structure but "
         "the distances between Lanczos nodes, where these are wider."
     )
-    return _noted(figure, note + _coincidence(part), near=curves.near(part))
+    return drawing.noted(figure, note + _coincidence(part), near=curves.near(part))
 
 
 def log_densities(part: Any) -> go.Figure:
     """Densities per decade, on an axis that is logarithmic on both sides of zero."""
     found, origin = curves.logarithmic(part), curves.origin(part)
-    figure = _figure("eigenvalues per decade, share of all", height=460)
+    figure = drawing.empty("eigenvalues per decade, share of all", height=460)
     for letter in _uppermost_last(found):
         _curve(figure, letter, found[letter], 0.0)
     _ticks(figure, part, lambda values: to_log(values, origin))
     edges = to_log(3 * np.array(_extremes(part)), origin) + np.array([-0.3, 0.3])
-    places, labels = _log_ticks(origin, float(np.abs(edges).max()))
+    places, labels = drawing.log_ticks(origin, float(np.abs(edges).max()))
     figure.update_xaxes(
         title_text="λ, logarithmic on both sides of zero",
         tickvals=places,
@@ -162,8 +95,10 @@ def log_densities(part: Any) -> go.Figure:
     )
     figure.update_layout(yaxis={"rangemode": "tozero"})
     untold = math.log10(2)
-    figure.add_vrect(-untold, untold, fillcolor=faint(MUTED, BAND), line_width=0, layer="below")
-    return _noted(
+    figure.add_vrect(
+        -untold, untold, fillcolor=faint(MUTED, drawing.BAND), line_width=0, layer="below"
+    )
+    return drawing.noted(
         figure,
         f"Smoothed by bells of standard width {_widths(found)} decades: what is narrower, or on "
         "which side of zero it lies, so many Lanczos steps do not resolve. Within the grey strip "
@@ -173,7 +108,7 @@ def log_densities(part: Any) -> go.Figure:
 
 def counts(part: Any, floor: float) -> go.Figure:
     """How many eigenvalues lie beyond λ and beyond -λ, where that can be told."""
-    figure = _figure("number of eigenvalues beyond λ")
+    figure = drawing.empty("number of eigenvalues beyond λ")
     largest = max(getattr(part, letter).norm for letter in "HGR") or 1.0
     lowest = largest
     drawn = curves.drawn(part)
@@ -192,7 +127,7 @@ def counts(part: Any, floor: float) -> go.Figure:
             lowest = min(lowest, x[0])
             value, error = np.array([[e.value, e.stderr + e.depth] for e in found])[told].T
             low, high = np.maximum(value - error, 0.1), value + error
-            _band(figure, letter, x, low, high)
+            drawing.band(figure, letter, x, low, high)
             figure.add_scatter(
                 x=x,
                 y=value,
@@ -207,14 +142,14 @@ def counts(part: Any, floor: float) -> go.Figure:
                 ],
                 hovertemplate=f"{letter}: %{{text}}<extra></extra>",
             )
-    figure.update_layout(xaxis=_powers(lowest / 1.2, 1.2 * largest))
-    figure.update_layout(xaxis_title_text="λ", yaxis=_powers(0.5, 2 * part.size))
+    figure.update_layout(xaxis=drawing.log_axis(lowest / 1.2, 1.2 * largest))
+    figure.update_layout(xaxis_title_text="λ", yaxis=drawing.log_axis(0.5, 2 * part.size))
     return figure
 
 
 def ends(part: Any, end: str, floor: float) -> go.Figure:
     """The k eigenvalues of one end, from the outermost in; bars are what other data would do."""
-    figure = _figure(f"λ, {end} first")
+    figure = drawing.empty(f"λ, {end} first")
     count = len(part.H.largest.values)
     shift = min(0.2, 0.02 * count + 0.1)
     largest = 0.0
@@ -251,14 +186,16 @@ def ends(part: Any, end: str, floor: float) -> go.Figure:
     figure.add_hline(0, line={"color": MUTED, "width": 1}, layer="below")
     if largest < 10 * floor:  # noise is not blown up to the height of the figure
         figure.update_yaxes(range=[-10 * floor, 10 * floor])
-        figure.add_hrect(-floor, floor, fillcolor=faint(MUTED, BAND), line_width=0, layer="below")
-    figure.update_xaxes(title_text="rank", tickvals=_ranks(count), range=[0.4, count + 0.6])
+        figure.add_hrect(
+            -floor, floor, fillcolor=faint(MUTED, drawing.BAND), line_width=0, layer="below"
+        )
+    figure.update_xaxes(title_text="rank", tickvals=drawing.ranks(count), range=[0.4, count + 0.6])
     return figure
 
 
 def overlaps(comparison: Any, chosen: Any) -> go.Figure:
     """The share of H's space of i top vectors that lies in G's, of one part beside the others."""
-    figure = _figure("share of H's top space in G's, %", height=350, lifted=8)
+    figure = drawing.empty("share of H's top space in G's, %", height=350, lifted=8)
     lowest = 100.0
     for part in sorted(comparison.parts.values(), key=lambda part: part.name == chosen.name):
         shares = [100 * float(np.mean(np.cos(a) ** 2)) for a in part.angles_by_count]
@@ -267,15 +204,15 @@ def overlaps(comparison: Any, chosen: Any) -> go.Figure:
         figure.add_scatter(
             x=np.arange(1, len(shares) + 1),
             y=shares,
-            name=cut(part.name),
+            name=drawing.cut(part.name),
             showlegend=False,
             mode="lines+markers" if mine else "lines",
             line={"color": INK if mine else faint(MUTED, 0.6), "width": 2.5 if mine else 1.5},
             marker={"size": 6},
-            hovertemplate=f"{safe(part.name)}, k = %{{x}}: %{{y:.1f}} %<extra></extra>",
+            hovertemplate=f"{drawing.safe(part.name)}, k = %{{x}}: %{{y:.1f}} %<extra></extra>",
         )
     count = len(chosen.angles_by_count)
-    figure.update_xaxes(title_text="k", tickvals=_ranks(count), range=[0.5, count + 0.5])
+    figure.update_xaxes(title_text="k", tickvals=drawing.ranks(count), range=[0.5, count + 0.5])
     bottom = 10 * max(math.floor(lowest / 10) - 1, 0)
     figure.update_yaxes(range=[bottom - 0.03 * (100 - bottom), 100 + 0.03 * (100 - bottom)])
     return figure
@@ -283,7 +220,7 @@ def overlaps(comparison: Any, chosen: Any) -> go.Figure:
 
 def angles(part: Any) -> go.Figure:
     """Every principal angle between the spaces of i top vectors, for all i."""
-    figure = _figure("principal angles, degrees", height=350, lifted=8)
+    figure = drawing.empty("principal angles, degrees", height=350, lifted=8)
     each = [(i, a) for i, row in enumerate(part.angles_by_count, start=1) for a in np.degrees(row)]
     x, y = np.array(each).T
     figure.add_scatter(
@@ -295,7 +232,7 @@ def angles(part: Any) -> go.Figure:
         hovertemplate="k = %{x}: %{y:.1f}°<extra></extra>",
     )
     count = len(part.angles_by_count)
-    figure.update_xaxes(title_text="k", tickvals=_ranks(count), range=[0.5, count + 0.5])
+    figure.update_xaxes(title_text="k", tickvals=drawing.ranks(count), range=[0.5, count + 0.5])
     figure.update_yaxes(range=[-3, 93], tickvals=[0, 30, 60, 90])
     return figure
 
@@ -304,7 +241,7 @@ def layer_extremes(comparison: Any) -> go.Figure:
     """The largest eigenvalue of every layer's own block."""
     layers = list(comparison.parts.values())
     row = {part.name: i for i, part in enumerate(layers)}
-    figure = _figure("", height=_height(layers))
+    figure = drawing.empty("", height=_height(layers))
     least = max(comparison.floor, 1e-300)
     seen: list[float] = []
     for letter in COLOURS:
@@ -327,7 +264,7 @@ def layer_extremes(comparison: Any) -> go.Figure:
     spread = max(seen, default=1.0) / min(seen, default=1.0)
     figure.update_xaxes(title_text="λ<sub>max</sub>", showgrid=True)
     if spread > WIDE:
-        figure.update_layout(xaxis=_powers(min(seen) / 1.5, max(seen) * 1.5))
+        figure.update_layout(xaxis=drawing.log_axis(min(seen) / 1.5, max(seen) * 1.5))
     else:
         figure.update_xaxes(rangemode="tozero")
     _by_layer(figure, layers)
@@ -339,7 +276,7 @@ def layer_shares(comparison: Any) -> go.Figure:
     layers = list(comparison.parts.values())
     shares = _shares(comparison)
     row = {part.name: i for i, part in enumerate(layers)}
-    figure = _figure("", height=_height(layers))
+    figure = drawing.empty("", height=_height(layers))
     measures = {"trace": ("trace", INK, "circle"), "squared_norm": ("‖·‖²", MUTED, "diamond-open")}
     for measure, (label, colour, symbol) in measures.items():
         found = {name: getattr(share, measure) for name, share in shares.items()}
@@ -363,40 +300,6 @@ def layer_shares(comparison: Any) -> go.Figure:
     figure.update_xaxes(title_text="share of R, %", showgrid=True)
     _by_layer(figure, layers)
     return figure
-
-
-def safe(name: str) -> str:
-    """A name that plotly, which knows some tags, shows as it is."""
-    return html.escape(name, quote=False)
-
-
-def cut(name: str) -> str:
-    """The same, short enough to stand beside an axis."""
-    return safe(name if len(name) <= LONGEST else f"{name[:6]}…{name[7 - LONGEST :]}")
-
-
-def _figure(title: str, height: int = 380, lifted: int = 30) -> go.Figure:
-    """An empty figure whose vertical axis is named above it, and above the legend if it has one."""
-    figure = go.Figure(layout={"template": go.layout.Template(), "height": height})
-    figure.update_layout(margin_t=lifted + 34 if title else 40)
-    if title:
-        figure.add_annotation(
-            text=title,
-            x=0,
-            y=1,
-            xref="paper",
-            yref="paper",
-            xanchor="left",
-            yanchor="bottom",
-            yshift=lifted,
-            showarrow=False,
-            font={"size": 13, "color": INK},
-        )
-    return figure
-
-
-def _noted(figure: go.Figure, note: str, **more: Any) -> go.Figure:
-    return figure.update_layout(meta={"note": note, **more})
 
 
 def _widths(found: Mapping[str, Curve]) -> str:
@@ -429,7 +332,7 @@ def _extremes(part: Any) -> tuple[float, float]:
 def _curve(figure: go.Figure, letter: str, curve: Curve, bottom: float) -> None:
     values, stderrs = curve.values, curve.stderrs
     low, high = np.maximum(values - stderrs, bottom), values + stderrs
-    _band(figure, letter, curve.x, low, high)
+    drawing.band(figure, letter, curve.x, low, high)
     told = [curve.points, stderrs]
     other = ""
     if np.isfinite(curve.sampling).all():
@@ -449,21 +352,6 @@ def _curve(figure: go.Figure, letter: str, curve: Curve, bottom: float) -> None:
             f"<br>± %{{customdata[1]:.1g}} probes{other}<extra></extra>"
         ),
     )
-
-
-def _band(figure: go.Figure, letter: str, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
-    for edge, fill in ((low, None), (high, "tonexty")):
-        figure.add_scatter(
-            x=x.astype(np.float32),
-            y=edge.astype(np.float32),
-            legendgroup=letter,
-            showlegend=False,
-            hoverinfo="skip",
-            mode="lines",
-            line={"width": 0, "color": COLOURS[letter]},
-            fill=fill,
-            fillcolor=faint(COLOURS[letter], BAND),
-        )
 
 
 def _ticks(figure: go.Figure, part: Any, place: Any) -> None:
@@ -544,40 +432,6 @@ def _beyond(d: Density, threshold: float, floor: float) -> Estimate[float]:
     return d.count_below(threshold, floor=floor)
 
 
-def _log_ticks(origin: float, reach: float) -> tuple[list[float], list[str]]:
-    """Powers of ten on both sides of zero, few enough to be read."""
-    first = math.ceil(math.log10(origin)) + 1
-    last = max(math.floor(math.log10(origin) + reach), first)
-    step = max(1, math.ceil((last - first + 1) / 3))
-    powers = range(last, first - 1, -step)
-    values = [-(10.0**p) for p in powers] + [0.0] + [10.0**p for p in reversed(powers)]
-    labels = [f"{'−' if v < 0 else ''}{_label(abs(v))}" if v else "0" for v in values]
-    return to_log(np.array(values), origin).tolist(), labels
-
-
-def _label(value: float) -> str:
-    if 1e-3 < value < 1e6:
-        return f"{value:,g}"
-    return f"10<sup>{str(round(math.log10(value))).replace('-', '−')}</sup>"
-
-
-def _powers(low: float, high: float) -> dict[str, Any]:
-    """A logarithmic axis with few enough powers of ten to be read."""
-    first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
-    values = [10.0**p for p in range(last, first - 1, -max(1, math.ceil((last - first) / 6)))]
-    return {
-        "type": "log",
-        "range": [math.log10(low), math.log10(high)],
-        "tickvals": values,
-        "ticktext": [_label(value) for value in values],
-    }
-
-
-def _ranks(count: int) -> list[int]:
-    step = max(1, math.ceil(count / 10))
-    return sorted({1, *range(step, count + 1, step)})
-
-
 def _shares(comparison: Any) -> dict[str, Any]:
     whole = comparison.whole.name
     return {whole: comparison.shares.whole, **comparison.shares.layers}
@@ -591,7 +445,7 @@ def _by_layer(figure: go.Figure, layers: list[Any]) -> None:
     """Rows by their places, as two names that were cut may look the same."""
     figure.update_yaxes(
         tickvals=list(range(len(layers))),
-        ticktext=[cut(part.name) for part in layers],
+        ticktext=[drawing.cut(part.name) for part in layers],
         range=[len(layers) - 0.4, -0.6],
         ticks="",
         tickfont={"color": INK},

@@ -20,19 +20,19 @@ from hvp.densities import distance
 from hvp.errors import InputError
 from hvp.estimate import Estimate
 from hvp.forms import Forms, Layered, chain_rule, whole_name
-from hvp.layerwise import LayerShares, LayerTraces, Share, layer_shares, layer_traces
+from hvp.layerwise import LayerShares, LayerTraces, layer_shares, layer_traces
 from hvp.noise import Noise, noise_floor
 from hvp.operators import GaussNewton, Hessian, Residual
-from hvp.sampling import BatchForms, jackknife, sampling_error
-from hvp.sketches import signs
+from hvp.sampled import Sampled, resampled, sampled
+from hvp.sampling import BatchForms
 from hvp.spectrum import Spectrum, spectrum
 
 PACKAGES = ("hvp", "tensorflow", "keras", "numpy", "scipy")
 # What the densities of R and of layers take of the probes and steps of the whole network's.
 SHARE = 2
-# Top eigenvectors along which products are held against float64, signs for the error of traces, and
-# probes of the whole network's densities that tell their sampling errors.
-SHADOWED, TRACED, RESAMPLED = 3, 10, 2
+# Top eigenvectors along which products are held against float64, and probes of the whole network's
+# densities that tell their sampling errors.
+SHADOWED, RESAMPLED = 3, 2
 KINDS = ("json", "html", "png", "svg")
 OPERATORS: dict[str, Any] = {"H": Hessian, "G": GaussNewton, "R": Residual}
 
@@ -58,35 +58,6 @@ class Comparable(Layered, Protocol):
     def in_float64(self) -> Comparable: ...
     def gradient(self) -> np.ndarray: ...
     def blocks(self) -> Mapping[str, Comparable]: ...
-
-
-@dataclass(frozen=True, eq=False)
-class Sampled:
-    """Standard errors, had other examples been drawn: see `hvp.sampling`.
-
-    Those of the trace, told by random signs, and of the squared Frobenius norm, told by the first
-    probes of the density, include some of what these add to them.
-
-    Attributes:
-        largest, smallest: (k,) of the eigenvalues.
-        traces: (B, 1) what each batch adds to the trace.
-        squared_norms: (B, S) the squared norm without each batch, by probe.
-        examples: (B,) how many each batch holds.
-    """
-
-    largest: np.ndarray
-    smallest: np.ndarray
-    traces: np.ndarray
-    squared_norms: np.ndarray
-    examples: np.ndarray
-
-    @property
-    def trace(self) -> float:
-        return float(sampling_error(self.traces, self.examples)[0])
-
-    @property
-    def squared_norm(self) -> float:
-        return float(jackknife(self.squared_norms, self.examples))
 
 
 @dataclass(frozen=True, eq=False)
@@ -366,7 +337,10 @@ def _part(
         H=H,
         G=G,
         R=R,
-        sampling=_sampling(lin, {"H": H, "G": G, "R": R}, seed),
+        sampling={
+            letter: sampled(lin, letter, found, seed)
+            for letter, found in (("H", H), ("G", G), ("R", R))
+        },
         angles_by_count=_angles(H.largest.vectors, G.largest.vectors),
         distance=distance(H.density, G.density),
         eps=float(np.finfo(lin.dtype).eps),
@@ -386,11 +360,11 @@ def _shares(traces: Mapping[str, LayerTraces], parts: Mapping[str, Part]) -> Lay
     """What R has of H, layer by layer, with all errors."""
     found, of = layer_shares(traces["R"], traces["H"]), traces["H"]
     layers = {
-        name: _resampled(share, parts[name], of.layers[name].trace.value)
+        name: resampled(share, parts[name].sampling, of.layers[name].trace.value)
         for name, share in found.layers.items()
     }
     whole = next(iter(parts.values()))
-    return LayerShares(layers, _resampled(found.whole, whole, of.whole.trace.value))
+    return LayerShares(layers, resampled(found.whole, whole.sampling, of.whole.trace.value))
 
 
 def _shared(count: int, share: int) -> int:
@@ -402,40 +376,6 @@ def _angles(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, ...]:
     counts = range(1, first.shape[1] + 1)
     angles = [scipy.linalg.subspace_angles(first[:, -i:], second[:, -i:]) for i in counts]
     return tuple(np.sort(a).astype(np.float64) for a in angles)
-
-
-def _sampling(lin: Comparable, spectra: Mapping[str, Spectrum], seed: int) -> dict[str, Sampled]:
-    found = {}
-    for letter, s in spectra.items():
-        if lin.num_batches < 2:
-            unknown = np.full(len(s.largest.values), np.nan)
-            nothing = np.full((1, 1), np.nan)
-            found[letter] = Sampled(
-                unknown, unknown, nothing, nothing, np.array([lin.num_examples])
-            )
-            continue
-        vectors = np.concatenate([s.largest.vectors, s.smallest.vectors], axis=1)
-        probes = signs(np.random.default_rng(seed), lin.size, TRACED)
-        traced = lin.batch_forms(probes, letter)
-        means = traced.shares.mean(axis=1, keepdims=True)
-        largest, smallest = np.split(lin.batch_forms(vectors, letter).stderr, 2)
-        norms = s.density.without_batches(np.square)
-        found[letter] = Sampled(largest, smallest, means, norms, traced.examples)
-    return found
-
-
-def _resampled(share: Share, part: Part, trace: float) -> Share:
-    """The share of R with its sampling errors, by the delta method and by the jackknife."""
-    R, H = part.sampling["R"], part.sampling["H"]
-    probes = min(R.squared_norms.shape[1], H.squared_norms.shape[1])
-    with np.errstate(all="ignore"):
-        moved = sampling_error(R.traces - share.trace.value * H.traces, H.examples)[0] / abs(trace)
-        ratios = R.squared_norms[:, :probes] / H.squared_norms[:, :probes]
-    return Share(
-        share.name,
-        replace(share.trace, sampling=float(moved)),
-        replace(share.squared_norm, sampling=float(jackknife(ratios, H.examples))),
-    )
 
 
 def _noise(lin: Comparable, part: Part, seed: int) -> dict[str, Noise]:

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from hvp import charts, digits, palette, reading
+from hvp import charts, digits, drawing, palette, reading
 from hvp.digits import SINGLE, UNTOLD, typeset
 from hvp.reading import NONE
 
@@ -44,10 +44,10 @@ def page(comparison: Any) -> str:
     return environment.get_template("compare.html.j2").render(
         **_text(comparison),
         **_tables(comparison),
-        plotly=Markup(charts.script()),
+        plotly=Markup(drawing.script()),
         figures=Markup(charts.figures(comparison)),
-        template=Markup(charts.for_page(charts.template().to_plotly_json())),
-        night=Markup(charts.for_page(palette.dark())),
+        template=Markup(drawing.for_page(drawing.template().to_plotly_json())),
+        night=Markup(drawing.for_page(palette.dark())),
     )
 
 

@@ -14,7 +14,7 @@ import pytest
 from matrices import Known, network, rotated
 
 import hvp
-from hvp import charts, curves, digits, palette, reading, report
+from hvp import charts, curves, digits, drawing, palette, reading, report
 from hvp.digits import SINGLE, UNTOLD, typeset
 from hvp.estimate import Estimate
 
@@ -96,14 +96,14 @@ def test_nothing_is_fetched(parsed, text):
         for name in FETCHING & attributes.keys():
             assert attributes[name].startswith("#"), (tag, name)
     assert "link" not in dict(parsed.tags)
-    own = text.replace(charts.script(), "")
+    own = text.replace(drawing.script(), "")
     assert not re.search(r"https?:|@import|url\(", own)
     policy = next(a["content"] for t, a in parsed.tags if "http-equiv" in a)
     assert policy.startswith("default-src 'none'")
 
 
 def test_the_page_is_one_file_of_modest_size(text):
-    assert len(text.encode()) < len(charts.script().encode()) + 1_000_000
+    assert len(text.encode()) < len(drawing.script().encode()) + 1_000_000
 
 
 def test_texts_of_users_are_escaped_everywhere(evil):
@@ -115,13 +115,13 @@ def test_texts_of_users_are_escaped_everywhere(evil):
     assert page.texts["option"][1] == EVIL
     assert page.texts["li"] == [EVIL]
     assert EVIL in page.texts["pre"]
-    assert html.escape(EVIL, quote=False)[:6] in charts.cut(EVIL)
+    assert html.escape(EVIL, quote=False)[:6] in drawing.cut(EVIL)
     assert sum(tag == "script" for tag, _ in page.tags) == 5
 
 
 def test_json_in_the_page_has_no_tags_and_is_the_same_json():
     plain = {"name": EVIL, "number": 1.5}
-    packed = charts.for_page(plain)
+    packed = drawing.for_page(plain)
     assert not set("<>&") & set(packed)
     assert json.loads(packed) == plain
 
@@ -284,7 +284,7 @@ def test_r_is_left_out_where_it_vanishes(comparison):
 
 
 def test_dark_colours_replace_every_colour_of_the_figures(comparison):
-    figures = charts.figures(comparison) + charts.for_page(charts.template().to_plotly_json())
+    figures = charts.figures(comparison) + drawing.for_page(drawing.template().to_plotly_json())
     for light, night in palette.dark().items():
         figures = figures.replace(light, night)
     used = set(re.findall(r"#[0-9a-f]{6}|rgba\(\d+,\d+,\d+,", figures))

@@ -170,11 +170,10 @@ def _judge(program: Program, nodes: Sequence[tuple[Node, Collection[int]]]) -> N
 
 def _require_gradient(node: Node, position: int, tensors: dict[int, tf.Tensor]) -> None:
     results = [tensors[n] for n in node.outputs if _is_continuous(tensors[n].dtype)]
-    source = tensors[node.inputs[position]]
+    inputs = [tensors[number] for number in node.inputs]
+    ones = [tf.ones_like(tensor) for tensor in results]
     try:
-        ones = [tf.ones_like(tensor) for tensor in results]
-        inputs = [tensors[number] for number in node.inputs]
-        (found,) = tf.gradients(results, [source], grad_ys=ones, stop_gradients=inputs)
+        (found,) = tf.gradients(results, [inputs[position]], grad_ys=ones, stop_gradients=inputs)
     except (LookupError, NotImplementedError):
         found = None
     if found is None or INCOMPLETE.get(node.op.type) == position:

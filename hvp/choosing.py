@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from hvp.compiled import GAIN
-from hvp.errors import reason
+from hvp.errors import raise_own, reason
 from hvp.graph import REFUSALS
 from hvp.linear_map import LinearMap
 
@@ -63,6 +63,7 @@ def choose(
             try:
                 found[name] = make()
             except REFUSALS as error:
+                raise_own(error)
                 notes.append(f"no {name}: {reason(error)}")
             else:
                 if _measure(found[name], batch) < GAIN * _measure(best, batch):
@@ -86,6 +87,7 @@ def _first(
         try:
             return order, remaining.pop(order)()
         except REFUSALS as error:
+            raise_own(error)
             if not remaining:
                 raise
             notes.append(f"no {order}: {reason(error)}")

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvp import arrays, graph
-from hvp.errors import reason
+from hvp.errors import raise_own, reason
 
 # XLA's last bits differ from the graph's: a way is taken where it gains more than this.
 GAIN = 0.9
@@ -71,6 +71,7 @@ class Compiled:
             error = arrays.difference(self(tensors), expected)
             after = self.measure(tensors)
         except graph.REFUSALS as refusal:
+            raise_own(refusal)
             self.refusal = reason(refusal)
         else:
             if not error <= np.sqrt(np.finfo(expected.dtype.as_numpy_dtype).eps):

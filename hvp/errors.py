@@ -1,6 +1,7 @@
 """What goes wrong: one line that says what was expected, what came, and what to do."""
 
 import re
+import traceback
 
 UNTELLING = (
     "Exception encountered",
@@ -44,3 +45,14 @@ def reason(error: Exception) -> str:
     plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
     return next((line for line in lines if not line.startswith(UNTELLING)), plain)
+
+
+def raise_own(error: Exception) -> None:
+    """Raise again what this package did wrong itself: a defect is not told as a refusal.
+
+    What it refuses it raises as an InputError or a NotImplementedError.
+    """
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    is_own = frame.f_globals["__name__"].startswith("hvp.")
+    if is_own and not isinstance(error, InputError | NotImplementedError):
+        raise error

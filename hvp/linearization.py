@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from hvp import arrays, autodiff, graph
 from hvp.audit import Finding
 from hvp.choosing import Choice
-from hvp.errors import InputError, reason
+from hvp.errors import InputError, raise_own, reason
 from hvp.forecast import LONG, Forecast, forecast
 from hvp.frontiers import Frontiers
 from hvp.params import Layout
@@ -55,6 +55,7 @@ def _told_in_a_line(method: Callable[..., Result]) -> Callable[..., Result]:
         except InputError:
             raise
         except graph.REFUSALS as error:
+            raise_own(error)
             raise InputError(
                 "operations that TensorFlow differentiates and runs on this machine",
                 repr(reason(error)),

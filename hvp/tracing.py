@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from hvp import audit, autodiff, graph, moments, precision
 from hvp.audit import Finding
-from hvp.errors import InputError, reason
+from hvp.errors import InputError, raise_own, reason
 from hvp.objective import Objective
 from hvp.params import Layout
 from hvp.programs import Programs
@@ -82,6 +82,7 @@ class Tracer:
         except InputError:
             raise
         except graph.REFUSALS as error:
+            raise_own(error)
             shapes = ", ".join(str(tuple(t.shape)) for t in graph.leaves(batch))
             raise InputError(
                 "a loss that takes the parameters and batches given",

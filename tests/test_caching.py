@@ -671,6 +671,13 @@ def test_xla_is_not_taken_where_its_result_differs(monkeypatch, patient, expecte
     assert any("its result differs by" in finding.message for finding in lin.findings)
 
 
+def test_a_defect_of_our_own_is_not_told_as_a_refusal(monkeypatch):
+    lin = ragged(jit="auto")
+    monkeypatch.setattr("hvp.linear_map.fuse", lambda program, count: None)
+    with pytest.raises(AttributeError, match="NoneType"):
+        lin.hvp(np.ones(lin.size))
+
+
 def test_xla_that_is_forced_and_refuses_is_one_clear_line(monkeypatch):
     monkeypatch.setattr(Compiled, "compile", refuse)
     lin = ragged(jit=True)

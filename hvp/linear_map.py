@@ -11,6 +11,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import tensorflow as tf
 
@@ -20,8 +21,8 @@ from hvp.compiled import GAIN, Compiled, Function, Run
 from hvp.ends import Ends
 from hvp.folding import fold
 from hvp.fusing import fuse
-from hvp.graph import Program
-from hvp.split import split
+from hvp.graph import Program, leaves
+from hvp.split import Split, split
 
 Frontier = list[tf.Tensor]
 MOST_AT_ONCE = 64
@@ -37,6 +38,7 @@ class LinearMap:
     Attributes:
         frontier_bytes: what the frontier of a batch takes beside the batch itself.
         batch_bytes: what the linear part takes of the batch.
+        shared_bytes: what it takes that no batch tells, such as weights in another precision.
         product_bytes: what a product takes beside frontier, vector and result, at the most.
         single: the product with one vector, compiled.
     """
@@ -45,7 +47,7 @@ class LinearMap:
         program = fold(fuse(fold(program), len(source.places)))
         program, source, target = merge(program, source, target)
         count = len(source.places)
-        parts = split(program, count)
+        parts, self.shared_bytes = _settled(split(program, count))
         specs = parts.linear.specs
         frontier, batch = parts.linear.inputs[count:], parts.known.inputs
         computed = [number for number in frontier if number not in batch]
@@ -62,7 +64,7 @@ class LinearMap:
         # memory each time.
         made = {n for node in parts.linear.nodes for n in node.outputs}
         tangents = set(parts.linear.inputs[:count])
-        self._vanishes = not (made | tangents) & set(graph.leaves(parts.linear.outputs))
+        self._vanishes = not (made | tangents) & set(leaves(parts.linear.outputs))
         self.single = self._compiled()
         # Loops take their columns one by one.
         self._loops = parts.linear.loops(tangents)
@@ -164,6 +166,20 @@ class LinearMap:
             if self.single.way == "XLA":
                 self._blocks[count].compile()
         return self._blocks[count]
+
+
+def _settled(parts: Split) -> tuple[Split, int]:
+    """The parts, what no batch tells being computed once for all, and the bytes that this takes."""
+    known, linear = parts.known, parts.linear
+    told = known.reach(known.inputs)
+    shared = [n for n in known.outputs if n not in told and known.specs[n].dtype != tf.variant]
+    if not shared:
+        return parts, 0
+    tensors = graph.compiled(known.part((), shared).replay, [])([])
+    held = replace(linear, captures={**linear.captures, **dict(zip(shared, tensors, strict=True))})
+    known = known.part(known.inputs, [n for n in known.outputs if n not in shared])
+    linear = held.part([n for n in linear.inputs if n not in shared], linear.outputs)
+    return Split(known, linear), linear.nbytes(shared)
 
 
 def _working_bytes(program: Program) -> int:

@@ -291,6 +291,21 @@ def test_mixed_precision_in_float64_is_the_float32_network_in_float64(policy):
     assert model(X).dtype == policy.removeprefix("mixed_")
 
 
+def test_weights_in_another_precision_are_kept_once_and_not_once_a_batch():
+    def product_and_memory(size):
+        wide = layers.Dense(64, "tanh", dtype=F32), layers.Dense(64, "tanh", dtype=F32)
+        net = in_policy(sequential((4,), *wide, layers.Dense(3), dtype=F32), "mixed_bfloat16")
+        options = {"dtype": "float64", "jit": False, "batch_size": size}
+        lin = hvp.linearize(net, (X, LABELS), LOGITS, **options)
+        return lin.hvp(lin.theta), lin.memory
+
+    (once, whole), (apart, many) = product_and_memory(len(X)), product_and_memory(1)
+    assert 64 * 64 * 8 <= whole.shared == many.shared
+    assert many.kept_batches == len(X)
+    assert abs(many.kept - whole.kept) < 64 * 64 * 8
+    assert relative(apart, once) < 1e-12
+
+
 def test_a_closing_softmax_in_mixed_precision_has_the_same_hessian_and_fisher():
     """The loss is computed from the probabilities, since their precision is changed in between."""
     loss = "sparse_categorical_crossentropy"

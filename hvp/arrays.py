@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -69,11 +69,21 @@ def columns(block: np.ndarray) -> np.ndarray:
     """The columns of a block (P, K) as the rows of an array (K, P)."""
     if block.flags.f_contiguous:
         return block.T
-    result = np.empty(block.shape[::-1], block.dtype)
-    rows = max(CHUNK // max(block.shape[1], 1), 1)
-    for start in range(0, len(block), rows):
-        result[:, start : start + rows] = block[start : start + rows].T
-    return result
+    rows = np.empty(block.shape[::-1], block.dtype)
+    write_columns(block, rows)
+    return rows
+
+
+def write_columns(block: np.ndarray, rows: np.ndarray) -> None:
+    """Write the columns of a block (P, K) into the rows of an array (K, P)."""
+
+    def write(begin: int, end: int) -> None:
+        length = max(CHUNK // max(block.shape[1], 1), 1)
+        for start in range(begin, end, length):
+            chunk = slice(start, min(start + length, end))
+            rows[:, chunk] = block[chunk].T
+
+    _in_threads(write, len(block), block.nbytes)
 
 
 class Staged(NamedTuple):
@@ -126,19 +136,24 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def _copy_finite(source: np.ndarray, target: np.ndarray) -> None:
-    if source.nbytes < HUGE:
-        _copy_by_chunks(source, target)
-        return
-    with ThreadPoolExecutor(COPIERS) as pool:
-        parts = (np.array_split(array, COPIERS) for array in (source, target))
-        list(pool.map(_copy_by_chunks, *parts))
-
-
-def _copy_by_chunks(source: np.ndarray, target: np.ndarray) -> None:
     """Copy by chunks of rows, each looked through while it is in the cache."""
-    rows = max(CHUNK // math.prod(source.shape[1:]), 1)
-    for start in range(0, len(source), rows):
-        chunk = target[start : start + rows]
-        np.copyto(chunk, source[start : start + rows])
-        if not np.isfinite(chunk).all():
-            raise FloatingPointError
+
+    def copy(begin: int, end: int) -> None:
+        rows = max(CHUNK // math.prod(source.shape[1:]), 1)
+        for start in range(begin, end, rows):
+            chunk = slice(start, min(start + rows, end))
+            np.copyto(target[chunk], source[chunk])
+            if not np.isfinite(target[chunk]).all():
+                raise FloatingPointError
+
+    _in_threads(copy, len(source), source.nbytes)
+
+
+def _in_threads(copy: Callable[[int, int], None], rows: int, nbytes: int) -> None:
+    """Copy so many rows, each thread from one to another where they are much."""
+    if nbytes < HUGE:
+        copy(0, rows)
+        return
+    edges = [rows * i // COPIERS for i in range(COPIERS + 1)]
+    with ThreadPoolExecutor(COPIERS) as pool:
+        list(pool.map(copy, edges[:-1], edges[1:]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -475,18 +475,7 @@ class Linearization:
             rows = self.num_outputs if product is J else self.size * product.count
             return np.empty((rows, 0), self.dtype)
         groups = self._groups(product, self._parts(product, array))
-        results = [result for group in groups for result in self._multiplied(product, group)]
-        if len(results) == 1 and results[0].ndim == 2:
-            return results[0]
-        rows = len(results[0])
-        # Vectors one behind the other, as most that take a block will read them.
-        joined = np.empty((array.shape[1], rows), self.dtype).T
-        start = 0
-        for result in results:
-            stop = start + (1 if result.ndim == 1 else result.shape[1])
-            joined[:, start:stop] = result.reshape(rows, -1)
-            start = stop
-        return joined
+        return _joined(map(functools.partial(self._multiplied, product), groups), array.shape[1])
 
     def _groups(self, product: Product, parts: list[np.ndarray]) -> list[list[np.ndarray]]:
         """The parts by call: where known parts are not kept each runs once a call, for all."""
@@ -555,6 +544,27 @@ class Linearization:
 
 def _mib(size: int) -> str:
     return f"{size / 2**20:.1f} MiB"
+
+
+def _joined(groups: Iterable[list[np.ndarray]], count: int) -> np.ndarray:
+    """Vectors and blocks as one block of so many columns, each let go of before the next is made.
+
+    Its columns lie one behind the other, as most that take a block will read them.
+    """
+    rows, start = None, 0
+    for group in groups:
+        while group:
+            result = group.pop(0)
+            if result.shape[1:] == (count,):
+                return result
+            if rows is None:
+                rows = np.empty((count, len(result)), result.dtype)
+            stop = start + (1 if result.ndim == 1 else result.shape[1])
+            arrays.write_columns(result.reshape(len(result), -1), rows[start:stop])
+            start = stop
+            del result
+    assert rows is not None
+    return rows.T
 
 
 def _columns(vectors: Any) -> np.ndarray:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import keras
@@ -30,6 +31,7 @@ from scipy.sparse.linalg import lobpcg
 import hvp
 from hvp import choosing, graph
 from hvp.compiled import Compiled
+from hvp.linear_map import LinearMap
 from hvp.products import FORWARD, REVERSE
 
 layers = keras.layers
@@ -553,6 +555,24 @@ def test_a_block_is_its_columns_whatever_is_chosen(patient, options):
     columns = np.stack([lin.hvp(v) for v in V.T], axis=1)
     assert relative(lin.hvp(V), columns) < 1e-12
     assert relative(columns, even().hvp(V)) < 1e-12
+
+
+def test_products_of_columns_are_let_go_one_by_one(monkeypatch):
+    lin = even()
+    V = vector(lin, "hvp", 6)
+    expected = lin.hvp(V)
+    multiply, made, alive = lin._multiplied, [], []
+
+    def multiplied(*arguments):
+        alive.append(sum(result() is not None for result in made))
+        results = multiply(*arguments)
+        made.extend(map(weakref.ref, results))
+        return results
+
+    monkeypatch.setattr(lin, "_multiplied", multiplied)
+    monkeypatch.setattr(LinearMap, "width", lambda *arguments: 1)
+    assert relative(lin.hvp(V), expected) < 1e-13
+    assert alive == [0] * 6
 
 
 def test_a_block_without_columns_is_empty(wide):

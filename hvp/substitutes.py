@@ -166,12 +166,14 @@ def _batch_matmul(op: tf.Operation, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor | N
     if not (x.shape.is_fully_defined() and y.shape.is_fully_defined()):
         return None
     adjoint_x, adjoint_y = op.get_attr("adj_x"), op.get_attr("adj_y")
+    if (x.dtype.is_complex and (adjoint_x or adjoint_y)) or 0 in (*x.shape, *y.shape):
+        return None
     rows, inner = (x.shape[-1], x.shape[-2]) if adjoint_x else x.shape[-2:]
     columns = y.shape[-2] if adjoint_y else y.shape[-1]
     if inner == 1:
         x = tf.reshape(x, [*x.shape[:-2], rows, 1])
         return x * tf.reshape(y, [*y.shape[:-2], 1, columns])
-    if adjoint_x or len(x.shape) < 3 or any(n > 1 for n in y.shape[:-2]):
+    if adjoint_x or len(x.shape) < max(3, len(y.shape)) or any(n > 1 for n in y.shape[:-2]):
         return None
     result = tf.matmul(
         tf.reshape(x, [-1, inner]), tf.reshape(y, y.shape[-2:]), transpose_b=adjoint_y

@@ -330,6 +330,8 @@ PRODUCTS = {
     "outer products with one": ((2, 3, 1), (1, 5), False, False),
     "outer products, one transposed": ((2, 1, 3), (1, 5), True, False),
     "a row times a column": ((2, 1, 4), (2, 4, 1), False, False),
+    "a batch and one matrix of more axes": ((2, 3, 4), (1, 1, 4, 5), False, False),
+    "outer products of more axes": ((2, 3, 1), (1, 1, 1, 5), False, False),
 }
 
 
@@ -349,6 +351,38 @@ def test_batches_of_matrix_products(x, y, adjoint_x, adjoint_y):
         derivatives_agree(each, lambda a: oracle(a, b), a)
     for each in program_of(lambda b: function(a, b), y):
         derivatives_agree(each, lambda b: oracle(a, b), b)
+
+
+@pytest.mark.parametrize("inner", [1, 4])
+@pytest.mark.parametrize(("adjoint_x", "adjoint_y"), [(False, True), (True, False), (True, True)])
+def test_adjoints_of_complex_matrices_are_conjugate(inner, adjoint_x, adjoint_y):
+    def complex_(shape, seed, adjoint):
+        shape = (*shape[:-2], shape[-1], shape[-2]) if adjoint else shape
+        return drawn(*shape, seed=seed) + 1j * drawn(*shape, seed=seed + 1)
+
+    def adjoint(a, wanted):
+        return a.conj().swapaxes(-1, -2) if wanted else a
+
+    x, y = complex_((2, 3, inner), 0, adjoint_x), complex_((1, inner, 5), 2, adjoint_y)
+    program, folded = program_of(
+        lambda scale: raw.BatchMatMulV2(
+            x=tf.cast(scale, tf.complex128) * x, y=y, adj_x=adjoint_x, adj_y=adjoint_y
+        ),
+        (),
+    )
+    for each in (program, folded):
+        (got,) = run(each, np.array(1.0))
+        assert relative(got, adjoint(x, adjoint_x) @ adjoint(y, adjoint_y)) < 1e-14
+
+
+def test_a_product_over_nothing_adds_nothing():
+    def loss(w):
+        nothing = tf.matmul(tf.reshape(w, [3, 4, 1])[:, :, :0], w[:0, :])
+        return tf.reduce_sum(nothing) + tf.reduce_sum(w**3)
+
+    w = drawn(3, 4)
+    lin = hvp.linearize_function(loss, w, jit=False)
+    assert relative(lin.hvp(np.eye(12)), np.diag(6 * w.reshape(-1))) < 1e-14
 
 
 def test_a_batch_times_one_matrix_is_one_product_whose_gradient_is_too():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import psutil
 import tensorflow as tf
@@ -30,12 +30,24 @@ class Frontiers:
         self._lock = threading.RLock()
         self._kept: WeakKeyDictionary[LinearMap, dict[int, tuple[Frontier, int]]]
         self._kept = WeakKeyDictionary()
+        self._held: WeakSet[LinearMap] = WeakSet()
 
     @property
     def bytes(self) -> int:
         """What is kept."""
         with self._lock:
-            return sum(size for kept in self._kept.values() for _, size in kept.values())
+            frontiers = sum(size for kept in self._kept.values() for _, size in kept.values())
+            return frontiers + sum(linear_map.shared_bytes for linear_map in self._held)
+
+    @property
+    def room(self) -> int:
+        """What is left of the budget."""
+        return self.budget - self.bytes
+
+    def hold(self, linear_map: LinearMap) -> None:
+        """Count what a linear map keeps for all its batches, as long as it is there."""
+        with self._lock:
+            self._held.add(linear_map)
 
     def count(self, maps: Sequence[LinearMap]) -> int:
         """The frontiers kept for some maps."""

@@ -38,16 +38,17 @@ class LinearMap:
     Attributes:
         frontier_bytes: what the frontier of a batch takes beside the batch itself.
         batch_bytes: what the linear part takes of the batch.
-        shared_bytes: what it takes that no batch tells, such as weights in another precision.
+        shared_bytes: what is kept that no batch tells, such as weights in another precision, if
+            there is `room` for it.
         product_bytes: what a product takes beside frontier, vector and result, at the most.
         single: the product with one vector, compiled.
     """
 
-    def __init__(self, program: Program, source: Ends, target: Ends):
+    def __init__(self, program: Program, source: Ends, target: Ends, *, room: float = math.inf):
         program = fold(fuse(fold(program), len(source.places)))
         program, source, target = merge(program, source, target)
         count = len(source.places)
-        parts, self.shared_bytes = _settled(split(program, count))
+        parts, self.shared_bytes = _settled(split(program, count), room)
         specs = parts.linear.specs
         frontier, batch = parts.linear.inputs[count:], parts.known.inputs
         computed = [number for number in frontier if number not in batch]
@@ -98,7 +99,7 @@ class LinearMap:
     def most_batches(self, count: int) -> int:
         """How many of `count` batches to multiply in one call: evenly, as many as are short."""
         each = self.product_bytes + self._target.size * self._target.dtype.size
-        fitting = min(MOST_BATCHES, max(JOINED_BYTES // each, 1))
+        fitting = min(MOST_BATCHES, max(JOINED_BYTES // max(each, 1), 1))
         return math.ceil(count / math.ceil(count / fitting))
 
     def width(self, count: int, budget: float, frontier: Frontier | None) -> int:
@@ -168,18 +169,22 @@ class LinearMap:
         return self._blocks[count]
 
 
-def _settled(parts: Split) -> tuple[Split, int]:
-    """The parts, what no batch tells being computed once for all, and the bytes that this takes."""
+def _settled(parts: Split, room: float) -> tuple[Split, int]:
+    """The parts, what no batch tells being computed once for all, and the bytes that this takes.
+
+    Where they are more than there is room for it stays a part of every frontier.
+    """
     known, linear = parts.known, parts.linear
     told = known.reach(known.inputs)
     shared = [n for n in known.outputs if n not in told and known.specs[n].dtype != tf.variant]
-    if not shared:
+    size = known.nbytes(shared)
+    if not shared or size > room:
         return parts, 0
     tensors = graph.compiled(known.part((), shared).replay, [])([])
     held = replace(linear, captures={**linear.captures, **dict(zip(shared, tensors, strict=True))})
     known = known.part(known.inputs, [n for n in known.outputs if n not in shared])
     linear = held.part([n for n in linear.inputs if n not in shared], linear.outputs)
-    return Split(known, linear), linear.nbytes(shared)
+    return Split(known, linear), size
 
 
 def _working_bytes(program: Program) -> int:

@@ -75,7 +75,6 @@ class Memory:
         kept_batches, batches: frontiers kept, and those that there are.
         product: what one product takes beside frontier, vector and result, at the most; batches
             that run in one call because they are small may take 16 MiB together.
-        shared: what is kept that no batch tells, such as weights in another precision.
     """
 
     budget: int
@@ -83,7 +82,6 @@ class Memory:
     kept_batches: int
     batches: int
     product: int
-    shared: int
 
 
 class Linearization:
@@ -235,7 +233,6 @@ class Linearization:
             kept_batches=self._frontiers.count(maps),
             batches=self._sums.num_frontiers,
             product=max((linear_map.product_bytes for linear_map in maps), default=0),
-            shared=sum(linear_map.shared_bytes for linear_map in maps),
         )
 
     def gradient(self, theta: ArrayLike | None = None) -> np.ndarray:

@@ -206,7 +206,10 @@ class Summing:
             return product.build(mode, functions, tangents)
 
         specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in batch]
-        return LinearMap(graph.trace(function, source.specs, *specs), source, target)
+        program = graph.trace(function, source.specs, *specs)
+        linear_map = LinearMap(program, source, target, room=self._frontiers.room)
+        self._frontiers.hold(linear_map)
+        return linear_map
 
 
 def _sum(shares: Iterable[list[tf.Tensor]]) -> list[tf.Tensor]:

@@ -119,8 +119,10 @@ def from_function(
                 raise InputError(
                     "outputs= to return one tensor", type(z).__name__, "concatenate them"
                 )
+            _require_real("outputs=", z)
             value = call(loss, z, batch)
         value = tf.convert_to_tensor(value)
+        _require_real("the loss", value)
         if value.shape.rank != 0:
             raise InputError(
                 "a scalar loss", f"shape {value.shape}", "reduce it with tf.reduce_sum or _mean"
@@ -141,6 +143,15 @@ def from_function(
         variables=tuple(p.value if _is_keras(p) else p for p in listed if _is_variable(p)),
         loss_name=name_of(loss),
     )
+
+
+def _require_real(name: str, tensor: tf.Tensor) -> None:
+    if tensor.dtype.is_complex:
+        raise InputError(
+            f"{name} to return real numbers",
+            tensor.dtype.name,
+            "stack tf.math.real and tf.math.imag of it",
+        )
 
 
 def _function_names(params: Sequence[Any]) -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import tensorflow as tf
 
 from hvp import graph, precision
+from hvp.errors import InputError
 from hvp.objective import Evaluation, Target
 
 
@@ -37,6 +38,13 @@ class Network:
         loss_of = evaluate.part((*z, *batch), result.totals)
         if loss_of.free():
             return None
+        for shape in (evaluate.specs[n].shape for n in z):
+            if not shape.is_fully_defined():
+                raise InputError(
+                    "outputs whose shape follows from that of the batch",
+                    f"the shape {shape}",
+                    "give it one by tf.ensure_shape",
+                )
         outputs = evaluate.part(evaluate.inputs, list(z))
         network = cls(outputs, loss_of, [tuple(evaluate.specs[n].shape) for n in z])
         if result.likelihood is None or not result.likelihood.values:

@@ -346,6 +346,22 @@ BAD_FUNCTIONS = {
         lambda: hvp.linearize_function(square, np.ones(2), X, reduction="max"),
         'expected reduction "sum" or "mean", got \'max\'',
     ),
+    "complex outputs": (
+        lambda: hvp.linearize_function(
+            lambda z: tf.abs(z[0]), np.ones(2), outputs=lambda w: tf.complex(w, w)
+        ),
+        "expected outputs= to return real numbers, got complex128",
+    ),
+    "outputs of a shape that is not known": (
+        lambda: hvp.linearize_function(
+            tf.reduce_sum, np.ones(2), outputs=lambda w: tf.boolean_mask(w, w > 0)
+        ),
+        r"expected outputs whose shape follows from that of the batch, got the shape \(None,\)",
+    ),
+    "a complex loss": (
+        lambda: hvp.linearize_function(lambda w: tf.complex(w[0], w[1]), np.ones(2)),
+        "expected the loss to return real numbers, got complex128",
+    ),
     "two outputs": (
         lambda: hvp.linearize_function(square, np.ones(2), outputs=lambda w: [w, w]),
         "expected outputs= to return one tensor, got list",

@@ -120,13 +120,12 @@ def stop_findings(program: Program, active: Collection[int]) -> list[Finding]:
 
 
 def loop_findings(program: Program, active: Collection[int]) -> list[Finding]:
-    """A note for each loop and branch on the path."""
-    message = "a loop or branch: differentiated by reverse-over-reverse, vectors taken one by one"
-    return [
-        Finding("note", node.place, message, node.op.type)
-        for node in program.nodes
-        if node.bodies and set(active) & set(node.outputs)
-    ]
+    """A note for each loop and branch on the path, or each list of tensors where there is none."""
+    how = "differentiated by reverse-over-reverse, vectors taken one by one"
+    looped = [n for n in program.nodes if program.is_looped(n) and set(active) & set(n.outputs)]
+    loops = [node for node in looped if node.bodies]
+    what = "a loop or branch" if loops else "a list of tensors"
+    return [Finding("note", n.place, f"{what}: {how}", n.op.type) for n in loops or looped]
 
 
 def lower_precisions(
@@ -174,7 +173,7 @@ def _require_gradient(node: Node, position: int, tensors: dict[int, tf.Tensor]) 
     ones = [tf.ones_like(tensor) for tensor in results]
     try:
         (found,) = tf.gradients(results, [inputs[position]], grad_ys=ones, stop_gradients=inputs)
-    except (LookupError, NotImplementedError):
+    except (LookupError, NotImplementedError, ValueError, TypeError):
         found = None
     if found is None or INCOMPLETE.get(node.op.type) == position:
         raise InputError(

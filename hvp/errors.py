@@ -53,6 +53,6 @@ def raise_own(error: Exception) -> None:
     What it refuses it raises as an InputError or a NotImplementedError.
     """
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    is_own = frame.f_globals["__name__"].startswith("hvp.")
+    is_own = frame.f_globals.get("__name__", "").startswith("hvp.")
     if is_own and not isinstance(error, InputError | NotImplementedError):
         raise error

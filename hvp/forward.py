@@ -25,7 +25,7 @@ def push(
     """The tangents of results, tensors of the graph being traced, None where they do not move.
 
     Raises LookupError where an operation between has no gradient, and NotImplementedError for a
-    loop or a branch.
+    loop, a branch or a list of tensors.
     """
     moving = {x.ref(): t for x, t in zip(inputs, tangents, strict=True)}
     for op in _between(inputs, results):
@@ -50,8 +50,8 @@ def _between(inputs: Sequence[tf.Tensor], results: Sequence[tf.Tensor]) -> list[
 
 def _pushed(op: tf.Operation, given: Sequence[Tangent]) -> list[Tangent]:
     """The tangents of an operation's results from those of its inputs."""
-    if op.type in BODIES:
-        raise NotImplementedError(f"forward mode through the loop or branch {op.name}")
+    if op.type in BODIES or any(x.dtype == tf.variant for x in (*op.inputs, *op.outputs)):
+        raise NotImplementedError(f"forward mode through the loop, branch or list {op.name}")
     if not any(_is_continuous(y) for y in op.outputs):
         return [None] * len(op.outputs)
     if op.type in JOINTLY:

@@ -112,9 +112,14 @@ class Program:
         return reached
 
     def loops(self, sources: Iterable[int]) -> bool:
-        """Whether loops or branches depend on the values `sources`."""
+        """Whether loops, branches or lists of tensors depend on the values `sources`."""
         reached = self.reach(sources)
-        return any(node.bodies and reached & set(node.inputs) for node in self.nodes)
+        return any(reached & set(n.inputs) and self.is_looped(n) for n in self.nodes)
+
+    def is_looped(self, node: Node) -> bool:
+        """Whether it is a loop or a branch, or works on a list of tensors as loops stack them."""
+        values = (*node.inputs, *node.outputs)
+        return bool(node.bodies) or any(self.specs[n].dtype == tf.variant for n in values)
 
     def nbytes(self, numbers: Iterable[int]) -> int:
         """The bytes of some values, without those of lists of tensors."""
@@ -408,14 +413,17 @@ def _in_order(operations: Sequence[tf.Operation], begun: int) -> Iterator[tf.Ope
 
 def _body_of(graph: Any, name: str, place: str) -> Any:
     """The graph of a function by its name. Raises InputError where TensorFlow does not tell it."""
-    body = getattr(graph._get_function(name), "graph", None)
-    if body is None:
-        raise InputError(
-            "operations that TensorFlow differentiates twice",
-            f"a closed function in {place!r}",
-            "replace the operation",
-        )
-    return body
+    while graph is not None and hasattr(graph, "_get_function"):
+        body = getattr(graph._get_function(name), "graph", None)
+        if body is not None:
+            return body
+        # The gradient of a loop is wrapped in a function that does not hold what it calls.
+        graph = getattr(graph, "outer_graph", None)
+    raise InputError(
+        "operations that TensorFlow differentiates twice",
+        f"a closed function in {place!r}",
+        "replace the operation",
+    )
 
 
 def _functions(op: tf.Operation) -> list[str]:
@@ -427,8 +435,11 @@ def _functions(op: tf.Operation) -> list[str]:
 def literal(array: np.ndarray) -> np.ndarray:
     """The array as a literal: broadcast from one number where it is the same throughout."""
     array = np.asarray(array)
-    if array.size > 0 and array.dtype != object and (array == array.flat[0]).all():
-        return uniform(array.flat[0], array.shape)
+    if array.size > 0 and array.dtype != object:
+        # Bit by bit, since 0.0 is not -0.0.
+        entries = np.ascontiguousarray(array).reshape(-1, 1).view(np.uint8)
+        if (entries == entries[0]).all():
+            return uniform(array.flat[0], array.shape)
     return array
 
 

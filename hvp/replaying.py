@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from hvp.errors import InputError
 from hvp.substitutes import substitute
 
 # Loops and branches, and the attributes that name the functions they run.
@@ -64,8 +65,11 @@ def apply(node: Node, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 def _loop(node: Node, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """A loop that TensorFlow can differentiate; what it leaves as it is stays outside."""
     condition, body = node.bodies
-    made = zip(body.inputs, body.outputs, strict=True)
+    made = list(zip(body.inputs, body.outputs, strict=True))
     varying = [i for i, (before, after) in enumerate(made) if before != after]
+
+    def invariant(before: int, after: int) -> tf.TensorShape:
+        return body.specs[before].shape.most_specific_compatible_shape(body.specs[after].shape)
 
     def state(values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         full = list(inputs)
@@ -82,7 +86,7 @@ def _loop(node: Node, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
             lambda *values: condition.replay(*state(values))[0],
             step,
             [inputs[i] for i in varying],
-            shape_invariants=[body.specs[body.inputs[i]].shape for i in varying],
+            shape_invariants=[invariant(*made[i]) for i in varying],
             parallel_iterations=node.op.get_attr("parallel_iterations"),
         )
     )
@@ -114,7 +118,11 @@ def _of_kind(tensor: tf.Tensor, kind: tf.DType) -> tf.Tensor:
 def _original(node: Node, inputs: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
     op = node.op
     call = getattr(tf.raw_ops, op.type)
+    # Other random numbers would come in another precision.
+    is_random = "Random" in op.type or "TruncatedNormal" in op.type
     remaining = list(inputs)
+    if is_random:
+        remaining = [_of_kind(t, x.dtype) for t, x in zip(inputs, op.inputs, strict=True)]
     arguments: dict[str, Any] = {}
     inferred = set()
     for argument in op.op_def.input_arg:
@@ -132,11 +140,17 @@ def _original(node: Node, inputs: Sequence[tf.Tensor], name: str) -> list[tf.Ten
             value = op.get_attr(attribute.name)
             if attribute.type == "shape":
                 value = tf.TensorShape(value)
-            # Other random numbers would come in another precision.
-            elif attribute.type == "type" and "Random" not in op.type:
+            elif attribute.type == "type" and not is_random:
                 value = promoted(value, node.dtype)
             arguments[attribute.name] = value
-    return tf.nest.flatten(call(**_publicly_named(call, arguments), name=name))
+    try:
+        return tf.nest.flatten(call(**_publicly_named(call, arguments), name=name))
+    except (TypeError, ValueError) as error:
+        if node.dtype is None:
+            raise
+        raise InputError(
+            f"operations that TensorFlow has in {node.dtype.name}", str(node), "leave dtype= out"
+        ) from error
 
 
 def _publicly_named(call: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -272,6 +272,16 @@ def test_layers_that_do_less_than_in_fit_are_noted():
     assert [(finding.layer, finding.op) for finding in trained] == [("norm", "StopGradient")]
 
 
+def test_shapes_that_tensorflow_does_not_differentiate_are_refused_by_name():
+    labels = tf.fill([1, 4], tf.constant(0.25, tf.float64))
+
+    def loss(w):
+        return tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(labels, w**2))
+
+    with pytest.raises(hvp.InputError, match="SoftmaxCrossEntropyWithLogits in"):
+        hvp.linearize_function(loss, np.ones((3, 4)))
+
+
 def test_a_quantised_layer_is_refused_by_name():
     model = sequential((4,), layers.Dense(3, name="small"), layers.Dense(2), dtype="float32")
     model.layers[0].quantize("int8")

@@ -216,6 +216,13 @@ def test_large_results_of_constants_are_made_when_it_runs_and_large_zeros_take_n
     assert run(program, np.ones(1))[0][0, 0] == np.sin(2.0)
 
 
+def test_zeros_of_both_signs_are_no_number_throughout():
+    zeros = np.array([0.0, -0.0])
+    assert not graph.is_uniform(graph.literal(zeros))
+    assert graph.is_uniform(graph.literal(np.full(3, -0.0)))
+    assert np.signbit(graph.literal(zeros)).tolist() == [False, True]
+
+
 def test_unknown_shapes_become_known():
     @tf.function(input_signature=[tf.TensorSpec(None, tf.float64)])
     def inner(x):

@@ -165,7 +165,7 @@ def test_loops_and_what_has_no_gradient_are_refused():
     def loop(x):
         return tf.while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, y * y), [0, x])[1]
 
-    with pytest.raises(NotImplementedError, match="the loop or branch"):
+    with pytest.raises(NotImplementedError, match="the loop, branch or list"):
         push(loop, [drawn(3)], [tf.constant(drawn(3))])
     with pytest.raises(LookupError, match="SoftsignGrad"):
         push(*OPERATIONS["SoftsignGrad"], [None, tf.constant(drawn(3))])

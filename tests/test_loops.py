@@ -7,7 +7,7 @@ import tensorflow as tf
 from oracles import along, examples, flat, gradient, relative, sequential, variables_of
 
 import hvp
-from hvp import graph
+from hvp import forward, graph
 
 layers = keras.layers
 W = np.array([0.4, -0.3])
@@ -67,17 +67,54 @@ def of_no_step(w):
     return tf.while_loop(lambda i, x: i < 0, lambda i, x: [i + 1, x * w], [0, w**2])[1]
 
 
+def written(w):
+    array = tf.TensorArray(tf.float64, 2)
+    for i in range(2):
+        array = array.write(i, tf.tanh(w[i]) * w)
+    return tf.reshape(array.stack(), [-1])
+
+
+def unstacked(w):
+    return tf.TensorArray(tf.float64, 2).unstack(tf.sin(w) * w[0]).read(1)
+
+
+def joined(w):
+    array = tf.TensorArray(tf.float64, 2, infer_shape=False)
+    return tf.ensure_shape(array.write(0, w**2).write(1, tf.sin(w)).concat(), [4])
+
+
+def growing(w):
+    def step(i, x):
+        return i + 1, tf.concat([x, tf.sin(x[-1:] * w)], 0)
+
+    shapes = tf.TensorShape([]), tf.TensorShape([None, 2])
+    x = tf.while_loop(lambda i, x: i < 3, step, (0, w[None]), shape_invariants=shapes)[1]
+    return tf.reshape(x, [8])
+
+
+def counted(w):
+    def goes_on(i):
+        return tf.cast(i, tf.float64) < 3 * tf.reduce_sum(w**2) + 2
+
+    return w**3 * tf.cast(tf.while_loop(goes_on, lambda i: (i + 1,), (0,))[0], tf.float64)
+
+
+def exponential(w):
+    return tf.reshape(tf.linalg.expm(tf.stack([w, w[::-1] ** 2])), [4])
+
+
 FUNCTIONS = [
     loop, data_dependent, loop_in_a_loop, branch_in_a_loop, loop_in_a_branch, branch, other_branch,
-    one_of_three, mapped, scanned, of_no_step,
+    one_of_three, mapped, scanned, of_no_step, counted, exponential,
 ]  # fmt: skip
+LISTS = [written, unstacked, joined]
 
 
 def loss(z):
     return tf.reduce_sum(z**2 * tf.exp(z))
 
 
-@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("function", [*FUNCTIONS, *LISTS], ids=lambda f: f.__name__)
 def test_products_are_those_of_differences(function):
     lin = hvp.linearize_function(loss, W, outputs=function)
     variable, v = tf.Variable(W), np.array([0.7, 0.4])
@@ -88,15 +125,31 @@ def test_products_are_those_of_differences(function):
     assert relative(lin.jvp(v), along(lambda: function(variable).numpy(), [variable], v)) < 1e-8
     assert relative(lin.gnvp(v) + lin.residual_vp(v), lin.hvp(v)) < 1e-12
     assert relative(lin.hvp(np.eye(2)) @ v, lin.hvp(v)) < 1e-12
-    assert any("a loop or branch" in finding.message for finding in lin.findings)
+    what = "a list of tensors" if function in LISTS else "a loop or branch"
+    assert any(what in finding.message for finding in lin.findings)
 
 
-@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("function", [*FUNCTIONS, *LISTS], ids=lambda f: f.__name__)
 def test_a_replay_computes_what_the_function_does(function):
     program = graph.trace(function, tf.TensorSpec([2], tf.float64))
     expected = function(tf.constant(W)).numpy()
     for replay in (program.replay, tf.function(program.replay, autograph=False)):
         assert np.allclose(replay(tf.constant(W)).numpy(), expected, rtol=1e-15, atol=0)
+
+
+def test_a_loop_that_grows_what_it_carries_has_its_hessian():
+    lin = hvp.linearize_function(lambda w: loss(growing(w)), W)
+    variable, v = tf.Variable(W), np.array([0.7, 0.4])
+    Hv = along(lambda: gradient(lambda: loss(growing(variable)), [variable]), [variable], v)
+    assert relative(lin.hvp(v), Hv) < 1e-8
+
+
+def test_products_with_lists_of_tensors_are_not_pushed_forward():
+    with tf.Graph().as_default():
+        x = tf.constant(W)
+        z = written(x)
+        with pytest.raises(NotImplementedError, match="branch or list"):
+            forward.push([z], [x], [x])
 
 
 def test_a_loop_on_the_targets_alone_leaves_forward_mode_be():

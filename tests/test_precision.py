@@ -228,6 +228,34 @@ def test_a_loop_with_dropout_draws_what_it_draws_in_float32():
     agree(linearized(dtype="float64"), linearized(), 1e-4, ["hvp"])
 
 
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: tf.random.stateless_normal([5], [1, 2]),
+        lambda: tf.random.stateless_truncated_normal([5], [1, 2]),
+        lambda: tf.random.stateless_parameterized_truncated_normal(
+            [5], [1, 2], 0.0, 1.0, -2.0, 2.0
+        ),
+    ],
+    ids=["normal", "truncated", "parameterised"],
+)
+def test_numbers_are_drawn_as_in_float32(draw):
+    lin = hvp.linearize_function(
+        lambda w: tf.reduce_sum(draw() * w**2), tf.ones(5), jit=False, dtype="float64"
+    )
+    assert relative(lin.hvp(np.ones(5)), 2 * draw().numpy().astype(F64)) < 1e-15
+
+
+def test_an_operation_without_float64_is_refused_by_its_name():
+    image = tf.reshape(tf.range(12.0), [1, 3, 4, 1])
+
+    def loss(w):
+        return tf.reduce_sum(tf.image.adjust_contrast(image, 1.5)[0, :, 0, 0] * w**2)
+
+    with pytest.raises(hvp.InputError, match="has in float64, got AdjustContrastv2"):
+        hvp.linearize_function(loss, tf.ones(3), dtype="float64").hvp(np.ones(3))
+
+
 def test_a_model_in_float64_is_as_it_was():
     data = X.astype(F64), LABELS
     lin = linearize(dense_net(), data, dtype="float64")
@@ -292,18 +320,21 @@ def test_mixed_precision_in_float64_is_the_float32_network_in_float64(policy):
 
 
 def test_weights_in_another_precision_are_kept_once_and_not_once_a_batch():
-    def product_and_memory(size):
+    def product_and_memory(size, cache="auto"):
         wide = layers.Dense(64, "tanh", dtype=F32), layers.Dense(64, "tanh", dtype=F32)
         net = in_policy(sequential((4,), *wide, layers.Dense(3), dtype=F32), "mixed_bfloat16")
-        options = {"dtype": "float64", "jit": False, "batch_size": size}
+        options = {"dtype": "float64", "jit": False, "batch_size": size, "cache": cache}
         lin = hvp.linearize(net, (X, LABELS), LOGITS, **options)
         return lin.hvp(lin.theta), lin.memory
 
     (once, whole), (apart, many) = product_and_memory(len(X)), product_and_memory(1)
-    assert 64 * 64 * 8 <= whole.shared == many.shared
     assert many.kept_batches == len(X)
+    assert 64 * 64 * 8 < many.kept < 3 * 64 * 64 * 8
     assert abs(many.kept - whole.kept) < 64 * 64 * 8
     assert relative(apart, once) < 1e-12
+    anew, none = product_and_memory(1, cache=0)
+    assert none.kept == 0
+    assert relative(anew, once) < 1e-12
 
 
 def test_a_closing_softmax_in_mixed_precision_has_the_same_hessian_and_fisher():

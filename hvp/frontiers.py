@@ -59,11 +59,17 @@ class Frontiers:
         return frontier
 
     def offer(
-        self, linear_map: LinearMap, index: int, batch: Sequence[tf.Tensor], frontier: Frontier
+        self,
+        linear_map: LinearMap,
+        index: int,
+        batch: Sequence[tf.Tensor],
+        frontier: Frontier,
+        hidden: int = 0,
     ) -> None:
-        """Keep the frontier of a batch if it fits."""
+        """Keep the frontier of a batch if it fits, with `hidden` bytes that no tensor tells."""
         given = {id(tensor) for tensor in batch} if self._beside else set()
-        size = sum(arrays.nbytes(tensor) for tensor in frontier if id(tensor) not in given)
+        told = sum(arrays.nbytes(tensor) for tensor in frontier if id(tensor) not in given)
+        size = told + hidden
         with self._lock:
             if self.bytes + size <= self.budget:
                 self._kept.setdefault(linear_map, {})[index] = (frontier, size)

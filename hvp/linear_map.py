@@ -38,6 +38,7 @@ class LinearMap:
     Attributes:
         frontier_bytes: what the frontier of a batch takes beside the batch itself.
         batch_bytes: what the linear part takes of the batch.
+        hidden_bytes: what of a frontier its tensors do not tell, at the most: what branches leave.
         shared_bytes: what is kept that no batch tells, such as weights in another precision, if
             there is `room` for it.
         product_bytes: what a product takes beside frontier, vector and result, at the most.
@@ -60,6 +61,7 @@ class LinearMap:
         self._specs = [specs[n] for n in frontier]
         self.frontier_bytes = parts.linear.nbytes(computed)
         self.batch_bytes = parts.linear.nbytes(set(frontier) & set(batch))
+        self.hidden_bytes = _hidden_bytes(known)
         self.product_bytes = _working_bytes(parts.linear)
         # A linear map that does not see its vector is zero; the compiled one would give the same
         # memory each time.
@@ -185,6 +187,22 @@ def _settled(parts: Split, room: float) -> tuple[Split, int]:
     known = known.part(known.inputs, [n for n in known.outputs if n not in shared])
     linear = held.part([n for n in linear.inputs if n not in shared], linear.outputs)
     return Split(known, linear), size
+
+
+def _hidden_bytes(known: Program) -> int:
+    """The bytes of optional values among the outputs: a branch that is taken has them."""
+
+    def held(branch: Program, number: int) -> int:
+        makers = (node for node in branch.nodes if number in node.outputs)
+        return sum(branch.nbytes(n.inputs) for n in makers if n.op.type == "OptionalFromValue")
+
+    return sum(
+        max(held(branch, branch.outputs[i]) for branch in node.bodies)
+        for node in known.nodes
+        if node.bodies and not node.is_loop
+        for i, number in enumerate(node.outputs)
+        if number in known.outputs
+    )
 
 
 def _working_bytes(program: Program) -> int:

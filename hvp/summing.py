@@ -141,7 +141,8 @@ class Summing:
             frontier = self._frontiers.get(linear_map, index)
             if frontier is None:
                 frontier = linear_map.frontier(batch)
-                self._frontiers.offer(linear_map, index, batch, frontier)
+                hidden = linear_map.hidden_bytes
+                self._frontiers.offer(linear_map, index, batch, frontier, hidden)
             maps.append(linear_map)
             yield linear_map, frontier
         self._routes[product] = maps

@@ -240,6 +240,29 @@ def test_the_memory_that_loops_keep_is_counted():
     assert lin.memory.kept > 100 * 4 * 2 * 3 * 8
 
 
+def test_the_memory_that_branches_keep_is_counted():
+    def positive(w, x):
+        y = tf.tanh(x @ w)
+        return tf.reduce_mean(tf.tanh(y @ w) ** 2)
+
+    def either(w, x):
+        return tf.cond(tf.reduce_sum(x) < 1e9, lambda: positive(w, x), lambda: w[0, 0] ** 2)
+
+    w, x = examples((16,), 16), examples((16,), 1000)
+    for ad in ("forward-over-reverse", "reverse-over-reverse"):
+        options = {"reduction": "mean", "batch_size": 500, "ad": ad, "jit": False}
+        kept = [
+            hvp.linearize_function(loss, w, x, **options, cache=cache)
+            for loss in (positive, either)
+            for cache in ("auto", 500 * 16 * 8)
+        ]
+        for lin in kept:
+            lin.hvp(lin.theta)
+        # Two activations a batch, at least.
+        assert all(lin.memory.kept >= 2 * 2 * 500 * 16 * 8 for lin in kept[::2])
+        assert all(lin.memory.kept_batches == 0 for lin in kept[1::2])
+
+
 def test_blocks_of_vectors_are_taken_one_by_one():
     model, x, y = long_sequence(10)
     lin = hvp.linearize(model, [(x, y)], "mse", jit=False)

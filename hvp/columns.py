@@ -298,7 +298,8 @@ def _transpose(runner: _Runner, node: Node, arguments: list[Argument]) -> Column
 RULES: dict[str, Rule] = {
     **dict.fromkeys((*MATRIX_PRODUCTS, *MERGES), _product),
     **dict.fromkeys(
-        ("Add", "AddN", "AddV2", "Cast", "Mul", "Neg", "RealDiv", "SelectV2", "Sub"), _entrywise
+        ("Add", "AddN", "AddV2", "Cast", "Mul", "MulNoNan", "Neg", "RealDiv", "SelectV2", "Sub"),
+        _entrywise,
     ),
     **dict.fromkeys(("ExpandDims", "Reshape", "Squeeze"), _reshape),
     "BroadcastTo": _broadcast,

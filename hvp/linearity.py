@@ -9,7 +9,7 @@ MULTILINEAR = {
     **dict.fromkeys((
         "AvgPool", "AvgPool3D", "BatchToSpaceND", "BiasAddGrad", "BroadcastTo", "Cast", "Cumsum",
         "DepthToSpace", "EluGrad", "ExpandDims", "GatherNd", "GatherV2", "LeakyReluGrad",
-        "MatrixBandPart", "Mean", "MirrorPad", "MirrorPadGrad", "Neg", "Pad", "RealDiv",
+        "MatrixBandPart", "Mean", "MirrorPad", "MirrorPadGrad", "MulNoNan", "Neg", "Pad", "RealDiv",
         "Relu6Grad", "ReluGrad", "Reshape", "ResizeNearestNeighbor", "ResizeNearestNeighborGrad",
         "ReverseV2", "SeluGrad", "Slice", "SoftplusGrad", "SoftsignGrad", "SpaceToBatchND",
         "SpaceToDepth", "SplitV", "Squeeze", "StridedSlice", "Sum", "Tile", "Transpose", "Unpack",

@@ -111,7 +111,8 @@ def _pooled_winners(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
     ones = tf.ones_like(highest)
     # Of equal entries MaxPool3DGrad takes all for the highest: they share.
     weights = 1 / mean(spread(ones)) if volume else ones * float(np.prod(windows["ksize"]))
-    return mean(x * tf.stop_gradient(spread(weights)))
+    # The others count nothing, even where they are infinite, as masks are.
+    return mean(tf.math.multiply_no_nan(x, tf.stop_gradient(spread(weights))))
 
 
 def _pooled_smaller(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:

@@ -147,6 +147,7 @@ OPERATIONS = {
         [drawn(*IMAGE), integers(CORNER)],
     ),
     "Mul": (call("Mul", "x", "y"), [drawn(2, 3), drawn(3)]),
+    "MulNoNan": (call("MulNoNan", "x", "y"), [drawn(2, 3), drawn(3)]),
     "Neg": (call("Neg", "x"), [drawn(3)]),
     "Pack": (lambda *xs: raw.Pack(values=xs), [drawn(3), drawn(3, seed=1)]),
     "Pad": (call("Pad", "input", "paddings"), [drawn(*IMAGE), integers(CORNER)]),

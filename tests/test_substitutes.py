@@ -117,6 +117,21 @@ def test_max_pooling_of_images(shape, sizes, strides, padding, paddings):
         derivatives_agree(each, lambda x: pooled(x, sizes, strides, paddings), x)
 
 
+def test_what_is_masked_by_minus_infinity_loses():
+    masked = np.arange(24).reshape(1, 6, 4, 1) % 5 == 0
+
+    def oracle(x):
+        return pooled(np.where(masked, -np.inf, x), (2, 2), (2, 2), [(0, 0)] * 2)
+
+    program, folded = program_of(
+        lambda x: tf.nn.max_pool2d(tf.where(masked, tf.cast(-np.inf, x.dtype), x), 2, 2, "VALID"),
+        masked.shape,
+    )
+    x = np.random.default_rng(0).permutation(24).reshape(masked.shape) / 9
+    for each in (program, folded):
+        derivatives_agree(each, oracle, x)
+
+
 def test_max_pooling_with_padding_by_hand():
     paddings = [(1, 1), (0, 2)]
     program, folded = program_of(

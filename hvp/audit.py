@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import tensorflow as tf
 
@@ -25,6 +26,12 @@ LOCALLY_CONSTANT = {
 WITHOUT_GRADIENT = {"ResizeNearestNeighborGrad", "SoftsignGrad"}
 # Inputs with which TensorFlow's registered gradient leaves second derivatives out.
 INCOMPLETE = {"SoftmaxCrossEntropyWithLogits": 1}
+# Operations whose registered gradient is not that of complex numbers, by differences (2.21).
+WRONG_IF_COMPLEX = {
+    "Cumprod", "LogMatrixDeterminant", "MatrixDeterminant", "MatrixSquareRoot",
+    "MulNoNan", "SegmentProd", "SquaredDifference", "TridiagonalSolve", "UnsortedSegmentProd",
+    "Xdivy", "Xlog1py", "Xlogy",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,8 @@ def differentiable_paths(program: Program, sources: Collection[int]) -> set[int]
             results = _through(node, flows)
         elif tf.variant not in types.values():
             kind = node.op.type
+            if kind in WRONG_IF_COMPLEX and any(types[n].is_complex for n in node.inputs):
+                _refuse(node, "whose derivative TensorFlow has wrong for complex numbers")
             known = () if kind in WITHOUT_GRADIENT else linear_inputs(kind, len(node.inputs))
             doubtful = tuple(i for i in flows if i not in known)
             if doubtful:
@@ -176,8 +185,12 @@ def _require_gradient(node: Node, position: int, tensors: dict[int, tf.Tensor]) 
     except (LookupError, NotImplementedError, ValueError, TypeError):
         found = None
     if found is None or INCOMPLETE.get(node.op.type) == position:
-        raise InputError(
-            "a loss that is twice differentiable in its parameters",
-            f"{node}, which TensorFlow cannot differentiate in its input {position}",
-            "replace the operation, or leave the parameters before it out of variables=",
-        )
+        _refuse(node, f"which TensorFlow cannot differentiate in its input {position}")
+
+
+def _refuse(node: Node, why: str) -> NoReturn:
+    raise InputError(
+        "a loss that is twice differentiable in its parameters",
+        f"{node}, {why}",
+        "replace the operation, or leave the parameters before it out of variables=",
+    )

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from operations import OPERATIONS
-from oracles import differenced_hessian, examples, relative, sequential
+from oracles import along, differenced_hessian, examples, gradient, relative, sequential
 
 import hvp
 from hvp import audit
+from hvp.audit import WRONG_IF_COMPLEX
 from hvp.linearity import linear_inputs
 
 layers = keras.layers
@@ -280,6 +281,47 @@ def test_shapes_that_tensorflow_does_not_differentiate_are_refused_by_name():
 
     with pytest.raises(hvp.InputError, match="SoftmaxCrossEntropyWithLogits in"):
         hvp.linearize_function(loss, np.ones((3, 4)))
+
+
+COMPLEX = {
+    "Cumprod": tf.math.cumprod,
+    "LogMatrixDeterminant": lambda z: tf.linalg.slogdet(z)[0],
+    "MatrixDeterminant": tf.linalg.det,
+    "MatrixSquareRoot": tf.linalg.sqrtm,
+    "MulNoNan": lambda z: tf.math.multiply_no_nan(z, z**2),
+    "SegmentProd": lambda z: tf.math.segment_prod(z, [0, 0, 1]),
+    "SquaredDifference": lambda z: tf.math.squared_difference(z, z**2),
+    "TridiagonalSolve": lambda z: tf.linalg.tridiagonal_solve(
+        tf.stack([z[0], z[1] + 5, z[2]]), z[2], partial_pivoting=False
+    ),
+    "UnsortedSegmentProd": lambda z: tf.math.unsorted_segment_prod(z, [0, 0, 1], 2),
+    "Xdivy": lambda z: tf.math.xdivy(z, z + 2),
+    "Xlog1py": lambda z: tf.math.xlog1py(z, z + 2),
+    "Xlogy": lambda z: tf.math.xlogy(z, z + 2),
+}
+PLANE = np.random.default_rng(0).standard_normal((2, 3, 3))
+
+
+def part_of(function, weights):
+    """A real function of a real matrix, with complex numbers inside."""
+
+    def value(w):
+        z = function(tf.complex(w, w**2 + PLANE[0]))
+        return tf.reduce_sum(tf.math.real(z * tf.cast(weights, z.dtype)))
+
+    return value
+
+
+@pytest.mark.parametrize("kind", sorted(WRONG_IF_COMPLEX))
+def test_what_tensorflow_has_wrong_for_complex_numbers_is_refused_by_name(kind):
+    loss, variable = part_of(COMPLEX[kind], 1 + 0.5j), tf.Variable(PLANE[1])
+    # Once TensorFlow has it right it need not be refused.
+    v = np.random.default_rng(1).standard_normal((3, 3))
+    wrong = np.sum(gradient(lambda: loss(variable), [variable]) * v.ravel())
+    right = along(lambda: loss(variable).numpy(), [variable], v.ravel())
+    assert abs(wrong - right) > 1e-3 * abs(right)
+    with pytest.raises(hvp.InputError, match=f"got {kind} in .* wrong for complex numbers"):
+        hvp.linearize_function(loss, PLANE[1])
 
 
 def test_a_quantised_layer_is_refused_by_name():

@@ -180,17 +180,18 @@ def _require_gradient(node: Node, position: int, tensors: dict[int, tf.Tensor]) 
     results = [tensors[n] for n in node.outputs if _is_continuous(tensors[n].dtype)]
     inputs = [tensors[number] for number in node.inputs]
     ones = [tf.ones_like(tensor) for tensor in results]
+    why = f"which TensorFlow cannot differentiate in its input {position}"
     try:
         (found,) = tf.gradients(results, [inputs[position]], grad_ys=ones, stop_gradients=inputs)
-    except (LookupError, NotImplementedError, ValueError, TypeError):
-        found = None
+    except (LookupError, NotImplementedError, ValueError, TypeError) as error:
+        _refuse(node, why, error)
     if found is None or INCOMPLETE.get(node.op.type) == position:
-        _refuse(node, f"which TensorFlow cannot differentiate in its input {position}")
+        _refuse(node, why)
 
 
-def _refuse(node: Node, why: str) -> NoReturn:
+def _refuse(node: Node, why: str, error: Exception | None = None) -> NoReturn:
     raise InputError(
         "a loss that is twice differentiable in its parameters",
         f"{node}, {why}",
         "replace the operation, or leave the parameters before it out of variables=",
-    )
+    ) from error

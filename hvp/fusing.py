@@ -24,6 +24,7 @@ DIAGONAL = {
         [
             "EluGrad",
             "LeakyReluGrad",
+            "MulNoNan",
             "Neg",
             "RealDiv",
             "Relu6Grad",
@@ -37,8 +38,6 @@ DIAGONAL = {
     **dict.fromkeys(["ReciprocalGrad", "RsqrtGrad", "SigmoidGrad", "SqrtGrad", "TanhGrad"], 1),
 }  # fmt: skip
 SUMS = {"Add", "AddN", "AddV2", "Sub"}
-# Zero times infinity is zero in the second, whose infinite factor no vector is.
-PRODUCTS = {"Mul", "MulNoNan"}
 # Operations that broadcast their first input, where they repeat axes of length one alone.
 REPEATS = {"BroadcastTo", "Tile"}
 # Σ cᵢ ⊙ xᵢ by the numbers of its xᵢ and cᵢ; None stands for the coefficient one.
@@ -92,8 +91,8 @@ class _Fuser(Writer):
             return False
         if kind in SUMS:
             return len(linear) == len(inputs)
-        if kind in PRODUCTS:
-            return len(linear) == 1 and (kind == "Mul" or linear == [0])
+        if kind == "Mul":
+            return len(linear) == 1
         if kind in REPEATS:
             return linear == [0] and _broadcasts(shapes[0], shapes[-1])
         return linear == [DIAGONAL.get(kind)] and shapes[linear[0]] == shapes[-1]
@@ -107,7 +106,7 @@ class _Fuser(Writer):
             return self._sum(forms)
         if kind in REPEATS:
             return self._get(inputs[0])
-        if kind in PRODUCTS:
+        if kind == "Mul":
             linear, known = sorted(inputs, key=lambda n: n not in self._linear)
             return self._scaled(self._get(linear), known)
         return self._scaled(self._get(inputs[DIAGONAL[kind]]), self._coefficient(node))

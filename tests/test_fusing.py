@@ -50,6 +50,7 @@ def fused(product, *shapes):
 
 ENTRYWISE = {
     "Neg": lambda x, other: raw.Neg(x=x),
+    "MulNoNan": lambda x, other: raw.MulNoNan(x=x, y=other),
     "RealDiv": lambda x, other: raw.RealDiv(x=x, y=other),
     **{
         name: lambda x, other, name=name: getattr(raw, name)(gradients=x, features=other)

@@ -20,9 +20,9 @@ import typer
 from hvp.errors import ConvergenceError, InputError
 
 if TYPE_CHECKING:
-    from hvp.comparison import Comparison
-    from hvp.linearization import Linearization
-    from hvp.screen import Screen
+    from hvp.comparison.compare import Comparison
+    from hvp.linearization.linearization import Linearization
+    from hvp.report.terminal import Terminal
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -89,9 +89,9 @@ def compare(
     embedded MNIST digits.
     """
     begun = time.perf_counter()
-    from hvp.screen import Screen
+    from hvp.report.terminal import Terminal
 
-    screen = Screen(quiet)
+    screen = Terminal(quiet)
     with _one_line_errors(), _interrupts(screen), screen.progress:
         _check_choice("--activation", activation, ACTIVATIONS)
         _check_choice("--dtype", dtype, ("float64",))
@@ -133,22 +133,22 @@ def check(
 
     Exits with 1 where a check fails.
     """
-    from hvp.screen import Screen
+    from hvp.report.terminal import Terminal
 
-    screen = Screen(quiet)
+    screen = Terminal(quiet)
     with _one_line_errors(), _interrupts(screen), screen.progress:
         _check_usage(None, model, data, 1, seed)
         screen.start("importing TensorFlow")
         _import_tensorflow(seed)
         job = _origin_job("tanh", 1, seed, screen) if model is None else _load_job(model, data)
-        from hvp.checking import check as run
+        from hvp.testing.finite_differences import check as run
 
         lin = _linearized(job, loss, layers, None, screen)
         screen.start(f"{job.title}: checking")
         report = run(lin, seed=seed)
     for finding in lin.findings:
         screen.say(str(finding))
-    screen.show_checks(report)
+    screen.show_checks(report.rows())
     if not report.passed:
         raise typer.Exit(1)
 
@@ -225,27 +225,26 @@ class _Job:
 
 
 def _load_job(model: Path, data: Path | None) -> _Job:
-    from hvp import data as sources
-    from hvp import models
+    from hvp import examples
+    from hvp.objective import files
 
-    arrays = sources.mnist() if data is None else sources.load(data)
-    return _Job(model.stem, models.load(model), arrays)
+    arrays = examples.mnist() if data is None else files.load_arrays(data)
+    return _Job(model.stem, files.load_model(model), arrays)
 
 
-def _origin_job(name: str, k: int, seed: int, screen: Screen) -> _Job:
+def _origin_job(name: str, k: int, seed: int, screen: Terminal) -> _Job:
     import keras
 
-    from hvp import data as sources
-    from hvp import models
+    from hvp import examples
 
-    x, y = sources.mnist()
-    model = models.origin(name, seed=seed)
+    x, y = examples.mnist()
+    model = examples.network(name, seed=seed)
     if k >= model.count_params():
         raise InputError(f"a -k below {model.count_params()} parameters", k, "lower it")
     x = x.astype(model.compute_dtype)
-    screen.start(f"{name}: training", models.EPOCHS)
+    screen.start(f"{name}: training", examples.EPOCHS)
     report = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: screen.advance())
-    models.train(model, x, y, seed=seed, callbacks=[report])
+    examples.train(model, x, y, seed=seed, callbacks=[report])
     return _Job(name, model, (x, y))
 
 
@@ -257,9 +256,9 @@ def _run(
     k: int,
     seed: int,
     command: str,
-    screen: Screen,
+    screen: Terminal,
 ) -> Comparison:
-    from hvp.comparison import compare as run
+    from hvp.comparison.compare import compare as run
 
     lin = _linearized(job, loss, layers, dtype, screen)
     parts = len(lin.layout.layers)
@@ -268,10 +267,10 @@ def _run(
 
 
 def _linearized(
-    job: _Job, loss: str | None, layers: list[str] | None, dtype: str | None, screen: Screen
+    job: _Job, loss: str | None, layers: list[str] | None, dtype: str | None, screen: Terminal
 ) -> Linearization:
-    from hvp import data as sources
-    from hvp.doors import linearize
+    from hvp.linearization.linearize import linearize
+    from hvp.objective.batches import batch_size_for_sampling_errors
 
     screen.start(f"{job.title}: linearising")
     chosen = [name for names in layers or [] for name in names.split(",")] or None
@@ -282,7 +281,7 @@ def _linearized(
         loss,
         variables=chosen,
         dtype=dtype,
-        batch_size=sources.telling_batch_size(job.data[0]),
+        batch_size=batch_size_for_sampling_errors(job.data[0]),
         ad="forward-over-reverse",
         jit=False,
     )
@@ -324,7 +323,7 @@ def _descriptor_2_held() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _interrupts(screen: Screen) -> Iterator[None]:
+def _interrupts(screen: Terminal) -> Iterator[None]:
     before = signal.signal(signal.SIGINT, screen.interrupt)
     try:
         yield

@@ -1,15 +1,6 @@
-"""What goes wrong: one line that says what was expected, what came, and what to do."""
+"""What goes wrong, as errors, and what a user should know, as findings."""
 
-import re
-import traceback
-
-UNTELLING = (
-    "Exception encountered",
-    "Graph execution error",
-    "Detected at node",
-    "<stack traces",
-    "File ",
-)
+from dataclasses import dataclass
 
 
 class InputError(ValueError):
@@ -40,19 +31,26 @@ class ConvergenceError(RuntimeError):
     """
 
 
-def reason(error: Exception) -> str:
-    """The line of an error that says why; Keras and TensorFlow put others before it."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    lines = [line.strip() for line in plain.splitlines() if line.strip()]
-    return next((line for line in lines if not line.startswith(UNTELLING)), plain)
+@dataclass(frozen=True)
+class Finding:
+    """What the audit saw, where, and what can be done about it.
 
+    What it refuses is raised as an InputError instead.
 
-def raise_own(error: Exception) -> None:
-    """Raise again what this package did wrong itself: a defect is not told as a refusal.
-
-    What it refuses it raises as an InputError or a NotImplementedError.
+    Attributes:
+        severity: "note" (nothing to do) or "different" (from what one may expect: worth a look).
+        layer: the layer, parameter or product that it is about.
+        message: what was seen and what it means.
+        op: the type of the operation, empty where it is not about one.
+        remedy: what to do for another outcome, empty where nothing is to be done.
     """
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    is_own = frame.f_globals.get("__name__", "").startswith("hvp.")
-    if is_own and not isinstance(error, InputError | NotImplementedError):
-        raise error
+
+    severity: str
+    layer: str
+    message: str
+    op: str = ""
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{self.severity}: {self.layer}: {self.message}{remedy}"

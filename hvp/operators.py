@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from hvp.errors import InputError
-from hvp.sampling import BatchGrams
+from hvp.sampling_error import BatchGrams
 
 
 class Products(Protocol):

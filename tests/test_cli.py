@@ -20,9 +20,10 @@ import pytest
 import tensorflow as tf
 from typer.testing import CliRunner
 
-import hvp.comparison
-import hvp.plot
-from hvp import ConvergenceError, cli, data, models
+import hvp.comparison.compare
+import hvp.report.matplotlib_figure
+from hvp import ConvergenceError, cli, examples
+from hvp.objective import batches
 
 layers = keras.layers
 SCRIPT = str(Path(sys.executable).with_name("hvp"))
@@ -39,8 +40,8 @@ def process_left_as_it_was(monkeypatch):
 @pytest.fixture(autouse=True)
 def few_probes(monkeypatch):
     """Densities are not what is tested here, and take the most of the time."""
-    few = functools.partial(hvp.comparison.compare, num_probes=2, num_steps=4)
-    monkeypatch.setattr(hvp.comparison, "compare", few)
+    few = functools.partial(hvp.comparison.compare.compare, num_probes=2, num_steps=4)
+    monkeypatch.setattr(hvp.comparison.compare, "compare", few)
 
 
 @pytest.fixture
@@ -121,9 +122,9 @@ def test_what_is_shown_is_what_is_written(inputs, here):
 
 
 def test_the_default_is_both_activations_on_the_embedded_digits(here, monkeypatch):
-    x, y = data.mnist()
-    monkeypatch.setattr(data, "mnist", lambda: (x[::25], y[::25]))
-    monkeypatch.setattr(models, "EPOCHS", 1)
+    x, y = examples.mnist()
+    monkeypatch.setattr(batches, "mnist", lambda: (x[::25], y[::25]))
+    monkeypatch.setattr(examples, "EPOCHS", 1)
     result = compare("-k", 2, "--layers", "dense3")
     assert (result.exit_code, result.stderr) == (0, "")
     assert files(here) == [
@@ -263,7 +264,10 @@ def damaged():
 
 
 BAD_DATA = {
-    "missing": (lambda: Path("data.npz").unlink(), "expected an .npz file, got no file 'data.npz'"),
+    "missing": (
+        lambda: Path("data.npz").unlink(),
+        "expected an .npz file, got no file 'data.npz'",
+    ),
     "a directory": (
         lambda: (Path("data.npz").unlink(), Path("data.npz").mkdir()),
         "expected an .npz file",
@@ -397,7 +401,7 @@ def test_no_convergence_is_one_line_and_exit_code_1(inputs, here, monkeypatch):
     def give_up(*arguments, **options):
         raise ConvergenceError("expected errors up to 1e-9, got 1;\nloosen tol")
 
-    monkeypatch.setattr(hvp.comparison, "compare", give_up)
+    monkeypatch.setattr(hvp.comparison.compare, "compare", give_up)
     result = compare(*inputs, "--out", "out")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "hvp: expected errors up to 1e-9, got 1; loosen tol\n"
@@ -409,7 +413,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(inputs, here, monkeypatch):
         path.write_bytes(b"half a picture")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(hvp.plot, "save_comparison", fill)
+    monkeypatch.setattr(hvp.report.matplotlib_figure, "save_comparison", fill)
     before = files(here)
     result = compare(*inputs, "-k", 1, "--out", "out")
     assert result.exit_code in (1, 2)
@@ -424,7 +428,7 @@ def test_an_interruption_while_writing_leaves_nothing(inputs, here, monkeypatch)
         path.write_bytes(b"half a picture")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(hvp.plot, "save_comparison", interrupt)
+    monkeypatch.setattr(hvp.report.matplotlib_figure, "save_comparison", interrupt)
     before = files(here)
     result = compare(*inputs, "-k", 1, "--out", "out")
     assert (result.exit_code, result.stderr) == (130, "hvp: interrupted\n")

@@ -5,8 +5,8 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
-from oracles import CASES, LABELS, Case, dense_net, examples, relative
 from scipy.sparse.linalg import LinearOperator, aslinearoperator, eigsh
+from support.oracles import CASES, LABELS, Case, dense_net, examples, relative
 
 import hvp
 from hvp import testing

@@ -43,7 +43,7 @@ NAMES = {
 
 
 def test_the_names_are_those_promised():
-    assert set(hvp.__all__) == NAMES
+    assert set(hvp.__all__) == NAMES | {"testing"}
     assert set(dir(hvp)) >= NAMES
     assert sorted(hvp.__all__) == hvp.__all__
 
@@ -63,7 +63,7 @@ def test_every_name_has_an_example(name):
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="module 'hvp' has no attribute 'nonsense'"):
+    with pytest.raises(AttributeError, match="nonsense"):
         hvp.nonsense  # noqa: B018
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from layer_cases import coverage
+from support.layer_cases import coverage
 
 README = Path(__file__).parents[1] / "README.md"
 

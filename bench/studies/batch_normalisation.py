@@ -22,7 +22,7 @@ import numpy as np
 import hvp
 from bench.studies import study
 from bench.studies.study import Row, Study
-from hvp import data
+from hvp import examples
 
 CLASSES, TOP, SHOWN, WIDTH, RATES = 10, 20, 4, 0.1, (0.02, 0.1)
 WAY: Any = {"ad": "forward-over-reverse", "jit": False}
@@ -66,7 +66,7 @@ def course(model: keras.Model, x: np.ndarray, y: np.ndarray, epochs: tuple[int, 
 
 def run(quick: bool) -> Study:
     count, depth, width, epochs = (200, 1, 8, (0, 1)) if quick else (2000, 4, 50, EPOCHS)
-    x, y = data.mnist()
+    x, y = examples.mnist()
     chosen = np.random.default_rng(0).permutation(len(x))[:count]
     x, y = x[chosen, ::2, ::2], y[chosen]
     canvas = study.figure("Outliers of H with and without batch normalisation", 12.0)

@@ -17,7 +17,7 @@ import numpy as np
 import hvp
 from bench.studies import study
 from bench.studies.study import Row, Study
-from hvp import data, models
+from hvp import examples
 
 LAST = "dense3"
 WHOLE = "whole network"
@@ -26,11 +26,11 @@ ROUNDING = 1e-10
 
 def run(quick: bool) -> Study:
     step, num_products, jit = (50, 6, False) if quick else (1, 60, "auto")
-    x, y = (array[::step] for array in data.mnist())
+    x, y = (array[::step] for array in examples.mnist())
     rows, forms, remarks = [], {}, []
-    for activation in models.ACTIVATIONS:
-        model = models.origin(activation)
-        models.train(model, x, y)
+    for activation in examples.ACTIVATIONS:
+        model = examples.network(activation)
+        examples.train(model, x, y)
         lin = hvp.linearize(model, (x, y), jit=jit)
         forms[activation] = hvp.chain_rule(lin)
         parts = {**lin.blocks(), WHOLE: lin}

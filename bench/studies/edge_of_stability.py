@@ -19,7 +19,7 @@ import tensorflow as tf
 import hvp
 from bench.studies import study
 from bench.studies.study import Row, Study
-from hvp import data
+from hvp import examples
 
 RATES, SMALL = (0.4, 0.2), 0.05
 
@@ -64,7 +64,7 @@ def train(
 
 def run(quick: bool) -> Study:
     count, width, num_steps, every = (100, 8, 40, 40) if quick else (1000, 50, 4000, 100)
-    x, y = data.mnist()
+    x, y = examples.mnist()
     chosen = np.random.default_rng(0).permutation(len(x))[:count]
     x, targets = x[chosen] - x[chosen].mean(axis=0), np.eye(10, dtype=np.float32)[y[chosen]]
     canvas = study.figure("Gradient descent on 784-50-50-10: sharpness rises to 2/η and stays")

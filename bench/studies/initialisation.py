@@ -23,7 +23,7 @@ from keras import initializers as init
 import hvp
 from bench.studies import study
 from bench.studies.study import Row, Study
-from hvp import data
+from hvp import examples
 
 WIDTH = 256
 # The v of each for square layers, and how it is made.
@@ -41,7 +41,7 @@ OPERATORS = {"tr G": hvp.GaussNewton, "E ‖∇ℓ‖²": hvp.EmpiricalFisher}
 
 def run(quick: bool) -> Study:
     depth, step, num_products = (4, 100, 8) if quick else (8, 20, 40)
-    x, y = (array[::step] for array in data.mnist())
+    x, y = (array[::step] for array in examples.mnist())
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     allowed = np.exp(2 * np.sqrt(5 * (depth - 3) / WIDTH))
     rows, curves = [], {}

@@ -20,7 +20,7 @@ import numpy as np
 import hvp
 from bench.studies import study
 from bench.studies.study import Row, Study
-from hvp import data
+from hvp import examples
 
 C, TOP, SHOWN, EPOCHS, WIDTH = 10, 20, 3, (0, 1, 2, 3, 5, 10), 0.02
 WAY: Any = {"ad": "forward-over-reverse", "jit": False}
@@ -63,7 +63,7 @@ def beyond(lin: hvp.Linearization, tops: Any, panels: Any) -> dict[str, float]:
 
 def run(quick: bool) -> Study:
     stride, width, epochs = (20, 8, (0, 1)) if quick else (1, 128, EPOCHS)
-    x, y = (array[::stride] for array in data.mnist())
+    x, y = (array[::stride] for array in examples.mnist())
     canvas = study.figure("Outliers of H, G and R = H - G on digits", 12.0, 7.0)
     grid, shown, rows = canvas.subplots(2 - quick, 3, squeeze=False), min(SHOWN, epochs[-1]), []
     for panels, activation in zip(grid, ("tanh", "relu"), strict=False):

@@ -1,0 +1,1 @@
+"""TensorFlow functions as flat programs, and their derivatives: what makes a product right."""

@@ -1,0 +1,123 @@
+"""Forward mode: how results move with their inputs, operation by operation in the traced graph.
+
+TensorFlow's own forward mode differentiates every operation twice in reverse and calls what comes
+out as a function. Here the derivative of an operation in inputs in which it is linear is the
+operation itself, only the others are differentiated in reverse, and inputs that do not move cost
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import tensorflow as tf
+
+from hvp.autodiff.op_types import BODIES, JOINTLY, MULTILINEAR, SUMS
+from hvp.autodiff.program import Node
+from hvp.autodiff.replay import apply
+
+Tangent: TypeAlias = "tf.Tensor | None"
+
+
+def push(
+    results: Sequence[tf.Tensor], inputs: Sequence[tf.Tensor], tangents: Sequence[tf.Tensor]
+) -> list[Tangent]:
+    """The tangents of results, tensors of the graph being traced, None where they do not move.
+
+    Raises LookupError where an operation between has no gradient, and NotImplementedError for a
+    loop, a branch or a list of tensors.
+    """
+    moving = {x.ref(): t for x, t in zip(inputs, tangents, strict=True)}
+    for op in _between(inputs, results):
+        given = [moving.get(x.ref()) for x in op.inputs]
+        if any(t is not None for t in given):
+            pushed = zip(op.outputs, _pushed(op, given), strict=True)
+            moving.update((y.ref(), t) for y, t in pushed if t is not None)
+    return [moving.get(y.ref()) for y in results]
+
+
+def _between(inputs: Sequence[tf.Tensor], results: Sequence[tf.Tensor]) -> list[tf.Operation]:
+    """What the results are computed by from the inputs on, in order."""
+    ends, needed = {x.op for x in inputs}, set[tf.Operation]()
+    waiting = [y.op for y in results]
+    while waiting:
+        op = waiting.pop()
+        if op not in needed and op not in ends:
+            needed.add(op)
+            waiting += [x.op for x in op.inputs]
+    return [op for op in tf.compat.v1.get_default_graph().get_operations() if op in needed]
+
+
+def _pushed(op: tf.Operation, given: Sequence[Tangent]) -> list[Tangent]:
+    """The tangents of an operation's results from those of its inputs."""
+    if op.type in BODIES or any(x.dtype == tf.variant for x in (*op.inputs, *op.outputs)):
+        raise NotImplementedError(f"forward mode through the loop, branch or list {op.name}")
+    if not any(_is_continuous(y) for y in op.outputs):
+        return [None] * len(op.outputs)
+    if op.type in JOINTLY:
+        return _jointly(op, given)
+    linear = MULTILINEAR.get(op.type, ())
+    terms = [_replaced(op, {i: t}) for i, t in enumerate(given) if t is not None and i in linear]
+    others = {i: t for i, t in enumerate(given) if t is not None and i not in linear}
+    if others:
+        terms.append(_differentiated(op, others))
+    return [_added(found) for found in zip(*terms, strict=True)]
+
+
+def _jointly(op: tf.Operation, given: Sequence[Tangent]) -> list[Tangent]:
+    """The operation on the tangents of all inputs in which it is linear together."""
+    present = [t for t in given if t is not None]
+    (y,) = op.outputs
+    if op.type == "AddN" and len(present) > 1:
+        return apply(_node(op), present)
+    if op.type in SUMS and len(present) == 1 and y.shape.is_fully_defined():
+        (t,) = present
+        t = tf.broadcast_to(t, y.shape) if t.shape != y.shape else t
+        return [-t if op.type == "Sub" and given[0] is None else t]
+    filled = [tf.zeros_like(x) if t is None else t for x, t in zip(op.inputs, given, strict=True)]
+    return _replaced(op, {i: filled[i] for i in range(len(given))[JOINTLY[op.type]]})
+
+
+def _replaced(op: tf.Operation, others: Mapping[int, Tangent]) -> list[Tangent]:
+    """The operation with some of its inputs replaced."""
+    return apply(_node(op), [others.get(i, x) for i, x in enumerate(op.inputs)])
+
+
+def _differentiated(op: tf.Operation, given: Mapping[int, tf.Tensor]) -> list[Tangent]:
+    """The derivative by reverse mode, twice: Jᵀu is linear in u, and its derivative there is J."""
+    # Copies, since one tensor may stand in several places: x in x/x.
+    copies = {i: tf.identity(op.inputs[i]) for i in given}
+    inputs = list(copies.values())
+    with tf.GradientTape(watch_accessed_variables=False) as outer:
+        with tf.GradientTape(watch_accessed_variables=False) as inner:
+            inner.watch(inputs)
+            results = _replaced(op, copies)
+            moving = [y for y in results if _is_continuous(y)]
+        # Not zeros, for which TensorFlow leaves out what is multiplied with them.
+        cotangents = [tf.ones_like(y) for y in moving]
+        outer.watch(cotangents)
+        found = inner.gradient(moving, inputs, output_gradients=cotangents)
+        pairs = [
+            (tf.convert_to_tensor(pulled), t)
+            for pulled, t in zip(found, given.values(), strict=True)
+            if pulled is not None
+        ]
+    if not pairs:
+        return [None] * len(results)
+    pulled, tangents = zip(*pairs, strict=True)
+    pushed = iter(outer.gradient(pulled, cotangents, output_gradients=tangents))
+    return [next(pushed) if _is_continuous(y) else None for y in results]
+
+
+def _added(terms: Sequence[Tangent]) -> Tangent:
+    present = [t for t in terms if t is not None]
+    return tf.add_n(present) if len(present) > 1 else next(iter(present), None)
+
+
+def _node(op: tf.Operation) -> Node:
+    return Node(op, (), ())
+
+
+def _is_continuous(tensor: tf.Tensor) -> bool:
+    return tensor.dtype.is_floating or tensor.dtype.is_complex

@@ -1,0 +1,119 @@
+"""The origin's chain rule: the quadratic forms of H, G and R, layer by layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from hvp.errors import InputError
+from hvp.operators import Products
+
+NETWORK = "whole network"
+SELECTION = "selected layers"
+
+
+class Layered(Products, Protocol):
+    """Products on parameters that lie in layers, as those of `hvp.Linearization` do."""
+
+    layout: Any
+    is_whole: bool
+
+    @property
+    def theta(self) -> np.ndarray: ...
+    def products(self, v: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class QuadraticForms:
+    """One row of the chain rule: the quadratic forms of one layer's vector v.
+
+    `rounding` is what ‖v‖·‖Hv‖ loses in the precision of the products: no form is known better.
+    """
+
+    layer: str
+    vHv: float
+    vGv: float
+    vRv: float
+    rounding: float
+
+    @property
+    def difference(self) -> float:
+        """|vᵀHv - vᵀGv| relative to the larger form, zero where both are."""
+        gap = abs(self.vHv - self.vGv)
+        return gap / max(abs(self.vHv), abs(self.vGv)) if gap else 0.0
+
+    @property
+    def equal(self) -> bool:
+        """Whether vᵀHv and vᵀGv are the same but for a hundred roundings."""
+        return abs(self.vHv - self.vGv) <= 100 * self.rounding
+
+
+def chain_rule(lin: Layered, v: np.ndarray | None = None) -> tuple[QuadraticForms, ...]:
+    """The forms vᵀHv, vᵀGv and vᵀRv layer by layer, and of the whole network in a last row.
+
+    The vector of a layer is v on that layer and zero elsewhere, so its form sees the layer's own
+    block only. With piecewise linear activations R vanishes on every such block, and so it does on
+    the last layer with any activation; across layers it does not, which the last row shows.
+
+    Args:
+        lin: a `Linearization` whose loss is a function of outputs.
+        v: (P,), None for the layers' own weights: the kernels, or all of a layer that has none.
+
+    Returns:
+        One `QuadraticForms` a layer, in order. Where there are several, one more for all together:
+        "whole network", or "selected layers" where only some were taken.
+
+    Raises:
+        InputError: a v of another shape or with NaN, or a loss that is not a function of outputs.
+
+    >>> import numpy as np
+    >>> from hvp import linearize_function
+    >>> lin = linearize_function(
+    ...     lambda z: z**2, [np.array(3.0), np.array(2.0)], outputs=lambda w: w[0] * w[1])
+    >>> [(row.vHv, row.vGv, row.vRv) for row in chain_rule(lin)]
+    [(72.0, 72.0, 0.0), (72.0, 72.0, 0.0), (432.0, 288.0, 144.0)]
+    """
+    layers = lin.layout.layers
+    try:
+        own = np.asarray(v, dtype=lin.dtype) if v is not None else _kernels(lin)
+    except (TypeError, ValueError) as error:
+        raise InputError("a vector of numbers", repr(v)[:60], "make it an array") from error
+    if own.shape != (lin.size,):
+        raise InputError(
+            f"a vector of shape ({lin.size},)", own.shape, "give one entry a parameter"
+        )
+    columns = {}
+    for name, positions in layers.items():
+        column = np.zeros_like(own)
+        for position in positions:
+            place = lin.layout.slices[position]
+            column[place] = own[place]
+        columns[name] = column
+    if len(layers) > 1:
+        columns[whole_name(lin)] = own
+    V = np.stack(list(columns.values()), axis=1)  # (P, layers + 1)
+    products = lin.products(V)
+    forms = [np.einsum("pk,pk->k", V, A, dtype=np.float64) for A in products]
+    sizes = np.linalg.norm(V, axis=0) * np.linalg.norm(products[0], axis=0)
+    forms.append(np.finfo(lin.dtype).eps * sizes)
+    return tuple(
+        QuadraticForms(name, *map(float, row)) for name, *row in zip(columns, *forms, strict=True)
+    )
+
+
+def whole_name(lin: Layered) -> str:
+    """What all the parameters of a linearization together are called."""
+    return NETWORK if lin.is_whole else SELECTION
+
+
+def _kernels(lin: Layered) -> np.ndarray:
+    """The weights, without the biases of layers that have kernels."""
+    own = lin.theta.copy()
+    for positions in lin.layout.layers.values():
+        ranks = [len(lin.layout.shapes[i]) for i in positions]
+        for position, rank in zip(positions, ranks, strict=True):
+            if rank < 2 <= max(ranks):
+                own[lin.layout.slices[position]] = 0
+    return own

@@ -1,0 +1,1 @@
+"""Algorithms on any symmetric SciPy operator."""

@@ -1,0 +1,91 @@
+"""How far the products themselves can be trusted: the noise floor, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hvp.errors import InputError
+from hvp.linalg.counted_operator import CountedOperator
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What products of unit vectors are off by: no eigenvalue is known better.
+
+    Attributes:
+        asymmetry: the largest |uᵀAv - vᵀAu| of unit vectors u and v.
+        repeatability: the largest ‖Av - (Av)'‖ of two products with one vector.
+        shadow: the largest ‖Av - A₆₄v‖ beside the same products in float64, NaN without these.
+        num_products: with A.
+
+    >>> Noise(asymmetry=1e-7, repeatability=0.0, shadow=3e-7, num_products=6).floor
+    3e-07
+    """
+
+    asymmetry: float
+    repeatability: float
+    shadow: float
+    num_products: int
+
+    @property
+    def floor(self) -> float:
+        """The largest of the three: by so much an eigenvalue may be wrong (Weyl's inequality)."""
+        return float(np.nanmax([self.asymmetry, self.repeatability, self.shadow]))
+
+
+def noise_floor(
+    A: Any,
+    exact: Any = None,
+    *,
+    vectors: np.ndarray | None = None,
+    num_directions: int = 3,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Noise:
+    """The noise of products with a symmetric operator, along random directions and some given.
+
+    Rounding grows with ‖Av‖, so the floor is that of large eigenvalues only where their vectors are
+    among the directions.
+
+    Args:
+        A: a SciPy LinearOperator or a matrix, (P, P).
+        exact: the same in float64, such as ``Hessian(lin.in_float64())``; None leaves it out.
+        vectors: (P, K) further directions, such as the top eigenvectors.
+        num_directions: how many random directions, at least two.
+        seed: of these.
+        progress: called with the number of products so far.
+
+    Raises:
+        InputError: no symmetric operator, fewer than two directions, an `exact` of another shape.
+
+    >>> noise = noise_floor(np.diag([1.0, 2.0]), np.diag([1.0, 2.5]), vectors=np.eye(2))
+    >>> noise.asymmetry, noise.repeatability, noise.shadow
+    (0.0, 0.0, 0.5)
+    """
+    counted = CountedOperator(A, progress)
+    size = counted.shape[0]
+    if num_directions < 2:
+        raise InputError("at least two directions", num_directions, "leave it out for three")
+    if exact is not None and exact.shape != counted.shape:
+        raise InputError(f"exact= of shape {counted.shape}", exact.shape, "build it from A's model")
+    V = np.random.default_rng(seed).standard_normal((size, num_directions))
+    if vectors is not None:
+        V = np.concatenate([V, vectors], axis=1)
+    V = (V / np.linalg.norm(V, axis=0)).astype(counted.dtype)
+    AV, again = counted.matmat(V), counted.matmat(V)
+    inner = V.T.astype(np.float64) @ AV
+    shadow = np.nan if exact is None else _largest(AV - exact @ V.astype(np.float64))
+    return Noise(
+        asymmetry=float(np.abs(inner - inner.T).max()),
+        repeatability=_largest(AV - again),
+        shadow=shadow,
+        num_products=counted.count,
+    )
+
+
+def _largest(differences: np.ndarray) -> float:
+    return float(np.linalg.norm(differences.astype(np.float64), axis=0).max())

@@ -1,0 +1,102 @@
+"""The programs of one batch shape: the loss, cut at the network's outputs."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import tensorflow as tf
+
+from hvp.autodiff import precision
+from hvp.autodiff.program import Program
+from hvp.errors import InputError
+from hvp.objective.objective import Evaluation, Target
+
+
+@dataclass(frozen=True, eq=False)
+class OutputSplit:
+    """A loss cut in two: `outputs` gives z from parameters and batch, `loss_of` the loss from z.
+
+    Both give lists. `loss_of` takes z and then the batch; `shapes` are those of z. Where the loss
+    is a likelihood, `likelihood` gives a `Likelihood` of z and batch, and `weigh` the totals of the
+    loss values and the batch.
+    """
+
+    outputs: Program
+    loss_of: Program
+    shapes: list[tuple[int, ...]]
+    likelihood: Program | None = None
+    weigh: Program | None = None
+
+    @classmethod
+    def of(cls, evaluate: Program, z: Sequence[int], num_params: int) -> OutputSplit | None:
+        """The cut at the values `z`, None where the loss sees the parameters another way."""
+        result: Evaluation = evaluate.outputs
+        batch = evaluate.inputs[num_params:]
+        loss_of = evaluate.part((*z, *batch), result.totals)
+        if loss_of.free():
+            return None
+        for shape in (evaluate.specs[n].shape for n in z):
+            if not shape.is_fully_defined():
+                raise InputError(
+                    "outputs whose shape follows from that of the batch",
+                    f"the shape {shape}",
+                    "give it one by tf.ensure_shape",
+                )
+        outputs = evaluate.part(evaluate.inputs, list(z))
+        network = cls(outputs, loss_of, [tuple(evaluate.specs[n].shape) for n in z])
+        if result.likelihood is None or not result.likelihood.values:
+            return network
+        likelihood = evaluate.part((*z, *batch), result.likelihood)
+        totals = result.totals[: len(result.likelihood.values)]
+        weigh = evaluate.part((*result.likelihood.values, *batch), totals)
+        if likelihood.free() or weigh.free():
+            return network
+        return replace(network, likelihood=likelihood, weigh=weigh)
+
+    @property
+    def rows(self) -> int:
+        return sum(map(math.prod, self.shapes))
+
+
+@dataclass(frozen=True, eq=False)
+class BatchPrograms:
+    """The programs of one batch shape, as functions of the parameters and then of the batch.
+
+    `loss` gives the batch's totals alone; `network` is None where the loss is not a function
+    of outputs; `loops` tells whether loops or branches depend on the parameters.
+    """
+
+    evaluate: Program
+    loss: Program
+    loops: bool
+    network: OutputSplit | None = None
+    targets: Sequence[Target] = ()
+
+    @classmethod
+    def cut(cls, evaluate: Program, num_params: int, targets: Sequence[Target]) -> BatchPrograms:
+        """Cut the loss at the first candidates that it sees the parameters through alone."""
+        result: Evaluation = evaluate.outputs
+        loss = evaluate.part(evaluate.inputs, result.totals)
+        loops = loss.loops(loss.inputs[:num_params])
+        for z in itertools.product(*result.outputs) if result.outputs else ():
+            network = OutputSplit.of(evaluate, z, num_params)
+            if network is not None:
+                return cls(evaluate, loss, loops, network, targets)
+        return cls(evaluate, loss, loops)
+
+    def promoted(self, num_params: int, dtype: tf.DType) -> BatchPrograms:
+        """The programs in another precision."""
+        evaluate = precision.promote(self.evaluate, dtype)
+        if self.evaluate is self.loss:
+            return BatchPrograms(evaluate, evaluate, self.loops)
+        return BatchPrograms.cut(evaluate, num_params, self.targets)
+
+    @functools.cached_property
+    def evaluate_now(self) -> Callable[..., Evaluation]:
+        """`evaluate` compiled."""
+        specs = [self.evaluate.specs[number] for number in self.evaluate.inputs]
+        return tf.function(self.evaluate.replay, autograph=False).get_concrete_function(*specs)

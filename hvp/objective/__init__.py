@@ -1,0 +1,1 @@
+"""What `fit` minimises, as pure functions of (parameters, batch)."""

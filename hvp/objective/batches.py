@@ -1,0 +1,142 @@
+"""Data as batches that can be read again and again, in the same order.
+
+A batch is any nest of arrays that share their first axis, the examples.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from hvp.errors import InputError
+
+BATCH_SIZE = 1024
+# For the sampling error: this many batches, each of at least this many examples.
+NUM_BATCHES, MIN_EXAMPLES = 10, 32
+
+
+def batch_size_for_sampling_errors(x: np.ndarray) -> int:
+    """Examples a batch, so that there are enough batches for sampling errors.
+
+    >>> [batch_size_for_sampling_errors(np.zeros((N, 2))) for N in (5000, 12)]
+    [500, 32]
+    """
+    count = math.prod(np.shape(x)[:1])
+    return min(BATCH_SIZE, max(MIN_EXAMPLES, -(-count // NUM_BATCHES)))
+
+
+def as_batches(data: Any, batch_size: int | None) -> Iterable[Any]:
+    """`data` as batches that can be read again and again in the same order.
+
+    Arrays (a tuple, a dict or a single array) are cut into parts as equal as possible of at most
+    `batch_size` examples, None keeping them whole; a `tf.data.Dataset` or any other re-iterable
+    is taken as it is. Raises InputError for what can be read only once, is empty, has lengths that
+    differ or holds NaN or infinity.
+    """
+    if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
+        raise InputError("a batch size of at least 1", repr(batch_size), "leave it out")
+    if isinstance(data, tuple | dict | np.ndarray | tf.Tensor):
+        return _parts(data, batch_size)
+    if not isinstance(data, Iterable):
+        raise InputError(
+            "arrays, a tf.data.Dataset or an iterable of batches",
+            type(data).__name__,
+            "pass (x, y)",
+        )
+    if isinstance(data, tf.data.Dataset) and data.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise InputError("a finite data set", "one that repeats for ever", "leave out repeat()")
+    if isinstance(data, Iterator):
+        raise InputError(
+            "data that can be read again",
+            f"a {type(data).__name__}, which can be read only once",
+            "pass list(data), or an object whose __iter__ starts anew",
+        )
+    return _Checked(data)
+
+
+class _Checked:
+    """A re-iterable whose batches must be the same each time they are read."""
+
+    def __init__(self, source: Iterable[Any]):
+        self._source = source
+        self._sums: list[int] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        sums = []
+        for batch in self._source:
+            check_arrays(batch)
+            sums.append(_checksum(batch))
+            if self._sums is not None and self._sums[: len(sums)] != sums:
+                self._refuse(len(sums))
+            yield batch
+        if self._sums is not None and len(sums) < len(self._sums):
+            self._refuse(len(sums) + 1)
+        self._sums = sums
+
+    def _refuse(self, number: int) -> None:
+        raise InputError(
+            "data that reads the same each time",
+            f"another batch {number} than at first",
+            "leave out shuffling and random augmentation, or put cache() behind them",
+        )
+
+
+def _checksum(batch: Any) -> int:
+    total = 0
+    for leaf in tf.nest.flatten(batch):
+        total = zlib.crc32(np.asarray(leaf).tobytes(), total)
+    return total
+
+
+def _parts(arrays: Any, batch_size: int | None) -> list[Any]:
+    length = check_arrays(arrays)
+    count = 1 if batch_size is None else -(-length // batch_size)
+    edges = [length * part // count for part in range(count + 1)]
+
+    def part(start: int, stop: int) -> Any:
+        return tf.nest.map_structure(lambda a: None if a is None else a[start:stop], arrays)
+
+    return [part(start, stop) for start, stop in itertools.pairwise(edges)]
+
+
+def check_arrays(batch: Any) -> int:
+    """The number of examples of a nest of arrays."""
+    leaves = [leaf for leaf in tf.nest.flatten(batch) if leaf is not None]
+    if not leaves:
+        raise InputError("data", "no array in it", "pass (x, y)")
+    arrays = [_dense(leaf) for leaf in leaves]
+    if any(array.ndim == 0 for array in arrays):
+        raise InputError("arrays with a first axis of examples", "a scalar", "pass (x, y)")
+    lengths = {len(array) for array in arrays}
+    if len(lengths) > 1:
+        raise InputError(
+            "arrays of one length", f"lengths {sorted(lengths)}", "cut them to the same examples"
+        )
+    if lengths == {0}:
+        raise InputError("at least one example", "an empty data set", "check where it comes from")
+    for array in arrays:
+        if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
+            bad = int(np.argwhere(~np.isfinite(array))[0][0])
+            raise InputError("finite data", f"NaN or infinity in example {bad}", "clean the data")
+    return lengths.pop()
+
+
+def _dense(leaf: Any) -> np.ndarray:
+    remedy = "convert it to a dense array of numbers"
+    if isinstance(leaf, tf.RaggedTensor | tf.SparseTensor):
+        raise InputError("dense arrays", type(leaf).__name__, remedy)
+    try:
+        array = np.asarray(leaf)
+    except ValueError as error:
+        raise InputError("dense arrays", f"a ragged {type(leaf).__name__}", remedy) from error
+    if array.dtype.kind in "OSUMm":
+        raise InputError("arrays of numbers", f"dtype {array.dtype}", remedy)
+    if array.dtype.kind in "fc" and array.dtype.itemsize > 8 * (1 + (array.dtype.kind == "c")):
+        raise InputError("numbers of 64 bits at most", f"dtype {array.dtype}", "cast them")
+    return array

@@ -1,0 +1,231 @@
+"""One output's loss as Keras computes it: a sum over examples and what it is divided by.
+
+Keras averages a batch as Σ weight·mask·value / divisor, where the divisor counts the values, those
+that the mask leaves, or sums the weights. Sum and divisor are told apart here, so that batches add
+up to the whole data set's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from hvp.errors import InputError
+from hvp.objective import likelihoods
+
+# The value of each example depends on its own outputs and target alone. Not CosineSimilarity, whose
+# configuration does not tell its axis: it is tried.
+BY_EXAMPLE = {
+    getattr(keras.losses, name)
+    for name in (
+        "binary_crossentropy",
+        "binary_focal_crossentropy",
+        "categorical_crossentropy",
+        "categorical_focal_crossentropy",
+        "categorical_generalized_cross_entropy",
+        "categorical_hinge",
+        "hinge",
+        "huber",
+        "kl_divergence",
+        "log_cosh",
+        "mean_absolute_error",
+        "mean_absolute_percentage_error",
+        "mean_squared_error",
+        "mean_squared_logarithmic_error",
+        "poisson",
+        "sparse_categorical_crossentropy",
+        "squared_hinge",
+    )
+}
+
+
+class Term(NamedTuple):
+    """A batch's share of a term of the objective, which is Σ total / Σ divisor over the batches.
+
+    A `divisor` of None divides by nothing. `separable` tells whether the total is a sum over
+    examples. `values`, `mean` and `expected` are as in `hvp.objective.objective.Likelihood`.
+    """
+
+    total: tf.Tensor
+    divisor: tf.Tensor | None
+    separable: bool
+    values: tf.Tensor | None = None
+    mean: tf.Tensor | None = None
+    expected: tf.Tensor | None = None
+
+    def scaled(self, weight: float | None) -> Term:
+        """The term with a weight of its own."""
+        if weight is None:
+            return self
+        expected = None if self.expected is None else self.expected * weight
+        return self._replace(total=self.total * weight, expected=expected)
+
+
+def resolve(loss: Any) -> keras.Loss:
+    """A Keras loss, its class, its name or a function, as a loss that is a sum over examples."""
+    if isinstance(loss, str):
+        try:
+            loss = keras.losses.get(loss)
+        except ValueError as error:
+            raise InputError("a loss that Keras knows", repr(loss), "see keras.losses") from error
+    if isinstance(loss, type) and issubclass(loss, keras.Loss):
+        loss = loss()
+    if not isinstance(loss, keras.Loss):
+        if not callable(loss):
+            raise InputError("a Keras loss, its name or a function", repr(loss), "see keras.losses")
+        loss = _function_loss()(loss)
+    if loss.reduction in (None, "none"):
+        raise InputError("a scalar loss", "reduction=None", 'use "sum_over_batch_size" or "sum"')
+    if type(loss).__call__ is not keras.Loss.__call__:
+        raise InputError(
+            "a loss that overrides call()",
+            f"{type(loss).__name__}.__call__",
+            "override call() alone",
+        )
+    return loss
+
+
+def term(loss: keras.Loss, y: Any, z: tf.Tensor, weight: Any, mask: tf.Tensor | None) -> Term:
+    """The loss of outputs z with targets y, in the precision of z where Keras takes floatx()."""
+    values = loss.call(tf.cast(y, z.dtype), z)
+    ignored = mask_of(values)
+    values = tf.convert_to_tensor(values)
+    factor, divisor = _valid(values, [m for m in (mask, ignored) if m is not None])
+    if weight is not None:
+        weight = _fitting(weight, values)
+        factor = weight if factor is None else factor * weight
+    if loss.reduction == "mean_with_sample_weight" and factor is not None:
+        # As they are: Keras counts a weight of several values once.
+        divisor = tf.reduce_sum(factor)
+
+    def summed(values: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(values if factor is None else factor * values)
+
+    divisor = None if loss.reduction == "sum" else divisor
+    separable = values.shape.rank > 0 and getattr(loss, "fn", None) is not keras.losses.circle
+    found = Term(summed(values), divisor, separable=separable, values=values)
+    if likelihoods.distribution(loss) is None:
+        return found
+    expected = summed(likelihoods.expected(loss, z))
+    return found._replace(mean=likelihoods.mean(loss, z), expected=expected)
+
+
+def is_by_example(loss: keras.Loss) -> bool:
+    """Whether the loss is known not to mix examples."""
+    known = getattr(loss, "fn", None) in BY_EXAMPLE
+    return known and loss.get_config().get("axis", -1) in (None, -1)
+
+
+def mask_of(tensor: Any) -> tf.Tensor | None:
+    """The mask that Keras has put on a tensor."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def candidates(z: tf.Tensor) -> list[tf.Tensor]:
+    """What the loss of an output may be a function of: the output, or its logits."""
+    # Keras computes a cross-entropy from what stood before a closing softmax or sigmoid. It keeps
+    # that tensor on the output, or looks the output's operation up; so do we.
+    logits = getattr(z, "_keras_logits", None)
+    if logits is None and z.op.type in ("Softmax", "Sigmoid"):
+        logits = z.op.inputs[0]
+    return [z] if logits is None else [z, logits]
+
+
+def check_targets(loss: keras.Loss, y: tf.Tensor, classes: int) -> None:
+    """Raise InputError for targets that outputs with this last axis do not have."""
+    if _is(loss, "sparse_categorical_crossentropy"):
+        _check_classes(y, classes, loss.get_config().get("ignore_class"))
+    elif _is(loss, "binary_crossentropy") and y.dtype != tf.bool:
+        low, high = float(tf.reduce_min(y)), float(tf.reduce_max(y))
+        if low < 0 or high > 1:
+            raise InputError(
+                "labels from 0 to 1", f"labels from {low:g} to {high:g}", "rescale them"
+            )
+
+
+def hits(loss: keras.Loss, y: tf.Tensor, z: tf.Tensor) -> tf.Tensor | None:
+    """How many examples are classified rightly, None where there are no classes."""
+    if _is(loss, "sparse_categorical_crossentropy"):
+        classes = tf.argmax(z, axis=-1)
+        return _count(tf.cast(tf.reshape(y, tf.shape(classes)), tf.int64) == classes)
+    if _is(loss, "categorical_crossentropy"):
+        return _count(tf.argmax(y, axis=-1) == tf.argmax(z, axis=-1))
+    if _is(loss, "binary_crossentropy"):
+        threshold = 0.0 if loss.get_config().get("from_logits") else 0.5
+        positive = tf.reshape(tf.cast(y, z.dtype), tf.shape(z)) > 0.5
+        return _count(positive == (z > threshold))
+    return None
+
+
+def class_weights(weights: dict[int, float], y: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """One weight an example by its class, one for classes not named, as `fit` does."""
+    if y.shape.rank > 1:
+        y = tf.squeeze(y, -1) if y.shape[-1] == 1 else tf.argmax(y, -1)
+    classes = tf.cast(tf.round(tf.cast(y, tf.float64)), tf.int64)
+    result = tf.ones(tf.shape(classes), dtype)
+    for number, weight in weights.items():
+        result = tf.where(classes == number, tf.cast(weight, dtype), result)
+    return result
+
+
+def _function_loss() -> type[keras.Loss]:
+    # The class that Keras wraps plain functions in (it squeezes ranks alike) has no public name.
+    return keras.losses.MeanSquaredError.__bases__[0]
+
+
+def _valid(values: tf.Tensor, masks: list[tf.Tensor]) -> tuple[tf.Tensor | None, tf.Tensor]:
+    """The mask as numbers, None where nothing is masked, and how many values it leaves."""
+    count = tf.cast(tf.size(values), values.dtype)
+    if not masks:
+        return None, count
+    mask = masks[0] if len(masks) == 1 else tf.logical_and(*masks)
+    if mask.shape.rank != values.shape.rank:
+        raise InputError(
+            f"a mask of shape {values.shape}, one entry a loss value",
+            str(mask.shape),
+            "take the mask off before the last layers, or pass sample weights instead",
+        )
+    factor = tf.cast(mask, values.dtype)
+    return factor, tf.reduce_sum(factor) * (count / tf.cast(tf.size(factor), values.dtype))
+
+
+def _fitting(weight: Any, values: tf.Tensor) -> tf.Tensor:
+    """Sample weights, one an example or one a loss value, with as many axes as the values."""
+    weight = tf.cast(weight, values.dtype)
+    if weight.shape.rank == values.shape.rank + 1 and weight.shape[-1] == 1:
+        weight = tf.squeeze(weight, -1)
+    if weight.shape.rank > values.shape.rank:
+        raise InputError(
+            f"sample weights of shape {values.shape} or {values.shape[:1]}",
+            str(weight.shape),
+            "give one weight an example, or one a loss value",
+        )
+    for _ in range(values.shape.rank - weight.shape.rank):
+        weight = weight[..., tf.newaxis]
+    return weight
+
+
+def _is(loss: keras.Loss, function: str) -> bool:
+    return getattr(loss, "fn", None) is getattr(keras.losses, function)
+
+
+def _check_classes(y: tf.Tensor, classes: int, ignored: int | None) -> None:
+    if y.dtype.is_floating and bool(tf.reduce_any(y != tf.floor(y))):
+        raise InputError("whole class numbers", "labels with fractions", "round them")
+    if ignored is not None:
+        y = tf.boolean_mask(y, tf.cast(y, tf.int64) != ignored)
+        if tf.size(y) == 0:
+            return
+    low, high = int(tf.reduce_min(y)), int(tf.reduce_max(y))
+    if low < 0 or high >= classes:
+        raise InputError(
+            f"labels from 0 to {classes - 1}, as the model has {classes} outputs",
+            f"labels from {low} to {high}",
+            "number the classes from 0, or give the model an output for each",
+        )
+
+
+def _count(right: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(tf.cast(right, tf.float64)) * tf.cast(tf.shape(right)[0], tf.float64)

@@ -1,0 +1,282 @@
+"""The objective that `fit` minimises, of a Keras model: its losses, weights, masks and penalties.
+
+A term for each output with a loss, one for what layers add themselves (`add_loss`, activity
+regularisers), and the penalty on the weights.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from hvp.errors import InputError
+from hvp.objective import keras_losses, likelihoods
+from hvp.objective.keras_losses import Term
+from hvp.objective.objective import Evaluation, Likelihood, Objective, Target, name_of, unique
+
+
+def from_model(
+    model: keras.Model, loss: Any, *, training: bool, class_weight: Mapping[int, float] | None
+) -> Objective:
+    """The objective of a built Keras model, its trainable variables being the parameters."""
+    _check_model(model)
+    _refuse_layers(model)
+    own, weights = False, None
+    if loss is None:
+        if not model.compiled:
+            raise InputError("a loss", f"{model.name!r} compiled without one", "pass loss=")
+        _refuse_own_step(model)
+        own = type(model).compute_loss is not keras.Model.compute_loss
+        loss, weights = model.loss, model.get_compile_config().get("loss_weights")
+    resolved = None if own or loss is None else _resolve(loss)
+    terms = _Terms(model, resolved, weights, training, class_weight)
+    variables = model.trainable_variables
+    values = tuple(tf.convert_to_tensor(variable.value) for variable in variables)
+
+    def evaluate(params: Sequence[tf.Tensor], batch: Any) -> Evaluation:
+        with keras.StatelessScope(
+            zip(variables, params, strict=True), collect_losses=True
+        ) as scope:
+            evaluation = terms.of(batch, params[0].dtype, scope)
+        _refuse_assigned(variables, params, scope)
+        # Batch statistics and seeds move on when examples are mixed or dropped at random.
+        moved = any(scope.get_current_value(v) is not None for v in model.non_trainable_variables)
+        return evaluation._replace(separable=evaluation.separable and not moved)
+
+    penalised = [(i, v.regularizer) for i, v in enumerate(variables) if v.regularizer is not None]
+
+    def penalty(params: Sequence[tf.Tensor]) -> tf.Tensor:
+        return tf.add_n([regularizer(params[i]) for i, regularizer in penalised])
+
+    return Objective(
+        names=tuple(_names(model)),
+        values=values,
+        evaluate=evaluate,
+        penalty=penalty if penalised and not own else None,
+        check_targets=terms.check_targets,
+        targets=terms.targets,
+        variables=tuple(variable.value for variable in variables),
+        loss_name=f"{type(model).__name__}.compute_loss" if own else _loss_name(resolved),
+        layers=(model.name, *(layer.name for layer in model._flatten_layers(include_self=False))),
+        mixing=tuple(name for name, _ in _notes(model)) if training else (),
+        notes=() if training else tuple(_notes(model)),
+    )
+
+
+class _Terms:
+    """The terms of a model's objective on a batch, evaluated in the scope that is open."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        loss: Any,
+        weights: Any,
+        training: bool,
+        class_weight: Mapping[int, float] | None,
+    ):
+        self._model, self._loss, self._weights = model, loss, weights
+        self._own = loss is None and type(model).compute_loss is not keras.Model.compute_loss
+        self._training, self._class_weight = training, class_weight
+        self._names: list[Any] = []
+
+    def of(self, batch: Any, dtype: tf.DType, scope: keras.StatelessScope) -> Evaluation:
+        x, y, weight = self._unpacked(batch, dtype)
+        predicted = self._model(x, training=self._training)
+        outputs = self._outputs(predicted)
+        masks = {name: keras_losses.mask_of(z) for name, z in outputs.items()}
+        zs = {name: z if z.dtype == dtype else tf.cast(z, dtype) for name, z in outputs.items()}
+        terms, hits, given = [], None, self._given()
+        for name, loss, scale in given:
+            target = self._of(y, name, "targets")
+            shares = self._of(weight, name, "sample weights", shared=True)
+            term = keras_losses.term(loss, target, zs[name], shares, masks[name])
+            terms.append(term.scaled(scale))
+            hits = keras_losses.hits(loss, target, zs[name]) if len(zs) == 1 else None
+        known = Likelihood(
+            [term.values for term in terms],
+            [term.mean for term in terms],
+            [term.expected for term in terms],
+        )
+        candidates = [keras_losses.candidates(z) for z in zs.values()]
+        added = [self._own_loss(x, y, predicted, weight)] if self._own else scope.losses
+        if added:
+            whole = tf.add_n([tf.reduce_sum(tf.cast(a, dtype)) for a in added])
+            count = tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], dtype)
+            terms.append(Term(whole * count, count, True))
+            candidates.append([whole])
+        if not terms:
+            raise InputError("a loss", f"{self._model.name!r} compiled without one", "pass loss=")
+        return Evaluation(
+            totals=[term.total for term in terms],
+            divisors=[term.divisor for term in terms],
+            outputs=candidates,
+            separable=all(term.separable for term in terms),
+            whole=bool(added) or not all(keras_losses.is_by_example(each) for _, each, _ in given),
+            hits=hits,
+            likelihood=known,
+        )
+
+    def targets(self, batch: Any) -> list[Target]:
+        """Where each term has its output and its target among the tensors of a batch."""
+        numbers = itertools.count()
+        numbered = tf.nest.map_structure(lambda t: None if t is None else next(numbers), batch)
+        y = keras.utils.unpack_x_y_sample_weight(numbered)[1]
+        return [
+            Target(
+                self._names.index(name),
+                self._of(y, name, "targets"),
+                likelihoods.distribution(loss),
+            )
+            for name, loss, _ in self._given()
+        ]
+
+    def check_targets(self, batch: Any, lasts: Sequence[int]) -> None:
+        """Raise InputError for targets that outputs with these last axes do not have."""
+        y = keras.utils.unpack_x_y_sample_weight(batch)[1]
+        for name, loss, _ in self._given():
+            target = self._of(y, name, "targets")
+            keras_losses.check_targets(loss, target, lasts[self._names.index(name)])
+
+    def _unpacked(self, batch: Any, dtype: tf.DType) -> tuple[Any, Any, Any]:
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
+        if y is None and self._loss is not None:
+            raise InputError("batches (x, y)", "x alone", "pass the targets too")
+        if self._class_weight is None:
+            return x, y, weight
+        if weight is not None or tf.nest.is_nested(y):
+            raise InputError(
+                "class weights with a single output and without sample weights",
+                "both" if weight is not None else "several targets",
+                "multiply them into the sample weights",
+            )
+        return x, y, keras_losses.class_weights(dict(self._class_weight), y, dtype)
+
+    def _outputs(self, predicted: Any) -> dict[Any, tf.Tensor]:
+        """The outputs by name, by position where they have none."""
+        if isinstance(predicted, Mapping):
+            outputs = dict(predicted)
+        else:
+            listed = predicted if isinstance(predicted, list | tuple) else [predicted]
+            names = getattr(self._model, "output_names", None) or range(len(listed))
+            outputs = dict(zip(names, listed, strict=True))
+        if not all(map(tf.is_tensor, outputs.values())):
+            raise InputError(
+                "a model that returns a tensor, or a list or dict of them",
+                f"{self._model.name!r} with another nest",
+                "flatten its outputs",
+            )
+        self._names = list(outputs)
+        return outputs
+
+    def _given(self) -> list[tuple[Any, keras.Loss, Any]]:
+        """The outputs that have a loss, with it and its weight."""
+        found = []
+        for name in self._names:
+            loss = self._of(self._loss, name, "losses", shared=True)
+            if loss is not None:
+                found.append((name, loss, self._of(self._weights, name, "loss weights")))
+        return found
+
+    def _of(self, given: Any, name: Any, what: str, *, shared: bool = False) -> Any:
+        """What is given for an output, by its name or position, or for all outputs alike."""
+        if isinstance(given, Mapping) and set(given) <= set(self._names):
+            return given.get(name)
+        if isinstance(given, list | tuple) and len(given) == len(self._names):
+            return given[self._names.index(name)]
+        if given is None or (not tf.nest.is_nested(given) and (shared or len(self._names) == 1)):
+            return given
+        came = f"{len(given)} of them" if tf.nest.is_nested(given) else "one for all"
+        raise InputError(
+            f"{what} for the outputs {', '.join(map(str, self._names))}",
+            f"{sorted(given)}" if isinstance(given, Mapping) else came,
+            "give one an output, in a list or by name",
+        )
+
+    def _own_loss(self, x: Any, y: Any, predicted: Any, weight: Any) -> tf.Tensor:
+        """What a `compute_loss` of the model's own gives, with all that it adds."""
+        given = {"x": x, "y": y, "y_pred": predicted, "sample_weight": weight}
+        accepted = inspect.signature(self._model.compute_loss).parameters
+        if "training" in accepted or any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
+            given["training"] = self._training
+        return self._model.compute_loss(**given)
+
+
+def _check_model(model: keras.Model) -> None:
+    if not isinstance(model, keras.Model):
+        raise InputError("a Keras model", type(model).__name__, "or use hvp.linearize_function")
+    if not model.built:
+        raise InputError(
+            "a built model", f"{model.name!r} without variables", "call it once on a batch of data"
+        )
+    if not model.trainable_variables:
+        raise InputError("a model with trainable variables", "none", "unfreeze a layer")
+
+
+def _notes(model: keras.Model) -> Iterator[tuple[str, str]]:
+    """What layers do otherwise than in `fit`, where they are called for inference."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            yield layer.name, "uses its moving statistics, which are constants, as training=False"
+        elif getattr(layer, "rate", 0) and hasattr(layer, "seed_generator"):
+            yield layer.name, "drops nothing, as training=False"
+
+
+def _refuse_layers(model: keras.Model) -> None:
+    for layer in model._flatten_layers():
+        if getattr(layer, "quantization_mode", None) is not None:
+            raise InputError(
+                "layers that compute with floating-point numbers",
+                f"{layer.name!r} quantised to {layer.quantization_mode}",
+                "take the model from before it was quantised",
+            )
+        if getattr(layer, "synchronized", False):
+            raise InputError(
+                "BatchNormalization on one machine",
+                f"{layer.name!r} with synchronized=True",
+                "build it without",
+            )
+
+
+def _refuse_assigned(
+    variables: Sequence[keras.Variable], params: Sequence[tf.Tensor], scope: keras.StatelessScope
+) -> None:
+    for variable, param in zip(variables, params, strict=True):
+        if scope.get_current_value(variable) is not param:
+            raise InputError(
+                "a model that leaves its parameters as they are when it is called",
+                f"{variable.path} assigned by its layer",
+                "pass training=False",
+            )
+
+
+def _refuse_own_step(model: keras.Model) -> None:
+    if type(model).train_step is not keras.Model.train_step:
+        raise InputError(
+            "a model whose objective is its compiled loss",
+            f"{type(model).__name__}.train_step overridden",
+            "pass loss=, or use hvp.linearize_function",
+        )
+
+
+def _resolve(loss: Any) -> Any:
+    """The loss of every output, in the nest given."""
+    if isinstance(loss, Mapping):
+        return {name: _resolve(each) for name, each in loss.items()}
+    if isinstance(loss, list | tuple):
+        return [_resolve(each) for each in loss]
+    return None if loss is None else keras_losses.resolve(loss)
+
+
+def _loss_name(resolved: Any) -> str:
+    found = [each for each in tf.nest.flatten(resolved) if each is not None]
+    return " + ".join(name_of(getattr(each, "fn", each)) for each in found) or "add_loss"
+
+
+def _names(model: keras.Model) -> list[str]:
+    """Variable paths without the model's own name, which Keras puts before some of them."""
+    return unique([v.path.removeprefix(f"{model.name}/") for v in model.trainable_variables])

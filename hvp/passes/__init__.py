@@ -1,0 +1,1 @@
+"""Transformations of programs that change speed, never values; each can be switched off."""

@@ -1,0 +1,222 @@
+"""What of a program is known before it runs: constants, zeros, and operations that change nothing.
+
+Differentiation leaves many zeros behind, for paths that do not exist. A zero is a literal here; it
+is pushed through whatever maps zero to zero, and sums drop it, so that no work is done on it. What
+depends on shapes alone becomes a literal too, since shapes are known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from hvp.autodiff.decompositions import LINEAR_ALGEBRA, substitute
+from hvp.autodiff.op_types import JOINTLY, MULTILINEAR
+from hvp.autodiff.program import Node, Program, is_uniform, literal, uniform
+from hvp.autodiff.replay import apply
+from hvp.passes.rewriting import Rewriter
+
+# Operations that are zero wherever one of the inputs named is.
+VANISHING = {**MULTILINEAR, "MaxPool": (0,), "StopGradient": (0,)}
+# Operations that rearrange or repeat the entries of the input named.
+ARRANGEMENTS = {
+    **dict.fromkeys((
+        "BroadcastTo", "ExpandDims", "Reshape", "Slice", "Squeeze", "StridedSlice", "Tile",
+        "Transpose",
+    ), 0),
+    "Fill": 1,
+}  # fmt: skip
+# Those that do nothing where they leave the shape as it is.
+RESHAPES = {"BroadcastTo", "ExpandDims", "Reshape", "Slice", "Squeeze", "Tile"}
+SHAPES = {"Rank", "Shape", "ShapeN", "Size"}
+# Larger constants are computed when the program runs.
+SMALL = 1 << 16
+
+
+def fold(program: Program) -> Program:
+    """The program without operations on constants and zeros and without those that do nothing.
+
+    Its values are the same to the last bits, but that 0·x is 0 for an infinite x too, and but for
+    operations that have substitutes.
+    """
+    folder = _Folder(program)
+    for node in program.nodes:
+        folder.take(node)
+    return folder.program()
+
+
+class _Folder(Rewriter):
+    """Walks a program in order and keeps the operations that must be run."""
+
+    def __init__(self, program: Program):
+        super().__init__(program)
+        self._made: dict[tuple[str, bytes, tuple[int, ...]], Node] = {}
+        self._inferred: dict[Any, list[tf.TensorSpec]] = {}
+
+    def take(self, node: Node) -> None:
+        node = replace(node, inputs=tuple(map(self.resolved, node.inputs)))
+        if node.bodies or any(self._is_list(n) for n in (*node.inputs, *node.outputs)):
+            self._keep(node)
+            return
+        node = self._without_zeros(node)
+        if None in map(self._shape, node.outputs):
+            self._infer(node)
+        found = self._literals(node)
+        if found is not None:
+            for number, array in zip(node.outputs, found, strict=True):
+                self.literals[number] = array
+                self.specs[number] = tf.TensorSpec(array.shape, self.specs[number].dtype)
+        elif (same := self._same_as(node)) is not None:
+            self.replace(node.outputs[0], same)
+        elif node.op.type not in LINEAR_ALGEBRA or not self._substitute(node):
+            self._keep(node)
+
+    def _keep(self, node: Node) -> None:
+        """Write it, unless the same was written before."""
+        twin = self._made.setdefault((node.op.type, _attributes(node.op), node.inputs), node)
+        if twin is node:
+            self.nodes.append(node)
+        for number, other in zip(node.outputs, twin.outputs, strict=True):
+            if number != other:
+                self.replace(number, other)
+
+    def _substitute(self, node: Node) -> bool:
+        """Write it by other operations, if there are any."""
+        nodes, values = self.expanded(lambda *inputs: substitute(node.op, inputs), *node.inputs)
+        for other in nodes:
+            self.take(other)
+        for number, value in zip(node.outputs, values, strict=False):
+            self.replace(number, value)
+        return bool(values)
+
+    def _literals(self, node: Node) -> list[np.ndarray] | None:
+        """The results, where they are known."""
+        kind, shapes = node.op.type, [self.specs[n].shape for n in node.outputs]
+        if kind in SHAPES:
+            return self._shapes(node)
+        if not all(shape.is_fully_defined() for shape in shapes):
+            return self._evaluated(node)
+        if kind == "ZerosLike" or self._vanishes(node):
+            return [self._uniform(0, number) for number in node.outputs]
+        if kind == "OnesLike":
+            return [self._uniform(1, number) for number in node.outputs]
+        arranged = (
+            self.literals.get(node.inputs[ARRANGEMENTS[kind]]) if kind in ARRANGEMENTS else None
+        )
+        if arranged is not None and is_uniform(arranged):
+            return [uniform(arranged.flat[0], shapes[0])]
+        if max(shape.num_elements() for shape in shapes) > SMALL:
+            return None
+        return self._evaluated(node)
+
+    def _evaluated(self, node: Node) -> list[np.ndarray] | None:
+        if not self.literals.keys() >= set(node.inputs):
+            return None
+        if any(self.literals[n].size > SMALL for n in node.inputs):
+            return None
+        with tf.init_scope():
+            given = [tf.constant(self.literals[n], self.specs[n].dtype) for n in node.inputs]
+            return [literal(tensor.numpy()) for tensor in apply(node, given)]
+
+    def _shapes(self, node: Node) -> list[np.ndarray] | None:
+        shapes = [self.specs[number].shape for number in node.inputs]
+        if not all(shape.is_fully_defined() for shape in shapes):
+            return None
+        measured = {
+            "Rank": [shape.rank for shape in shapes],
+            "Size": [shape.num_elements() for shape in shapes],
+        }.get(node.op.type, [shape.as_list() for shape in shapes])
+        kinds = [self.specs[number].dtype.as_numpy_dtype for number in node.outputs]
+        return [np.array(value, kind) for value, kind in zip(measured, kinds, strict=True)]
+
+    def _infer(self, node: Node) -> None:
+        """The shapes of the results, where constants tell them now."""
+        inputs = [(self.specs[n], self.literals.get(n)) for n in node.inputs]
+        known = tuple((spec.dtype, _key(spec.shape, array)) for spec, array in inputs)
+        key = node.op.type, _attributes(node.op), node.dtype, known
+        if key not in self._inferred:
+            with tf.Graph().as_default():
+                given = [
+                    tf.compat.v1.placeholder(spec.dtype, spec.shape)
+                    if array is None
+                    else tf.constant(array, spec.dtype)
+                    for spec, array in inputs
+                ]
+                results = apply(node, given)
+                self._inferred[key] = [tf.TensorSpec(t.shape, t.dtype) for t in results]
+        self.specs.update(zip(node.outputs, self._inferred[key], strict=True))
+
+    def _vanishes(self, node: Node) -> bool:
+        """Whether zeros among the inputs make it zero."""
+        kind, inputs = node.op.type, node.inputs
+        if kind in VANISHING:
+            return any(self._is(inputs[i], 0) for i in VANISHING[kind] if i < len(inputs))
+        return kind in JOINTLY and all(self._is(number, 0) for number in inputs[JOINTLY[kind]])
+
+    def _without_zeros(self, node: Node) -> Node:
+        """A sum without the terms that are zero, one of them left at least."""
+        if node.op.type != "AddN":
+            return node
+        terms = tuple(n for n in node.inputs if not self._is(n, 0))
+        return replace(node, inputs=terms or node.inputs[:1])
+
+    def _same_as(self, node: Node) -> int | None:
+        """The input that is the result, if one is."""
+        kind, shape = node.op.type, self._shape(node.outputs[0])
+        kept = [n for n in node.inputs if shape is not None and self._shape(n) == shape]
+        first, *rest = node.inputs
+        if first in kept and (
+            kind in RESHAPES
+            or (kind == "AddN" and not rest)
+            or (kind in ("Add", "AddV2", "Sub") and self._is(rest[0], 0))
+            or (kind == "Mul" and self._is(rest[0], 1))
+            or (kind == "RealDiv" and self._is(rest[0], 1))
+            or (kind == "Transpose" and self._is_in_order(rest[0]))
+            or (kind in ("Sum", "Mean") and self._shape(rest[0]) == (0,))
+        ):
+            return first
+        if (
+            rest
+            and rest[0] in kept
+            and (
+                (kind in ("Add", "AddV2") and self._is(first, 0))
+                or (kind == "Mul" and self._is(first, 1))
+            )
+        ):
+            return rest[0]
+        return None
+
+    def _is_list(self, number: int) -> bool:
+        """Whether it holds tensors, as loops stack them, instead of numbers."""
+        return self.specs[number].dtype == tf.variant
+
+    def _is_in_order(self, number: int) -> bool:
+        axes = self.literals.get(number)
+        return axes is not None and axes.tolist() == list(range(axes.size))
+
+    def _is(self, number: int, value: float) -> bool:
+        return number in self.literals and is_uniform(self.literals[number], value)
+
+    def _uniform(self, value: float, number: int) -> np.ndarray:
+        spec = self.specs[number]
+        return uniform(np.asarray(value, spec.dtype.as_numpy_dtype), spec.shape)
+
+    def _shape(self, number: int) -> tuple[int, ...] | None:
+        shape = self.specs[number].shape
+        return tuple(shape) if shape.is_fully_defined() else None
+
+
+def _key(shape: tf.TensorShape, array: np.ndarray | None) -> tuple[str, bytes | None]:
+    """What shapes may follow from: a shape, and the entries of a constant."""
+    if array is not None and is_uniform(array):
+        array = array.flat[0]
+    return str(shape), None if array is None else array.tobytes()
+
+
+def _attributes(op: tf.Operation) -> bytes:
+    names = sorted(name for name in op.node_def.attr if not name.startswith("_"))
+    attributes = op.node_def.attr
+    return b"".join(n.encode() + attributes[n].SerializeToString() for n in names)

@@ -1,0 +1,154 @@
+"""Numbers printed to the digit that their error leaves, and no further."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from hvp.linalg.estimate import Estimate
+
+UNTOLD = "cannot be told at this depth"
+SINGLE = "not known from a single batch"
+# Below and above, a number is printed with a power of ten.
+SMALL, LARGE = 1e-3, 1e7
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def known(value: float, error: float, most: int = 7) -> str:
+    """The value to the last digit of its error, and to `most` significant digits: two if unknown.
+
+    >>> known(2.5944993, 4.2e-6), known(1351.66, 40.0), known(9e-7, 7e-4), known(-3.14e-5, 2e-7)
+    ('2.594499', '1,350', '0', '-3.14e-5')
+    """
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    digits = min(most, 2) if math.isnan(error) else most
+    place = math.floor(math.log10(abs(value))) - digits + 1
+    if error > 0:
+        place = max(place, _place(error))
+    rounded = round(value, -place) + 0.0
+    if rounded == 0:
+        return "0"
+    if not SMALL <= abs(rounded) < LARGE:
+        return _power(rounded, max(math.floor(math.log10(abs(rounded))) - place, 0))
+    return f"{rounded:,.{max(-place, 0)}f}"
+
+
+def margin(error: float) -> str:
+    """An error to one digit, two where the first is a 1.
+
+    >>> margin(4.2e-6), margin(0.346), margin(0.1031), margin(40.2), margin(0.0), margin(math.nan)
+    ('4e-6', '0.3', '0.10', '40', '0', 'unknown')
+    """
+    if math.isnan(error):
+        return "unknown"
+    if error == 0 or not math.isfinite(error):
+        return f"{error:g}"
+    place = _place(error)
+    if not SMALL <= error < LARGE:
+        return _power(error, math.floor(math.log10(error)) - place)
+    return f"{round(error, -place):,.{max(-place, 0)}f}"
+
+
+def measured(value: float, error: float, most: int = 7) -> str:
+    """The value and its error: one that is zero is left out.
+
+    >>> measured(42.087, 0.346), measured(2.0, 0.0)
+    ('42.1 ± 0.3', '2')
+    """
+    if error == 0:
+        return f"{value:,.{most}g}"
+    return f"{known(value, error, most)} ± {margin(error)}"
+
+
+def estimated(estimate: Estimate[float], factor: float = 1.0) -> str:
+    """An estimate with the error of its probes, unless its depth says that it cannot be told.
+
+    >>> estimated(Estimate(42.087, 0.346)), estimated(Estimate(1351.0, 40.0, depth=21844.0))
+    ('42.1 ± 0.3', 'cannot be told at this depth')
+    """
+    if math.isnan(estimate.value):
+        return "not defined"
+    if is_untold(estimate):
+        return UNTOLD
+    error, depth = factor * estimate.stderr, factor * estimate.depth
+    value = factor * estimate.value
+    if error == depth == 0:
+        return measured(value, 0.0)
+    return f"{known(value, max(error, depth))} ± {margin(error)}"
+
+
+def is_untold(estimate: Estimate[float]) -> bool:
+    """Whether fewer Lanczos steps would have changed an estimate by more than it is."""
+    return estimate.depth > abs(estimate.value)
+
+
+def shared(estimate: Estimate[float]) -> str:
+    """A share in per cent.
+
+    >>> shared(Estimate(0.28078, 0.00319))
+    '28.1 ± 0.3 %'
+    """
+    if estimate.stderr == estimate.depth == 0:
+        return f"{known(100 * estimate.value, 0.0, 4)} %"
+    text = estimated(estimate, 100.0)
+    return text if math.isnan(estimate.value) or is_untold(estimate) else f"{text} %"
+
+
+def bounded(value: float, error: float, separate: bool, sign: str, most: int = 7) -> str:
+    """An eigenvalue with its error, or with `sign` ("≤" or "≥") the bound that it is.
+
+    >>> bounded(9e-7, 7.31e-4, False, "≤"), bounded(9e-7, 1e-8, True, "≤")
+    ('≤ 7.4e-4', '9.00e-7 ± 1.0e-8')
+    """
+    if separate or error == 0:
+        return measured(value, error, most)
+    return bound(value, error, sign)
+
+
+def bound(value: float, error: float, sign: str) -> str:
+    """The edge of the interval on the side that `sign` leaves open, rounded outwards.
+
+    >>> bound(0.2119, 0.0001, "≥"), bound(-0.2119, 0.0, "≤")
+    ('≥ 0.21', '≤ -0.21')
+    """
+    outwards = 1 if sign == "≤" else -1
+    edge = value + outwards * error
+    if edge == 0:
+        return f"{sign} 0"
+    exponent = math.floor(math.log10(abs(edge)))
+    step = 10.0 ** (exponent - 1)
+    rounded = outwards * math.ceil(outwards * edge / step - 1e-9) * step
+    if not SMALL <= abs(rounded) < LARGE:
+        return f"{sign} {_power(rounded, 1)}"
+    return f"{sign} {rounded:,.{max(1 - exponent, 0)}f}"
+
+
+def typeset(text: str) -> str:
+    """True minus signs, powers of ten as one writes them, and no break within a number.
+
+    >>> typeset("-3.14e-5 ± 2e-7").replace("\\xa0", "~")
+    '−3.14~×~10⁻⁵~±~2~×~10⁻⁷'
+    """
+    text = re.sub(r"(?<![\w.])-(?=[\d.])", "−", text)
+
+    def power(match: re.Match[str]) -> str:
+        return f"\xa0×\xa010{str(int(match[1])).translate(SUPERSCRIPTS)}"
+
+    text = re.sub(r"(?<=\d)e([-+]?\d+)", power, text)
+    return re.sub(r"(?<=[\d⁰¹²³⁴⁵⁶⁷⁸⁹]) (?=[±%])|(?<=[±≤≥]) ", "\xa0", text)
+
+
+def _place(error: float) -> int:
+    """The power of ten of the last digit that an error is printed to."""
+    digits, exponent = f"{abs(error):.1e}".split("e")
+    return int(exponent) - digits.startswith("1")
+
+
+def _power(value: float, decimals: int) -> str:
+    return _trimmed(f"{value:.{decimals}e}")
+
+
+def _trimmed(text: str) -> str:
+    """Without zeros in front of the exponent."""
+    return re.sub(r"e\+?(-?)0*(?=\d)", r"e\1", text)

@@ -1,0 +1,31 @@
+"""Public checks: the laws of any operator, a user's own model, and problems with known answers.
+
+- `check` holds a linearization against central differences and the laws of its products;
+- `dot_test`, `symmetry`, `linearity` and `repeatability` hold any SciPy operator against its laws;
+- `quadratic`, `linear_regression`, `softmax_regression` and `deep_linear` have known H and G.
+
+The problems are imported when first used, since they need TensorFlow.
+"""
+
+import importlib
+from typing import Any
+
+from hvp.testing.finite_differences import Check, Report, check
+from hvp.testing.operator_laws import dot_test, linearity, repeatability, symmetry
+
+_CLOSED_FORMS = (
+    "ClosedForm",
+    "deep_linear",
+    "linear_regression",
+    "quadratic",
+    "softmax_regression",
+)
+
+__all__ = ["Check", "Report", "check", "dot_test", "linearity", "repeatability", "symmetry"]
+__all__ += [*_CLOSED_FORMS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _CLOSED_FORMS:
+        raise AttributeError(f"module 'hvp.testing' has no attribute {name!r}")
+    return getattr(importlib.import_module("hvp.closed_forms"), name)

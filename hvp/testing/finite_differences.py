@@ -1,0 +1,244 @@
+"""A user's own model held against central differences and against the laws of its products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hvp.errors import InputError
+from hvp.operators import GaussNewton, Hessian, Jacobian, Residual
+from hvp.testing import operator_laws
+
+if TYPE_CHECKING:
+    from hvp.linearization.linearization import Linearization
+
+# Relative errors that differences of a smooth loss stay below in float64, by a wide margin.
+DIFFERENCES = 1e-6
+# Steps of differences, in units of ‖v‖, until two quotients agree as well as this.
+STEPS = (2e-4, 2e-5, 2e-6, 2e-7, 2e-8, 2e-9)
+SETTLED = 1e-8
+# Apart by more, differences tell nothing.
+UNSETTLED = 1e-3
+# That of a product in the model's own precision: half of its digits.
+HALF_OF_THE_DIGITS = 0.5
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: what was measured, relative to the size of the product, and its bound.
+
+    `error` is None where there was nothing to measure, and `note` says why.
+    """
+
+    name: str
+    error: float | None
+    bound: float
+    note: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.error is None or self.error <= self.bound
+
+
+@dataclass(frozen=True)
+class Report:
+    """The checks of a linearization; printed, a line each."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all passed."""
+        return all(check.passed for check in self.checks)
+
+    def __str__(self) -> str:
+        return "\n".join(" ".join(row) for row in self.rows())
+
+    def rows(self) -> Iterator[tuple[str, str, str, str]]:
+        """Name, error, bound and outcome of each check, as text."""
+        for check in self.checks:
+            error = "" if check.error is None else f"{check.error:.1e}"
+            outcome = "passed" if check.passed else "failed"
+            if check.error is None:
+                outcome = f"not measured: {check.note}"
+            yield check.name, error, f"{check.bound:.1e}", outcome
+
+
+def check(lin: Linearization, *, num_directions: int = 3, seed: int = 0) -> Report:
+    """Hold a linearization against what does not share its derivatives, and against its own laws.
+
+    In float64 and along random directions with non-zero mean: Hv against central differences of the
+    gradient, Jv against those of the outputs, forward-over-reverse against reverse-over-reverse,
+    H = G + R, vᵀGv ≥ 0. In the precision of the model: symmetry, linearity, repeatability, the dot
+    test, and what is left of the digits of Hv. The gradient itself is TensorFlow's.
+
+    Returns a `Report` of all checks, whether they pass or not. Raises InputError for fewer than
+    one direction. Takes some ten gradients and products a direction.
+
+    >>> import hvp
+    >>> from hvp.testing import check, deep_linear
+    >>> report = check(deep_linear().lin)
+    >>> report.passed
+    True
+    """
+    if num_directions < 1:
+        raise InputError("at least one direction", num_directions, "leave it out for three")
+    checker = _Checker(lin, num_directions, seed)
+    return Report(tuple(checker.checks()))
+
+
+class _Checker:
+    def __init__(self, lin: Linearization, num_directions: int, seed: int):
+        self._lin = lin
+        self._seed = seed
+        rng = np.random.default_rng(seed)
+        self._directions = [0.5 + rng.standard_normal(lin.size) for _ in range(num_directions)]
+
+    def checks(self) -> Iterator[Check]:
+        lin = self._lin
+        digits = float(np.finfo(lin.dtype).eps) ** HALF_OF_THE_DIGITS
+        rounding = operator_laws.ROUNDINGS * float(np.finfo(np.float64).eps)
+        before = lin.hvp(self._directions[0])
+        try:
+            exact = lin if lin.dtype == np.float64 else lin.in_float64()
+        except InputError as refusal:
+            exact = None
+            yield Check("central differences", None, DIFFERENCES, str(refusal))
+        if exact is not None:
+            yield self._differences(
+                "Hv by differences of the gradient", exact.hvp, exact.gradient, exact
+            )
+            if lin.has_outputs:
+                yield self._differences(
+                    "Jv by differences of the outputs", exact.jvp, exact.outputs, exact
+                )
+                yield self._worst("H = G + R", exact, _parts, rounding)
+                yield self._positive(exact)
+            yield self._other_order(exact, rounding)
+            yield self._worst("digits of Hv", exact, self._digits, digits)
+        operators: dict[str, Any] = {"H": Hessian(lin)}
+        if lin.has_outputs:
+            operators |= {"G": GaussNewton(lin), "R": Residual(lin)}
+        own = operator_laws.ROUNDINGS * float(np.finfo(lin.dtype).eps)
+        for name, operator in operators.items():
+            for law in (
+                operator_laws.symmetry,
+                operator_laws.linearity,
+                operator_laws.repeatability,
+            ):
+                error = law(operator, seed=self._seed, bound=np.inf)
+                yield Check(f"{law.__name__} of {name}", error, own)
+        if lin.has_outputs:
+            error = operator_laws.dot_test(Jacobian(lin), seed=self._seed, bound=np.inf)
+            yield Check("dot test of J", error, own)
+        after = lin.hvp(self._directions[0])
+        yield Check("snapshot: the same product as before", _relative(after, before), own)
+
+    def _worst(
+        self,
+        name: str,
+        lin: Linearization,
+        error: Callable[[Linearization, np.ndarray], float],
+        bound: float,
+    ) -> Check:
+        """The largest error along the directions."""
+        return Check(name, max(error(lin, v) for v in self._directions), bound)
+
+    def _differences(
+        self,
+        name: str,
+        product: Callable[[np.ndarray], np.ndarray],
+        function: Callable[..., np.ndarray],
+        lin: Linearization,
+    ) -> Check:
+        """A product against differences of the function whose derivative it is."""
+        bound, beside = DIFFERENCES, 1e-3 * function(lin.theta)
+        errors = []
+        for v in self._directions:
+            expected, apart = _along(function, lin.theta, v)
+            if apart > UNSETTLED:
+                note = f"differences of unlike steps are {apart:.0e} apart: there are kinks"
+                return Check(name, None, bound, note)
+            bound = max(bound, 10 * apart)
+            errors.append(_relative(product(v), expected, beside))
+        return Check(name, max(errors), bound)
+
+    def _digits(self, exact: Linearization, v: np.ndarray) -> float:
+        return _relative(self._lin.hvp(v), exact.hvp(v))
+
+    def _positive(self, lin: Linearization) -> Check:
+        bound = operator_laws.ROUNDINGS * float(np.finfo(lin.dtype).eps)
+        name = "G is positive semidefinite"
+        if not lin.is_convex:
+            return Check(name, None, bound, "the loss is not convex in the outputs")
+        lowest = [_lowest(lin.gnvp(v), v) for v in self._directions]
+        return Check(name, max(0.0, -min(lowest)), bound)
+
+    def _other_order(self, lin: Linearization, bound: float) -> Check:
+        name = "forward-over-reverse against reverse-over-reverse"
+        products = {}
+        for order in ("forward-over-reverse", "reverse-over-reverse"):
+            # The one that it takes by itself is traced already.
+            other = lin if _orders(lin) == {order} else lin.forced(ad=order)
+            try:
+                products[order] = [other.hvp(v) for v in self._directions]
+            except InputError as error:
+                return Check(name, None, bound, str(error))
+            if _orders(other) != {order}:
+                return Check(name, None, bound, "loops have one order alone")
+        errors = [_relative(a, b) for a, b in zip(*products.values(), strict=True)]
+        return Check(name, max(errors), bound)
+
+
+def _orders(lin: Linearization) -> set[str]:
+    """The orders of differentiation that its Hv were made by."""
+    return {choice.order for choice in lin.choices if choice.product == "H"}
+
+
+def _parts(lin: Linearization, v: np.ndarray) -> float:
+    Hv, Gv, Rv = lin.hvp(v), lin.gnvp(v), lin.residual_vp(v)
+    return float(_norm(Hv - Gv - Rv) / max(_norm(Hv), _norm(Gv), _norm(Rv), np.finfo(float).tiny))
+
+
+def _lowest(Gv: np.ndarray, v: np.ndarray) -> float:
+    """vᵀGv relative to ‖v‖‖Gv‖."""
+    size = _norm(v) * _norm(Gv)
+    return float(v @ Gv / size) if size > 0 else 0.0
+
+
+def _along(
+    function: Callable[[np.ndarray], np.ndarray], theta: np.ndarray, v: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """The derivative along v by central differences, and how far two of them are apart.
+
+    Of fourth order, with steps that become smaller until two agree: where a kink lies within a step
+    the difference is wrong, and below some 1e-8 rounding takes over.
+    """
+
+    def quotient(step: float) -> np.ndarray:
+        near, far = (function(theta + d * v) - function(theta - d * v) for d in (step, 2 * step))
+        return (8 * near - far) / (12 * step)
+
+    quotients = [quotient(STEPS[0] / _norm(v))]
+    found = []
+    for step in STEPS[1:]:
+        quotients.append(quotient(step / _norm(v)))
+        found.append((_relative(*quotients[-2:]), quotients[-2]))
+        if found[-1][0] < SETTLED:
+            break
+    apart, best = min(found, key=lambda pair: pair[0])
+    return best, apart
+
+
+def _relative(got: np.ndarray, expected: np.ndarray, beside: np.ndarray | None = None) -> float:
+    """The difference in units of what is expected or, where it is larger, what stands beside."""
+    size = max(_norm(expected), 0.0 if beside is None else _norm(beside))
+    error = _norm(np.asarray(got, np.float64) - expected)
+    return float(error / size) if error != 0 else 0.0
+
+
+def _norm(v: np.ndarray) -> float:
+    return float(np.linalg.norm(v))

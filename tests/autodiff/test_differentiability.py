@@ -1,0 +1,338 @@
+"""A missing derivative is proved zero or refused by name."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.operations import OPERATIONS
+from support.oracles import along, differenced_hessian, examples, gradient, relative, sequential
+
+import hvp
+from hvp.autodiff import differentiability
+from hvp.autodiff.differentiability import WRONG_IF_COMPLEX
+from hvp.autodiff.op_types import linear_inputs
+
+layers = keras.layers
+W = np.linspace(0.21, 0.83, 6)
+
+
+def image(w):
+    return tf.reshape(tf.tile(w, [8]), [1, 4, 4, 3])
+
+
+REFUSED = {
+    "IgammaGradA": lambda w: tf.math.igamma(w, w),
+    "Zeta": lambda w: tf.math.zeta(w + 2, w),
+    "Betainc": lambda w: tf.math.betainc(w, w, tf.fill([6], np.float64(0.3))),
+    "TruncateMod": lambda w: tf.truncatemod(3 * w, w),
+    "CropAndResize": lambda w: tf.image.crop_and_resize(
+        image(w), [[0.1, 0.1, 0.8, 0.8]], [0], [3, 3]
+    ),
+    "FakeQuant": lambda w: tf.quantization.fake_quant_with_min_max_args(tf.cast(w, tf.float32)),
+    "Dilation2D": lambda w: tf.nn.dilation2d(
+        image(w), tf.ones([2, 2, 3], w.dtype), [1] * 4, "SAME", "NHWC", [1] * 4
+    ),
+    "SoftmaxCrossEntropyWithLogits": lambda w: tf.nn.softmax_cross_entropy_with_logits(
+        tf.nn.softmax(w), w**2
+    ),
+}
+
+
+@pytest.mark.parametrize("op", REFUSED)
+def test_an_operation_without_a_second_derivative_is_refused_by_name(op):
+    def loss(w):
+        return tf.reduce_sum(REFUSED[op](tf.sigmoid(w)) ** 2)
+
+    with pytest.raises(hvp.InputError, match=f"twice differentiable in .*, got {op}.*cannot"):
+        hvp.linearize_function(loss, W)
+
+
+def test_an_input_without_derivative_is_refused_though_another_input_has_one():
+    # Betainc has a derivative in x alone, and x is a function of the very tensor that a is.
+    with pytest.raises(hvp.InputError, match="got Betainc"):
+        hvp.linearize_function(lambda w: tf.reduce_sum(tf.math.betainc(w, w, w / 2)), W)
+
+
+def test_an_operation_fed_twice_is_judged_in_each_place():
+    with pytest.raises(hvp.InputError, match="got SoftmaxCrossEntropyWithLogits"):
+        hvp.linearize_function(
+            lambda w: tf.nn.softmax_cross_entropy_with_logits(tf.nn.softmax(w), tf.nn.softmax(w)), W
+        )
+
+
+LINEAR = [
+    (kind, i)
+    for kind, (_, inputs) in OPERATIONS.items()
+    for i in linear_inputs(kind, len(inputs))
+    if inputs[i].dtype in (np.float32, np.float64)
+]
+
+
+@pytest.mark.parametrize(("kind", "place"), LINEAR, ids=str)
+def test_a_linear_operation_has_a_gradient_where_it_is_taken_to_have_one(kind, place):
+    function, inputs = OPERATIONS[kind]
+    x = tf.Variable(inputs[place])
+    with tf.GradientTape() as tape:
+        given = [x.value() if i == place else tf.constant(v) for i, v in enumerate(inputs)]
+        values = function(*given)
+    if kind in differentiability.WITHOUT_GRADIENT:
+        with pytest.raises(LookupError):
+            tape.gradient(values, x)
+    else:
+        assert tape.gradient(values, x) is not None
+
+
+def test_the_layer_of_the_operation_is_named():
+    zeta = layers.Lambda(lambda x: tf.math.zeta(x**2 + 2, x**2), dtype="float64", name="culprit")
+    model = sequential((4,), layers.Dense(3, dtype="float64"), zeta)
+    with pytest.raises(hvp.InputError, match=r"Zeta.* in '.*culprit"):
+        hvp.linearize(model, (examples((4,)), np.zeros((7, 3))), "mse")
+
+
+def test_a_layer_is_named_however_often_and_wherever_it_is_called():
+    inner = sequential(
+        (4,), layers.Dense(4, name="dense"), layers.LayerNormalization(name="dense_1")
+    )
+    inner.name = "inner"
+    inputs = keras.Input((4,))
+    model = keras.Model(
+        inputs, layers.Dense(3, name="dense_1_1")(inner(inner(inputs))), name="dense"
+    )
+    lin = hvp.linearize(model, (examples((4,), dtype="float32"), np.zeros((7, 3))), "mse")
+    assert [(f.layer, f.op) for f in lin.findings] == [("inner/dense_1", "StopGradient")]
+
+
+def test_an_operation_that_no_parameter_reaches_is_not_refused():
+    lin = hvp.linearize_function(
+        lambda w, batch: tf.reduce_sum(w**2 * tf.nn.softsign(batch[0])), W, (np.ones(6),)
+    )
+    assert np.allclose(lin.hvp(np.ones(6)), 1.0, rtol=1e-14)
+
+
+ALLOWED = {
+    "round": lambda w: tf.round(10 * w) * w**2,
+    "sign": lambda w: tf.sign(w - 0.5) * w**3,
+    "floor": lambda w: tf.floor(10 * w) * w**3,
+    "a comparison": lambda w: tf.where(w > 0.5, w**3, w**2),
+    "an argmax": lambda w: tf.cast(tf.argmax(w), w.dtype) * w**3,
+    "clipping": lambda w: tf.clip_by_value(w**2, 0.1, 0.5) ** 2,
+    "gather": lambda w: tf.gather(w, [1, 1, 3]) ** 3,
+    "scatter": lambda w: tf.scatter_nd([[0, 1], [1, 1], [0, 1]], w[:3], [2, 2]) ** 3,
+    "sorting": lambda w: tf.sort(w) ** 3 * W,
+    "cholesky": lambda w: tf.linalg.cholesky(tf.tensordot(w, w, 0) + tf.eye(6, dtype=w.dtype)),
+    "pooling": lambda w: tf.nn.max_pool2d(image(w), 3, 2, "VALID") ** 3,
+    "pooling to the same shape": lambda w: tf.nn.max_pool2d(image(w), 2, 1, "SAME") ** 3,
+    "complex numbers": lambda w: tf.abs(tf.signal.rfft(w)) ** 3,
+    "complex numbers beside real": lambda w: w**2 * tf.reduce_sum(tf.abs(tf.signal.rfft(w)) ** 3),
+    "softmax": lambda w: tf.nn.softmax(w) ** 2,
+    "logits": lambda w: tf.nn.sigmoid_cross_entropy_with_logits(w, w**2),
+    "special": lambda w: tf.math.lgamma(w) * tf.math.erf(w) * tf.math.xlogy(w, w),
+}
+
+
+@pytest.mark.parametrize("function", ALLOWED.values(), ids=ALLOWED)
+def test_an_operation_that_is_let_through_is_right(function):
+    def loss(w):
+        return tf.reduce_sum(function(w)) * tf.exp(-w[0])
+
+    variable = tf.Variable(W)
+    expected = differenced_hessian(lambda: loss(variable), [variable])
+    lin = hvp.linearize_function(loss, W)
+    assert relative(lin.hvp(np.eye(6)), expected) < 1e-8
+
+
+# --- parameters that do not reach the loss ---
+
+
+def names_of_unreached(lin):
+    return {f.layer for f in lin.findings if "does not reach the loss" in f.message}
+
+
+def test_a_parameter_that_does_not_reach_the_loss_is_named_and_gives_zeros():
+    lin = hvp.linearize_function(lambda p: tf.reduce_sum(p[0] ** 3), [np.ones(2), np.ones(3)])
+    assert names_of_unreached(lin) == {"param1"}
+    assert lin.gradient().tolist() == [3, 3, 0, 0, 0]
+    assert lin.hvp(np.ones(5)).tolist() == [6, 6, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        tf.stop_gradient,
+        tf.round,
+        lambda w: tf.cast(tf.argmax(w), w.dtype),
+        lambda w: tf.cast(w > 0, w.dtype),
+    ],
+    ids=["stopped", "rounded", "argmax", "compared"],
+)
+def test_a_parameter_that_reaches_the_loss_through_constants_alone_is_named(use):
+    lin = hvp.linearize_function(
+        lambda p: tf.reduce_sum(p[0] ** 2) * tf.reduce_sum(1 + use(p[1])), [np.ones(2), np.ones(3)]
+    )
+    assert names_of_unreached(lin) == {"param1"}
+    assert not lin.hvp(np.ones(5))[2:].any()
+
+
+def test_a_parameter_that_reaches_the_loss_linearly_or_through_complex_numbers_is_not_named():
+    def loss(p):
+        return tf.reduce_sum(p[0]) + tf.reduce_sum(tf.abs(tf.signal.rfft(p[1])) ** 2)
+
+    lin = hvp.linearize_function(loss, [np.ones(2), np.ones(4)])
+    assert lin.gradient().tolist() == [1, 1, 8, 8, 8, 8]
+    assert not names_of_unreached(lin)
+
+
+def test_a_layer_of_a_model_that_does_not_reach_the_loss_is_named():
+    class Idle(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.used = layers.Dense(2, dtype="float64", name="used")
+            self.idle = layers.Dense(2, dtype="float64", name="idle")
+
+        def call(self, x):
+            self.idle(x)
+            return self.used(x)
+
+    model, x = Idle(), examples((4,))
+    model(x)
+    lin = hvp.linearize(model, (x, np.zeros((7, 2))), "mse")
+    assert names_of_unreached(lin) == {"idle/kernel", "idle/bias"}
+    assert not lin.block("idle").hvp(np.ones(10)).any()
+    assert lin.block("used").hvp(np.ones(10)).any()
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda w: tf.constant(1.0),
+        lambda w: tf.reduce_sum(tf.stop_gradient(w)),
+        lambda w: tf.reduce_sum(tf.cast(tf.cast(w, tf.int32), tf.float64)),
+        lambda w: 3.0,
+    ],
+)
+def test_a_loss_that_no_parameter_reaches_is_refused(loss):
+    with pytest.raises(hvp.InputError, match="depends on its parameters, got one that no param"):
+        hvp.linearize_function(loss, W)
+
+
+# --- findings ---
+
+
+@tf.custom_gradient
+def straight_through(x):
+    return tf.round(x) + x**2, lambda upstream: upstream
+
+
+@tf.custom_gradient
+def honest(x):
+    return x**3, lambda upstream: 3 * x**2 * upstream
+
+
+def test_a_custom_gradient_that_is_not_the_derivative_is_a_finding():
+    lin = hvp.linearize_function(lambda w: tf.reduce_sum(straight_through(w) ** 2), W)
+    (finding,) = lin.findings
+    assert finding.severity == "different"
+    assert "products are those of the function" in finding.message
+
+
+def test_a_custom_gradient_that_is_the_derivative_is_none():
+    lin = hvp.linearize_function(lambda w: tf.reduce_sum(honest(w)), W)
+    assert lin.findings == ()
+    assert np.allclose(lin.hvp(np.ones(6)), 6 * W, rtol=1e-14)
+
+
+def test_a_layer_that_computes_in_less_precision_is_named():
+    tanh = layers.Activation("tanh", dtype="float32", name="half")
+    model = sequential((4,), layers.Dense(4, dtype="float64"), tanh)
+    lin = hvp.linearize(model, (examples((4,)), np.zeros((7, 4))), "mse")
+    found = [f for f in lin.findings if "computes in float32" in f.message]
+    assert [f.layer for f in found] == ["half"]
+    assert {f.severity for f in found} == {"different"}
+
+
+def test_a_plain_network_has_no_findings():
+    model = sequential((4,), layers.Dense(3, "tanh", dtype="float64"))
+    assert hvp.linearize(model, (examples((4,)), np.zeros((7, 3))), "mse").findings == ()
+
+
+def test_layers_that_do_less_than_in_fit_are_noted():
+    stack = (
+        layers.Dense(3, dtype="float64"),
+        layers.BatchNormalization(dtype="float64", name="norm"),
+        layers.Dropout(0.5, dtype="float64", name="drop"),
+        layers.Dropout(0.0, dtype="float64", name="idle"),
+    )
+    model, data = sequential((4,), *stack), [(examples((4,)), np.zeros((7, 3)))]
+    found = {
+        finding.layer: finding.message for finding in hvp.linearize(model, data, "mse").findings
+    }
+    assert "moving statistics" in found["norm"]
+    assert "drops nothing" in found["drop"]
+    assert "idle" not in found
+    trained = hvp.linearize(model, data, "mse", training=True).findings
+    assert [(finding.layer, finding.op) for finding in trained] == [("norm", "StopGradient")]
+
+
+def test_shapes_that_tensorflow_does_not_differentiate_are_refused_by_name():
+    labels = tf.fill([1, 4], tf.constant(0.25, tf.float64))
+
+    def loss(w):
+        return tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(labels, w**2))
+
+    with pytest.raises(hvp.InputError, match="SoftmaxCrossEntropyWithLogits in"):
+        hvp.linearize_function(loss, np.ones((3, 4)))
+
+
+COMPLEX = {
+    "Cumprod": tf.math.cumprod,
+    "LogMatrixDeterminant": lambda z: tf.linalg.slogdet(z)[0],
+    "MatrixDeterminant": tf.linalg.det,
+    "MatrixSquareRoot": tf.linalg.sqrtm,
+    "MulNoNan": lambda z: tf.math.multiply_no_nan(z, z**2),
+    "SegmentProd": lambda z: tf.math.segment_prod(z, [0, 0, 1]),
+    "SquaredDifference": lambda z: tf.math.squared_difference(z, z**2),
+    "TridiagonalSolve": lambda z: tf.linalg.tridiagonal_solve(
+        tf.stack([z[0], z[1] + 5, z[2]]), z[2], partial_pivoting=False
+    ),
+    "UnsortedSegmentProd": lambda z: tf.math.unsorted_segment_prod(z, [0, 0, 1], 2),
+    "Xdivy": lambda z: tf.math.xdivy(z, z + 2),
+    "Xlog1py": lambda z: tf.math.xlog1py(z, z + 2),
+    "Xlogy": lambda z: tf.math.xlogy(z, z + 2),
+}
+PLANE = np.random.default_rng(0).standard_normal((2, 3, 3))
+
+
+def part_of(function, weights):
+    """A real function of a real matrix, with complex numbers inside."""
+
+    def value(w):
+        z = function(tf.complex(w, w**2 + PLANE[0]))
+        return tf.reduce_sum(tf.math.real(z * tf.cast(weights, z.dtype)))
+
+    return value
+
+
+@pytest.mark.parametrize("kind", sorted(WRONG_IF_COMPLEX))
+def test_what_tensorflow_has_wrong_for_complex_numbers_is_refused_by_name(kind):
+    loss, variable = part_of(COMPLEX[kind], 1 + 0.5j), tf.Variable(PLANE[1])
+    # Once TensorFlow has it right it need not be refused.
+    v = np.random.default_rng(1).standard_normal((3, 3))
+    wrong = np.sum(gradient(lambda: loss(variable), [variable]) * v.ravel())
+    right = along(lambda: loss(variable).numpy(), [variable], v.ravel())
+    assert abs(wrong - right) > 1e-3 * abs(right)
+    with pytest.raises(hvp.InputError, match=f"got {kind} in .* wrong for complex numbers"):
+        hvp.linearize_function(loss, PLANE[1])
+
+
+def test_a_quantised_layer_is_refused_by_name():
+    model = sequential((4,), layers.Dense(3, name="small"), layers.Dense(2), dtype="float32")
+    model.layers[0].quantize("int8")
+    with pytest.raises(hvp.InputError, match="got 'small' quantised to int8"):
+        hvp.linearize(model, (examples((4,)), np.zeros((7, 2))), "mse")
+
+
+def test_a_normalisation_over_several_machines_is_refused_by_name():
+    norm = layers.BatchNormalization(synchronized=True, name="sync")
+    model = sequential((4,), layers.Dense(3), norm, dtype="float32")
+    with pytest.raises(hvp.InputError, match="got 'sync' with synchronized=True"):
+        hvp.linearize(model, (examples((4,)), np.zeros((7, 3))), "mse")

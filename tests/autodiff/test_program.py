@@ -1,0 +1,189 @@
+"""Traced functions as flat programs: what is replayed, what is inlined, what is refused."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.oracles import examples, sequential
+
+import hvp
+from hvp.autodiff.tracing import trace
+
+layers = keras.layers
+SPEC = tf.TensorSpec([6], tf.float64)
+X = np.linspace(0.1, 0.9, 6)
+
+
+def image(x):
+    return tf.reshape(tf.tile(x, [8]), [1, 4, 4, 3])
+
+
+FUNCTIONS = {
+    "a list of inputs": lambda x: tf.concat([x, x**2], 0) + tf.add_n([tf.tile(x, [2])] * 3),
+    "stack": lambda x: tf.stack([x, 2 * x], axis=1),
+    "several outputs": lambda x: tf.split(x, [1, 2, 3])[1] * tf.unstack(x)[4],
+    "one output of several": lambda x: tf.math.top_k(x, 3)[0],
+    "renamed arguments": lambda x: tf.expand_dims(x, 1) * tf.squeeze(x[None], 0),
+    "a slice": lambda x: x[1:5:2] + tf.reverse(x, [0])[:2],
+    "a list of numbers and a string": lambda x: tf.nn.max_pool2d(image(x), 3, 2, "SAME"),
+    "padding": lambda x: tf.nn.conv2d(
+        image(x), tf.ones([2, 2, 3, 1], x.dtype), 1, [[0, 0], [1, 0], [0, 1], [0, 0]]
+    ),
+    "a dtype": lambda x: tf.cast(tf.cast(x * 10, tf.int32), tf.float64),
+    "a boolean": lambda x: tf.cumsum(x, exclusive=True, reverse=True),
+    "an equation": lambda x: tf.einsum("i,j->ij", x, x),
+    "a shape": lambda x: tf.ensure_shape(x, [6]) * 2,
+    "an unknown shape": lambda x: tf.boolean_mask(x, x > 0.4),
+    "no input": lambda x: tf.range(3.0) + tf.zeros([3]),
+    "the input itself": lambda x: x,
+    "integers": lambda x: tf.one_hot(tf.argmax(x), 6),
+}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_a_replay_computes_what_the_function_does(function):
+    program = trace(function, SPEC)
+    for x in (X, X[::-1] ** 2):
+        expected = function(tf.constant(x)).numpy()
+        for replay in (program.replay, tf.function(program.replay, autograph=False)):
+            got = replay(tf.constant(x)).numpy()
+            assert got.dtype == expected.dtype
+            assert np.allclose(got, expected, rtol=1e-15, atol=0)
+
+
+def test_the_nest_of_outputs_is_kept():
+    program = trace(lambda x: {"a": (x, None), "b": [2 * x]}, SPEC)
+    result = program.replay(tf.constant(X))
+    assert result["a"][1] is None
+    assert (result["a"][0].numpy() == X).all()
+    assert (result["b"][0].numpy() == 2 * X).all()
+
+
+def test_nested_calls_are_inlined_and_a_body_called_twice_is_there_twice():
+    @tf.function
+    def inner(x):
+        return tf.reduce_sum(x**3)
+
+    @tf.function
+    def outer(x):
+        return inner(x) * inner(2 * x)
+
+    program = trace(outer, SPEC)
+    types = [node.op.type for node in program.nodes]
+    assert not {"PartitionedCall", "StatefulPartitionedCall"} & set(types)
+    assert types.count("Pow") == 2
+    assert program.replay(tf.constant(X)).numpy() == outer(tf.constant(X)).numpy()
+
+
+def test_a_body_that_was_differentiated_before_is_inlined_as_it_is_called():
+    @tf.function
+    def inner(x):
+        return tf.sin(x) * tf.exp(x)
+
+    x = tf.constant(X)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = inner(x)
+    tape.gradient(value, x)
+    program = trace(lambda x: 2 * inner(x), SPEC)
+    assert np.allclose(program.replay(x).numpy(), 2 * np.sin(X) * np.exp(X), rtol=1e-15)
+
+
+def test_captured_variables_are_what_they_were_at_the_trace():
+    variable = tf.Variable(2.0, dtype=tf.float64)
+
+    @tf.function
+    def inner(x):
+        return x * variable
+
+    program = trace(lambda x: inner(x) + variable, SPEC)
+    variable.assign(100.0)
+    assert program.replay(tf.constant(X)).numpy().tolist() == (2 * X + 2).tolist()
+
+
+def test_captured_tensors_stay():
+    factor = tf.constant(np.arange(6.0))
+    program = trace(lambda x: x * factor, SPEC)
+    assert program.replay(tf.constant(X)).numpy().tolist() == (X * np.arange(6)).tolist()
+
+
+def test_dead_operations_are_left_out():
+    def function(x):
+        tf.linalg.inv(tf.linalg.diag(x))
+        return x * 2
+
+    assert [node.op.type for node in trace(function, SPEC).nodes] == ["Mul"]
+
+
+def test_a_part_runs_from_a_value_inside():
+    def function(x):
+        inner = tf.sin(x)
+        return inner, tf.exp(inner) + 1
+
+    program = trace(function, SPEC)
+    inner, outer = program.outputs
+    first, second = program.part(program.inputs, inner), program.part([inner], outer)
+    between = first.replay(tf.constant(X))
+    assert between.numpy().tolist() == np.sin(X).tolist()
+    assert np.allclose(second.replay(tf.constant(X)).numpy(), np.exp(X) + 1, rtol=1e-15)
+
+
+def test_free_values_show_what_a_part_lacks():
+    def function(x):
+        inner = tf.sin(x)
+        return inner, inner * x
+
+    program = trace(function, SPEC)
+    inner, outer = program.outputs
+    part = program.part([inner], outer)
+    assert part.free() == set(program.inputs)
+    assert not program.part([inner, *program.inputs], outer).free()
+
+
+# --- what cannot be replayed ---
+
+
+def assigning(w):
+    variable = assigning.variable
+    variable.assign_add(1.0)
+    return w * variable
+
+
+assigning.variable = tf.Variable(1.0, dtype=tf.float64)
+
+REFUSED = {
+    "random": (
+        lambda w: w * tf.random.normal([2], dtype=tf.float64),
+        "got the stateful operation RandomStandardNormal in .*; use tf.random.stateless_",
+    ),
+    "python": (
+        lambda w: tf.ensure_shape(tf.py_function(lambda x: x**2, [w], tf.float64), [2]),
+        "got the stateful operation EagerPyFunc",
+    ),
+    "assignment": (assigning, "expected a loss without side effects, got AssignAddVariableOp in"),
+}
+
+
+@pytest.mark.parametrize(("function", "text"), REFUSED.values(), ids=REFUSED)
+def test_what_is_not_a_pure_function_is_refused(function, text):
+    with pytest.raises(hvp.InputError, match=text):
+        hvp.linearize_function(lambda w: tf.reduce_sum(function(w) ** 2), np.ones(2))
+
+
+def test_a_refused_assignment_has_assigned_nothing():
+    with pytest.raises(hvp.InputError, match="side effects"):
+        hvp.linearize_function(lambda w: tf.reduce_sum(assigning(w)), np.ones(2))
+    assert assigning.variable.numpy() == 1.0
+
+
+@keras.saving.register_keras_serializable("tests")
+class Noise(layers.Layer):
+    def call(self, x):
+        return x + tf.random.normal(tf.shape(x), dtype=x.dtype)
+
+
+def test_the_layer_that_cannot_be_replayed_is_named():
+    noise = Noise(name="culprit", dtype="float64")
+    model = sequential((3, 2), noise, layers.Flatten(), layers.Dense(1, dtype="float64"))
+    with pytest.raises(hvp.InputError, match="in 'culprit'; "):
+        hvp.linearize(model, (examples((3, 2)), np.zeros((7, 1))), "mse")

@@ -1,0 +1,189 @@
+"""Batches in a fixed order, and what cannot be read as such."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import hvp
+from hvp import examples
+from hvp.objective import batches, files
+
+X, Y = np.arange(14.0).reshape(7, 2), np.arange(7)
+
+
+# --- batches ---
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"),
+    [(None, [7]), (7, [7]), (100, [7]), (6, [3, 4]), (3, [2, 2, 3]), (1, [1] * 7)],
+)
+def test_arrays_are_cut_into_parts_as_equal_as_possible(batch_size, sizes):
+    parts = list(batches.as_batches((X, Y), batch_size))
+    assert [len(y) for _, y in parts] == sizes
+    assert np.concatenate([x for x, _ in parts]).tolist() == X.tolist()
+    assert np.concatenate([y for _, y in parts]).tolist() == Y.tolist()
+
+
+def test_dicts_single_arrays_tensors_and_absent_weights_are_cut_alike():
+    assert [len(part["a"]) for part in batches.as_batches({"a": X, "b": Y}, 4)] == [3, 4]
+    assert [len(part) for part in batches.as_batches(X, 4)] == [3, 4]
+    assert [len(part) for part in batches.as_batches(tf.constant(X), 4)] == [3, 4]
+    assert [part[2] for part in batches.as_batches((X, Y, None), 4)] == [None, None]
+
+
+def test_batches_given_are_taken_as_they_are():
+    given = [(X[:5], Y[:5]), (X[5:], Y[5:])]
+    assert [len(y) for _, y in batches.as_batches(given, 3)] == [5, 2]
+
+
+def test_datasets_and_re_iterables_are_read_again_and_again():
+    class Again:
+        def __iter__(self):
+            yield from [(X[:4], Y[:4]), (X[4:], Y[4:])]
+
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
+    for source in (Again(), dataset):
+        again = batches.as_batches(source, None)
+        for _ in range(2):
+            assert [np.asarray(y).tolist() for _, y in again] == [[0, 1, 2, 3], [4, 5, 6]]
+
+
+@pytest.mark.parametrize(
+    "source", [((X, Y) for _ in range(1)), iter([(X, Y)]), map(id, []), zip(X, Y, strict=True)]
+)
+def test_what_can_be_read_only_once_is_refused(source):
+    with pytest.raises(hvp.InputError, match="can be read only once; pass list"):
+        batches.as_batches(source, None)
+
+
+def _nan_in_the_second_batch():
+    return [(X, Y), (np.where(X == 9, np.nan, X), Y)]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ((X[:5], Y), r"expected arrays of one length, got lengths \[5, 7\]"),
+        ((X[:0], Y[:0]), "expected at least one example, got an empty data set"),
+        ((np.where(X == 9, np.nan, X), Y), "got NaN or infinity in example 4; clean"),
+        ((X, np.where(Y == 3, np.inf, Y)), "got NaN or infinity in example 3; clean"),
+        ((X, 3.0), "expected arrays with a first axis of examples, got a scalar"),
+        ((None,), "expected data, got no array in it"),
+        ([(X[:5], Y)], r"got lengths \[5, 7\]"),
+        (_nan_in_the_second_batch(), "got NaN or infinity in example 4"),
+        (5, "expected arrays, a tf.data.Dataset or an iterable of batches, got int"),
+        (None, "got NoneType"),
+    ],
+)
+def test_bad_data_is_one_clear_line(given, text):
+    with pytest.raises(hvp.InputError, match=text):
+        list(batches.as_batches(given, None))
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_size_below_one_is_refused(batch_size):
+    with pytest.raises(hvp.InputError, match="expected a batch size of at least 1, got"):
+        batches.as_batches((X, Y), batch_size)
+
+
+# --- the embedded digits ---
+
+
+def test_mnist_is_five_hundred_of_each_digit_between_zero_and_one():
+    x, y = examples.mnist()
+    assert x.shape == (5000, 28, 28)
+    assert x.dtype == np.float32
+    assert (x.min(), x.max()) == (0.0, 1.0)
+    assert np.bincount(y).tolist() == [500] * 10
+
+
+def test_the_licence_lies_beside_the_digits():
+    text = "".join(p.read_text() for p in Path(batches.__file__).parent.glob("mnist/*[!z]"))
+    for word in ("LeCun", "Cortes", "Burges", "CC BY-SA 3.0"):
+        assert word in text
+
+
+# --- files ---
+
+
+def test_a_file_gives_its_arrays_back(tmp_path):
+    np.savez(tmp_path / "d.npz", x=X, y=Y, more=X)
+    for path in (tmp_path / "d.npz", str(tmp_path / "d.npz")):
+        x, y = files.load_arrays(path)
+        assert x.tolist() == X.tolist()
+        assert y.tolist() == Y.tolist()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "text"),
+    [
+        ({"x": X}, r"expected arrays x and y, got \['x'\] in"),
+        ({"x": X, "labels": Y}, r"expected arrays x and y, got \['labels', 'x'\]"),
+        ({"x": X, "y": Y[:5]}, r"expected arrays of one length, got lengths \[5, 7\]"),
+        ({"x": X * np.nan, "y": Y}, "NaN or infinity in example 0"),
+        ({"x": X, "y": Y + np.inf}, "NaN or infinity in example 0"),
+        ({"x": X[:0], "y": Y[:0]}, "at least one example"),
+        ({"x": X.astype(str), "y": Y}, "expected a numeric array x, got dtype <U"),
+        ({"x": X, "y": Y > 3}, "expected a numeric array y, got dtype bool"),
+        ({"x": X, "y": np.array(3)}, "first axis of examples, got a scalar"),
+    ],
+)
+def test_a_file_with_bad_arrays_is_one_clear_line(tmp_path, arrays, text):
+    np.savez(tmp_path / "d.npz", **arrays)
+    with pytest.raises(hvp.InputError, match=text):
+        files.load_arrays(tmp_path / "d.npz")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(hvp.InputError, match=r"expected an .npz file, got no file '.*nothing.npz'"):
+        files.load_arrays(tmp_path / "nothing.npz")
+    with pytest.raises(hvp.InputError, match="no file"):
+        files.load_arrays(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"not an archive", b"\x93NUMPY"])
+def test_a_torn_file_is_refused(tmp_path, content):
+    (tmp_path / "d.npz").write_bytes(content)
+    with pytest.raises(hvp.InputError, match=r"d\.npz'"):
+        files.load_arrays(tmp_path / "d.npz")
+
+
+def test_a_truncated_archive_is_refused(tmp_path):
+    path = tmp_path / "d.npz"
+    np.savez(path, x=X, y=Y)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(hvp.InputError, match="unreadable"):
+        files.load_arrays(path)
+
+
+def test_a_single_array_is_refused(tmp_path):
+    np.save(tmp_path / "d.npy", X)
+    with pytest.raises(hvp.InputError, match="got a single array in"):
+        files.load_arrays(tmp_path / "d.npy")
+
+
+class Trap:
+    """Makes a directory when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "npy"])
+def test_pickled_objects_are_never_unpickled(tmp_path, suffix):
+    trap = np.array([Trap(tmp_path / "sprung")] * 7, dtype=object)
+    path = tmp_path / f"d.{suffix}"
+    if suffix == "npz":
+        np.savez(path, x=trap, y=Y, allow_pickle=True)
+    else:
+        np.save(path, trap, allow_pickle=True)
+    with pytest.raises(hvp.InputError, match="pickled objects"):
+        files.load_arrays(path)
+    assert not (tmp_path / "sprung").exists()

@@ -1,38 +1,89 @@
-"""H, G, R and J as SciPy operators: all that an algorithm ever sees of a network."""
+"""What a backend offers, and H, G, R, F, E and J as SciPy operators on top of it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from hvp.errors import InputError
-from hvp.sampling_error import BatchGrams
+from hvp.errors import Finding, InputError
+from hvp.sampling_error import BatchForms, BatchGrams
 
 
-class Products(Protocol):
-    """What the operators need: `hvp.Linearization` and anything that multiplies like it."""
+class Layout(Protocol):
+    """Which slices of a vector of P parameters belong to which parameter tensor and which layer.
+
+    Attributes:
+        layers: layer -> the positions of its tensors.
+        slices: where each tensor lies in a vector.
+        shapes: of the tensors.
+    """
+
+    @property
+    def layers(self) -> Mapping[str, tuple[int, ...]]: ...
+    @property
+    def slices(self) -> Sequence[slice]: ...
+    @property
+    def shapes(self) -> Sequence[tuple[int, ...]]: ...
+
+
+class Curvature(Protocol):
+    """What a backend offers: the products of a loss at one point, arrays in and arrays out.
+
+    `hvp.Linearization` is one. The operators below, `hvp.compare` and `hvp.layer_traces` take any
+    object that has these members, whatever computes its products.
+
+    Attributes:
+        size: P, the number of parameters.
+        dtype: of every product.
+        layout: which parameters belong to which layer.
+        is_whole: whether all parameters of the loss are among the P.
+        num_examples, num_batches: N, and how many batches they come in.
+        accuracy: share of examples classified rightly, None where there are no classes.
+        data_digest, weights_digest: SHA-256 of the data and of the weights.
+        loss_name: of the loss.
+    """
 
     size: int
     dtype: np.dtype
+    is_whole: bool
+    num_examples: int
+    num_batches: int
+    accuracy: float | None
+    data_digest: str
+    weights_digest: str
+    loss_name: str
 
     @property
+    def layout(self) -> Layout: ...
+    @property
+    def theta(self) -> np.ndarray: ...
+    @property
     def num_outputs(self) -> int: ...
+    @property
+    def findings(self) -> tuple[Finding, ...]: ...
+    def loss(self) -> float: ...
+    def gradient(self) -> np.ndarray: ...
     def hvp(self, v: np.ndarray) -> np.ndarray: ...
     def gnvp(self, v: np.ndarray) -> np.ndarray: ...
     def residual_vp(self, v: np.ndarray) -> np.ndarray: ...
+    def products(self, v: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
     def fisher_vp(
         self, v: np.ndarray, num_samples: int | None = None, seed: int = 0
     ) -> np.ndarray: ...
     def empirical_fisher_vp(self, v: np.ndarray) -> np.ndarray: ...
     def jvp(self, v: np.ndarray) -> np.ndarray: ...
     def vjp(self, u: np.ndarray) -> np.ndarray: ...
-    def source_of_nan(self, v: np.ndarray) -> str: ...
+    def batch_forms(self, v: np.ndarray, matrix: str) -> BatchForms: ...
     def batch_grams(self, V: np.ndarray, matrix: str) -> BatchGrams: ...
+    def source_of_nan(self, v: np.ndarray) -> str: ...
+    def blocks(self) -> Mapping[str, Curvature]: ...
+    def in_float64(self) -> Curvature: ...
 
 
-def _check(lin: Products) -> None:
+def _check(lin: Curvature) -> None:
     if not hasattr(lin, "gnvp"):
         raise InputError("a Linearization", type(lin).__name__, "call hvp.linearize first")
 
@@ -40,7 +91,7 @@ def _check(lin: Products) -> None:
 class _Symmetric(LinearOperator):
     """A symmetric operator of shape (P, P) on the parameters of a linearization."""
 
-    def __init__(self, lin: Products):
+    def __init__(self, lin: Curvature):
         _check(lin)
         super().__init__(lin.dtype, (lin.size, lin.size))
         self.lin = lin
@@ -133,7 +184,7 @@ class Fisher(_Symmetric):
     True
     """
 
-    def __init__(self, lin: Products, num_samples: int | None = None, seed: int = 0):
+    def __init__(self, lin: Curvature, num_samples: int | None = None, seed: int = 0):
         super().__init__(lin)
         self.num_samples, self.seed = num_samples, seed
 
@@ -171,7 +222,7 @@ class Jacobian(LinearOperator):
     ((1, 2), [[2.0, 1.0]])
     """
 
-    def __init__(self, lin: Products):
+    def __init__(self, lin: Curvature):
         _check(lin)
         super().__init__(lin.dtype, (lin.num_outputs, lin.size))
         self.lin = lin

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 
 from hvp.errors import InputError
-from hvp.operators import Products
+from hvp.operators import Curvature
 
 NETWORK = "whole network"
 SELECTION = "selected layers"
-
-
-class Layered(Products, Protocol):
-    """Products on parameters that lie in layers, as those of `hvp.Linearization` do."""
-
-    layout: Any
-    is_whole: bool
-
-    @property
-    def theta(self) -> np.ndarray: ...
-    def products(self, v: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
 
 
 @dataclass(frozen=True)
@@ -50,7 +38,7 @@ class QuadraticForms:
         return abs(self.vHv - self.vGv) <= 100 * self.rounding
 
 
-def chain_rule(lin: Layered, v: np.ndarray | None = None) -> tuple[QuadraticForms, ...]:
+def chain_rule(lin: Curvature, v: np.ndarray | None = None) -> tuple[QuadraticForms, ...]:
     """The forms vᵀHv, vᵀGv and vᵀRv layer by layer, and of the whole network in a last row.
 
     The vector of a layer is v on that layer and zero elsewhere, so its form sees the layer's own
@@ -103,12 +91,12 @@ def chain_rule(lin: Layered, v: np.ndarray | None = None) -> tuple[QuadraticForm
     )
 
 
-def whole_name(lin: Layered) -> str:
+def whole_name(lin: Curvature) -> str:
     """What all the parameters of a linearization together are called."""
     return NETWORK if lin.is_whole else SELECTION
 
 
-def _kernels(lin: Layered) -> np.ndarray:
+def _kernels(lin: Curvature) -> np.ndarray:
     """The weights, without the biases of layers that have kernels."""
     own = lin.theta.copy()
     for positions in lin.layout.layers.values():

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import scipy.linalg
 
-from hvp.comparison.chain_rule import Layered, QuadraticForms, chain_rule, whole_name
+from hvp.comparison.chain_rule import QuadraticForms, chain_rule, whole_name
 from hvp.comparison.sampling_errors import SamplingErrors, resampled, sampled
 from hvp.comparison.spectrum import Spectrum, spectrum
 from hvp.errors import InputError
@@ -23,8 +23,7 @@ from hvp.linalg.density import distance
 from hvp.linalg.estimate import Estimate
 from hvp.linalg.layer_traces import LayerShares, LayerTraces, layer_shares, layer_traces
 from hvp.linalg.noise_floor import Noise, noise_floor
-from hvp.operators import GaussNewton, Hessian, Residual
-from hvp.sampling_error import BatchForms
+from hvp.operators import Curvature, GaussNewton, Hessian, Residual
 
 PACKAGES = ("hvp", "tensorflow", "keras", "numpy", "scipy")
 # What the densities of R and of layers take of the probes and steps of the whole network's.
@@ -34,29 +33,6 @@ SHARE = 2
 SHADOWED, RESAMPLED = 3, 2
 KINDS = ("json", "html", "png", "svg")
 OPERATORS: dict[str, Any] = {"H": Hessian, "G": GaussNewton, "R": Residual}
-
-
-class Comparable(Layered, Protocol):
-    """What a comparison needs of `hvp.Linearization`."""
-
-    num_examples: int
-    accuracy: float | None
-    data_digest: str
-    weights_digest: str
-    loss_name: str
-
-    @property
-    def findings(self) -> tuple[Any, ...]: ...
-
-    num_batches: int
-
-    @property
-    def num_outputs(self) -> int: ...
-    def loss(self) -> float: ...
-    def batch_forms(self, v: np.ndarray, matrix: str) -> BatchForms: ...
-    def in_float64(self) -> Comparable: ...
-    def gradient(self) -> np.ndarray: ...
-    def blocks(self) -> Mapping[str, Comparable]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +173,7 @@ class Comparison:
 
 
 def compare(
-    lin: Comparable,
+    lin: Curvature,
     k: int = 10,
     *,
     tol: float = 2e-4,
@@ -245,7 +221,7 @@ def compare(
     blocks = lin.blocks()
     whole = whole_name(lin)
 
-    def part(name: str, part: Comparable, share: int) -> Part:
+    def part(name: str, part: Curvature, share: int) -> Part:
         """A part with this share of the probes and steps."""
         return _part(
             name,
@@ -306,7 +282,7 @@ def compare(
 
 def _part(
     name: str,
-    lin: Comparable,
+    lin: Curvature,
     k: int,
     tell: Callable[[str, int], None],
     *,
@@ -351,7 +327,7 @@ def _part(
 
 
 def _traces(
-    letter: str, lin: Comparable, scale: float, seed: int, report: Callable[[str, int], None]
+    letter: str, lin: Curvature, scale: float, seed: int, report: Callable[[str, int], None]
 ) -> LayerTraces:
     def told(count: int) -> None:
         report(f"traces of {letter}", count)
@@ -381,7 +357,7 @@ def _angles(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(np.sort(a).astype(np.float64) for a in angles)
 
 
-def _noise(lin: Comparable, part: Part, seed: int) -> dict[str, Noise]:
+def _noise(lin: Curvature, part: Part, seed: int) -> dict[str, Noise]:
     """Of products with H and G, beside float64 where they are in less, along top vectors too."""
     exact = None if lin.dtype == np.float64 else lin.in_float64()
     return {

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
 from hvp.comparison.spectrum import Spectrum
 from hvp.linalg.blocks import signs
 from hvp.linalg.layer_traces import Share
-from hvp.sampling_error import BatchForms, jackknife, sampling_error
+from hvp.operators import Curvature
+from hvp.sampling_error import jackknife, sampling_error
 
 # Random signs for the sampling error of the trace.
 SIGNS = 10
-
-
-class Batched(Protocol):
-    """What is asked of `hvp.Linearization`."""
-
-    size: int
-    num_batches: int
-    num_examples: int
-
-    def batch_forms(self, v: np.ndarray, matrix: str) -> BatchForms: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +46,7 @@ class SamplingErrors:
         return float(jackknife(self.squared_norms, self.examples))
 
 
-def sampled(lin: Batched, matrix: str, s: Spectrum, seed: int) -> SamplingErrors:
+def sampled(lin: Curvature, matrix: str, s: Spectrum, seed: int) -> SamplingErrors:
     """The errors of the spectrum of "H", "G" or "R": NaN where there is a single batch."""
     if lin.num_batches < 2:
         unknown, nothing = np.full(len(s.largest.values), np.nan), np.full((1, 1), np.nan)

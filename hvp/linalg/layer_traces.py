@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from hvp.linalg.blocks import Deflated, check_budget, dense, gram, parted, squar
 from hvp.linalg.counted_operator import CountedOperator
 from hvp.linalg.estimate import Estimate
 from hvp.linalg.threads import few_threads
+from hvp.operators import Curvature
 
 # Pairs of pairs, which the standard error of a mean over pairs takes, need four probes.
 FEWEST = 4
@@ -20,22 +21,6 @@ EXACT, PLAIN, BASIS = "unit vectors", "Hutchinson", "Hutchinson beside a basis"
 WHOLE = "whole"
 
 Rows = tuple[slice, ...]
-
-
-class Layout(Protocol):
-    """Which slices of the parameters belong to which layer."""
-
-    @property
-    def slices(self) -> tuple[slice, ...]: ...
-    @property
-    def layers(self) -> Mapping[str, tuple[int, ...]]: ...
-
-
-class Laid(Protocol):
-    """Anything with a layout of its parameters, as `hvp.Linearization`."""
-
-    @property
-    def layout(self) -> Layout: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +74,7 @@ class LayerShares:
 
 def layer_traces(
     A: Any,
-    lin: Laid,
+    lin: Curvature,
     *,
     num_products: int = 96,
     scale: float | None = None,
@@ -210,7 +195,7 @@ def _ratio(
     return Estimate(ratio, error(samples - ratio * others) / abs(of.value), cost)
 
 
-def _layers(lin: Laid, size: int) -> dict[str, Rows]:
+def _layers(lin: Curvature, size: int) -> dict[str, Rows]:
     """The slices of every layer."""
     if not hasattr(lin, "layout"):
         raise InputError("a Linearization", type(lin).__name__, "call hvp.linearize first")

@@ -17,7 +17,7 @@ from .linalg.noise_floor import Noise as Noise
 from .linalg.noise_floor import noise_floor as noise_floor
 from .linalg.spectral_sums import effective_dimension as effective_dimension
 from .linalg.spectral_sums import log_determinant as log_determinant
-from .linalg.trace import diagonal as diagonal
+from .linalg.diagonal import diagonal as diagonal
 from .linalg.trace import frobenius_norm as frobenius_norm
 from .linalg.trace import squared_frobenius_norm as squared_frobenius_norm
 from .linalg.trace import trace as trace

@@ -1,4 +1,4 @@
-"""What every algorithm takes for an operator: symmetric in shape, real, counted, never NaN."""
+"""The operator that every algorithm of `hvp.linalg` works on: square, real, finite and counted."""
 
 from __future__ import annotations
 
@@ -10,20 +10,28 @@ import scipy.sparse.linalg
 from scipy.sparse.linalg import LinearOperator
 
 from hvp.errors import InputError
+from hvp.linalg.blocks import gram, multiply, squared_lengths
 
-# Relative asymmetry of products that rounding explains: the square root of the precision.
-ASYMMETRY = 0.5
-# Rows of a block that are taken to float64 at once.
-CHUNK = 1 << 14
+# An asymmetry of up to eps ** ASYMMETRY_EXPONENT, relative to the products, counts as rounding.
+ASYMMETRY_EXPONENT = 0.5
 
 
 class CountedOperator(LinearOperator):
-    """A square operator that counts its products and reports them; a block counts its columns.
+    """A square operator that counts its products; a block counts as many as it has columns.
 
-    Raises InputError for what is no square operator of float32 or float64, and for a product that
-    is not finite: where the operator has a method ``source_of_nan(v)`` it says where that is from.
-    Of an operator that is a small difference of large ones, `scale` is the norm of these, whose
-    rounding is no asymmetry.
+    An operator with a method ``source_of_nan(v)`` is asked where a NaN comes from.
+
+    Attributes:
+        count: products made so far.
+
+    Args:
+        A: a SciPy LinearOperator, sparse or dense matrix of shape (P, P).
+        progress: called with `count` after each product.
+        scale: for an operator that is a small difference of large ones, the norm of these. Their
+            rounding then does not count as asymmetry.
+
+    Raises:
+        InputError: A is not a square operator of float32 or float64, or a product is not finite.
     """
 
     def __init__(
@@ -59,22 +67,31 @@ class CountedOperator(LinearOperator):
         return product
 
     def check_symmetry(self, V: np.ndarray, AV: np.ndarray) -> None:
-        """Raise InputError where VᵀAV (K, K), of a block of random vectors, is not symmetric."""
-        inner, squares = np.zeros((V.shape[1], V.shape[1])), np.zeros((2, V.shape[1]))
-        for start in range(0, len(V), CHUNK):
-            U, AU = (B[start : start + CHUNK].astype(np.float64) for B in (V, AV))
-            inner += U.T @ AU
-            squares += [np.sum(U**2, axis=0), np.sum(AU**2, axis=0)]
-        lengths, images = np.sqrt(squares)
-        sizes = lengths[:, None] * np.maximum(images, self._scale * lengths)
+        """Raise InputError if VᵀAV (K, K) is not symmetric, for random vectors V (P, K)."""
+        inner = gram(V, AV)
+        lengths, product_lengths = np.sqrt([squared_lengths(V), squared_lengths(AV)])
+        sizes = lengths[:, None] * np.maximum(product_lengths, self._scale * lengths)
         size = float(np.max(sizes + sizes.T, initial=0.0))
         asymmetry = float(np.max(np.abs(inner - inner.T), initial=0.0)) / size if size else 0.0
-        if asymmetry > float(np.finfo(self.dtype).eps) ** ASYMMETRY:
+        if asymmetry > float(np.finfo(self.dtype).eps) ** ASYMMETRY_EXPONENT:
             raise InputError(
                 "a symmetric operator, uᵀ(Av) = (Au)ᵀv",
                 f"a relative difference of {asymmetry:.1e}",
                 "take (A + Aᵀ)/2, or check the operator",
             )
+
+    def dense(self) -> np.ndarray:
+        """The matrix (P, P), by P products. Raises InputError if it is not symmetric."""
+        identity = np.eye(self.shape[0], dtype=self.dtype)
+        matrix = multiply(self, identity)
+        self.check_symmetry(identity, matrix)
+        return matrix
+
+
+def check_num_products(num_products: int, minimum: int = 1) -> None:
+    """Raise InputError if `num_products` is not a whole number of at least `minimum`."""
+    if not isinstance(num_products, int | np.integer) or num_products < minimum:
+        raise InputError(f"num_products of at least {minimum}", num_products, "raise it")
 
 
 def _operator(A: Any) -> LinearOperator:
@@ -94,6 +111,7 @@ def _operator(A: Any) -> LinearOperator:
 
 
 def _is_finite(v: np.ndarray) -> bool:
-    # NaN and infinity survive a sum of squares; so may an overflow, hence the second look.
-    entries = v.ravel(order="K")  # a view of a block of columns too
+    # NaN and infinity survive a sum of squares, which is fast. A finite v may overflow in it, so
+    # that an infinite sum needs a look at every entry.
+    entries = v.ravel(order="K")  # a view, of a block of columns too
     return bool(np.isfinite(np.vdot(entries, entries)) or np.isfinite(v).all())

@@ -12,28 +12,31 @@ import scipy.sparse.linalg
 from scipy.sparse.linalg import LinearOperator
 
 from hvp.errors import ConvergenceError, InputError
+from hvp.linalg.blocks import dot, few_threads, float64_sum
 from hvp.linalg.counted_operator import CountedOperator
 from hvp.linalg.lanczos import ROUNDINGS, lanczos
-from hvp.linalg.threads import few_threads
 
 ENDS = ("LA", "SA", "BE", "LM")
 POWER_STEPS = 6
-# Up to here Lanczos saves no products over taking the whole space, which misses nothing.
-WHOLE = 512
-# From here on ARPACK's own work on a long basis takes longer than the products that it saves.
-WIDE = 1 << 20
-CHUNK = 1 << 16
-# Of the second start.
-STARTS, STEPS = 2, 40
+# Up to this P the whole matrix is formed: Lanczos would need about as many products, and may miss
+# copies of a multiple eigenvalue.
+DENSE_SIZE = 512
+# From this P on, ARPACK's own work on a long basis takes longer than the products that it saves.
+SHORT_BASIS_SIZE = 1 << 20
+# Entries of a vector that are converted to float64 at once.
+CHUNK_ENTRIES = 1 << 16
+# Vectors and Lanczos steps of the second start.
+SECOND_STARTS, SECOND_STEPS = 2, 40
 
 
 @dataclass(frozen=True, eq=False)
 class Eigenpairs:
-    """Eigenvalues in ascending order, what they are worth, and what they cost.
+    """Eigenvalues in ascending order with their vectors, their errors and the products they took.
 
     The i-th smallest value found is never below the i-th smallest eigenvalue, nor the i-th largest
-    above (Courant and Fischer). It is that eigenvalue, within its error, unless Lanczos from a
-    single vector missed one beyond it: of a multiple eigenvalue it sees a single copy.
+    above the i-th largest eigenvalue (Courant and Fischer). It is that eigenvalue, within its
+    error, unless Lanczos missed one beyond it: a single starting vector finds a single copy of a
+    multiple eigenvalue.
 
     Attributes:
         values: (k,) Rayleigh quotients vᵀAv.
@@ -41,7 +44,8 @@ class Eigenpairs:
         errors: (k,) ‖Av - λv‖, from products made after the iteration. An eigenvalue of A lies
             within this distance of λ (Parlett 1998, theorem 4.5.1).
         num_products: products with A, all of them.
-        unseen: whether a second start found an eigenvalue beyond these, None where there was none.
+        unseen: whether a second start found an eigenvalue that these should include but do not;
+            None without a second start.
 
     >>> pairs = eigsh(np.diag([1.0, 2.0, 2.0, 5.0]), 2)
     >>> pairs.vectors.shape, pairs.num_products, pairs.separate.tolist()
@@ -60,7 +64,7 @@ class Eigenpairs:
         return np.stack([self.values - self.errors, self.values + self.errors], axis=1)
 
     def __getitem__(self, chosen: slice | np.ndarray) -> Eigenpairs:
-        """Some of the pairs, in the order that they have here; the cost is that of all."""
+        """Some of the pairs, in this order; `num_products` is that of all."""
         return Eigenpairs(
             self.values[chosen],
             self.vectors[:, chosen],
@@ -71,14 +75,14 @@ class Eigenpairs:
 
     @property
     def separate(self) -> np.ndarray:
-        """(k,) whether λ ± error meets no other such interval.
+        """(k,) whether the interval λ ± error meets no other such interval.
 
         Where it does, `tol` does not resolve a cluster, such as the null space of G, and the value
-        is a bound rather than the eigenvalue of that rank. It does not vouch for copies of a
-        multiple eigenvalue that the iteration has not seen.
+        is a bound rather than the eigenvalue of that rank. True does not exclude that the iteration
+        has missed copies of a multiple eigenvalue.
         """
-        apart = np.diff(self.values) > self.errors[1:] + self.errors[:-1]
-        return np.r_[True, apart] & np.r_[apart, True]
+        is_gap = np.diff(self.values) > self.errors[1:] + self.errors[:-1]
+        return np.r_[True, is_gap] & np.r_[is_gap, True]
 
 
 def eigsh(
@@ -96,10 +100,10 @@ def eigsh(
 ) -> Eigenpairs:
     """The k eigenpairs at an end of the spectrum of a symmetric operator: A v = λ v.
 
-    SciPy's ARPACK (implicitly restarted Lanczos) does the work, on A/scale + 2I: that leaves the
-    eigenvectors and the order as they are, and makes `tol` relative to ‖A‖ at both ends, where
-    ARPACK's own test is relative to each eigenvalue and cannot be met by those near zero. A space
-    of up to 512 dimensions is taken whole instead.
+    SciPy's ARPACK (implicitly restarted Lanczos) runs on A/scale + 2I, which has the eigenvectors
+    of A in the same order. So `tol` is relative to ‖A‖ at both ends; ARPACK's own test is relative
+    to each eigenvalue, which those near zero cannot meet. For P up to 512, the matrix is formed and
+    all its eigenpairs are computed instead.
 
     Args:
         A: a SciPy LinearOperator, sparse or dense matrix of shape (P, P), real and symmetric.
@@ -107,21 +111,22 @@ def eigsh(
         which: "LA" the largest, "SA" the smallest, "BE" half from each end, "LM" the largest in
             magnitude.
         tol: error of a pair relative to `scale`; None is the square root of the precision.
-        scale: size of the numbers that matter, None for ‖A‖ by a few power steps. Give ‖H‖ for
+        scale: norm that `tol` is relative to, None for ‖A‖ by a few power steps. Give ‖H‖ for
             R = H - G, which is zero but for rounding where the network is piecewise linear.
-        ncv: size of the Krylov basis; None is at least 2k + 5, 20, or 10 in large spaces, where the
-            work on a long basis would take longer than the products it saves.
-        max_products: after about so many products the iteration gives up.
-        second_start: look for what a single vector misses, such as copies of a multiple eigenvalue,
-            by up to 40 Lanczos steps from two vectors orthogonal to the pairs found; `unseen` of
-            the result tells.
+        ncv: vectors of the Krylov basis; None is the larger of 2k + 5 and 20. From P = 2²⁰ on it is
+            the larger of 2k + 5 and 10: work on a longer basis would take longer than the products
+            it saves.
+        max_products: the iteration stops with an error after about this number of products.
+        second_start: look for eigenvalues that a single starting vector misses, such as copies of a
+            multiple one, by up to 40 Lanczos steps from two vectors orthogonal to the pairs found.
+            The result is in `unseen`.
         seed: of the starting vectors.
         progress: called with the number of products so far.
 
     Raises:
-        InputError: no symmetric operator, k out of range, an unknown `which`, a product that is
-            not finite.
-        ConvergenceError: a pair whose true error is beyond ten times the tolerance.
+        InputError: A is no symmetric operator, k is out of range, `which` is unknown, or a product
+            is not finite.
+        ConvergenceError: the true error of a pair is more than ten times the tolerance.
 
     >>> import numpy as np
     >>> pairs = eigsh(np.diag([1.0, 2.0, 4.0, 8.0]), 2)
@@ -134,13 +139,17 @@ def eigsh(
     tol = float(np.sqrt(eps)) if tol is None else tol
     if not tol >= eps:
         raise InputError(f"a tol of at least {eps:.1e}, the precision of A", tol, "loosen it")
-    basis = max(2 * k + 5, 20 if size < WIDE else 10, WHOLE if size <= WHOLE else 0)
-    ncv = min(size, basis if ncv is None else ncv)
+    default = max(
+        2 * k + 5,
+        20 if size < SHORT_BASIS_SIZE else 10,
+        DENSE_SIZE if size <= DENSE_SIZE else 0,
+    )
+    ncv = min(size, default if ncv is None else ncv)
     if ncv <= k and ncv < size:
         raise InputError(f"an ncv above k = {k}", ncv, "leave ncv out for the default")
     with few_threads(size):
-        if ncv >= size and size <= WHOLE:
-            vectors, norm = _all_vectors(counted, k, which)
+        if ncv >= size and size <= DENSE_SIZE:
+            vectors, norm = _dense_vectors(counted, k, which)
             scale = norm if scale is None else scale
         else:
             rng = np.random.default_rng(seed)
@@ -179,7 +188,7 @@ def _check(k: int, which: str, size: int, max_products: int, scale: float | None
 
 
 def _norm(A: LinearOperator, rng: np.random.Generator) -> float:
-    """‖A‖ from below by power steps; a factor of two is all that the shift needs."""
+    """A lower bound of ‖A‖ by power steps; within a factor of two is enough for the shift."""
     norm, v = 0.0, rng.standard_normal(A.shape[0], dtype=A.dtype)
     for _ in range(POWER_STEPS):
         v = A.matvec((v / scipy.linalg.norm(v)).astype(A.dtype))
@@ -190,9 +199,9 @@ def _norm(A: LinearOperator, rng: np.random.Generator) -> float:
 
 
 def _scaled(A: LinearOperator, scale: float, shift: float) -> LinearOperator:
-    """A/scale + shift·I: ARPACK's tests hold for numbers around one."""
+    """A/scale + shift·I, whose eigenvalues are of order one, as ARPACK's test needs them."""
     factor = A.dtype.type(1 / scale)
-    # Large vectors are not made anew for each step; ARPACK copies what it is given.
+    # All products are written into one vector; ARPACK copies what it gets.
     result = np.empty(A.shape[0], A.dtype)
     (axpy,) = scipy.linalg.get_blas_funcs(["axpy"], [result])
 
@@ -213,7 +222,7 @@ def _arpack(
     max_products: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    # A zero operator gives ARPACK no basis; any shift does.
+    # ARPACK fails on a zero operator, and works on any shift of it.
     shift = 0.0 if which == "LM" and scale > 0 else 2.0
     which = "LA" if which == "BE" and k == 1 else which
     restarts = max(1, max_products // (ncv - k))
@@ -237,63 +246,65 @@ def _arpack(
     return vectors
 
 
-def _all_vectors(A: LinearOperator, k: int, which: str) -> tuple[np.ndarray, float]:
-    """The vectors wanted and ‖A‖, by dense algebra in as many products as dimensions."""
+def _dense_vectors(A: LinearOperator, k: int, which: str) -> tuple[np.ndarray, float]:
+    """The (P, k) eigenvectors and ‖A‖, by dense algebra from P products."""
     matrix = A.matmat(np.eye(A.shape[0], dtype=A.dtype))
     values, vectors = scipy.linalg.eigh((matrix + matrix.T) / 2)
     if which == "LM":
         return vectors[:, np.argsort(np.abs(values))[-k:]], float(np.abs(values).max())
-    low = {"SA": k, "LA": 0, "BE": k // 2}[which]
-    wanted = np.r_[:low, len(values) - (k - low) : len(values)]
-    return vectors[:, wanted], float(np.abs(values).max())
+    num_lowest = _num_lowest(k, which)
+    chosen = np.r_[:num_lowest, len(values) - (k - num_lowest) : len(values)]
+    return vectors[:, chosen], float(np.abs(values).max())
 
 
-def _certified(A: LinearOperator, vectors: np.ndarray) -> Eigenpairs:
-    """Rayleigh quotients and true errors from one product a vector."""
+def _certified(A: CountedOperator, vectors: np.ndarray) -> Eigenpairs:
+    """Rayleigh quotients and true errors, from one product per vector."""
     values = np.empty(vectors.shape[1])
     errors = np.empty(vectors.shape[1])
     for i, v in enumerate(vectors.T):
         product = A.matvec(v)
-        length = np.sqrt(_accurate_sum(lambda v: v @ v, v))
-        values[i] = _accurate_sum(lambda v, product: v @ product, v, product) / length
-        scaled = values[i] / length
-
-        def squares(v: np.ndarray, product: np.ndarray, scaled: float = scaled) -> float:
-            return np.sum((product - scaled * v) ** 2)
-
-        errors[i] = np.sqrt(_accurate_sum(squares, v, product))
+        length = np.sqrt(dot(v, v, CHUNK_ENTRIES))
+        values[i] = dot(v, product, CHUNK_ENTRIES) / length
+        errors[i] = _error(v, product, values[i] / length)
     order = np.argsort(values)
     return Eigenpairs(values[order], vectors[:, order], errors[order], A.count)
 
 
-def _second_start(A: CountedOperator, pairs: Eigenpairs, which: str, seed: int) -> bool:
-    """Whether another start finds an eigenvalue where those of `which` should all be known.
+def _error(v: np.ndarray, product: np.ndarray, value: float) -> float:
+    """‖Av - λv‖ of a vector and its product Av."""
 
-    A Ritz value outside the space of the pairs, less its error, bounds from inside what lies there.
+    def squares(v: np.ndarray, product: np.ndarray) -> float:
+        return np.sum((product - value * v) ** 2)
+
+    return np.sqrt(float64_sum(squares, v, product, chunk=CHUNK_ENTRIES))
+
+
+def _second_start(A: CountedOperator, pairs: Eigenpairs, which: str, seed: int) -> bool:
+    """Whether Lanczos from other vectors finds an eigenvalue that `pairs` should include.
+
+    Lanczos runs orthogonally to the pairs. An eigenvalue that they lack lies within its error of
+    each Ritz value.
     """
     size, k = pairs.vectors.shape
-    start = np.random.default_rng(seed + 1).standard_normal((size, STARTS)).astype(A.dtype)
+    start = np.random.default_rng(seed + 1).standard_normal((size, SECOND_STARTS)).astype(A.dtype)
     for _ in range(2):
         start -= pairs.vectors @ (pairs.vectors.T @ start)
-    T = lanczos(A, start, min(STEPS, size - k), outside=pairs.vectors.astype(A.dtype))
+    T = lanczos(A, start, min(SECOND_STEPS, size - k), outside=pairs.vectors.astype(A.dtype))
     ritz = [T.ritz(probe, steps) for probe, steps in enumerate(T.steps)]
     found, error = (np.concatenate([each[i] for each in ritz]) for i in (0, 2))
     error += ROUNDINGS * np.finfo(A.dtype).eps * np.abs(pairs.values).max()
     if which == "LM":
         return bool((np.abs(found) - error > np.min(np.abs(pairs.values) + pairs.errors)).any())
-    low = {"SA": k, "LA": 0, "BE": k // 2}[which]
-    beyond = np.zeros(len(found), bool)
-    if low:
-        beyond |= found + error < pairs.values[low - 1] - pairs.errors[low - 1]
-    if low < k:
-        beyond |= found - error > pairs.values[low] + pairs.errors[low]
-    return bool(beyond.any())
+    num_lowest = _num_lowest(k, which)
+    is_beyond = np.zeros(len(found), bool)
+    if num_lowest:
+        i = num_lowest - 1
+        is_beyond |= found + error < pairs.values[i] - pairs.errors[i]
+    if num_lowest < k:
+        is_beyond |= found - error > pairs.values[num_lowest] + pairs.errors[num_lowest]
+    return bool(is_beyond.any())
 
 
-def _accurate_sum(function: Callable[..., float], *vectors: np.ndarray) -> float:
-    """The sum of a function of chunks of vectors in float64, which never are there as a whole."""
-    size = len(vectors[0])
-    return sum(
-        function(*(v[start : start + CHUNK].astype(np.float64) for v in vectors))
-        for start in range(0, size, CHUNK)
-    )
+def _num_lowest(k: int, which: str) -> int:
+    """How many of the k pairs are from the lower end of the spectrum."""
+    return {"SA": k, "LA": 0, "BE": k // 2}[which]

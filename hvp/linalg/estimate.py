@@ -1,4 +1,4 @@
-"""A number, or an array of them, that was estimated, with its standard error."""
+"""An estimated number, or an array of them, with its standard error."""
 
 from __future__ import annotations
 
@@ -8,22 +8,27 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+# Values of `Estimate.method`.
+UNIT_VECTORS, HUTCHINSON, XTRACE = "unit vectors", "Hutchinson", "XTrace"
+DEFLATED = "Hutchinson beside a basis"
+
 Value = TypeVar("Value", float, np.ndarray)
 
 
 @dataclass(frozen=True)
 class Estimate(Generic[Value]):
-    """An estimate, its standard error, which is that of the random probes alone, and its depth.
+    """An estimate with its standard error over the random probes.
 
     Attributes:
         value: the estimate, a number or an array.
-        stderr: its standard error, of the same shape; zero where nothing is random, NaN where it
-            cannot be told.
+        stderr: its standard error over the probes, of the same shape; zero where nothing is random,
+            NaN where it is unknown, as it is for a single probe.
         num_products: products with the operator that it took.
-        depth: what stopping the Krylov spaces where they stopped may have changed; zero where no
-            Krylov space is used or it is complete, NaN where it cannot be told.
-        method: how it was made, where there are several ways.
-        sampling: its standard error, had other examples been drawn; NaN where that was not told.
+        depth: an estimate of the error of stopping Lanczos early; zero where no Krylov space is
+            used or where it is complete, NaN where it is unknown.
+        method: how the estimate was made, where there are several methods.
+        sampling: its sampling error, the standard error over the choice of examples; NaN where it
+            was not estimated.
 
     >>> print(Estimate(2.0, 0.25, 10))
     2 ± 0.25
@@ -44,6 +49,20 @@ class Estimate(Generic[Value]):
         if isinstance(self.value, np.ndarray):
             low, high, most = np.min(self.value), np.max(self.value), np.max(self.stderr)
             return f"{self.value.size} values from {low:.6g} to {high:.6g}, ± {most:.2g} at most"
-        # What deeper Krylov spaces would change is told where it is the larger error.
+        # The error of stopping Lanczos early is shown where it is the larger one.
         depth = f", ± {self.depth:.2g} for depth" if self.depth > self.stderr else ""
         return f"{self.value:.6g} ± {self.stderr:.2g}{depth}"
+
+
+def standard_error_of_mean(samples: np.ndarray) -> np.ndarray:
+    """The standard errors of the mean over the first axis of independent samples (s, …).
+
+    NaN for a single sample, zero for none, as where nothing is random.
+
+    >>> standard_error_of_mean(np.array([1.0, 3.0])).tolist()
+    1.0
+    """
+    count = len(samples)
+    if count < 2:
+        return np.full(samples.shape[1:], np.nan if count else 0.0)
+    return samples.std(axis=0, ddof=1) / np.sqrt(count)

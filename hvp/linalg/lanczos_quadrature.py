@@ -22,11 +22,11 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from hvp.errors import InputError
+from hvp.linalg.blocks import few_threads
 from hvp.linalg.counted_operator import CountedOperator
 from hvp.linalg.density import BatchJackknife, Density
 from hvp.linalg.eigsh import Eigenpairs
 from hvp.linalg.lanczos import Tridiagonal, lanczos
-from hvp.linalg.threads import few_threads
 
 # Batches are left out by groups, to so many: their standard error is good to a tenth.
 MOST_GROUPS = 50

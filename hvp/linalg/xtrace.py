@@ -1,91 +1,156 @@
-"""The trace of a form from probes of which each is tested on the range of all the others."""
+"""XTrace: the trace of a matrix from probes, each tested on the range of all the others.
+
+Source: Epperly, Tropp and Webber 2024, *XTrace: making the most of every sample in stochastic
+trace estimation*, sections 2.1 to 2.4.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 
-from hvp.linalg.blocks import Sketch
+from hvp.linalg.blocks import chunks, gram, multiply
+from hvp.linalg.counted_operator import CountedOperator
 
-# The correlation of the samples is hard to tell; it raises a standard error so many times at most.
-MOST_RAISED = 3.0
+# Columns of a block that a symmetry check uses.
+CHECKED_COLUMNS = 4
+# The correlation of the samples is hard to estimate. It raises a standard error by this factor at
+# most.
+MAX_RAISE = 3.0
 
 
 @dataclass(frozen=True, eq=False)
-class Form:
-    """A symmetric B of which tr B is wanted, in the basis Q of a sketch by probes ω_i.
+class Sketch:
+    """An orthonormal basis Q of AΩ for probes Ω (P, s), and of AΩ without any one probe.
+
+    The basis Q₍ᵢ₎ of the products without the i-th has Q₍ᵢ₎Q₍ᵢ₎ᵀ = Q(I - sᵢsᵢᵀ)Qᵀ. Here sᵢ is the
+    unit vector orthogonal to all columns of QᵀAΩ but the i-th: a normalised column of the inverse
+    transpose (section 2.2), or zero where the other products span the same space.
+
+    Attributes:
+        Q: (P, r) orthonormal columns, r the rank of AΩ.
+        products: (r, s) QᵀAΩ.
+        probes: (r, s) QᵀΩ.
+        left_out: (r, s) the sᵢ.
+    """
+
+    Q: np.ndarray
+    products: np.ndarray
+    probes: np.ndarray
+    left_out: np.ndarray
+
+    @property
+    def ranks(self) -> np.ndarray:
+        """(s,) the dimensions of the Q₍ᵢ₎."""
+        return np.where(self.left_out.any(axis=0), len(self.left_out) - 1, len(self.left_out))
+
+
+@dataclass(frozen=True, eq=False)
+class SketchedMatrix:
+    """A symmetric B (P, P) whose trace is wanted, in the basis Q of a sketch by probes ωᵢ.
 
     Attributes:
         inner: (r, r) QᵀBQ.
-        images: (r, s) QᵀBω_i.
-        own: (s,) ω_iᵀBω_i.
-        lengths: (s,) ‖ω_i‖².
+        images: (r, s) QᵀBωᵢ.
+        forms: (s,) ωᵢᵀBωᵢ.
+        squared_lengths: (s,) ‖ωᵢ‖².
     """
 
     inner: np.ndarray
     images: np.ndarray
-    own: np.ndarray
-    lengths: np.ndarray
+    forms: np.ndarray
+    squared_lengths: np.ndarray
 
 
-def leave_one_out(basis: Sketch, form: Form) -> np.ndarray:
-    """(s,) x_i = tr(Q₍ᵢ₎ᵀBQ₍ᵢ₎) + (P - rᵢ) uᵀBu/uᵀu, u = (I - Q₍ᵢ₎Q₍ᵢ₎ᵀ)ωᵢ, each unbiased.
+def sketch(A: CountedOperator, probes: np.ndarray) -> Sketch:
+    """Multiply the probes (P, s) by A and orthonormalise the products.
 
-    Of a Gaussian vector the length tells nothing of the direction: its mean square takes its place
-    (Epperly, Tropp and Webber 2024, section 2.4).
+    At most two blocks of their size are in memory. Raises InputError if A is not symmetric.
     """
-    low, forms, remaining, _ = _parts(basis, form)
-    return low + (len(basis.Q) - basis.ranks) * forms / remaining
+    Y = multiply(A, probes)
+    A.check_symmetry(probes[:, :CHECKED_COLUMNS].astype(A.dtype), Y[:, :CHECKED_COLUMNS])
+    Q, R = scipy.linalg.qr(Y, mode="economic", overwrite_a=True, check_finite=False)
+    U, sizes, Vt = np.linalg.svd(R.astype(np.float64))
+    eps = float(np.finfo(A.dtype).eps)
+    rank = int(np.sum(sizes > len(sizes) * eps * sizes[0]))
+    U, sizes, Vt = U[:, :rank], sizes[:rank], Vt[:rank]
+    for rows in chunks(len(Q)):
+        Q[rows, :rank] = Q[rows] @ U.astype(Q.dtype)
+    Q = Q[:, :rank]
+    inverse = Vt / sizes[:, None]
+    # The span needs the i-th column where its leverage, an entry of the diagonal of VVᵀ, is one.
+    is_needed = np.sum(Vt**2, axis=0) > 1 - np.sqrt(eps)
+    lengths = np.linalg.norm(inverse, axis=0)
+    left_out = np.divide(inverse, lengths, out=np.zeros_like(inverse), where=is_needed)
+    return Sketch(Q, sizes[:, None] * Vt, gram(Q, probes), left_out)
 
 
-def leave_two_out(basis: Sketch, form: Form) -> np.ndarray:
-    """(s, s) x_ij, as x_i but without the range of the j-th probe too; only i ≠ j means anything.
+def leave_one_out(basis: Sketch, B: SketchedMatrix) -> np.ndarray:
+    """(s,) xᵢ = tr(Q₍ᵢ₎ᵀBQ₍ᵢ₎) + (P - rᵢ) uᵀBu/uᵀu, u = (I - Q₍ᵢ₎Q₍ᵢ₎ᵀ)ωᵢ, each unbiased.
 
-    The projection then also loses t = (s_j - c s_i)/√(1 - c²), c = s_iᵀs_j, which u gains.
+    The length of a Gaussian vector is independent of its direction, so that u is normalised
+    (section 2.4).
+    """
+    traces, forms, squared_lengths, _ = _leave_one_out_terms(basis, B)
+    return traces + (len(basis.Q) - basis.ranks) * forms / squared_lengths
+
+
+def leave_two_out(basis: Sketch, B: SketchedMatrix) -> np.ndarray:
+    """(s, s) xᵢⱼ, as xᵢ but without the range of the j-th probe too; only i ≠ j has a meaning.
+
+    The projection then also loses t = (sⱼ - c sᵢ)/√(1 - c²), c = sᵢᵀsⱼ, which u gains.
     """
     S = basis.left_out
-    low, forms, remaining, residual_images = _parts(basis, form)
+    traces, forms, squared_lengths, u_images = _leave_one_out_terms(basis, B)
     cosines = S.T @ S
     np.fill_diagonal(cosines, 0.0)
     sines = np.sqrt(np.maximum(1 - cosines**2, np.finfo(float).eps))
 
-    def along(V: np.ndarray) -> np.ndarray:  # tᵀv_i
+    def along_t(V: np.ndarray) -> np.ndarray:  # tᵀvᵢ
         inner = V.T @ S
         return (inner - cosines * np.diag(inner)[:, None]) / sines
 
-    curved = S.T @ form.inner @ S
-    own = np.diag(curved)
-    lost = (own - 2 * cosines * curved + cosines**2 * own[:, None]) / sines**2
-    gained = along(basis.probes)
-    forms = forms[:, None] + 2 * gained * along(residual_images) + gained**2 * lost
-    remaining = remaining[:, None] + gained**2
+    sBs = S.T @ B.inner @ S
+    diagonal = np.diag(sBs)
+    tBt = (diagonal - 2 * cosines * sBs + cosines**2 * diagonal[:, None]) / sines**2
+    gained = along_t(basis.probes)
+    forms = forms[:, None] + 2 * gained * along_t(u_images) + gained**2 * tBt
+    squared_lengths = squared_lengths[:, None] + gained**2
     dimensions = len(basis.Q) - basis.ranks[:, None] + S.any(axis=0)
-    return low[:, None] - lost + dimensions * forms / remaining
+    return traces[:, None] - tBt + dimensions * forms / squared_lengths
 
 
 def standard_error(one: np.ndarray, two: np.ndarray) -> float:
-    """The standard error of the mean T of the x_i, which have probes in common.
+    """The standard error of the mean T of the xᵢ (s,), which have probes in common.
 
-    √(Σ(x_i - T)²/s(s - 1)) takes them for independent, and is low where each probe matters to the
-    others: by a quarter on a network's Hessian, by two thirds where s is about the rank. Given the
-    other probes x_ij and x_ji are independent and unbiased, hence -E(x_ij - T)(x_ji - T) =
-    2 Cov(x_ij, T) - Var T, which is Var T where no multiple of x_ij - T would improve T, as of the
-    best estimate none does. The larger of the two is taken; of independent samples they are equal.
+    √(Σ(xᵢ - T)²/s(s - 1)) would hold for independent xᵢ. It is too small where each probe matters
+    to the others: by a quarter on the Hessian of a network, by two thirds where s is about the
+    rank. Given the other probes, xᵢⱼ and xⱼᵢ are independent and unbiased; hence
+    -E(xᵢⱼ - T)(xⱼᵢ - T) = 2 Cov(xᵢⱼ, T) - Var T. That is Var T where no multiple of xᵢⱼ - T would
+    improve T, as for the best estimate. The larger of the two is returned; for independent samples
+    they are equal.
+
+    Args:
+        one: (s,) the xᵢ.
+        two: (s, s) the xᵢⱼ.
     """
     count, mean = len(one), one.mean()
     independent = one.var(ddof=1) / count
     products = (two - mean) * (two.T - mean)
     np.fill_diagonal(products, 0.0)
     paired = 0.0 - products.sum() / (count * (count - 1))
-    return float(np.sqrt(np.clip(paired, independent, MOST_RAISED**2 * independent)))
+    return float(np.sqrt(np.clip(paired, independent, MAX_RAISE**2 * independent)))
 
 
-def _parts(basis: Sketch, form: Form) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """tr(Q₍ᵢ₎ᵀBQ₍ᵢ₎), uᵀBu, uᵀu and QᵀBu."""
+def _leave_one_out_terms(
+    basis: Sketch, B: SketchedMatrix
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """tr(Q₍ᵢ₎ᵀBQ₍ᵢ₎) (s,), uᵀBu (s,), uᵀu (s,) and QᵀBu (r, s)."""
     S = basis.left_out
     projected = basis.probes - S * np.sum(S * basis.probes, axis=0)
-    residual_images = form.images - form.inner @ projected
-    forms = form.own - np.sum(projected * (form.images + residual_images), axis=0)
-    low = np.trace(form.inner) - np.sum(S * (form.inner @ S), axis=0)
-    return low, forms, form.lengths - np.sum(projected**2, axis=0), residual_images
+    u_images = B.images - B.inner @ projected
+    forms = B.forms - np.sum(projected * (B.images + u_images), axis=0)
+    traces = np.trace(B.inner) - np.sum(S * (B.inner @ S), axis=0)
+    return traces, forms, B.squared_lengths - np.sum(projected**2, axis=0), u_images

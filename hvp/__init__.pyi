@@ -7,6 +7,7 @@ from .comparison.compare import compare as compare
 from .errors import ConvergenceError as ConvergenceError
 from .errors import InputError as InputError
 from .linalg.density import Density as Density
+from .linalg.diagonal import diagonal as diagonal
 from .linalg.eigsh import Eigenpairs as Eigenpairs
 from .linalg.eigsh import eigsh as eigsh
 from .linalg.estimate import Estimate as Estimate
@@ -17,7 +18,6 @@ from .linalg.noise_floor import Noise as Noise
 from .linalg.noise_floor import noise_floor as noise_floor
 from .linalg.spectral_sums import effective_dimension as effective_dimension
 from .linalg.spectral_sums import log_determinant as log_determinant
-from .linalg.diagonal import diagonal as diagonal
 from .linalg.trace import frobenius_norm as frobenius_norm
 from .linalg.trace import squared_frobenius_norm as squared_frobenius_norm
 from .linalg.trace import trace as trace

@@ -19,10 +19,10 @@ from hvp.comparison.chain_rule import QuadraticForms, chain_rule, whole_name
 from hvp.comparison.sampling_errors import SamplingErrors, resampled, sampled
 from hvp.comparison.spectrum import Spectrum, spectrum
 from hvp.errors import InputError
-from hvp.linalg.density import distance
 from hvp.linalg.estimate import Estimate
 from hvp.linalg.layer_traces import LayerShares, LayerTraces, layer_shares, layer_traces
 from hvp.linalg.noise_floor import Noise, noise_floor
+from hvp.linalg.wasserstein import distance
 from hvp.operators import Curvature, GaussNewton, Hessian, Residual
 
 PACKAGES = ("hvp", "tensorflow", "keras", "numpy", "scipy")
@@ -46,7 +46,7 @@ class Part:
             there is a single batch.
         angles_by_count: the principal angles in radians, ascending, between the spaces of H's and
             of G's i largest eigenvalues, for i from 1 to k (Björck and Golub 1973).
-        distance: between the cumulative spectra of H and of G, see `hvp.linalg.density.distance`.
+        distance: between the cumulative spectra of H and of G, see `hvp.linalg.wasserstein`.
         eps: the rounding of the products.
     """
 

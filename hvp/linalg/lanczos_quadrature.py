@@ -1,16 +1,16 @@
-"""Whole spectra by stochastic Lanczos quadrature: as many products for a million eigenvalues.
+"""Stochastic Lanczos quadrature: a whole spectrum from a number of products independent of P.
 
 For v uniform on the unit sphere E vᵀf(A)v = tr f(A)/P, and vᵀf(A)v = Σ (q_iᵀv)² f(λ_i) is an
-integral over the spectrum as v sees it. Its Gauss rule is at hand: m Lanczos steps from v give T
-(m, m) whose eigenvalues θ are the nodes, with the squares of the first entries of its eigenvectors
-for weights, exact for polynomials of degree up to 2m - 1 (Golub and Welsch 1969; for spectra of
-large matrices Lin, Saad and Yang 2016, Ubaru, Chen and Saad 2017, of networks Ghorbani, Krishnan
-and Xiao 2019).
+integral over the spectrum, weighted by v. Lanczos computes its Gauss rule: m steps from v give T
+(m, m), whose eigenvalues θ are the nodes. The weights are the squares of the first entries of its
+eigenvectors. The rule is exact for polynomials of degree up to 2m - 1 (Golub and Welsch 1969; for
+spectra of large matrices Lin, Saad and Yang 2016, Ubaru, Chen and Saad 2017, of networks Ghorbani,
+Krishnan and Xiao 2019).
 
-Probes are Gaussian vectors of length one rather than signs. Their law is the same in every basis:
-the variance of vᵀf(A)v is 2/(P + 2) that of f over the spectrum, whatever the eigenvectors, and
-nothing where f is constant. No eigenvector is missed, where signs may be orthogonal to one; and
-they stay uniform where eigenvectors are projected out.
+Probes are Gaussian vectors of length one rather than signs. Their distribution is the same in every
+basis: the variance of vᵀf(A)v is 2/(P + 2) that of f over the spectrum, whatever the eigenvectors,
+and zero where f is constant. Signs may be orthogonal to an eigenvector and miss it. Gaussian
+vectors also stay uniform where eigenvectors are projected out.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from hvp.linalg.density import BatchJackknife, Density
 from hvp.linalg.eigsh import Eigenpairs
 from hvp.linalg.lanczos import Tridiagonal, lanczos
 
-# Batches are left out by groups, to so many: their standard error is good to a tenth.
-MOST_GROUPS = 50
+# Batches are left out in at most this many groups: enough for a standard error within a tenth.
+MAX_GROUPS = 50
 
 
 def density(
@@ -46,32 +46,31 @@ def density(
 ) -> Density:
     """The spectrum of a symmetric operator by stochastic Lanczos quadrature.
 
-    num_probes × num_steps products, in blocks of all probes, and one more where there is a single
-    probe, whose symmetry another vector must test.
+    It makes num_probes × num_steps products, in blocks of all probes. For a single probe there is
+    one more, with another vector, to check the symmetry of A.
 
     Args:
         A: a SciPy LinearOperator, sparse or dense matrix of shape (P, P), real and symmetric.
         num_probes: S; standard errors fall like 1/√S.
-        num_steps: m; resolution grows like m. Cut to P - k, with a note.
+        num_steps: m; resolution grows like m. At most P - k; a reduction is in the `notes`.
         seed: of the probes. The same seed, size and precision draw the same probes, so that the
-            difference of two densities has little noise.
-        pairs: k eigenpairs to project out, such as the largest by `hvp.eigsh`: they come back as
-            exact `outliers`, and all Lanczos steps are for the bulk. Where a pair has an error the
-            spectrum found is that of a matrix within that distance of A.
-        scale: size of the numbers that matter, None for the pairs' largest. Give ‖H‖ for R = H - G,
-            whose products may be rounding of H's, which is not symmetric.
-        reorthogonalise: keeps num_steps + 1 vectors a probe. False keeps two, for P beyond memory:
-            eigenvalues that converge then come up as several nodes that share one's weight, which
-            integrals do not mind and a note says.
-        num_resampled: of the probes, how many tell the `sampling` error of each figure, what other
-            examples would have changed; each takes num_steps products more. A must be the Hessian,
-            GaussNewton or Residual of a `Linearization`; one probe is enough for a first idea. A
-            single batch cannot tell, and leaves NaN.
+            difference of two densities has a small error.
+        pairs: k eigenpairs to project out, such as the largest by `hvp.eigsh`. They are the exact
+            `outliers` of the result, and all Lanczos steps serve the other eigenvalues, the bulk.
+            Where a pair has an error, the result is that of a matrix within that distance of A.
+        scale: norm against which asymmetry is measured, None for the pairs' largest magnitude. Give
+            ‖H‖ for R = H - G, whose products may be rounding of H's, which is not symmetric.
+        reorthogonalise: with num_steps + 1 vectors per probe in memory. False needs two, for large
+            P. Then eigenvalues that have converged appear as several nodes that share the weight of
+            one, and the `notes` say so. Integrals are still right.
+        num_resampled: the number of probes whose figures get a `sampling` error; each takes
+            num_steps more products, and one is enough for a first estimate. A must be the Hessian,
+            GaussNewton or Residual of a `Linearization`. NaN for a single batch.
         progress: called with the number of products so far.
 
     Raises:
-        InputError: no symmetric operator, no probes or steps, pairs of another size or not
-            orthonormal, a product that is not finite.
+        InputError: A is no symmetric operator, there are no probes or steps, the pairs have another
+            size or are not orthonormal, or a product is not finite.
 
     >>> d = density(np.diag(np.r_[np.zeros(90), np.linspace(1.0, 2.0, 10)]), num_probes=20)
     >>> rank = d.count_above(0.5)
@@ -82,34 +81,37 @@ def density(
         scale = float(np.abs(pairs.values).max(initial=0.0))
     counted = CountedOperator(A, progress, scale)
     size = counted.shape[0]
-    for name, number, least in (
+    for name, number, minimum in (
         ("num_probes", num_probes, 1),
         ("num_steps", num_steps, 1),
         ("seed", seed, 0),
         ("num_resampled", num_resampled, 0),
     ):
-        if not isinstance(number, int | np.integer) or number < least:
-            raise InputError(f"a whole {name} of at least {least}", number, "leave it out")
+        if not isinstance(number, int | np.integer) or number < minimum:
+            raise InputError(f"a whole {name} of at least {minimum}", number, "leave it out")
     _check_resampled(A, num_resampled, num_probes, reorthogonalise)
-    out = _outliers(pairs, size, counted.dtype)
-    bulk = size - out.shape[1]
-    steps = min(num_steps, bulk)
+    outlier_vectors = _outlier_vectors(pairs, size, counted.dtype)
+    bulk_size = size - outlier_vectors.shape[1]
+    steps = min(num_steps, bulk_size)
     rng = np.random.default_rng(seed)
     tridiagonal = lanczos(
-        _Symmetric(counted, rng),
-        _probes(rng, num_probes, out),
+        _SymmetryChecked(counted, rng),
+        _probes(rng, num_probes, outlier_vectors),
         steps,
-        outside=out,
+        outside=outlier_vectors,
         reorthogonalise=reorthogonalise,
     )
-    full = tridiagonal.complete | (reorthogonalise and steps == bulk)
+    complete = tridiagonal.complete | (reorthogonalise and steps == bulk_size)
     lengths = tridiagonal.steps
     nodes, weights, errors = _gauss(tridiagonal, lengths)
-    half_nodes, half_weights, _ = _gauss(tridiagonal, np.where(full, lengths, lengths // 2))
+    half_nodes, half_weights, _ = _gauss(tridiagonal, np.where(complete, lengths, lengths // 2))
     values = np.zeros(0) if pairs is None else pairs.values.astype(np.float64)
-    left_out = _left_out(A, tridiagonal, out, values, num_resampled) if num_resampled else None
-    cost = int(lengths[:num_resampled].sum()) if left_out is not None else 0
-    cost += len(values) if num_resampled else 0
+    left_out, num_batch_products = None, 0
+    if num_resampled:
+        left_out = _left_out(A, tridiagonal, outlier_vectors, values, num_resampled)
+        num_batch_products = len(values)
+        if left_out is not None:
+            num_batch_products += int(lengths[:num_resampled].sum())
     return Density(
         nodes,
         weights,
@@ -122,7 +124,7 @@ def density(
         float(np.finfo(counted.dtype).eps),
         seed,
         _notes(num_steps, steps, reorthogonalise),
-        counted.count + cost,
+        counted.count + num_batch_products,
         left_out,
     )
 
@@ -143,60 +145,60 @@ def _check_resampled(A: Any, count: int, num_probes: int, reorthogonalise: bool)
 
 
 def _left_out(
-    A: Any, T: Tridiagonal, outside: np.ndarray, values: np.ndarray, count: int
+    A: Any, T: Tridiagonal, outlier_vectors: np.ndarray, outliers: np.ndarray, num_probes: int
 ) -> BatchJackknife | None:
-    """What the first probes' nodes and weights, and the values, would be without each batch.
+    """The first probes' nodes and weights, and the outliers, without each batch.
 
-    None for a single batch, which cannot tell.
+    None for a single batch, which has no sampling error.
     """
     assert T.basis is not None
-    beside = A.batch_grams(outside).grouped(MOST_GROUPS)
-    if len(beside.examples) < 2:
+    outlier_grams = A.batch_grams(outlier_vectors).grouped(MAX_GROUPS)
+    if len(outlier_grams.examples) < 2:
         return None
     found = []
-    for s, n in enumerate(T.steps[:count]):
-        grams = A.batch_grams(T.basis[:n, s].T).grouped(MOST_GROUPS)
+    for s, n in enumerate(T.steps[:num_probes]):
+        grams = A.batch_grams(T.basis[:n, s].T).grouped(MAX_GROUPS)
         with few_threads(n):
             nodes, vectors = np.linalg.eigh(grams.left_out(T.dense(s)))
-        missing = ((0, 0), (0, T.steps.max() - n))
-        found.append((np.pad(nodes, missing, "edge"), np.pad(vectors[:, 0] ** 2, missing)))
+        padding = ((0, 0), (0, T.steps.max() - n))
+        found.append((np.pad(nodes, padding, "edge"), np.pad(vectors[:, 0] ** 2, padding)))
     nodes, weights = (np.stack(each, axis=1) for each in zip(*found, strict=True))
-    shifted = np.diagonal(beside.left_out(np.diag(values)), axis1=1, axis2=2)
-    return BatchJackknife(nodes, weights, shifted, beside.examples)
+    changed = np.diagonal(outlier_grams.left_out(np.diag(outliers)), axis1=1, axis2=2)
+    return BatchJackknife(nodes, weights, changed, outlier_grams.examples)
 
 
-class _Symmetric(LinearOperator):
-    """A as it is, whose first product is held to symmetry."""
+class _SymmetryChecked(LinearOperator):
+    """An operator whose first product is checked for symmetry."""
 
     def __init__(self, A: CountedOperator, rng: np.random.Generator):
         super().__init__(A.dtype, A.shape)
         self._A, self._rng = A, rng
-        self._is_seen = False
+        self._is_checked = False
 
     def _matmat(self, V: np.ndarray) -> np.ndarray:
-        return self._A.matmat(V) if self._is_seen else self._first(V)
+        return self._A.matmat(V) if self._is_checked else self._checked(V)
 
-    def _first(self, V: np.ndarray) -> np.ndarray:
+    def _checked(self, V: np.ndarray) -> np.ndarray:
         count = V.shape[1]
         if count == 1 < len(V):
             other = self._rng.standard_normal((1, len(V)), dtype=V.dtype)
             V = np.concatenate([V.T, other]).T
         product = self._A.matmat(V)
         self._A.check_symmetry(V, product)
-        self._is_seen = True
+        self._is_checked = True
         return product[:, :count]
 
 
 def _probes(rng: np.random.Generator, count: int, U: np.ndarray) -> np.ndarray:
-    """(P, S) Gaussian columns in the precision of U (P, k) and orthogonal to it."""
+    """(P, S) Gaussian columns, of the precision of U (P, k) and orthogonal to it."""
     rows = rng.standard_normal((count, len(U)), dtype=U.dtype)
     for row in rows if U.shape[1] else ():
         row -= U @ (U.T @ row)
     return rows.T
 
 
-def _outliers(pairs: Eigenpairs | None, size: int, dtype: np.dtype) -> np.ndarray:
-    """(P, k) vectors to project out."""
+def _outlier_vectors(pairs: Eigenpairs | None, size: int, dtype: np.dtype) -> np.ndarray:
+    """(P, k) the vectors to project out."""
     if pairs is None:
         return np.zeros((size, 0), dtype)
     U = np.asarray(pairs.vectors, dtype)
@@ -204,9 +206,11 @@ def _outliers(pairs: Eigenpairs | None, size: int, dtype: np.dtype) -> np.ndarra
         raise InputError(
             f"fewer than {size} pairs of {size} entries", f"vectors of shape {U.shape}", "drop some"
         )
-    gap = np.abs(U.T @ U - np.eye(U.shape[1])).max(initial=0.0)
-    if not gap <= np.sqrt(np.finfo(dtype).eps):
-        raise InputError("orthonormal vectors of pairs", f"UᵀU - I of {gap:.1e}", "use hvp.eigsh")
+    deviation = np.abs(U.T @ U - np.eye(U.shape[1])).max(initial=0.0)
+    if not deviation <= np.sqrt(np.finfo(dtype).eps):
+        raise InputError(
+            "orthonormal vectors of pairs", f"UᵀU - I of {deviation:.1e}", "use hvp.eigsh"
+        )
     return U
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hvp.linalg.density import Density, from_log, to_log
+from hvp.linalg.density import Density
+from hvp.linalg.smoothing import from_log, to_log
 
 # So many points a width; those are kept that a line through the others would miss by more.
 FINE, MISSED = 6.0, 1e-3

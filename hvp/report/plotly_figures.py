@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from hvp.linalg.density import Density, to_log
+from hvp.linalg.density import Density
 from hvp.linalg.estimate import Estimate
+from hvp.linalg.smoothing import to_log
 from hvp.report import density_curves, number_format, plotly_style
 from hvp.report.density_curves import Curve
 from hvp.report.number_format import SINGLE, typeset

@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from hvp.linalg.density import to_log
+from hvp.linalg.smoothing import to_log
 from hvp.report.palette import COLOURS, GRID, INK, MUTED, PAPER, faint
 
 # How much of a colour a band lets through, and the longest name beside an axis.

@@ -57,7 +57,7 @@ class Density:
     change E of A changes vᵀf(A)v as the change of T on K changes f(T), for polynomials f of degree
     up to m (proof: for f = xⁿ the change is Σ vᵀAⁱ E Aʲv over i + j = n - 1, and Aⁱv, Aʲv lie in
     K). It includes some of the error of using few probes: see `hvp.sampling_error.jackknife`. For a
-    count, the step is replaced by a ramp as wide as the nodes are apart.
+    count, the step is replaced by a ramp as wide as the distance between nodes.
 
     Products and recurrence are right to 32 roundings of the largest eigenvalue, the `floor`: a node
     within the floor of a threshold counts as equal to it. So the null space of a positive
@@ -111,8 +111,8 @@ class Density:
         """The standard width of the bells that `curve` puts on the nodes, in units of λ.
 
         It is half the weighted median, over the nodes of all probes, of the distance to the
-        neighbouring nodes or the node's error bound, whichever is less. Bells of equal height that
-        are h/2 wide and h apart add up to a level line within 2 exp(-π²/2), 1.4 %. The m steps,
+        neighbouring nodes or the node's error bound, whichever is less. Bells of equal height,
+        width h/2 and distance h add up to a level line within 2 exp(-π²/2), 1.4 %. The m steps,
         exact for polynomials of degree 2m - 1, cannot resolve more: on [-1, 1], where h = π/m at
         the centre, a bell of width h/2 is a polynomial of degree 2m within about
         exp(-(2m)²(h/2)²/2) = exp(-π²/2). More probes reduce the standard errors, not the width. It
@@ -218,7 +218,7 @@ class Density:
         """The share of eigenvalues below the threshold by more than the floor.
 
         A large `depth` says that the share is not resolved: much of the spectrum is nearer to the
-        threshold than the nodes are apart, as it is around zero for networks. Then give a wider
+        threshold than the next node, as it is around zero for networks. Then give a wider
         floor, such as `width`.
         """
         limit = _number("threshold", threshold) - self._floor(floor)
@@ -307,7 +307,7 @@ class Density:
         )
 
     def _ramp(self, x: np.ndarray, limit: float) -> np.ndarray:
-        """From one below the limit to zero above it, half as wide as the nodes there are apart."""
+        """From one below the limit to zero above it, half a node distance wide."""
         above = np.clip(np.sum(self.nodes < limit, axis=1), 1, max(self.nodes.shape[1] - 1, 1))
         gaps = np.diff(self.nodes, axis=1, append=self.nodes[:, -1:] + self.width)
         width = np.median(np.take_along_axis(gaps, above[:, None] - 1, axis=1)) / 2

@@ -17,7 +17,7 @@ from hvp.linalg.estimate import HUTCHINSON, Estimate, standard_error_of_mean
 MIN_BASIS_PRODUCTS = 4
 # Probes that are multiplied at once.
 BLOCK_PROBES = 4
-# The most memory that the vectors beside a basis may take.
+# The most memory for the basis, its image and the probes.
 MAX_BYTES = 1 << 33
 
 

@@ -214,10 +214,10 @@ def _outlier_vectors(pairs: Eigenpairs | None, size: int, dtype: np.dtype) -> np
     return U
 
 
-def _notes(asked: int, taken: int, reorthogonalise: bool) -> tuple[str, ...]:
+def _notes(num_steps: int, steps: int, reorthogonalise: bool) -> tuple[str, ...]:
     notes = []
-    if taken < asked:
-        notes.append(f"num_steps cut from {asked} to {taken}, the dimension of the space")
+    if steps < num_steps:
+        notes.append(f"num_steps cut from {num_steps} to {steps}, the dimension of the space")
     if not reorthogonalise:
         notes.append("no reorthogonalisation: eigenvalues that converged come up as several nodes")
     return tuple(notes)

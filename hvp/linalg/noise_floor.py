@@ -1,4 +1,4 @@
-"""How far the products themselves can be trusted: the noise floor, measured."""
+"""The noise floor: the error of the products themselves, measured."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hvp.linalg.counted_operator import CountedOperator
 
 @dataclass(frozen=True)
 class Noise:
-    """What products of unit vectors are off by: no eigenvalue is known better.
+    """The errors of products with unit vectors, in units of λ.
 
     Attributes:
         asymmetry: the largest |uᵀAv - vᵀAu| of unit vectors u and v.
-        repeatability: the largest ‖Av - (Av)'‖ of two products with one vector.
-        shadow: the largest ‖Av - A₆₄v‖ beside the same products in float64, NaN without these.
-        num_products: with A.
+        repeatability: the largest ‖Av - (Av)'‖ of two products with the same vector.
+        shadow: the largest ‖Av - A₆₄v‖, with A₆₄v the product in float64; NaN if there is none.
+        num_products: products with A.
 
     >>> Noise(asymmetry=1e-7, repeatability=0.0, shadow=3e-7, num_products=6).floor
     3e-07
@@ -33,7 +33,7 @@ class Noise:
 
     @property
     def floor(self) -> float:
-        """The largest of the three: by so much an eigenvalue may be wrong (Weyl's inequality)."""
+        """The largest of the three: an eigenvalue may be wrong by as much (Weyl's inequality)."""
         return float(np.nanmax([self.asymmetry, self.repeatability, self.shadow]))
 
 
@@ -46,21 +46,23 @@ def noise_floor(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Noise:
-    """The noise of products with a symmetric operator, along random directions and some given.
+    """The errors of products with a symmetric operator, along random and given directions.
 
-    Rounding grows with ‖Av‖, so the floor is that of large eigenvalues only where their vectors are
+    Rounding grows with ‖Av‖: the result holds for large eigenvalues only if their eigenvectors are
     among the directions.
 
     Args:
         A: a SciPy LinearOperator or a matrix, (P, P).
-        exact: the same in float64, such as ``Hessian(lin.in_float64())``; None leaves it out.
+        exact: the same operator in float64, such as ``Hessian(lin.in_float64())``; None for no
+            `shadow`.
         vectors: (P, K) further directions, such as the top eigenvectors.
-        num_directions: how many random directions, at least two.
-        seed: of these.
+        num_directions: the number of random directions, at least two.
+        seed: of the random directions.
         progress: called with the number of products so far.
 
     Raises:
-        InputError: no symmetric operator, fewer than two directions, an `exact` of another shape.
+        InputError: A is no square operator, there are fewer than two directions, or `exact` has
+            another shape.
 
     >>> noise = noise_floor(np.diag([1.0, 2.0]), np.diag([1.0, 2.5]), vectors=np.eye(2))
     >>> noise.asymmetry, noise.repeatability, noise.shadow

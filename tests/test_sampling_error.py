@@ -16,7 +16,7 @@ from support.oracles import (
 )
 
 import hvp
-from hvp.sampling_error import sampling_error
+from hvp.sampling_error import BatchGrams, jackknife, sampling_error
 
 X = examples((4,))
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -66,7 +66,7 @@ def test_the_grams_of_the_batches_are_those_of_their_own_losses(columns, before,
         assert found.examples.tolist() == [3, 3, 1]
 
 
-def test_a_density_of_a_network_tells_its_sampling_error():
+def test_the_density_of_a_network_has_sampling_errors():
     lin = linearized()
     d = hvp.density(hvp.Hessian(lin), num_probes=3, num_resampled=3)
     for b, kept in enumerate(([3, 4, 5, 6], [0, 1, 2, 6], [0, 1, 2, 3, 4, 5])):
@@ -80,7 +80,7 @@ def test_a_density_of_a_network_tells_its_sampling_error():
         hvp.density(hvp.Fisher(lin), num_resampled=1)
 
 
-def test_a_penalty_stands_apart():
+def test_a_penalty_is_separate():
     lin = linearized(kernel_regularizer="l2")
     v = np.ones(lin.size)
     for matrix, product in (("H", lin.hvp), ("G", lin.gnvp), ("R", lin.residual_vp)):
@@ -100,12 +100,44 @@ def test_the_standard_error_is_that_of_other_samples():
     assert np.sqrt(np.mean(errors**2)) == pytest.approx(2 / np.sqrt(sizes.sum()), rel=0.03)
 
 
-def test_a_single_batch_cannot_tell():
+def test_a_single_batch_has_no_sampling_error():
     assert np.isnan(sampling_error(np.ones((1, 2)), np.array([7]))).all()
 
 
-def test_equal_batches_leave_no_error():
+def test_equal_batches_have_no_error():
     assert sampling_error(np.array([[1.0], [2.0]]), np.array([10, 20])).tolist() == [0.0]
+
+
+def test_a_linear_figure_has_the_sampling_error_of_its_forms():
+    rng = np.random.default_rng(1)
+    shares, examples = rng.standard_normal((6, 3)), np.full(6, 10)
+    kept = 1 - examples / examples.sum()
+    left_out = (shares.sum(axis=0) - shares) / kept[:, None]
+    assert np.allclose(jackknife(left_out[:, None], examples), sampling_error(shares, examples))
+    assert np.isnan(jackknife(left_out[:1, None], examples[:1])).all()
+
+
+def test_the_variance_of_probes_is_subtracted_down_to_half_the_error():
+    rng = np.random.default_rng(5)
+    examples = np.full(400, 10)
+    signal = rng.standard_normal((400, 1, 1))
+    alone = jackknife(signal, examples)
+    noisy = signal + 3 * rng.standard_normal((400, 9, 1))
+    assert np.isclose(jackknife(noisy, examples), alone, rtol=0.1)
+    assert jackknife(noisy.mean(axis=1, keepdims=True), examples) > 1.3 * alone
+    noise = rng.standard_normal((400, 9, 1))
+    uncorrected = jackknife(noise.mean(axis=1, keepdims=True), examples)
+    assert np.isclose(jackknife(noise, examples), uncorrected / 2)
+
+
+def test_batches_are_left_out_by_groups_of_neighbours():
+    rng = np.random.default_rng(2)
+    grams = BatchGrams(rng.standard_normal((7, 2, 2)), np.eye(2), np.arange(1, 8))
+    grouped = grams.grouped(3)
+    assert grouped.examples.tolist() == [3, 7, 18]
+    assert np.allclose(grouped.shares.sum(axis=0), grams.shares.sum(axis=0))
+    assert np.allclose(grouped.shares[0], grams.shares[:2].sum(axis=0))
+    assert grams.grouped(50).examples.tolist() == grams.examples.tolist()
 
 
 def test_without_outputs_there_are_no_forms():

@@ -5,8 +5,8 @@ import pytest
 from scipy.sparse.linalg import LinearOperator
 
 import hvp
-from hvp.linalg.density import distance
-from hvp.sampling_error import BatchGrams, jackknife, sampling_error
+from hvp.linalg.wasserstein import distance
+from hvp.sampling_error import BatchGrams, jackknife
 
 P = 12
 
@@ -75,7 +75,7 @@ def test_the_sampling_error_is_the_jackknife_of_the_forms(whole):
     assert np.isclose(d.moment(2).sampling, expected / P, rtol=1e-10)
 
 
-def test_what_is_projected_out_moves_as_its_forms_do(whole):
+def test_outliers_without_a_batch_are_its_quadratic_forms(whole):
     pairs = hvp.eigsh(whole, 2)
     d = hvp.density(whole, num_probes=2, num_resampled=1, pairs=pairs)
     forms = [np.diag(pairs.vectors.T @ whole.without(b) @ pairs.vectors) for b in range(4)]
@@ -86,39 +86,7 @@ def test_what_is_projected_out_moves_as_its_forms_do(whole):
     assert np.allclose(traces, [np.trace(whole.without(b)) for b in range(4)], atol=1e-10)
 
 
-def test_a_linear_figure_has_the_sampling_error_of_its_forms():
-    rng = np.random.default_rng(1)
-    shares, examples = rng.standard_normal((6, 3)), np.full(6, 10)
-    kept = 1 - examples / examples.sum()
-    left_out = (shares.sum(axis=0) - shares) / kept[:, None]
-    assert np.allclose(jackknife(left_out[:, None], examples), sampling_error(shares, examples))
-    assert np.isnan(jackknife(left_out[:1, None], examples[:1])).all()
-
-
-def test_the_noise_of_probes_is_taken_off_down_to_a_half():
-    rng = np.random.default_rng(5)
-    examples = np.full(400, 10)
-    signal = rng.standard_normal((400, 1, 1))
-    alone = jackknife(signal, examples)
-    noisy = signal + 3 * rng.standard_normal((400, 9, 1))
-    assert np.isclose(jackknife(noisy, examples), alone, rtol=0.1)
-    assert jackknife(noisy.mean(axis=1, keepdims=True), examples) > 1.3 * alone
-    noise = rng.standard_normal((400, 9, 1))
-    uncorrected = jackknife(noise.mean(axis=1, keepdims=True), examples)
-    assert np.isclose(jackknife(noise, examples), uncorrected / 2)
-
-
-def test_batches_are_left_out_by_groups_of_neighbours():
-    rng = np.random.default_rng(2)
-    grams = BatchGrams(rng.standard_normal((7, 2, 2)), np.eye(2), np.arange(1, 8))
-    grouped = grams.grouped(3)
-    assert grouped.examples.tolist() == [3, 7, 18]
-    assert np.allclose(grouped.shares.sum(axis=0), grams.shares.sum(axis=0))
-    assert np.allclose(grouped.shares[0], grams.shares[:2].sum(axis=0))
-    assert grams.grouped(50).examples.tolist() == grams.examples.tolist()
-
-
-def test_sampling_errors_are_those_of_data_drawn_anew():
+def test_sampling_errors_are_those_of_new_data():
     """Within a third over 150 draws of all data: a bound that a factor of two would break."""
     figures = {
         "trace": lambda d: d.integral(lambda x: x),
@@ -165,7 +133,7 @@ def test_curves_and_distances_have_sampling_errors():
 
 
 @pytest.mark.parametrize("pairs", [0, 2])
-def test_a_single_batch_cannot_tell(pairs):
+def test_a_single_batch_has_no_sampling_error(pairs):
     A = wishart(np.random.default_rng(6), [50])
     found = hvp.eigsh(A, pairs) if pairs else None
     d = hvp.density(A, num_resampled=2, pairs=found)
@@ -173,7 +141,7 @@ def test_a_single_batch_cannot_tell(pairs):
     assert np.isnan(d.moment(1).sampling)
 
 
-def test_without_asking_no_sampling_error_is_told(whole):
+def test_there_is_no_sampling_error_unless_asked_for(whole):
     d = hvp.density(whole)
     assert d.left_out is None
     assert whole.taken == []
@@ -195,7 +163,7 @@ def test_without_asking_no_sampling_error_is_told(whole):
     ],
     ids=str,
 )
-def test_what_cannot_be_resampled_is_refused(whole, operator, options, message):
+def test_operators_without_batches_are_refused(whole, operator, options, message):
     A = whole if isinstance(operator, str) else operator
     with pytest.raises(hvp.InputError, match=message):
         hvp.density(A, **{"num_resampled": 1, **options})

@@ -6,7 +6,6 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from hvp.errors import InputError
 from hvp.linalg.counted_operator import CountedOperator
-from hvp.linalg.estimate import Estimate
 
 
 def test_columns_of_a_block_are_counted_and_reported():
@@ -69,7 +68,3 @@ def test_rounding_of_a_large_operator_is_no_asymmetry_of_a_small_difference():
 def test_the_adjoint_is_the_operator():
     A = CountedOperator(aslinearoperator(np.diag([1.0, 2.0])))
     assert A.H is A
-
-
-def test_an_estimate_is_read_with_its_error():
-    assert str(Estimate(1234567.0, 10.0)) == "1.23457e+06 ± 10"

@@ -6,7 +6,7 @@ import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse.linalg import LinearOperator
-from support.spectra import SPECTRA, P, with_spectrum
+from support.spectra import SPECTRA, Counting, P, with_spectrum
 
 from hvp import ConvergenceError, Eigenpairs, InputError, eigsh
 from hvp.linalg import eigsh as eigsh_module
@@ -21,19 +21,6 @@ def chosen(values, k, which):
     if which == "LM":
         return np.sort(values[np.argsort(np.abs(values))[-k:]])
     return np.r_[values[: low[which]], values[len(values) - (k - low[which]) :]]
-
-
-class Counting(LinearOperator):
-    """A matrix that counts the vectors it was multiplied with."""
-
-    def __init__(self, matrix):
-        super().__init__(matrix.dtype, matrix.shape)
-        self.matrix = matrix
-        self.count = 0
-
-    def _matvec(self, v):
-        self.count += 1
-        return self.matrix @ v.reshape(-1)
 
 
 @pytest.fixture(params=NCV)
@@ -61,7 +48,7 @@ def test_an_odd_k_takes_one_more_from_the_upper_end(k, ncv):
 
 @pytest.mark.parametrize("which", ["LA", "SA", "BE", "LM"])
 @pytest.mark.parametrize("k", [1, 2, 5])
-def test_a_small_space_is_taken_whole(k, which):
+def test_a_small_matrix_is_formed(k, which):
     values = np.array([-7.0, -1.0, 0.0, 2.0, 2.5, 5.0])
     operator = Counting(with_spectrum(values))
     pairs = eigsh(operator, k, which=which)
@@ -69,7 +56,7 @@ def test_a_small_space_is_taken_whole(k, which):
     assert pairs.num_products == operator.count == 6 + k
 
 
-def test_a_large_space_is_not_taken_whole():
+def test_a_large_matrix_is_not_formed():
     values = np.r_[np.linspace(0.0, 1.0, 2000), 5.0, 6.0]
     operator = Counting(scipy.sparse.diags_array(values).tocsr())
     pairs = eigsh(operator, 2)
@@ -305,7 +292,7 @@ FOUND = {
 
 
 @pytest.mark.parametrize(("which", "found", "unseen"), FOUND.values(), ids=FOUND)
-def test_a_second_start_sees_what_a_single_vector_missed(monkeypatch, which, found, unseen):
+def test_a_second_start_finds_what_a_single_vector_missed(monkeypatch, which, found, unseen):
     vectors = np.eye(len(DOUBLE))[:, found]
     monkeypatch.setattr(eigsh_module, "_arpack", lambda *arguments: vectors)
     pairs = eigsh(np.diag(DOUBLE), len(found), which=which, second_start=True)
@@ -314,7 +301,7 @@ def test_a_second_start_sees_what_a_single_vector_missed(monkeypatch, which, fou
     assert pairs.num_products > 80
 
 
-def test_all_that_there_is_leaves_nothing_unseen():
+def test_a_complete_space_leaves_nothing_unseen():
     assert eigsh(np.eye(2), 1, second_start=True).unseen is False
 
 

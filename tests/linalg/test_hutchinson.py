@@ -24,14 +24,14 @@ def test_hutchinson_is_unbiased_and_its_errors_right(name, count, monkeypatch):
 
 
 @functions
-def test_a_single_product_tells_no_error(function):
+def test_a_single_product_has_no_standard_error(function):
     found = function(MATRICES["flat"], num_products=1)
     assert found.num_products == 1
     assert np.isfinite(found.value).all()
     assert np.isnan(found.stderr).all()
 
 
-def test_memory_decides_between_the_methods_and_not_the_machine(monkeypatch):
+def test_the_method_depends_on_the_size_of_the_vectors(monkeypatch):
     A = MATRICES["flat"]
     monkeypatch.setattr(hutchinson, "MAX_BYTES", 20 * P * 8)
     assert hvp.trace(A, num_products=20).method == "XTrace"

@@ -10,19 +10,16 @@ import pytest
 import scipy.sparse
 import scipy.stats
 from scipy.sparse.linalg import LinearOperator
-from support.spectra import SPECTRA, P, with_spectrum
+from support.estimators import BOTH, coverage, exact_pairs
+from support.spectra import SPECTRA, Counting, P, with_spectrum
 
 from hvp import Eigenpairs, InputError, density, eigsh
-from hvp.linalg.density import distance, from_log, to_log
+from hvp.linalg.smoothing import to_log
+from hvp.linalg.wasserstein import distance
 
 SEEDS = 200
-BOTH = np.r_[-np.geomspace(0.5, 8.0, 12), np.geomspace(0.2, 9.0, 12)]
 # Twice as large as P, and decades wide.
 DECADES = np.r_[np.zeros(60), np.geomspace(1e-6, 1.0, 60)]
-
-
-def exact_pairs(values, Q, chosen):
-    return Eigenpairs(values[chosen], Q[:, chosen], np.zeros(len(chosen)), 0)
 
 
 def probe(size, seed, count, dtype="float64"):
@@ -158,12 +155,6 @@ def test_counts_and_masses_see_outliers_and_negative_eigenvalues():
 # --- errors ---
 
 
-def covered(estimates, truth, num_probes):
-    """How often the truth lies within the 95 % interval of Student's t."""
-    bound = scipy.stats.t.ppf(0.975, num_probes - 1)
-    return np.mean([abs(e.value - truth) <= bound * e.stderr for e in estimates])
-
-
 @pytest.fixture(scope="module")
 def runs():
     """Densities of one matrix over seeds, at full depth, where probes are all the error."""
@@ -185,7 +176,7 @@ def runs():
 )
 def test_standard_errors_cover_as_they_should(runs, estimate, truth):
     estimates = [estimate(d) for d in runs]
-    assert 0.90 <= covered(estimates, truth, 12) <= 0.99
+    assert 0.90 <= coverage(estimates, truth, 12) <= 0.99
     spread = np.std([e.value for e in estimates])
     typical = np.sqrt(np.mean([e.stderr**2 for e in estimates]))
     # The spread of 200 is itself known to 5 %.
@@ -311,124 +302,6 @@ def test_all_but_one_may_be_projected_out():
     assert "cut from 80 to 1" in d.notes[0]
 
 
-# --- curves ---
-
-
-def test_a_curve_is_a_density_and_its_bells_stand_on_the_eigenvalues():
-    values = SPECTRA["spiked"]
-    d = density(with_spectrum(values), num_probes=30)
-    for x, (curve, _) in (
-        (d.grid(), d.curve(d.grid())),
-        (d.log_grid(), d.log_curve(d.log_grid())),
-    ):
-        assert np.trapezoid(curve, x) == pytest.approx(1, abs=1e-3)
-        assert (curve >= 0).all()
-    assert d.curve(np.array([35.0]))[0] == pytest.approx(0, abs=1e-9)
-    curve, stderr = d.curve(np.array([40.0]), width=0.5)
-    height = 1 / (P * 0.5 * np.sqrt(2 * np.pi))
-    assert abs(curve[0] - height) < 4 * stderr[0]
-
-
-@pytest.mark.parametrize("num_steps", [20, 40, 80])
-def test_the_curve_of_a_level_bulk_is_level_at_its_width(num_steps):
-    """The semicircle law by m steps, whose nodes are π/m apart at the centre of [-1, 1]."""
-    size = 4000
-    values = np.linspace(-1, 1, size)
-    d = density(scipy.sparse.diags_array(values).tocsr(), num_probes=4, num_steps=num_steps)
-    assert d.width == pytest.approx(np.pi / num_steps / 2, rel=0.35)
-    x = np.linspace(-0.7, 0.7, 201)
-    curve, stderr = d.curve(x)
-    # Each probe is level but for 1.4 % of its own ripples and its own noise.
-    assert np.abs(curve - 0.5).max() < 0.5 * 0.05 + 4 * stderr.max()
-    rough, _ = d.curve(x, d.width / 4)
-    assert np.ptp(rough) > 3 * np.ptp(curve)
-
-
-def test_more_steps_narrow_the_bells_and_outliers_widen_them_not():
-    bulk = np.linspace(0.0, 1.0, 395)
-    spiked = np.r_[bulk, 3.0, 3.5, 4.0, 4.5, 5.0]
-    widths = [density(np.diag(spiked), num_probes=4, num_steps=m).width for m in (15, 25, 45)]
-    alone = [density(np.diag(bulk), num_probes=4, num_steps=m).width for m in (10, 20, 40)]
-    assert widths == sorted(widths, reverse=True)
-    assert widths == pytest.approx(alone, rel=0.3)
-    assert density(np.diag(spiked)).width == pytest.approx(5 / 500)
-
-
-def test_what_has_converged_is_as_sharp_as_a_picture_shows():
-    d = density(with_spectrum(SPECTRA["rank deficient"]), num_steps=10)
-    assert d.width == pytest.approx(5 / 500)
-    decades = (to_log(np.array([5.0]), d.origin) - to_log(np.zeros(1), d.origin))[0]
-    assert d.log_width() == pytest.approx(decades / 500, rel=0.01)
-
-
-def test_decades_are_told_apart_on_the_logarithmic_axis():
-    values = np.r_[np.zeros(50), np.geomspace(1e-4, 1.0, 150), -np.geomspace(1e-3, 1.0, 100)]
-    d = density(with_spectrum(values), num_probes=30, num_steps=150)
-    assert d.origin == d.floor > 0
-    t = to_log(np.array([-1e-1, -3e-7, 1e-3, 1e-1]), d.origin)
-    curve, stderr = d.log_curve(t, width=0.2)
-    decades = [100 / 300 / 3, 0.0, 150 / 300 / 4, 150 / 300 / 4]
-    assert (np.abs(curve - decades) < 4 * stderr + 0.02).all()
-    assert d.log_width() < 0.5
-
-
-def test_the_logarithmic_axis_is_odd_and_undone():
-    x = np.array([-10.0, -1e-9, 0.0, 1e-12, 3.0])
-    np.testing.assert_allclose(from_log(to_log(x, 1e-6), 1e-6), x, rtol=1e-9)
-    np.testing.assert_allclose(to_log(-x, 1e-6), -to_log(x, 1e-6))
-    assert to_log(np.array([1e-6]), 1e-6)[0] == pytest.approx(np.log10(2))
-
-
-# --- two densities ---
-
-
-def test_the_distance_is_the_wasserstein_distance_of_the_pooled_nodes():
-    first = density(with_spectrum(SPECTRA["spiked"]), num_steps=12)
-    second = density(with_spectrum(SPECTRA["simple"], seed=1), num_steps=12)
-    expected = scipy.stats.wasserstein_distance(
-        *(d.nodes.ravel() for d in (first, second)), *(d.weights.ravel() for d in (first, second))
-    )
-    found = distance(first, second)
-    assert found.value == pytest.approx(expected)
-    assert found.num_products == 240
-    assert found.depth > 0
-    assert distance(first, first).value < 1e-15
-    assert distance(first, first).stderr < 1e-15
-
-
-def test_common_probes_take_the_noise_out_of_the_difference():
-    """Coverage of the jackknife; the shift is the distance, whatever the probes."""
-    base, size = BOTH, len(BOTH)
-    moved = base + np.linspace(0.0, 0.2, size)
-    truth = np.mean(moved - base)
-    same = [
-        distance(
-            *(density(np.diag(v), num_probes=8, num_steps=size, seed=s) for v in (base, moved))
-        )
-        for s in range(SEEDS // 2)
-    ]
-    assert 0.88 <= covered(same, truth, 8) <= 0.99
-    spread = np.std([e.value for e in same])
-    noise = np.std(
-        [
-            density(np.diag(base), num_probes=8, num_steps=size, seed=s).moment(1).value
-            for s in range(50)
-        ]
-    )
-    assert spread < noise / 10
-
-
-def test_outliers_take_part_in_the_distance():
-    values, Q = np.linalg.eigh(with_spectrum(SPECTRA["spiked"]))
-    matrix = Q * values @ Q.T
-    first = density(matrix, num_steps=P, pairs=exact_pairs(values, Q, [P - 1]))
-    shifted = values + 6.0 * (np.arange(P) == P - 1)
-    second = density(Q * shifted @ Q.T, num_steps=P, pairs=exact_pairs(shifted, Q, [P - 1]))
-    found = distance(first, second)
-    assert found.value == pytest.approx(6.0 / P)
-    assert found.stderr < 1e-12
-
-
 def test_the_same_seed_draws_the_same_bits():
     matrix = with_spectrum(SPECTRA["simple"])
     first, again, other = (density(matrix, num_steps=9, seed=seed) for seed in (1, 1, 2))
@@ -455,17 +328,6 @@ def test_two_vectors_give_the_same_integrals_and_say_so():
 
 
 # --- products ---
-
-
-class Counting(LinearOperator):
-    def __init__(self, matrix):
-        super().__init__(matrix.dtype, matrix.shape)
-        self.matrix, self.widths = matrix, []
-
-    def _matmat(self, V):
-        self.widths.append(V.shape[1])
-        assert V.dtype == self.dtype
-        return self.matrix @ V
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -83,7 +83,7 @@ def test_layers_are_exact_from_as_many_products_as_parameters(num_products):
 
 
 @pytest.mark.parametrize("num_products", [4, 5, 6, 7, 8, 9, 10, 30])
-def test_any_number_of_products_from_four_serves_layers(num_products):
+def test_layers_take_any_number_of_products_from_four(num_products):
     reported = []
     found = hvp.layer_traces(
         MATRICES["flat"], LIN, num_products=num_products, progress=reported.append
@@ -140,7 +140,7 @@ def test_an_operator_of_less_rank_has_the_same_probes():
         assert found.trace.value == found.trace.stderr == found.squared_norm.value == 0
 
 
-def test_a_share_of_nothing_cannot_be_told():
+def test_a_share_of_zero_is_nan():
     H = network_like()[0]
     found = shares_of(H, np.zeros_like(H), 0).whole
     assert np.isnan([found.trace.value, found.trace.stderr, found.squared_norm.value]).all()

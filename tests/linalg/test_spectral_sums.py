@@ -37,7 +37,7 @@ def test_effective_dimension_goes_from_nothing_to_the_rank():
 
 
 @pytest.mark.parametrize("function", [hvp.log_determinant, hvp.effective_dimension])
-def test_rounding_below_zero_is_taken_for_zero(function):
+def test_rounding_below_zero_counts_as_zero(function):
     exact, rounded = (Known(np.diag([low, 1.0, 2.0])) for low in (0.0, -1e-7))
     assert function(rounded, 1e-9).value == function(exact, 1e-9).value
 

@@ -15,14 +15,14 @@ from hvp.linalg import xtrace
 from hvp.linalg.counted_operator import CountedOperator
 
 
-def test_xtrace_with_four_products_tells_an_error():
+def test_xtrace_with_four_products_has_a_standard_error():
     A = MATRICES["flat"]
     estimates = [hvp.trace(A, num_products=4, seed=seed) for seed in SEEDS]
     assert {e.method for e in estimates} == {"XTrace"}
     assert_unbiased(estimates, np.trace(A), once=(0.42, 0.68), twice=0.65)
 
 
-def parts_of(A, s, squared, seed=0):
+def sketched(A, s, squared, seed=0):
     """A sketch of A by s Gaussian probes, the form whose trace is wanted, and the probes."""
     probes = np.random.default_rng(seed).standard_normal((len(A), s))
     basis = xtrace.sketch(CountedOperator(A), probes)
@@ -35,7 +35,7 @@ def parts_of(A, s, squared, seed=0):
     return basis, xtrace.SketchedMatrix(inner, images, own, lengths), probes
 
 
-def made_anew(A, B, probes, i, left_out):
+def sample_of_new_basis(A, B, probes, i, left_out):
     """The sample of tr B by the i-th probe, on the range of A times those that are not left out."""
     others = [j for j in range(probes.shape[1]) if j not in left_out]
     U, sizes, _ = np.linalg.svd(A @ probes[:, others], full_matrices=False)
@@ -46,18 +46,18 @@ def made_anew(A, B, probes, i, left_out):
 
 @pytest.mark.parametrize("squared", [False, True], ids=["A", "A²"])
 @pytest.mark.parametrize("name", ["flat", "spiked", "indefinite"])
-def test_leaving_one_or_two_out_is_what_making_it_anew_is(name, squared):
+def test_samples_without_one_or_two_probes_equal_those_of_a_new_basis(name, squared):
     A = MATRICES[name]
     B = A @ A if squared else A
-    basis, form, probes = parts_of(A, 6, squared)
-    one = [made_anew(A, B, probes, i, {i}) for i in range(6)]
+    basis, form, probes = sketched(A, 6, squared)
+    one = [sample_of_new_basis(A, B, probes, i, {i}) for i in range(6)]
     np.testing.assert_allclose(xtrace.leave_one_out(basis, form), one, rtol=1e-10)
     found = xtrace.leave_two_out(basis, form)
     for i, j in itertools.permutations(range(6), 2):
-        assert found[i, j] == pytest.approx(made_anew(A, B, probes, i, {i, j}), rel=1e-10)
+        assert found[i, j] == pytest.approx(sample_of_new_basis(A, B, probes, i, {i, j}), rel=1e-10)
 
 
-def test_a_probe_that_alone_sees_a_direction_takes_it_along():
+def test_the_rank_drops_without_the_only_probe_of_a_direction():
     A = np.diag(np.r_[4.0, 3.0, 2.0, np.zeros(5)])
     probes = np.eye(8)[:, [0, 1, 2, 1]] + np.eye(8)[:, [4, 5, 6, 7]]
     basis = xtrace.sketch(CountedOperator(A), probes)
@@ -72,11 +72,11 @@ def test_independent_samples_have_the_error_of_a_mean():
     assert xtrace.standard_error(samples, pairs) == pytest.approx(expected)
 
 
-def test_samples_that_depend_on_each_other_raise_the_error():
+def test_dependent_samples_raise_the_standard_error():
     A = MATRICES["slowly decaying"]
     estimates, plain = [], []
     for seed in SEEDS:
-        basis, form, _ = parts_of(A, 20, False, seed)
+        basis, form, _ = sketched(A, 20, False, seed)
         samples = xtrace.leave_one_out(basis, form)
         estimates.append(samples.mean())
         plain.append(samples.var(ddof=1) / 20)

@@ -4,12 +4,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.stats
 from support.spectra import with_spectrum
 
 import hvp
 
 P = 150
 SEEDS = range(200)
+# Eigenvalues of both signs.
+BOTH = np.r_[-np.geomspace(0.5, 8.0, 12), np.geomspace(0.2, 9.0, 12)]
 SPECTRA = {
     "flat": np.linspace(1.0, 3.0, P),
     "slowly decaying": np.arange(1.0, P + 1) ** -1,
@@ -53,3 +56,13 @@ def one_layer(size):
     """Stands for a `Linearization` with a single layer of `size` parameters."""
     layout = SimpleNamespace(slices=(slice(0, size),), layers={"all": (0,)})
     return SimpleNamespace(layout=layout)
+
+
+def exact_pairs(values, Q, chosen):
+    return hvp.Eigenpairs(values[chosen], Q[:, chosen], np.zeros(len(chosen)), 0)
+
+
+def coverage(estimates, truth, num_probes):
+    """How often the truth lies within the 95 % interval of Student's t."""
+    bound = scipy.stats.t.ppf(0.975, num_probes - 1)
+    return np.mean([abs(e.value - truth) <= bound * e.stderr for e in estimates])

@@ -1,6 +1,7 @@
 """Matrices of chosen eigenvalues."""
 
 import numpy as np
+from scipy.sparse.linalg import LinearOperator
 
 P = 60
 SPECTRA = {
@@ -19,7 +20,26 @@ SPECTRA = {
 
 
 def with_spectrum(values: np.ndarray, seed: int = 0) -> np.ndarray:
+    """A symmetric matrix with these eigenvalues and random eigenvectors."""
     rng = np.random.default_rng(seed)
     Q, _ = np.linalg.qr(rng.standard_normal((len(values), len(values))))
     matrix = (Q * values) @ Q.T
     return (matrix + matrix.T) / 2
+
+
+class Counting(LinearOperator):
+    """A matrix that counts the vectors it was multiplied with, and the columns of each block."""
+
+    def __init__(self, matrix):
+        super().__init__(matrix.dtype, matrix.shape)
+        self.matrix, self.count, self.widths = matrix, 0, []
+
+    def _matvec(self, v):
+        self.count += 1
+        return self.matrix @ v.reshape(-1)
+
+    def _matmat(self, V):
+        assert V.dtype == self.dtype
+        self.count += V.shape[1]
+        self.widths.append(V.shape[1])
+        return self.matrix @ V

@@ -29,17 +29,28 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from hvp.autodiff.decompositions import (
+    cross_entropy,
+    ctc,
+    determinants,
+    images,
+    normalisation,
+    powers,
+    products,
+    segments,
+)
+
 # Entries of a matrix that is not transposed.
 LARGE = 1 << 18
 
-Substitute = Callable[..., "tf.Tensor | None"]
+Substitute = Callable[..., "tf.Tensor | list[tf.Tensor] | None"]
 
 
 def substitute(op: tf.Operation, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor] | None:
     """The results of the operation on these inputs by another way, None where there is none."""
     replay = SUBSTITUTES.get(op.type)
     result = None if replay is None else replay(op, *inputs)
-    return None if result is None else [result]
+    return result if result is None or isinstance(result, list) else [result]
 
 
 def _pool_volume(op: tf.Operation, x: tf.Tensor) -> tf.Tensor | None:
@@ -128,6 +139,20 @@ def _pooled_smaller(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
         data_format=op.get_attr("data_format"),
         name=op.name,
     )
+
+
+def _max_pool_with_argmax(op: tf.Operation, x: tf.Tensor) -> list[tf.Tensor] | None:
+    """The entries that win, picked by their positions: linear in x."""
+    if not x.shape.is_fully_defined():
+        return None
+    names = ("ksize", "strides", "Targmax", "padding", "include_batch_in_index")
+    options = {name: op.get_attr(name) for name in names}
+    _, positions = tf.raw_ops.MaxPoolWithArgmax(input=tf.stop_gradient(x), **options)
+    flat = tf.cast(positions, tf.int64)
+    if not options["include_batch_in_index"]:
+        size = x.shape[1:].num_elements()
+        flat += tf.reshape(tf.range(x.shape[0], dtype=tf.int64) * size, [-1, 1, 1, 1])
+    return [tf.gather(tf.reshape(x, [-1]), flat), positions]
 
 
 def _convolution(op: tf.Operation, x: tf.Tensor, filters: tf.Tensor) -> tf.Tensor | None:
@@ -228,25 +253,6 @@ def _softsign(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
     return x / (1 + tf.abs(x))
 
 
-def _resize(op: tf.Operation, images: tf.Tensor, size: tf.Tensor) -> tf.Tensor | None:
-    """Interpolation is a matrix for the rows and one for the columns."""
-    rows, columns = op.outputs[0].shape[1:3]
-    if None in (*images.shape[1:3], rows, columns) or not images.dtype.is_floating:
-        return None
-    options = {name: op.get_attr(name) for name in ("align_corners", "half_pixel_centers")}
-    kernel = getattr(tf.raw_ops, op.type)
-
-    def matrix(before: int, after: int) -> tf.Tensor:
-        with tf.init_scope():
-            units = tf.eye(before)[None, :, :, None]
-            resized = kernel(images=units, size=[after, before], **options)
-            return tf.constant(resized[0, :, :, 0].numpy(), images.dtype)
-
-    down = matrix(images.shape[1], rows)
-    across = matrix(images.shape[2], columns)
-    return tf.einsum("ri,nijc,sj->nrsc", down, images, across)
-
-
 def _select(op: tf.Operation, condition: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor | None:
     return tf.where(condition, x, y) if condition.shape == x.shape else None
 
@@ -264,7 +270,35 @@ SUBSTITUTES: dict[str, Substitute] = {
     "MaxPool": _max_pool,
     **dict.fromkeys(["AvgPool3D", "MaxPool3D"], _pool_volume),
     **dict.fromkeys(["Conv2D", "Conv3D"], _convolution),
-    **dict.fromkeys(["ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor"], _resize),
+    "MaxPoolWithArgmax": _max_pool_with_argmax,
+    **dict.fromkeys(
+        ["ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor"], images.resize
+    ),
+    "ScaleAndTranslate": images.scale_and_translate,
     "Softsign": _softsign,
+    "Prod": products.prod,
+    "Cumprod": products.cumprod,
+    **dict.fromkeys(
+        ["SegmentMax", "SegmentMin", "UnsortedSegmentMax", "UnsortedSegmentMin"], segments.extreme
+    ),
+    "SegmentMean": segments.mean,
+    **dict.fromkeys(["SegmentProd", "UnsortedSegmentProd"], segments.product),
+    **dict.fromkeys(
+        [
+            f"SparseSegment{what}{number}"
+            for what in ("Mean", "SqrtN", "Sum")
+            for number in ("", "WithNumSegments")
+        ],
+        segments.sparse,
+    ),
+    "Pow": powers.power,
+    "Xlogy": powers.xlogy,
+    "Xlog1py": powers.xlog1py,
+    "Xdivy": powers.xdivy,
+    "MatrixDeterminant": determinants.determinant,
+    "LRN": normalisation.local_response,
+    "FusedBatchNormV3": normalisation.fused_batch_norm,
+    "SoftmaxCrossEntropyWithLogits": cross_entropy.softmax_cross_entropy,
+    "CTCLoss": ctc.ctc_loss,
     **LINEAR_ALGEBRA,
 }

@@ -1,0 +1,59 @@
+"""Powers and logarithms at zero, where TensorFlow's derivatives are 0·∞ or leave a term out.
+
+`Pow` differentiates xⁿ as n·xⁿ⁻¹, and that as n(n - 1)·xⁿ⁻², which is 0·∞ at x = 0 for n = 1: small
+whole powers are multiplications. `Xlogy`, `Xlog1py` and `Xdivy` take the derivative in x to be zero
+where x is zero; it is log y, log(1 + y) and 1/y.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+MAX_EXPONENT = 64
+
+
+def power(op: tf.Operation, x: tf.Tensor, exponent: tf.Tensor) -> tf.Tensor | None:
+    """Whole powers of one exponent as multiplications."""
+    known = tf.get_static_value(exponent)
+    if known is None or not (x.dtype.is_floating or x.dtype.is_complex) or not np.size(known):
+        return None
+    first = np.ravel(known)[0]
+    if np.iscomplexobj(first) and np.imag(first):
+        return None
+    whole = int(np.real(first)) if np.isfinite(first) else 0
+    if whole != first or not (np.asarray(known) == first).all() or abs(whole) > MAX_EXPONENT:
+        return None
+    result = tf.broadcast_to(_multiplied(x, abs(whole)), op.outputs[0].shape)
+    return 1 / result if whole < 0 else result
+
+
+def _multiplied(x: tf.Tensor, count: int) -> tf.Tensor:
+    """xⁿ by squaring."""
+    if count == 0:
+        return tf.ones_like(x)
+    half = _multiplied(x, count // 2) if count > 1 else None
+    if half is None:
+        return x
+    return half * half * x if count % 2 else half * half
+
+
+def xlogy(op: tf.Operation, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """x log y, and 0 where x is 0: there y counts nothing, unless its logarithm is finite."""
+    return _times(x, tf.math.log, y, y > 0)
+
+
+def xlog1py(op: tf.Operation, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """x log(1 + y)."""
+    return _times(x, tf.math.log1p, y, y > -1)
+
+
+def xdivy(op: tf.Operation, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """x/y."""
+    return _times(x, lambda y: 1 / y, y, tf.not_equal(y, 0))
+
+
+def _times(x, function, y, is_inside):
+    """x f(y); where x is zero and y outside f's domain, zero."""
+    inside = is_inside | tf.not_equal(x, 0)
+    return x * function(tf.where(inside, y, tf.ones_like(y)))

@@ -8,7 +8,7 @@ from support.operations import OPERATIONS
 from support.programs import SHAPE, cooked, drawn, few, heavy, recipes, seeds, spec, tangent, types
 
 from hvp.autodiff import forward_mode
-from hvp.autodiff.op_types import MULTILINEAR
+from hvp.autodiff.op_types import OP_TYPES
 from hvp.autodiff.tracing import trace
 
 raw = tf.raw_ops
@@ -79,7 +79,7 @@ def test_an_operation_moves_with_its_inputs(kind, places):
 
 
 @pytest.mark.parametrize(
-    ("kind", "place"), [(kind, i) for kind, places in MULTILINEAR.items() for i in places], ids=str
+    ("kind", "place"), [(kind, i) for kind, row in OP_TYPES.items() for i in row.linear_in], ids=str
 )
 def test_an_operation_is_its_own_derivative_where_it_is_linear(kind, place):
     function, inputs = OPERATIONS[kind]

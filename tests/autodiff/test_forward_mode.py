@@ -1,14 +1,16 @@
 """Forward mode against differences, and against TensorFlow's own, with which it shares no rule."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given
-from support.operations import OPERATIONS
+from support.operations import OPERATIONS, without_rows
 from support.programs import SHAPE, cooked, drawn, few, heavy, recipes, seeds, spec, tangent, types
 
 from hvp.autodiff import forward_mode
-from hvp.autodiff.op_types import OP_TYPES
+from hvp.autodiff.op_types import OP_TYPES, op_type
 from hvp.autodiff.tracing import trace
 
 raw = tf.raw_ops
@@ -76,6 +78,14 @@ def moving():
 @pytest.mark.parametrize(("kind", "places"), list(moving()), ids=str)
 def test_an_operation_moves_with_its_inputs(kind, places):
     assert_moves(*OPERATIONS[kind], places)
+
+
+@pytest.mark.parametrize(("kind", "places"), list(moving()), ids=str)
+def test_an_operation_without_a_row_is_differentiated_or_refused(kind, places):
+    is_refused = op_type(kind).without_gradient
+    refusal = pytest.raises(LookupError) if is_refused else contextlib.nullcontext()
+    with without_rows(kind), refusal:
+        assert_moves(*OPERATIONS[kind], places)
 
 
 @pytest.mark.parametrize(

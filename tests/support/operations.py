@@ -229,7 +229,7 @@ OPERATIONS = {
 
 @contextlib.contextmanager
 def without_rows(*kinds: str) -> Iterator[None]:
-    """The table of operation facts without these rows, as after a renaming; without all for none.
+    """The table of operation facts without these rows, as after TensorFlow renamed these operations.
 
     The tables by fact that `op_types` derives from it lack them too.
     """
@@ -240,7 +240,7 @@ def without_rows(*kinds: str) -> Iterator[None]:
     ]
     copies = [table.copy() for table in tables]
     for table in tables:
-        for kind in kinds or tuple(table):
+        for kind in kinds:
             table.pop(kind, None) if isinstance(table, dict) else table.discard(kind)
     try:
         yield

@@ -109,7 +109,11 @@ def _differentiated(op: tf.Operation, given: Mapping[int, tf.Tensor]) -> list[Ta
     if not pairs:
         return [None] * len(results)
     pulled, tangents = zip(*pairs, strict=True)
-    pushed = iter(outer.gradient(pulled, cotangents, output_gradients=tangents))
+    # Of looked-up rows TensorFlow gives IndexedSlices, which are no tensors.
+    pushed = iter(
+        None if t is None else tf.convert_to_tensor(t)
+        for t in outer.gradient(pulled, cotangents, output_gradients=tangents)
+    )
     return [next(pushed) if _is_continuous(y) else None for y in results]
 
 

@@ -229,7 +229,7 @@ OPERATIONS = {
 
 @contextlib.contextmanager
 def without_rows(*kinds: str) -> Iterator[None]:
-    """The table of operation facts without these rows, as after TensorFlow renamed these operations.
+    """The table of operation facts without these rows, as if TensorFlow had renamed them.
 
     The tables by fact that `op_types` derives from it lack them too.
     """
@@ -246,4 +246,5 @@ def without_rows(*kinds: str) -> Iterator[None]:
         yield
     finally:
         for table, copy in zip(tables, copies, strict=True):
+            table.clear()
             table.update(copy)

@@ -1,12 +1,12 @@
-"""What goes wrong, as errors, and what a user should know, as findings."""
+"""The errors that hvp raises, and the findings of its audit."""
 
 from dataclasses import dataclass
 
 
 class InputError(ValueError):
-    """Input that cannot be used: ``expected …, got …; do …``.
+    """Input that cannot be used, with the message ``expected …, got …; do …``.
 
-    The command line prints the line and exits with 2; a program catches it as a ValueError.
+    The command line prints the message and exits with status 2. Programs may catch a ValueError.
 
     >>> raise InputError("a vector of shape (3,)", "(4,)", "pass one entry a parameter")
     Traceback (most recent call last):
@@ -19,7 +19,7 @@ class InputError(ValueError):
 
 
 class ConvergenceError(RuntimeError):
-    """An iteration that did not reach its tolerance: says how far it came and what to change.
+    """An iteration that did not reach its tolerance: the message says how far it came.
 
     >>> import numpy as np, hvp
     >>> A = np.diag(np.linspace(0.0, 1.0, 600))
@@ -33,16 +33,17 @@ class ConvergenceError(RuntimeError):
 
 @dataclass(frozen=True)
 class Finding:
-    """What the audit saw, where, and what can be done about it.
+    """A fact about the model or the loss that the audit found and that the user should know.
 
-    What it refuses is raised as an InputError instead.
+    What the audit refuses is raised as an InputError instead.
 
     Attributes:
-        severity: "note" (nothing to do) or "different" (from what one may expect: worth a look).
+        severity: "note" (nothing to do) or "different" (products may differ from what the user
+            expects).
         layer: the layer, parameter or product that it is about.
-        message: what was seen and what it means.
-        op: the type of the operation, empty where it is not about one.
-        remedy: what to do for another outcome, empty where nothing is to be done.
+        message: what was found and what it means.
+        op: the type of the operation, empty if it is not about one.
+        remedy: what to do for another result, empty if there is nothing to do.
     """
 
     severity: str

@@ -1,8 +1,8 @@
-"""The mathematics of the products: a few lines each, over plain functions of lists of tensors.
+"""The mathematics of the products, as functions of lists of tensors.
 
 ``loss`` maps the parameters to a scalar, ``outputs`` maps them to the tensors z, and ``loss_of``
-maps these to the scalar. A path that does not exist counts as zero: the caller has proved
-beforehand (`hvp.audit`) that a missing derivative is a zero one.
+maps z to the scalar. A derivative that TensorFlow gives as None counts as zero; that it is zero the
+caller has proved before (`hvp.autodiff.differentiability`).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def gradient(loss: Loss, params: Tensors) -> list[tf.Tensor]:
 
 
 def forward_over_reverse(loss: Loss, params: Tensors, tangents: Tensors) -> list[tf.Tensor]:
-    """Hv = d/dε ∇L(w + εv), the tangent of the gradient (Pearlmutter 1994)."""
+    """Hv = d/dε ∇L(w + εv) at ε = 0, the tangent of the gradient (Pearlmutter 1994)."""
     _, pushed = jvp(lambda params: gradient(loss, params), params, tangents)
     return pushed
 
 
 def reverse_over_reverse(loss: Loss, params: Tensors, tangents: Tensors) -> list[tf.Tensor]:
-    """Hv = ∇(∇L · v)."""
+    """Hv = ∇(∇L · v), the gradient of the slope along v."""
 
     def slope(params: Tensors) -> tf.Tensor:
         return _dot(gradient(loss, params), tangents)
@@ -45,7 +45,7 @@ def reverse_over_reverse(loss: Loss, params: Tensors, tangents: Tensors) -> list
 def jvp(
     outputs: Outputs, params: Tensors, tangents: Tensors
 ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-    """The outputs z and Jv, in a graph that is being traced."""
+    """The outputs z and Jv by forward mode, in a graph that is being traced."""
     params = [tf.identity(param) for param in params]
     z = outputs(params)
     pushed = forward_mode.push(z, params, tangents)
@@ -55,12 +55,12 @@ def jvp(
 def jvp_by_reverse(
     outputs: Outputs, params: Tensors, tangents: Tensors
 ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-    """The outputs z and Jv, the derivative of uᵀJv in u."""
+    """The outputs z and Jv by reverse mode, twice: Jv is the gradient of uᵀJv in u."""
     with tf.GradientTape(watch_accessed_variables=False) as outer:
         with tf.GradientTape(watch_accessed_variables=False) as inner:
             inner.watch(params)
             z = outputs(params)
-        # Not zeros, for which TensorFlow leaves out what is multiplied with them.
+        # Any u serves but zeros: TensorFlow would leave out the terms that they multiply.
         u = [tf.ones_like(t) for t in z]
         outer.watch(u)
         grads = inner.gradient(z, params, output_gradients=u, unconnected_gradients="zero")
@@ -74,15 +74,15 @@ def vjp(outputs: Outputs, params: Tensors, cotangents: Tensors) -> list[tf.Tenso
 
 
 class Mode(NamedTuple):
-    """How products with a Hessian and with a Jacobian are differentiated."""
+    """How products with a Hessian, and with a Jacobian, are computed."""
 
     hessian: Callable[[Loss, Tensors, Tensors], list[tf.Tensor]]
     jvp: Callable[[Outputs, Tensors, Tensors], tuple[list[tf.Tensor], list[tf.Tensor]]]
 
 
-FORWARD = Mode(forward_over_reverse, jvp)
-# Forward mode cannot enter loops.
-REVERSE = Mode(reverse_over_reverse, jvp_by_reverse)
+FORWARD_MODE = Mode(forward_over_reverse, jvp)
+# Reverse mode alone, for programs with loops, which forward mode refuses.
+REVERSE_MODE = Mode(reverse_over_reverse, jvp_by_reverse)
 
 
 def gauss_newton(
@@ -90,9 +90,9 @@ def gauss_newton(
     loss_of: Loss,
     params: Tensors,
     tangents: Tensors,
-    mode: Mode = FORWARD,
+    mode: Mode = FORWARD_MODE,
 ) -> list[tf.Tensor]:
-    """Gv by the chain Jv -> ∇²ℓ·(Jv) -> Jᵀ(·)."""
+    """Gv = Jᵀ ∇²ℓ(z) Jv, from right to left."""
     return sandwich(outputs, lambda z, jv: mode.hessian(loss_of, z, jv), params, tangents, mode)
 
 
@@ -103,7 +103,7 @@ def sandwich(
     tangents: Tensors,
     mode: Mode,
 ) -> list[tf.Tensor]:
-    """JᵀCJv with ``curve(z, u) = Cu``, in one forward and one backward pass."""
+    """JᵀCJv with ``curve(z, u) = Cu``; the outputs are computed once."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(params)
         z, jv = mode.jvp(outputs, params, tangents)
@@ -112,10 +112,11 @@ def sandwich(
 
 
 def outer(scores: tf.Tensor, factors: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
-    """Σᵢ fᵢ gᵢ gᵢᵀu over the loss values i, a mean over draws of the gᵢ.
+    """Σᵢ fᵢ gᵢ gᵢᵀu, where i runs over the loss values: the mean over S samples of the scores gᵢ.
 
-    `scores` (S, …) holds S draws of the derivatives in an output, `factors` has the shape of the
-    loss values: the axes that these lack, or have with length one, are those of one loss value.
+    `u` has the shape of one output z. `scores` (S, *z.shape) holds S samples of the derivatives of
+    the loss values in z. `factors` has the shape of the loss values: an axis of z that it lacks, or
+    in which it has length one, belongs to a single loss value.
     """
     shape = [*factors.shape, *[1] * (u.shape.rank - factors.shape.rank)]
     axes = [axis for axis, length in enumerate(shape) if length == 1]
@@ -129,27 +130,28 @@ def residual(
     loss_of: Loss,
     params: Tensors,
     tangents: Tensors,
-    mode: Mode = FORWARD,
+    mode: Mode = FORWARD_MODE,
 ) -> list[tf.Tensor]:
-    """Rv = d/dε J(w + εv)ᵀ∇ℓ with ∇ℓ held fixed: the network's second derivatives alone.
+    """Rv = d/dε J(w + εv)ᵀ∇ℓ at ε = 0 with ∇ℓ fixed: the second derivatives of the outputs alone.
 
-    One pass, and no difference of two large products: where R is zero so is the result.
+    It is not computed as Hv - Gv, so that it has no rounding errors of two large products: where R
+    is zero, the result is zero.
     """
 
-    def held(params: Tensors) -> tf.Tensor:
+    def linear_loss(params: Tensors) -> tf.Tensor:
         z = outputs(params)
         return _dot(z, [tf.stop_gradient(slope) for slope in gradient(loss_of, z)])
 
-    return mode.hessian(held, params, tangents)
+    return mode.hessian(linear_loss, params, tangents)
 
 
 def _dot(first: Tensors, second: Tensors) -> tf.Tensor:
-    """Σ aᵀb, in the precision of `second`."""
+    """Σ aᵀb over the pairs of tensors, in the precision of `second`."""
     return tf.add_n(
         [tf.reduce_sum(tf.cast(a, b.dtype) * b) for a, b in zip(first, second, strict=True)]
     )
 
 
 def _dense(grads: Sequence[tf.Tensor | tf.IndexedSlices]) -> list[tf.Tensor]:
-    """Where rows were looked up TensorFlow gives the rows alone."""
+    """The gradients as tensors; of a table of which rows were read TensorFlow gives the rows."""
     return [tf.convert_to_tensor(grad) for grad in grads]

@@ -1,58 +1,212 @@
-"""Which operations are linear, and in which of their inputs."""
+"""The table of operation facts: one row for each type of operation, by its name in TensorFlow.
+
+A fact permits a shortcut, refuses what TensorFlow is known to have wrong, or says how an operation
+calls others. Of an operation without a row nothing is assumed: it is never taken for linear, zero
+or constant, and TensorFlow differentiates it or it is refused. To add an operation, add a row; the
+tests check the row on the inputs in `tests/support/operations.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-# Linear in each of the inputs named while the others are held: products, and linear functions.
-MULTILINEAR = {
-    **dict.fromkeys((
-        "AvgPool", "AvgPool3D", "BatchToSpaceND", "BiasAddGrad", "BroadcastTo", "Cast", "Cumsum",
-        "DepthToSpace", "EluGrad", "ExpandDims", "GatherNd", "GatherV2", "LeakyReluGrad",
-        "MatrixBandPart", "Mean", "MirrorPad", "MirrorPadGrad", "MulNoNan", "Neg", "Pad", "RealDiv",
-        "Relu6Grad", "ReluGrad", "Reshape", "ResizeNearestNeighbor", "ResizeNearestNeighborGrad",
-        "ReverseV2", "SeluGrad", "Slice", "SoftplusGrad", "SoftsignGrad", "SpaceToBatchND",
-        "SpaceToDepth", "SplitV", "Squeeze", "StridedSlice", "Sum", "Tile", "Transpose", "Unpack",
-        "UnsortedSegmentSum",
-    ), (0,)),
-    **dict.fromkeys((
-        "AvgPool3DGrad", "AvgPoolGrad", "ReciprocalGrad", "RsqrtGrad", "ScatterNd", "SigmoidGrad",
-        "Split", "SqrtGrad", "TanhGrad",
-    ), (1,)),
-    **dict.fromkeys((
-        "BatchMatMulV2", "Conv2D", "Conv3D", "DepthwiseConv2dNative", "Einsum", "MatMul", "Mul",
-    ), (0, 1)),
-    **dict.fromkeys((
-        "MaxPool3DGrad", "MaxPool3DGradGrad", "MaxPoolGrad", "MaxPoolGradGrad",
-    ), (2,)),
-    **dict.fromkeys((
-        "Conv2DBackpropInput", "Conv3DBackpropInputV2", "DepthwiseConv2dNativeBackpropInput",
-    ), (1, 2)),
-    **dict.fromkeys((
-        "Conv2DBackpropFilter", "Conv3DBackpropFilterV2", "DepthwiseConv2dNativeBackpropFilter",
-    ), (0, 2)),
-    "StridedSliceGrad": (4,),
-}  # fmt: skip
-# Sums of their inputs, up to signs.
-SUMS = ("Add", "AddN", "AddV2", "Sub")
-# Linear in all of these inputs together.
+
+@dataclass(frozen=True)
+class OpType:
+    """What is known of an operation. Inputs are given by their positions.
+
+    Attributes:
+        linear_in: the operation is linear in each of these inputs while the others are fixed.
+        jointly_linear_in: it is linear in these inputs together.
+        is_sum: it is the sum of its inputs, up to signs.
+        is_diagonal: it multiplies each entry of its one linear input by a number that the other
+            inputs determine.
+        zero_if_zero: besides `linear_in`, inputs that make the result zero where they are zero.
+        rearranges: the input whose entries it rearranges or repeats, with no others in the result.
+        is_reshape: it changes nothing where input 0 and the result have the same shape.
+        is_repetition: it repeats the entries of input 0, as broadcasting does where it repeats
+            axes of length one alone.
+        gives_shape: its results depend on the shapes of its inputs alone.
+        locally_constant: its derivative is zero, for which TensorFlow gives None.
+        without_gradient: TensorFlow has no gradient for it, although it is linear. It has one for
+            all other linear operations.
+        wrong_if_complex: TensorFlow's gradient is wrong for complex numbers (measured by
+            differences, TensorFlow 2.21).
+        bodies: the attributes that name the functions which a loop or a branch runs.
+        is_loop: it runs its second body as long as its first gives true.
+        is_switch: input 0 is the number of the branch that it runs, not a condition.
+        is_call: it calls one function, once, on its inputs.
+        is_alias: its results are its inputs.
+    """
+
+    linear_in: tuple[int, ...] = ()
+    jointly_linear_in: slice | None = None
+    is_sum: bool = False
+    is_diagonal: bool = False
+    zero_if_zero: tuple[int, ...] = ()
+    rearranges: int | None = None
+    is_reshape: bool = False
+    is_repetition: bool = False
+    gives_shape: bool = False
+    locally_constant: bool = False
+    without_gradient: bool = False
+    wrong_if_complex: bool = False
+    bodies: tuple[str, ...] = ()
+    is_loop: bool = False
+    is_switch: bool = False
+    is_call: bool = False
+    is_alias: bool = False
+
+    def linear_inputs(self, count: int) -> Sequence[int]:
+        """In which of its `count` inputs it is linear, each alone or all together."""
+        if self.jointly_linear_in is not None:
+            return range(count)[self.jointly_linear_in]
+        return self.linear_in
+
+
+ALL = slice(None)
+OP_TYPES = {
+    "Add": OpType(jointly_linear_in=ALL, is_sum=True),
+    "AddN": OpType(jointly_linear_in=ALL, is_sum=True),
+    "AddV2": OpType(jointly_linear_in=ALL, is_sum=True),
+    "AvgPool": OpType(linear_in=(0,)),
+    "AvgPool3D": OpType(linear_in=(0,)),
+    "AvgPool3DGrad": OpType(linear_in=(1,)),
+    "AvgPoolGrad": OpType(linear_in=(1,)),
+    "BatchMatMulV2": OpType(linear_in=(0, 1)),
+    "BatchToSpaceND": OpType(linear_in=(0,)),
+    "BiasAdd": OpType(jointly_linear_in=ALL),
+    "BiasAddGrad": OpType(linear_in=(0,)),
+    "BroadcastTo": OpType(linear_in=(0,), rearranges=0, is_reshape=True, is_repetition=True),
+    "Case": OpType(bodies=("branches",), is_switch=True),
+    "Cast": OpType(linear_in=(0,)),
+    "Ceil": OpType(locally_constant=True),
+    "CheckNumerics": OpType(is_alias=True),
+    "ConcatV2": OpType(jointly_linear_in=slice(0, -1)),
+    "Conv2D": OpType(linear_in=(0, 1)),
+    "Conv2DBackpropFilter": OpType(linear_in=(0, 2)),
+    "Conv2DBackpropInput": OpType(linear_in=(1, 2)),
+    "Conv3D": OpType(linear_in=(0, 1)),
+    "Conv3DBackpropFilterV2": OpType(linear_in=(0, 2)),
+    "Conv3DBackpropInputV2": OpType(linear_in=(1, 2)),
+    "Cumprod": OpType(wrong_if_complex=True),
+    "Cumsum": OpType(linear_in=(0,)),
+    "DepthToSpace": OpType(linear_in=(0,)),
+    "DepthwiseConv2dNative": OpType(linear_in=(0, 1)),
+    "DepthwiseConv2dNativeBackpropFilter": OpType(linear_in=(0, 2)),
+    "DepthwiseConv2dNativeBackpropInput": OpType(linear_in=(1, 2)),
+    "Einsum": OpType(linear_in=(0, 1)),
+    "EluGrad": OpType(linear_in=(0,), is_diagonal=True),
+    "ExpandDims": OpType(linear_in=(0,), rearranges=0, is_reshape=True),
+    "Fill": OpType(rearranges=1),
+    "Floor": OpType(locally_constant=True),
+    "FloorDiv": OpType(locally_constant=True),
+    "GatherNd": OpType(linear_in=(0,)),
+    "GatherV2": OpType(linear_in=(0,)),
+    "Identity": OpType(is_alias=True),
+    "IdentityN": OpType(is_alias=True),
+    "If": OpType(bodies=("then_branch", "else_branch")),
+    "LeakyReluGrad": OpType(linear_in=(0,), is_diagonal=True),
+    "LogMatrixDeterminant": OpType(wrong_if_complex=True),
+    "MatMul": OpType(linear_in=(0, 1)),
+    "MatrixBandPart": OpType(linear_in=(0,)),
+    "MatrixDeterminant": OpType(wrong_if_complex=True),
+    "MatrixSquareRoot": OpType(wrong_if_complex=True),
+    "MaxPool": OpType(zero_if_zero=(0,)),
+    "MaxPool3DGrad": OpType(linear_in=(2,)),
+    "MaxPool3DGradGrad": OpType(linear_in=(2,)),
+    "MaxPoolGrad": OpType(linear_in=(2,)),
+    "MaxPoolGradGrad": OpType(linear_in=(2,)),
+    "Mean": OpType(linear_in=(0,)),
+    "MirrorPad": OpType(linear_in=(0,)),
+    "MirrorPadGrad": OpType(linear_in=(0,)),
+    "Mul": OpType(linear_in=(0, 1)),
+    "MulNoNan": OpType(linear_in=(0,), is_diagonal=True, wrong_if_complex=True),
+    "Neg": OpType(linear_in=(0,), is_diagonal=True),
+    "OnesLike": OpType(locally_constant=True),
+    "Pack": OpType(jointly_linear_in=ALL),
+    "Pad": OpType(linear_in=(0,)),
+    "PartitionedCall": OpType(is_call=True),
+    "Rank": OpType(gives_shape=True),
+    "RealDiv": OpType(linear_in=(0,), is_diagonal=True),
+    "ReciprocalGrad": OpType(linear_in=(1,), is_diagonal=True),
+    "Relu6Grad": OpType(linear_in=(0,), is_diagonal=True),
+    "ReluGrad": OpType(linear_in=(0,), is_diagonal=True),
+    "Reshape": OpType(linear_in=(0,), rearranges=0, is_reshape=True),
+    "ResizeNearestNeighbor": OpType(linear_in=(0,)),
+    "ResizeNearestNeighborGrad": OpType(linear_in=(0,), without_gradient=True),
+    "ReverseV2": OpType(linear_in=(0,)),
+    "Rint": OpType(locally_constant=True),
+    "Round": OpType(locally_constant=True),
+    "RsqrtGrad": OpType(linear_in=(1,), is_diagonal=True),
+    "ScatterNd": OpType(linear_in=(1,)),
+    "SegmentProd": OpType(wrong_if_complex=True),
+    "Select": OpType(jointly_linear_in=slice(1, None)),
+    "SelectV2": OpType(jointly_linear_in=slice(1, None)),
+    "SeluGrad": OpType(linear_in=(0,), is_diagonal=True),
+    "Shape": OpType(gives_shape=True),
+    "ShapeN": OpType(gives_shape=True),
+    "SigmoidGrad": OpType(linear_in=(1,), is_diagonal=True),
+    "Sign": OpType(locally_constant=True),
+    "Size": OpType(gives_shape=True),
+    "Slice": OpType(linear_in=(0,), rearranges=0, is_reshape=True),
+    "SoftplusGrad": OpType(linear_in=(0,), is_diagonal=True),
+    "SoftsignGrad": OpType(linear_in=(0,), is_diagonal=True, without_gradient=True),
+    "SpaceToBatchND": OpType(linear_in=(0,)),
+    "SpaceToDepth": OpType(linear_in=(0,)),
+    "Split": OpType(linear_in=(1,)),
+    "SplitV": OpType(linear_in=(0,)),
+    "SqrtGrad": OpType(linear_in=(1,), is_diagonal=True),
+    "SquaredDifference": OpType(wrong_if_complex=True),
+    "Squeeze": OpType(linear_in=(0,), rearranges=0, is_reshape=True),
+    "StatefulPartitionedCall": OpType(is_call=True),
+    "StatelessCase": OpType(bodies=("branches",), is_switch=True),
+    "StatelessIf": OpType(bodies=("then_branch", "else_branch")),
+    "StatelessWhile": OpType(bodies=("cond", "body"), is_loop=True),
+    "StopGradient": OpType(zero_if_zero=(0,), locally_constant=True),
+    "StridedSlice": OpType(linear_in=(0,), rearranges=0),
+    "StridedSliceGrad": OpType(linear_in=(4,)),
+    "Sub": OpType(jointly_linear_in=ALL, is_sum=True),
+    "Sum": OpType(linear_in=(0,)),
+    "TanhGrad": OpType(linear_in=(1,), is_diagonal=True),
+    "Tile": OpType(linear_in=(0,), rearranges=0, is_reshape=True, is_repetition=True),
+    "Transpose": OpType(linear_in=(0,), rearranges=0),
+    "TridiagonalSolve": OpType(wrong_if_complex=True),
+    "Unpack": OpType(linear_in=(0,)),
+    "UnsortedSegmentProd": OpType(wrong_if_complex=True),
+    "UnsortedSegmentSum": OpType(linear_in=(0,)),
+    "While": OpType(bodies=("cond", "body"), is_loop=True),
+    "Xdivy": OpType(wrong_if_complex=True),
+    "Xlog1py": OpType(wrong_if_complex=True),
+    "Xlogy": OpType(wrong_if_complex=True),
+    "ZerosLike": OpType(locally_constant=True),
+}
+UNKNOWN = OpType()
+
+
+def op_type(name: str) -> OpType:
+    """The row of an operation; without one, a row that says nothing."""
+    return OP_TYPES.get(name, UNKNOWN)
+
+
+# The same facts, one table for each, by name of operation.
+MULTILINEAR = {name: row.linear_in for name, row in OP_TYPES.items() if row.linear_in}
 JOINTLY = {
-    **dict.fromkeys([*SUMS, "BiasAdd", "Pack"], slice(None)),
-    "ConcatV2": slice(0, -1),
-    **dict.fromkeys(["Select", "SelectV2"], slice(1, None)),
+    name: row.jointly_linear_in
+    for name, row in OP_TYPES.items()
+    if row.jointly_linear_in is not None
 }
-
-# Loops and branches, and the attributes that name the functions they run.
-LOOPS = {"While", "StatelessWhile"}
-BODIES = {
-    **dict.fromkeys(LOOPS, ("cond", "body")),
-    **dict.fromkeys(["If", "StatelessIf"], ("then_branch", "else_branch")),
-    **dict.fromkeys(["Case", "StatelessCase"], ("branches",)),
+SUMS = {name for name, row in OP_TYPES.items() if row.is_sum}
+DIAGONAL = {name: row.linear_in[0] for name, row in OP_TYPES.items() if row.is_diagonal}
+VANISHING = {
+    name: row.linear_in + row.zero_if_zero
+    for name, row in OP_TYPES.items()
+    if row.linear_in + row.zero_if_zero
 }
-
-
-def linear_inputs(kind: str, count: int) -> Collection[int]:
-    """In which of its inputs, so many, an operation is linear, each or together."""
-    if kind in JOINTLY:
-        return range(count)[JOINTLY[kind]]
-    return MULTILINEAR.get(kind, ())
+ARRANGEMENTS = {
+    name: row.rearranges for name, row in OP_TYPES.items() if row.rearranges is not None
+}
+RESHAPES = {name for name, row in OP_TYPES.items() if row.is_reshape}
+REPEATS = {name for name, row in OP_TYPES.items() if row.is_repetition}
+SHAPES = {name for name, row in OP_TYPES.items() if row.gives_shape}

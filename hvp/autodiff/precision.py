@@ -1,10 +1,10 @@
-"""A program in another precision than it was traced in, whatever casts it holds."""
+"""A program in another precision than the one it was traced in, whatever casts it contains."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -12,11 +12,14 @@ import tensorflow as tf
 from hvp.autodiff.program import Program, is_uniform, uniform
 from hvp.autodiff.replay import promoted
 
+T = TypeVar("T")
+
 
 def promote(program: Program, dtype: tf.DType) -> Program:
-    """The program with all its floating-point values in `dtype`, its inputs among them.
+    """The program with all its floating-point values, inputs included, in `dtype`.
 
-    Constants keep the values they were rounded to; random numbers are those of the program.
+    Constants keep the values that they were rounded to in the trace, and random numbers are those
+    of the traced program.
     """
     nodes = tuple(
         replace(node, dtype=dtype, bodies=tuple(promote(body, dtype) for body in node.bodies))
@@ -25,29 +28,29 @@ def promote(program: Program, dtype: tf.DType) -> Program:
     return replace(
         program,
         nodes=nodes,
-        captures=_map(program.captures, lambda t: cast(t, dtype)),
-        literals=_map(program.literals, lambda a: _array(a, dtype)),
-        specs=_map(program.specs, lambda s: _spec(s, dtype)),
+        captures=_mapped(program.captures, lambda t: cast(t, dtype)),
+        literals=_mapped(program.literals, lambda a: _array(a, dtype)),
+        specs=_mapped(program.specs, lambda s: _spec(s, dtype)),
     )
 
 
 def cast(tensor: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     """The tensor in this precision, if it holds floating-point or complex numbers."""
-    kind = promoted(tensor.dtype, dtype)
-    return tensor if tensor.dtype == kind else tf.cast(tensor, kind)
+    target = promoted(tensor.dtype, dtype)
+    return tensor if tensor.dtype == target else tf.cast(tensor, target)
 
 
-def _map(values: Mapping[int, Any], function: Any) -> dict[int, Any]:
+def _mapped(values: Mapping[int, T], function: Callable[[T], T]) -> dict[int, T]:
     return {number: function(value) for number, value in values.items()}
 
 
 def _array(literal: np.ndarray, dtype: tf.DType) -> np.ndarray:
     if literal.dtype == object:
         return literal
-    kind = promoted(tf.as_dtype(literal.dtype), dtype).as_numpy_dtype
+    target = promoted(tf.as_dtype(literal.dtype), dtype).as_numpy_dtype
     if is_uniform(literal):
-        return uniform(kind(literal.flat[0]), literal.shape)
-    return literal.astype(kind, copy=False)
+        return uniform(target(literal.flat[0]), literal.shape)
+    return literal.astype(target, copy=False)
 
 
 def _spec(spec: tf.TensorSpec, dtype: tf.DType) -> tf.TensorSpec:

@@ -1,8 +1,8 @@
-"""A traced TensorFlow function as a flat program: operations over numbered values, replayed anew.
+"""A traced TensorFlow function as a flat program: a list of operations over numbered values.
 
-A `Program` is a list of operations over numbered values. Replaying it inside a `tf.function` builds
-the operations anew through `tf.raw_ops`, so tapes and forward mode see each of them: what is
-differentiated is the program, never the Python that made it.
+Replaying a program inside a `tf.function` creates its operations again through `tf.raw_ops`, so
+that tapes and forward mode see each of them. The program is differentiated, never the Python code
+that was traced.
 """
 
 from __future__ import annotations
@@ -14,32 +14,35 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from hvp.autodiff.op_types import LOOPS
+from hvp.autodiff.op_types import op_type
 from hvp.autodiff.replay import apply
 
-# Constants above so many bytes are kept once, instead of being written into every graph.
-LARGE = 1024
+# Larger constants are stored once; smaller ones are written into every graph.
+MAX_INLINE_BYTES = 1024
 
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One operation, applied to the values `inputs` and giving the values `outputs`.
+    """One operation, which computes the values `outputs` from the values `inputs`.
 
-    `place` tells where in the model it stands. `bodies` are the programs (`Program`) of a
-    loop, its condition and its body, or of branches. With a `dtype` floating-point results are in
-    this precision, whichever they were traced in.
+    Attributes:
+        op: the traced operation, for its type and its attributes.
+        inputs, outputs: numbers of values.
+        place: the layer or the name scope in which it was created.
+        bodies: the programs of a loop (its condition, its body) or of branches.
+        dtype: the precision of floating-point results, None for the one that was traced.
     """
 
     op: tf.Operation
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     place: str = ""
-    bodies: tuple[Any, ...] = ()
+    bodies: tuple[Program, ...] = ()
     dtype: tf.DType | None = None
 
     @property
     def is_loop(self) -> bool:
-        return self.op.type in LOOPS
+        return op_type(self.op.type).is_loop
 
     def __str__(self) -> str:
         return f"{self.op.type} in {self.place!r}"
@@ -47,14 +50,19 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A pure function of tensors: `nodes` lead from inputs, captures and literals to `outputs`.
+    """A pure function of tensors: `nodes` compute `outputs` from inputs, captures and literals.
 
-    `outputs` is a nest of value numbers, `specs` tells every value's shape and type. `captures`
-    holds the tensors that the traced function closed over; variables among them were read when it
-    was traced, so later assignments do not leak in. `literals` are the constants; those of one
-    number throughout are arrays broadcast from it, so that a large zero takes no memory.
-    `custom_gradients` names the places where a gradient rule other than the body's own was dropped;
-    `handles` are those of the variables read.
+    Attributes:
+        inputs: the numbers of the values that are passed in.
+        outputs: a nest of value numbers.
+        nodes: the operations, each after those whose results it uses.
+        captures: number -> tensor that the traced function closed over. The value of a variable is
+            that at the time of the trace; later assignments do not change it.
+        literals: number -> constant. A constant whose entries are all equal is an array broadcast
+            from one number, so that a large zero takes no memory.
+        specs: number -> shape and type.
+        custom_gradients: the places of `tf.custom_gradient` rules, which the program leaves out.
+        handles: the handles of the variables that were read.
     """
 
     inputs: tuple[int, ...]
@@ -67,24 +75,24 @@ class Program:
     handles: tuple[tf.Tensor, ...] = ()
 
     def replay(self, *inputs: tf.Tensor) -> Any:
-        """The outputs, in their nest, from operations created anew."""
+        """The outputs in their nest, computed by newly created operations."""
         values = self.values(inputs)
         return map_nest(values.__getitem__, self.outputs)
 
     def values(self, inputs: Sequence[tf.Tensor]) -> dict[int, tf.Tensor]:
-        """Every value of a replay by its number."""
+        """Every value of a replay, by its number."""
         values = self.given(inputs)
         for node in self.nodes:
             arguments = [values[number] for number in node.inputs]
             for number, tensor in zip(node.outputs, apply(node, arguments), strict=True):
                 if not tensor.shape.is_fully_defined():
-                    # What lists hold has a shape that is known only where they were made.
+                    # TensorFlow forgets the shapes of tensors that were in a list.
                     tensor.set_shape(self.specs[number].shape)
                 values[number] = tensor
         return values
 
     def given(self, inputs: Sequence[tf.Tensor]) -> dict[int, tf.Tensor]:
-        """The values that no operation makes."""
+        """The values that no operation computes: captures, inputs and literals."""
         values = dict(self.captures)
         values.update(zip(self.inputs, inputs, strict=True))
         for number, literal in self.literals.items():
@@ -92,25 +100,25 @@ class Program:
         return values
 
     def part(self, inputs: Iterable[int], outputs: Any) -> Program:
-        """The program from the values `inputs` to the values `outputs`, without dead operations."""
+        """The program from values `inputs` to values `outputs`, with the nodes in between."""
         inputs = tuple(inputs)
         needed = set(leaves(outputs))
-        kept = []
+        used = []
         for node in reversed(self.nodes):
             if needed & (set(node.outputs) - set(inputs)):
-                kept.append(node)
+                used.append(node)
                 needed.update(node.inputs)
         return replace(
             self,
             inputs=inputs,
             outputs=outputs,
-            nodes=tuple(reversed(kept)),
+            nodes=tuple(reversed(used)),
             captures={n: tensor for n, tensor in self.captures.items() if n in needed},
             literals={n: literal for n, literal in self.literals.items() if n in needed},
         )
 
     def reach(self, sources: Iterable[int]) -> set[int]:
-        """The values that depend on the values `sources`, which are among them."""
+        """The values `sources` and all values that depend on them."""
         reached = set(sources)
         for node in self.nodes:
             if reached & set(node.inputs):
@@ -118,34 +126,34 @@ class Program:
         return reached
 
     def loops(self, sources: Iterable[int]) -> bool:
-        """Whether loops, branches or lists of tensors depend on the values `sources`."""
+        """Whether a loop, a branch or a list of tensors depends on the values `sources`."""
         reached = self.reach(sources)
         return any(reached & set(n.inputs) and self.is_looped(n) for n in self.nodes)
 
     def is_looped(self, node: Node) -> bool:
-        """Whether it is a loop or a branch, or works on a list of tensors as loops stack them."""
+        """Whether it is a loop or a branch, or has a list of tensors as input or output."""
         values = (*node.inputs, *node.outputs)
         return bool(node.bodies) or any(self.specs[n].dtype == tf.variant for n in values)
 
     def nbytes(self, numbers: Iterable[int]) -> int:
-        """The bytes of some values, without those of lists of tensors."""
+        """The bytes of these values; lists of tensors are not counted."""
         specs = [self.specs[number] for number in numbers]
         return sum(
             (s.shape.num_elements() or 0) * s.dtype.size for s in specs if s.dtype != tf.variant
         )
 
-    def free(self) -> set[int]:
-        """The values it uses that it neither takes, captures nor makes."""
-        made = {*self.inputs, *self.captures, *self.literals}
+    def unbound(self) -> set[int]:
+        """The values that it uses but that are not inputs, captures, literals or results."""
+        bound = {*self.inputs, *self.captures, *self.literals}
         used = set(leaves(self.outputs))
         for node in self.nodes:
             used.update(node.inputs)
-            made.update(node.outputs)
-        return used - made
+            bound.update(node.outputs)
+        return used - bound
 
 
 def leaves(nest: Any) -> list[Any]:
-    """The leaves of a nest that are not None."""
+    """The leaves of a nest, without those that are None."""
     return [leaf for leaf in tf.nest.flatten(nest) if leaf is not None]
 
 
@@ -154,10 +162,10 @@ def map_nest(function: Callable[[Any], Any], nest: Any) -> Any:
 
 
 def literal(array: np.ndarray) -> np.ndarray:
-    """The array as a literal: broadcast from one number where it is the same throughout."""
+    """The array as a literal: broadcast from one number if all its entries are equal."""
     array = np.asarray(array)
     if array.size > 0 and array.dtype != object:
-        # Bit by bit, since 0.0 is not -0.0.
+        # The bytes are compared, since 0.0 and -0.0 are equal but are not the same.
         entries = np.ascontiguousarray(array).reshape(-1, 1).view(np.uint8)
         if (entries == entries[0]).all():
             return uniform(array.flat[0], array.shape)
@@ -165,20 +173,20 @@ def literal(array: np.ndarray) -> np.ndarray:
 
 
 def uniform(value: Any, shape: Sequence[int]) -> np.ndarray:
-    """A literal of one number throughout."""
+    """A literal with all entries equal to `value`."""
     return np.broadcast_to(np.asarray(value), tuple(shape))
 
 
 def is_uniform(array: np.ndarray, value: float | None = None) -> bool:
-    """Whether a literal is one number throughout, and that number if given."""
+    """Whether all entries of a literal are equal, and equal to `value` if given."""
     if array.dtype == object or array.size == 0 or any(array.strides):
         return False
     return value is None or bool(array.flat[0] == value)
 
 
 def _constant(literal: np.ndarray, dtype: tf.DType) -> tf.Tensor:
-    # Small ones are written out: of filled crops the graph optimiser infers wrong shapes of
-    # BatchToSpaceND, and leaves out a Squeeze behind it (TensorFlow 2.21).
-    if literal.nbytes > LARGE and is_uniform(literal):
+    # Small constants are written out: where the crops of BatchToSpaceND come from Fill, the graph
+    # optimiser of TensorFlow 2.21 infers a wrong shape and removes a Squeeze after it.
+    if literal.nbytes > MAX_INLINE_BYTES and is_uniform(literal):
         return tf.fill(literal.shape, tf.constant(literal.flat[0], dtype))
     return tf.constant(literal, dtype)

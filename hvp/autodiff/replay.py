@@ -1,4 +1,4 @@
-"""One operation of a program created anew on other tensors, through `tf.raw_ops`."""
+"""One operation of a program, created again on other tensors through `tf.raw_ops`."""
 
 from __future__ import annotations
 
@@ -10,33 +10,40 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
+from hvp.autodiff.decompositions import substitute
+from hvp.autodiff.op_types import op_type
 from hvp.errors import InputError
 
 if TYPE_CHECKING:
     from hvp.autodiff.program import Node
-from hvp.autodiff.decompositions import substitute
 
 
 def apply(node: Node, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """The operation created anew on other tensors; one of a sum's may be fewer than it had."""
+    """The results of the operation, created again on these tensors.
+
+    An AddN may get fewer tensors than it had when it was traced.
+    """
     op = node.op
     scope, _, name = op.name.rpartition("/")
-    # Entered anew, so that gradient operations carry it too and are told by their layer.
+    # The name scope is entered again, so that errors in gradient operations name the layer.
     with tf.name_scope(f"{scope}/") if scope else contextlib.nullcontext():
         if node.bodies:
             return (_loop if node.is_loop else _branch)(node, inputs)
         results = substitute(op, inputs)
         if results is None:
             results = _original(node, inputs, name)
-        kinds = [promoted(before.dtype, node.dtype) for before in op.outputs]
-        return [_of_kind(tensor, kind) for tensor, kind in zip(results, kinds, strict=True)]
+        dtypes = [promoted(before.dtype, node.dtype) for before in op.outputs]
+        return [_cast(tensor, dtype) for tensor, dtype in zip(results, dtypes, strict=True)]
 
 
 def _loop(node: Node, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """A loop that TensorFlow can differentiate; what it leaves as it is stays outside."""
+    """The loop as a `tf.while_loop`, which TensorFlow can differentiate.
+
+    Only inputs that the body changes are loop variables; the others are captured.
+    """
     condition, body = node.bodies
-    made = list(zip(body.inputs, body.outputs, strict=True))
-    varying = [i for i, (before, after) in enumerate(made) if before != after]
+    pairs = list(zip(body.inputs, body.outputs, strict=True))
+    varying = [i for i, (before, after) in enumerate(pairs) if before != after]
 
     def invariant(before: int, after: int) -> tf.TensorShape:
         return body.specs[before].shape.most_specific_compatible_shape(body.specs[after].shape)
@@ -56,7 +63,7 @@ def _loop(node: Node, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
             lambda *values: condition.replay(*state(values))[0],
             step,
             [inputs[i] for i in varying],
-            shape_invariants=[invariant(*made[i]) for i in varying],
+            shape_invariants=[invariant(*pairs[i]) for i in varying],
             parallel_iterations=node.op.get_attr("parallel_iterations"),
         )
     )
@@ -65,34 +72,42 @@ def _loop(node: Node, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 def _branch(node: Node, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     chosen, *rest = inputs
     branches = [functools.partial(body.replay, *rest) for body in node.bodies]
-    if "Case" in node.op.type:
+    if op_type(node.op.type).is_switch:
         return tf.switch_case(chosen, branches)
     return tf.cond(tf.cast(chosen, tf.bool), *branches)
 
 
-def promoted(kind: tf.DType, dtype: tf.DType | None) -> tf.DType:
-    """What becomes of a type in a program in the floating-point `dtype`, None for its own."""
-    if dtype is not None and kind.is_floating:
+def promoted(traced: tf.DType, dtype: tf.DType | None) -> tf.DType:
+    """The type that replaces `traced` in a program of the floating-point `dtype`.
+
+    With None every type stays. Complex numbers get parts of this precision.
+    """
+    if dtype is not None and traced.is_floating:
         return dtype
-    if dtype is not None and kind.is_complex:
+    if dtype is not None and traced.is_complex:
         return tf.complex128 if dtype == tf.float64 else tf.complex64
-    return kind
+    return traced
 
 
-def _of_kind(tensor: tf.Tensor, kind: tf.DType) -> tf.Tensor:
-    """The tensor in another precision of its kind of number."""
+def _cast(tensor: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """The tensor in another precision, if it holds floating-point or complex numbers."""
     is_number = tensor.dtype.is_floating or tensor.dtype.is_complex
-    return tf.cast(tensor, kind) if is_number and tensor.dtype != kind else tensor
+    return tf.cast(tensor, dtype) if is_number and tensor.dtype != dtype else tensor
+
+
+def _draws_random_numbers(op: tf.Operation) -> bool:
+    """Whether it is a stateless generator of random numbers, which takes a seed or a counter."""
+    return any(argument.name in ("seed", "counter") for argument in op.op_def.input_arg)
 
 
 def _original(node: Node, inputs: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
     op = node.op
     call = getattr(tf.raw_ops, op.type)
-    # Other random numbers would come in another precision.
-    is_random = "Random" in op.type or "TruncatedNormal" in op.type
+    # In another precision a generator would give other random numbers.
+    is_random = _draws_random_numbers(op)
     remaining = list(inputs)
     if is_random:
-        remaining = [_of_kind(t, x.dtype) for t, x in zip(inputs, op.inputs, strict=True)]
+        remaining = [_cast(t, x.dtype) for t, x in zip(inputs, op.inputs, strict=True)]
     arguments: dict[str, Any] = {}
     inferred = set()
     for argument in op.op_def.input_arg:
@@ -126,12 +141,12 @@ def _original(node: Node, inputs: Sequence[tf.Tensor], name: str) -> list[tf.Ten
 def _publicly_named(call: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments under the names that `tf.raw_ops` gives them.
 
-    Some differ from the operation's own (ExpandDims takes `axis` for `dim`); the order among the
-    renamed is the same.
+    Some differ from those in the operation's definition: ExpandDims has `dim`, `tf.raw_ops` has
+    `axis`. Renamed arguments are in the same order in both.
     """
     public = _parameters(call)
-    unclaimed = iter([name for name in public if name not in arguments])
-    return {name if name in public else next(unclaimed): value for name, value in arguments.items()}
+    renamed = iter([name for name in public if name not in arguments])
+    return {name if name in public else next(renamed): value for name, value in arguments.items()}
 
 
 @functools.cache

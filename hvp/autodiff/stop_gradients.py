@@ -1,9 +1,10 @@
-"""The StopGradient that `tf.nn.moments` puts on the mean inside the variance, and its removal.
+"""Removes the StopGradient that `tf.nn.moments` puts on the mean inside the variance.
 
-It stands as mean((x - stop(m))²) with m = mean(x) over the same axes, where ∂/∂m is
--2 mean(x - m) = 0. The gradient is the same without it, but only without it are the second
-derivatives those of the function: with it Hv of a LayerNormalization is wrong by a tenth. Every
-other StopGradient is the user's and stays.
+`tf.nn.moments` computes the variance as mean((x - stop_gradient(m))²) with m = mean(x) over the
+same axes. The derivative with respect to m, -2 mean(x - m), is zero, so that the gradient is the
+same without the StopGradient. The second derivatives are right only without it: with it, the Hv of
+a network with a LayerNormalization was wrong by 10 %. Every other StopGradient is the user's and
+stays.
 """
 
 from __future__ import annotations
@@ -16,29 +17,29 @@ import numpy as np
 from hvp.autodiff.program import Node, Program, leaves
 
 
-def free(program: Program) -> tuple[Program, tuple[str, ...]]:
-    """The program without these StopGradients, and the places where they stood."""
-    wiring = _Wiring(program)
-    freed = {node.outputs[0]: node for node in program.nodes if wiring.is_moment(node)}
+def remove_from_moments(program: Program) -> tuple[Program, tuple[str, ...]]:
+    """The program without these StopGradients, and the places where they were."""
+    pattern = _MomentsPattern(program)
+    removed = {node.outputs[0]: node for node in program.nodes if pattern.matches(node)}
 
-    def through(number: int) -> int:
-        return freed[number].inputs[0] if number in freed else number
+    def source(number: int) -> int:
+        return removed[number].inputs[0] if number in removed else number
 
     nodes = [
-        replace(node, inputs=tuple(map(through, node.inputs)))
+        replace(node, inputs=tuple(map(source, node.inputs)))
         for node in program.nodes
-        if not freed.keys() & set(node.outputs)
+        if not removed.keys() & set(node.outputs)
     ]
-    places = [node.place for node in freed.values()]
+    places = [node.place for node in removed.values()]
     for i, node in enumerate(nodes):
-        inside = [free(body) for body in node.bodies]
-        nodes[i] = replace(node, bodies=tuple(body for body, _ in inside))
-        places += [place for _, found in inside for place in found]
+        bodies = [remove_from_moments(body) for body in node.bodies]
+        nodes[i] = replace(node, bodies=tuple(body for body, _ in bodies))
+        places += [place for _, found in bodies for place in found]
     return replace(program, nodes=tuple(nodes)), tuple(places)
 
 
-class _Wiring:
-    """Who makes and who uses each value."""
+class _MomentsPattern:
+    """Finds the pattern of `tf.nn.moments` by the operations that compute and use each value."""
 
     def __init__(self, program: Program):
         self._literals = program.literals
@@ -49,8 +50,8 @@ class _Wiring:
             for number in node.inputs:
                 self._users[number].append(node)
 
-    def is_moment(self, node: Node) -> bool:
-        """Whether this is stop(mean(x)), used as mean((x - stop(mean(x)))²) and nowhere else."""
+    def matches(self, node: Node) -> bool:
+        """Whether it is stop(mean(x)), used as mean((x - stop(mean(x)))²) and nowhere else."""
         if node.op.type != "StopGradient" or node.outputs[0] in self._results:
             return False
         mean = self._makers.get(node.inputs[0])
@@ -65,13 +66,14 @@ class _Wiring:
         )
 
     def _is_averaged(self, number: int, axes: frozenset[int]) -> bool:
-        """Whether all that is done with a value is to average it over these axes."""
+        """Whether every use of a value is its mean over these axes."""
         return number not in self._results and all(
             user.op.type == "Mean" and self._axes(user) == axes for user in self._users[number]
         )
 
     def _axes(self, mean: Node) -> frozenset[int] | None:
-        listed, rank = self._literals.get(mean.inputs[1]), mean.op.inputs[0].shape.rank
-        if listed is None or rank is None:
+        """The axes of a mean, None where they are not known."""
+        axes, rank = self._literals.get(mean.inputs[1]), mean.op.inputs[0].shape.rank
+        if axes is None or rank is None:
             return None
-        return frozenset(int(axis) % rank for axis in np.atleast_1d(listed))
+        return frozenset(int(axis) % rank for axis in np.atleast_1d(axes))

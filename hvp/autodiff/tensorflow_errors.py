@@ -1,4 +1,4 @@
-"""What TensorFlow and Keras raise, and the line of it that says why."""
+"""The errors that TensorFlow and Keras raise, and the line of each that states the cause."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from hvp.errors import InputError
 
-# What TensorFlow raises where it cannot trace, differentiate, compile or run a function.
+# Raised by TensorFlow where it cannot trace, differentiate, compile or run a function.
 REFUSALS = (
     ValueError,
     TypeError,
@@ -18,7 +18,8 @@ REFUSALS = (
     NotImplementedError,
     tf.errors.OpError,
 )
-UNTELLING = (
+# The beginnings of lines that only say where an error was raised.
+LOCATION_LINES = (
     "Exception encountered",
     "Graph execution error",
     "Detected at node",
@@ -28,16 +29,16 @@ UNTELLING = (
 
 
 def reason(error: Exception) -> str:
-    """The line of an error that says why; Keras and TensorFlow put others before it."""
+    """The first line of an error that states the cause, without the lines that Keras adds."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
-    return next((line for line in lines if not line.startswith(UNTELLING)), plain)
+    return next((line for line in lines if not line.startswith(LOCATION_LINES)), plain)
 
 
 def raise_own(error: Exception) -> None:
-    """Raise again what this package did wrong itself: a defect is not told as a refusal.
+    """Raise the error again if it is a defect of this package and not a refusal by TensorFlow.
 
-    What it refuses it raises as an InputError or a NotImplementedError.
+    A refusal by this package is an InputError or a NotImplementedError and is not raised again.
     """
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     is_own = frame.f_globals.get("__name__", "").startswith("hvp.")

@@ -1,8 +1,8 @@
-"""All that is used of private TensorFlow: function bodies by name, and the execution of functions.
+"""Everything that uses private TensorFlow: the bodies of functions, and fast calls.
 
-The body of a called function is found by ``FuncGraph._get_function``; compiled functions are run
-by ``eager.execute`` under the attributes that the eager context gives to calls. Known to hold for
-TensorFlow 2.20 and 2.21.
+``FuncGraph._get_function`` gives the body of a called function. ``eager.execute`` runs a compiled
+function with the attributes that the eager context gives to every call. Tested with TensorFlow 2.20
+and 2.21.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from hvp.errors import InputError
 def compiled(
     function: Callable[..., Any], specs: Iterable[tf.TensorSpec]
 ) -> Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]:
-    """The function, compiled, from the list of its tensors to the list of its results.
+    """The function, compiled, from a list of tensors to the list of its results.
 
-    The runtime is called as it is: the public call spends most of a short call's time in Python.
+    The runtime is called directly, since in a short call the public interface spends most of the
+    time in Python.
     """
     concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
     captured, count = concrete.captured_inputs, len(concrete.outputs)
@@ -37,16 +38,19 @@ def compiled(
     return call
 
 
-def body_of(graph: Any, name: str, place: str) -> Any:
-    """The graph of a function by its name. Raises InputError where TensorFlow does not tell it."""
+def function_body(graph: Any, name: str, place: str) -> Any:
+    """The graph of the function that `graph` calls by this name.
+
+    Raises InputError, which names `place`, for a function whose graph TensorFlow does not expose.
+    """
     while graph is not None and hasattr(graph, "_get_function"):
         body = getattr(graph._get_function(name), "graph", None)
         if body is not None:
             return body
-        # The gradient of a loop is wrapped in a function that does not hold what it calls.
+        # TensorFlow wraps the gradient of a loop in a graph without the functions that it calls.
         graph = getattr(graph, "outer_graph", None)
     raise InputError(
         "operations that TensorFlow differentiates twice",
-        f"a closed function in {place!r}",
+        f"a function in {place!r} whose operations TensorFlow does not expose",
         "replace the operation",
     )

@@ -45,7 +45,7 @@ class Auditor:
     def batch(self, batch: Any) -> BatchPrograms:
         """The programs of a batch's shape, a nest of tensors. Raises InputError for what cannot be
         traced or differentiated twice."""
-        program, freed = stop_gradients.free(self._traced(batch))
+        program, freed = stop_gradients.remove_from_moments(self._traced(batch))
         for place in freed:
             message = "StopGradient of tf.nn.moments taken out, it falsifies second derivatives"
             self._note(Finding("note", place, message, "StopGradient"))

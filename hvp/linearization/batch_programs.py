@@ -37,7 +37,7 @@ class OutputSplit:
         result: Evaluation = evaluate.outputs
         batch = evaluate.inputs[num_params:]
         loss_of = evaluate.part((*z, *batch), result.totals)
-        if loss_of.free():
+        if loss_of.unbound():
             return None
         for shape in (evaluate.specs[n].shape for n in z):
             if not shape.is_fully_defined():
@@ -53,7 +53,7 @@ class OutputSplit:
         likelihood = evaluate.part((*z, *batch), result.likelihood)
         totals = result.totals[: len(result.likelihood.values)]
         weigh = evaluate.part((*result.likelihood.values, *batch), totals)
-        if likelihood.free() or weigh.free():
+        if likelihood.unbound() or weigh.unbound():
             return network
         return replace(network, likelihood=likelihood, weigh=weigh)
 

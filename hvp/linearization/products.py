@@ -197,17 +197,19 @@ class Product:
 
 FORWARD, REVERSE = "forward-over-reverse", "reverse-over-reverse"
 ORDERS = ("auto", FORWARD, REVERSE)
-ONE, OTHER = {FORWARD: curvature.FORWARD}, {REVERSE: curvature.REVERSE}
+ONE, OTHER = {FORWARD: curvature.FORWARD_MODE}, {REVERSE: curvature.REVERSE_MODE}
 H = Product("H", _hessian, {**ONE, **OTHER}, OTHER)
-CHAIN = {"forward, then reverse": curvature.FORWARD}
-LOOPED_CHAIN = {"reverse, twice, then reverse": curvature.REVERSE}
+CHAIN = {"forward, then reverse": curvature.FORWARD_MODE}
+LOOPED_CHAIN = {"reverse, twice, then reverse": curvature.REVERSE_MODE}
 G = Product("G", _gauss_newton, CHAIN, LOOPED_CHAIN)
 FISHER = Product("F", _fisher, CHAIN, LOOPED_CHAIN)
 EMPIRICAL = Product("E", _empirical, CHAIN, LOOPED_CHAIN)
 R = Product("R", _residual, ONE, OTHER)
-J = Product("J", _jvp, {"forward": curvature.FORWARD}, {"reverse, twice": curvature.REVERSE})
+J = Product(
+    "J", _jvp, {"forward": curvature.FORWARD_MODE}, {"reverse, twice": curvature.REVERSE_MODE}
+)
 HGR = Product("H, G and R", _all_three, ONE, OTHER, 3)
-JT = Product("Jᵀ", _vjp, {"reverse": curvature.REVERSE}, {"reverse": curvature.REVERSE})
+JT = Product("Jᵀ", _vjp, {"reverse": curvature.REVERSE_MODE}, {"reverse": curvature.REVERSE_MODE})
 
 
 def sampled_fisher(num_samples: int, seed: int) -> Product:

@@ -15,32 +15,11 @@ from dataclasses import replace
 import numpy as np
 import tensorflow as tf
 
+from hvp.autodiff.op_types import DIAGONAL, REPEATS, SUMS
 from hvp.autodiff.program import Node, Program, leaves, uniform
 from hvp.autodiff.replay import apply
 from hvp.passes.rewriting import Rewriter
 
-# Operations that multiply each entry of the input named by a number that the others tell.
-DIAGONAL = {
-    **dict.fromkeys(
-        [
-            "EluGrad",
-            "LeakyReluGrad",
-            "MulNoNan",
-            "Neg",
-            "RealDiv",
-            "Relu6Grad",
-            "ReluGrad",
-            "SeluGrad",
-            "SoftplusGrad",
-            "SoftsignGrad",
-        ],
-        0,
-    ),
-    **dict.fromkeys(["ReciprocalGrad", "RsqrtGrad", "SigmoidGrad", "SqrtGrad", "TanhGrad"], 1),
-}  # fmt: skip
-SUMS = {"Add", "AddN", "AddV2", "Sub"}
-# Operations that broadcast their first input, where they repeat axes of length one alone.
-REPEATS = {"BroadcastTo", "Tile"}
 # Σ cᵢ ⊙ xᵢ by the numbers of its xᵢ and cᵢ; None stands for the coefficient one.
 Form = dict[int, int | None]
 

@@ -60,7 +60,7 @@ class Rewriter:
         spec = self.specs[number]
         if number not in self._tensors or self._tensors[number].shape != spec.shape:
             tensor = self._tensors[number] = tf.compat.v1.placeholder(spec.dtype, spec.shape)
-            self._flattener.is_called(tensor, number)
+            self._flattener.assign(tensor, number)
         return self._tensors[number]
 
     def write(self, function: Callable[..., tf.Tensor], *inputs: int) -> int:

@@ -14,24 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from hvp.autodiff.decompositions import LINEAR_ALGEBRA, substitute
-from hvp.autodiff.op_types import JOINTLY, MULTILINEAR
+from hvp.autodiff.op_types import ARRANGEMENTS, JOINTLY, RESHAPES, SHAPES, VANISHING
 from hvp.autodiff.program import Node, Program, is_uniform, literal, uniform
 from hvp.autodiff.replay import apply
 from hvp.passes.rewriting import Rewriter
 
-# Operations that are zero wherever one of the inputs named is.
-VANISHING = {**MULTILINEAR, "MaxPool": (0,), "StopGradient": (0,)}
-# Operations that rearrange or repeat the entries of the input named.
-ARRANGEMENTS = {
-    **dict.fromkeys((
-        "BroadcastTo", "ExpandDims", "Reshape", "Slice", "Squeeze", "StridedSlice", "Tile",
-        "Transpose",
-    ), 0),
-    "Fill": 1,
-}  # fmt: skip
-# Those that do nothing where they leave the shape as it is.
-RESHAPES = {"BroadcastTo", "ExpandDims", "Reshape", "Slice", "Squeeze", "Tile"}
-SHAPES = {"Rank", "Shape", "ShapeN", "Size"}
 # Larger constants are computed when the program runs.
 SMALL = 1 << 16
 

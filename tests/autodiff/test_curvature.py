@@ -112,7 +112,7 @@ def test_outputs_that_are_a_gradient_of_softmax_cross_entropy_move(jvp):
 
 def test_gauss_newton_is_the_chain_of_jacobians_around_the_loss_hessian():
     J, z = dense_jacobian(), outputs(point()).numpy()
-    for mode in (curvature.FORWARD, curvature.REVERSE):
+    for mode in (curvature.FORWARD_MODE, curvature.REVERSE_MODE):
         got = traced(curvature.gauss_newton, listed, quartic, point(), tangents(), mode)
         assert close(got, *np.split(J.T @ (z**2 * (J @ np.r_[U, V])), [3]))
 

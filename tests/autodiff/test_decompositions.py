@@ -1,4 +1,4 @@
-"""Operations that are replayed as others: values and derivatives against NumPy and differences."""
+"""Operations that are replaced by others: values and derivatives against NumPy and differences."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ from support.programs import drawn, run, spec, types
 
 import hvp
 from hvp.autodiff import precision
-from hvp.autodiff.decompositions import LARGE, SUBSTITUTES
+from hvp.autodiff.decompositions import LARGE_MATRIX_ENTRIES, SUBSTITUTES
 from hvp.autodiff.tracing import trace
 from hvp.passes.simplify import fold
 
@@ -417,7 +417,7 @@ def test_a_batch_times_one_matrix_is_one_product_whose_gradient_is_too():
 
 
 def test_a_large_matrix_is_not_transposed():
-    rows = LARGE // 512
+    rows = LARGE_MATRIX_ENTRIES // 512
     x, y = drawn(2, 512), drawn(rows, 512)
     program, folded = program_of(lambda x: tf.matmul(x, y, transpose_b=True), (2, 512))
     assert sorted(types(folded)) == ["MatMul", "Transpose", "Transpose"]
@@ -434,7 +434,7 @@ def test_a_large_matrix_is_not_transposed():
 
 
 @pytest.mark.parametrize(
-    ("x", "y"), [((2, 512), (LARGE // 512 - 1, 512)), ((600, 512), (512, 512))]
+    ("x", "y"), [((2, 512), (LARGE_MATRIX_ENTRIES // 512 - 1, 512)), ((600, 512), (512, 512))]
 )
 def test_other_matrices_are_multiplied_as_they_are(x, y):
     other = drawn(*y)

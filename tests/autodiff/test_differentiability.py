@@ -8,9 +8,7 @@ from support.operations import OPERATIONS
 from support.oracles import along, differenced_hessian, examples, gradient, relative, sequential
 
 import hvp
-from hvp.autodiff import differentiability
-from hvp.autodiff.differentiability import WRONG_IF_COMPLEX
-from hvp.autodiff.op_types import linear_inputs
+from hvp.autodiff.op_types import OP_TYPES, op_type
 
 layers = keras.layers
 W = np.linspace(0.21, 0.83, 6)
@@ -63,7 +61,7 @@ def test_an_operation_fed_twice_is_judged_in_each_place():
 LINEAR = [
     (kind, i)
     for kind, (_, inputs) in OPERATIONS.items()
-    for i in linear_inputs(kind, len(inputs))
+    for i in op_type(kind).linear_inputs(len(inputs))
     if inputs[i].dtype in (np.float32, np.float64)
 ]
 
@@ -75,7 +73,7 @@ def test_a_linear_operation_has_a_gradient_where_it_is_taken_to_have_one(kind, p
     with tf.GradientTape() as tape:
         given = [x.value() if i == place else tf.constant(v) for i, v in enumerate(inputs)]
         values = function(*given)
-    if kind in differentiability.WITHOUT_GRADIENT:
+    if op_type(kind).without_gradient:
         with pytest.raises(LookupError):
             tape.gradient(values, x)
     else:
@@ -312,7 +310,9 @@ def part_of(function, weights):
     return value
 
 
-@pytest.mark.parametrize("kind", sorted(WRONG_IF_COMPLEX))
+@pytest.mark.parametrize(
+    "kind", sorted(kind for kind, row in OP_TYPES.items() if row.wrong_if_complex)
+)
 def test_what_tensorflow_has_wrong_for_complex_numbers_is_refused_by_name(kind):
     loss, variable = part_of(COMPLEX[kind], 1 + 0.5j), tf.Variable(PLANE[1])
     # Once TensorFlow has it right it need not be refused.

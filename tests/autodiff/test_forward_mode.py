@@ -1,14 +1,16 @@
 """Forward mode against differences, and against TensorFlow's own, with which it shares no rule."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given
-from support.operations import OPERATIONS
+from support.operations import OPERATIONS, without_rows
 from support.programs import SHAPE, cooked, drawn, few, heavy, recipes, seeds, spec, tangent, types
 
 from hvp.autodiff import forward_mode
-from hvp.autodiff.op_types import MULTILINEAR
+from hvp.autodiff.op_types import OP_TYPES, op_type
 from hvp.autodiff.tracing import trace
 
 raw = tf.raw_ops
@@ -78,8 +80,17 @@ def test_an_operation_moves_with_its_inputs(kind, places):
     assert_moves(*OPERATIONS[kind], places)
 
 
+@pytest.mark.parametrize(("kind", "places"), list(moving()), ids=str)
+def test_an_operation_without_a_row_is_differentiated_or_refused(kind, places):
+    # TensorFlow has no gradient for it, or none for its gradient.
+    is_refused = op_type(kind).without_gradient or op_type(f"{kind}Grad").without_gradient
+    refusal = pytest.raises(LookupError) if is_refused else contextlib.nullcontext()
+    with without_rows(kind), refusal:
+        assert_moves(*OPERATIONS[kind], places)
+
+
 @pytest.mark.parametrize(
-    ("kind", "place"), [(kind, i) for kind, places in MULTILINEAR.items() for i in places], ids=str
+    ("kind", "place"), [(kind, i) for kind, row in OP_TYPES.items() for i in row.linear_in], ids=str
 )
 def test_an_operation_is_its_own_derivative_where_it_is_linear(kind, place):
     function, inputs = OPERATIONS[kind]

@@ -128,7 +128,7 @@ def test_a_part_runs_from_a_value_inside():
     assert np.allclose(second.replay(tf.constant(X)).numpy(), np.exp(X) + 1, rtol=1e-15)
 
 
-def test_free_values_show_what_a_part_lacks():
+def test_unbound_values_are_those_that_a_part_lacks():
     def function(x):
         inner = tf.sin(x)
         return inner, inner * x
@@ -136,8 +136,8 @@ def test_free_values_show_what_a_part_lacks():
     program = trace(function, SPEC)
     inner, outer = program.outputs
     part = program.part([inner], outer)
-    assert part.free() == set(program.inputs)
-    assert not program.part([inner, *program.inputs], outer).free()
+    assert part.unbound() == set(program.inputs)
+    assert not program.part([inner, *program.inputs], outer).unbound()
 
 
 # --- what cannot be replayed ---

@@ -73,7 +73,7 @@ def unsplit(lin, v):
     snapshot, tangents = lin._snapshot, lin.layout.split(tf.constant(v))
     (batch,) = snapshot.batches()
     functions = products.Batch(snapshot, range(len(lin.names)), snapshot.programs(batch), batch)
-    found = products.HGR.build(curvature.REVERSE, functions, tangents)
+    found = products.HGR.build(curvature.REVERSE_MODE, functions, tangents)
     return np.split(flat(found), 3)
 
 

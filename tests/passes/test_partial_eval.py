@@ -70,7 +70,7 @@ def obeys(program, v, *rest):
     assert known.inputs == program.inputs[1:]
     assert linear.inputs == (program.inputs[0], *known.outputs)
     for part in (known, linear):
-        assert not part.free()
+        assert not part.unbound()
         assert is_live(part)
     dependent = reached(linear)
     assert all(dependent & set(node.inputs) for node in linear.nodes)

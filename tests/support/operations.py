@@ -1,8 +1,15 @@
-"""Every operation of `hvp.linearity` and some others, run by TensorFlow itself."""
+"""Every linear operation of the table `op_types` and some others, run by TensorFlow itself."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 from support.programs import drawn
+
+from hvp.autodiff import op_types
 
 raw = tf.raw_ops
 
@@ -218,3 +225,26 @@ OPERATIONS = {
     ),
     **{name: (call(name, "x", "y"), [drawn(2, 3), drawn(3)]) for name in ("Add", "AddV2", "Sub")},
 }
+
+
+@contextlib.contextmanager
+def without_rows(*kinds: str) -> Iterator[None]:
+    """The table of operation facts without these rows, as if TensorFlow had renamed them.
+
+    The tables by fact that `op_types` derives from it lack them too.
+    """
+    tables = [
+        table
+        for name, table in vars(op_types).items()
+        if name.isupper() and isinstance(table, dict | set)
+    ]
+    copies = [table.copy() for table in tables]
+    for table in tables:
+        for kind in kinds:
+            table.pop(kind, None) if isinstance(table, dict) else table.discard(kind)
+    try:
+        yield
+    finally:
+        for table, copy in zip(tables, copies, strict=True):
+            table.clear()
+            table.update(copy)

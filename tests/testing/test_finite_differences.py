@@ -60,7 +60,7 @@ def test_what_is_right_passes(net):
 
 
 def test_a_mean_that_is_stopped_inside_a_variance_is_found(monkeypatch):
-    monkeypatch.setattr(stop_gradients, "free", lambda program: (program, ()))
+    monkeypatch.setattr(stop_gradients, "remove_from_moments", lambda program: (program, ()))
     found = outcomes(check(linearized(norm_net)))
     assert not found["Hv by differences of the gradient"]
     assert found["symmetry of H"]

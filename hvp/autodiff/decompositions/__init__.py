@@ -1,25 +1,26 @@
-"""Operations replayed as others that compute the same, but whose derivatives are right or faster.
+"""Operations that are replaced by others, with the same values and right or faster derivatives.
 
 - Max pooling over windows that do not overlap is the average pooling of the winners: linear in x
   with constant coefficients. TensorFlow's own MaxPoolGrad is slow, its MaxPoolGradGrad slower, and
   XLA refuses the latter.
 - Volumes in float64, for which TensorFlow has no kernels, are pooled plane by plane and then along
   the depth.
-- Max pooling to the same shape is a padding and a pooling that makes it smaller. The kernels
-  MaxPoolGradGrad and MaxPool3DGradGrad work in place where the shapes agree, and read what they
-  have already overwritten (TensorFlow 2.21): Hv through such a layer is wrong by half.
-- A grouped convolution is one of slices for each group, a depthwise one where these are single
-  channels: TensorFlow has no kernels on CPUs for its gradient (Conv2D), or none at all (Conv3D),
-  and Keras itself runs it by XLA alone.
+- Max pooling to the same shape is a padding and a pooling to a smaller shape. The kernels
+  MaxPoolGradGrad and MaxPool3DGradGrad work in place where the shapes agree, and read entries that
+  they have already overwritten (TensorFlow 2.21): Hv through such a layer is wrong by half.
+- A grouped convolution is one convolution for each group, and a depthwise one where each group is
+  one channel. TensorFlow has no CPU kernels for its gradient (Conv2D) or none at all (Conv3D);
+  Keras itself runs it by XLA alone.
 - A batch of matrices times one matrix is one matrix product. TensorFlow's gradient would repeat the
-  matrix for each of the batch and add up the results. Outer products are entrywise.
+  matrix for each of the batch and sum the results. Outer products are entrywise products.
 - A product with the transpose of a large matrix is the transpose of a product with the matrix.
-- A bias is added and its gradient summed by operations that know no layout of channels.
+- A bias is added, and its gradient summed, by operations without an attribute for the layout of
+  channels.
 - Select between tensors of one shape is SelectV2, which broadcasts.
 - Softsign and the resizing of images are written with operations that have second derivatives: a
-  quotient, and products with the matrices of the interpolation, which are the operation's own.
-- A sum over indices is one batched matrix product between transpositions, each of which is done
-  once where what it transposes is known.
+  quotient, and products with the matrices of the interpolation, which the operation itself gives.
+- Einsum of two operands is one batched matrix product between transpositions. The transposition of
+  a known operand is computed once for all products.
 """
 
 from __future__ import annotations
@@ -40,21 +41,21 @@ from hvp.autodiff.decompositions import (
     segments,
 )
 
-# Entries of a matrix that is not transposed.
-LARGE = 1 << 18
+# From so many entries on a matrix is not transposed.
+LARGE_MATRIX_ENTRIES = 1 << 18
 
 Substitute = Callable[..., "tf.Tensor | list[tf.Tensor] | None"]
 
 
 def substitute(op: tf.Operation, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor] | None:
-    """The results of the operation on these inputs by another way, None where there is none."""
-    replay = SUBSTITUTES.get(op.type)
-    result = None if replay is None else replay(op, *inputs)
+    """The results of the operation by other operations, None where it has no substitute."""
+    rule = SUBSTITUTES.get(op.type)
+    result = None if rule is None else rule(op, *inputs)
     return result if result is None or isinstance(result, list) else [result]
 
 
 def _pool_volume(op: tf.Operation, x: tf.Tensor) -> tf.Tensor | None:
-    """The mean of means, and the largest of the largest, since windows are products."""
+    """Pooling in float64 of the planes, then along the depth: a mean of means, a max of maxima."""
     if x.dtype != tf.float64 or op.get_attr("data_format") != b"NDHWC":
         return None if op.type == "AvgPool3D" else _max_pool(op, x)
     pool = tf.nn.avg_pool2d if op.type == "AvgPool3D" else _max_pool_plane
@@ -70,7 +71,7 @@ def _pool_volume(op: tf.Operation, x: tf.Tensor) -> tf.Tensor | None:
 def _max_pool_plane(
     x: tf.Tensor, sizes: Sequence[int], strides: Sequence[int], padding: str
 ) -> tf.Tensor:
-    """Max pooling of images, to the same shape by a padding and one that makes it smaller."""
+    """Max pooling of images; to the same shape, padding and then pooling to a smaller shape."""
     if max(*sizes, *strides) == 1:
         return x
     if padding == "SAME" and max(strides) == 1:
@@ -83,13 +84,13 @@ def _max_pool(op: tf.Operation, x: tf.Tensor) -> tf.Tensor | None:
     sizes, strides = op.get_attr("ksize"), op.get_attr("strides")
     if max(sizes) == max(strides) == 1:
         return x
-    if sizes == strides and _tiles(op, x):
-        return _pooled_winners(op, x)
-    return _pooled_smaller(op, x) if x.shape == op.outputs[0].shape else None
+    if sizes == strides and _windows_fit(op, x):
+        return _average_of_winners(op, x)
+    return _pool_to_smaller_shape(op, x) if x.shape == op.outputs[0].shape else None
 
 
-def _tiles(op: tf.Operation, x: tf.Tensor) -> bool:
-    """Whether every window has all its cells, the last channel being one of the axes."""
+def _windows_fit(op: tf.Operation, x: tf.Tensor) -> bool:
+    """Whether every window lies within the image, where channels are the last axis."""
     if op.get_attr("data_format") not in (b"NHWC", b"NDHWC"):
         return False
     if op.get_attr("padding") == b"VALID":
@@ -98,7 +99,7 @@ def _tiles(op: tf.Operation, x: tf.Tensor) -> bool:
     return whole and not any(np.mod(x.shape, op.get_attr("ksize")))
 
 
-def _pooled_winners(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
+def _average_of_winners(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
     volume = op.type == "MaxPool3D"
     windows = {name: op.get_attr(name) for name in ("ksize", "strides", "data_format")}
     windows["padding"] = "VALID"
@@ -110,23 +111,23 @@ def _pooled_winners(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
             else ("MaxPool", "MaxPoolGrad", "AvgPool")
         )
     )
-    held = tf.stop_gradient(x)
-    highest = pool(input=held, **windows)
+    constant = tf.stop_gradient(x)
+    highest = pool(input=constant, **windows)
 
     def spread(each: tf.Tensor) -> tf.Tensor:
-        return grad(orig_input=held, orig_output=highest, grad=each, **windows)
+        return grad(orig_input=constant, orig_output=highest, grad=each, **windows)
 
     def mean(t: tf.Tensor) -> tf.Tensor:
         return average(**{"input" if volume else "value": t}, **windows)
 
     ones = tf.ones_like(highest)
-    # Of equal entries MaxPool3DGrad takes all for the highest: they share.
+    # MaxPool3DGrad counts all entries that equal the maximum: each gets an equal share.
     weights = 1 / mean(spread(ones)) if volume else ones * float(np.prod(windows["ksize"]))
-    # The others count nothing, even where they are infinite, as masks are.
+    # Entries that lose contribute zero, even if they are infinite, as those of masks are.
     return mean(tf.math.multiply_no_nan(x, tf.stop_gradient(spread(weights))))
 
 
-def _pooled_smaller(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
+def _pool_to_smaller_shape(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
     sizes = op.get_attr("ksize")
     paddings = [[(size - 1) // 2, size // 2] for size in sizes]
     if op.get_attr("padding") == b"EXPLICIT":
@@ -156,7 +157,7 @@ def _max_pool_with_argmax(op: tf.Operation, x: tf.Tensor) -> list[tf.Tensor] | N
 
 
 def _convolution(op: tf.Operation, x: tf.Tensor, filters: tf.Tensor) -> tf.Tensor | None:
-    """Convolutions of the groups' channels, side by side: of single channels, a depthwise one."""
+    """A grouped convolution as one for each group, or as a depthwise one."""
     if op.get_attr("data_format") not in (b"NHWC", b"NDHWC") or x.shape[-1] is None:
         return None
     groups = x.shape[-1] // filters.shape[-2]
@@ -177,13 +178,13 @@ def _convolution(op: tf.Operation, x: tf.Tensor, filters: tf.Tensor) -> tf.Tenso
 
 
 def _matmul(op: tf.Operation, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor | None:
-    """x yᵀ with a large y: TensorFlow is slow to transpose it."""
+    """x yᵀ as (y xᵀ)ᵀ where y is large, since TensorFlow is slow to transpose it."""
     if op.get_attr("transpose_a") or not op.get_attr("transpose_b"):
         return None
     if not (x.shape.is_fully_defined() and y.shape.is_fully_defined()):
         return None
     rows, columns = x.shape[0], y.shape[0]
-    if y.shape.num_elements() < max(LARGE, x.shape.num_elements() + rows * columns):
+    if y.shape.num_elements() < max(LARGE_MATRIX_ENTRIES, x.shape.num_elements() + rows * columns):
         return None
     return tf.transpose(tf.matmul(y, tf.transpose(x)))
 
@@ -218,7 +219,7 @@ def _bias_add_grad(op: tf.Operation, x: tf.Tensor) -> tf.Tensor | None:
 
 
 def _einsum(op: tf.Operation, *operands: tf.Tensor) -> tf.Tensor | None:
-    """Transpositions around one batched matrix product."""
+    """One batched matrix product between transpositions."""
     equation = op.get_attr("equation").decode()
     terms, _, result = equation.partition("->")
     if len(operands) != 2 or "." in equation or "->" not in equation:
@@ -230,8 +231,8 @@ def _einsum(op: tf.Operation, *operands: tf.Tensor) -> tf.Tensor | None:
     shared = [c for c in a if c in b and c in result]
     summed = [c for c in a if c in b and c not in result]
     left, right = ([c for c in t if c not in a or c not in b] for t in (a, b))
-    plain = all(len(set(t)) == len(t) for t in (a, b, result))
-    if not plain or set(shared + left + right) != set(result):
+    has_diagonal = any(len(set(t)) < len(t) for t in (a, b, result))
+    if has_diagonal or set(shared + left + right) != set(result):
         return None
 
     def size(labels: Sequence[str]) -> int:
@@ -243,9 +244,9 @@ def _einsum(op: tf.Operation, *operands: tf.Tensor) -> tf.Tensor | None:
         return tf.reshape(t, [*([size(shared)] if shared else []), size(rows), size(columns)])
 
     product = tf.matmul(matrices(x, a, left, summed), matrices(y, b, summed, right))
-    made = shared + left + right
-    product = tf.reshape(product, [sizes[c] for c in made])
-    order = [made.index(c) for c in result]
+    axes = shared + left + right
+    product = tf.reshape(product, [sizes[c] for c in axes])
+    order = [axes.index(c) for c in result]
     return tf.transpose(product, order) if order != sorted(order) else product
 
 
@@ -257,7 +258,7 @@ def _select(op: tf.Operation, condition: tf.Tensor, x: tf.Tensor, y: tf.Tensor) 
     return tf.where(condition, x, y) if condition.shape == x.shape else None
 
 
-# What their results hold has no further substitutes.
+# Those that `hvp.passes.simplify` writes out: the operations of their results have no substitutes.
 LINEAR_ALGEBRA: dict[str, Substitute] = {
     "BatchMatMulV2": _batch_matmul,
     "BiasAdd": _bias_add,

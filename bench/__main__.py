@@ -12,20 +12,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import (
-    densities,
-    implementations,
-    measure,
-    picture,
-    problems,
-    record,
-    report,
-    spectra,
-    targets,
-)
-from bench.implementations import Entry
-from bench.manners import check_place, one_line_errors
-from bench.problems import Problem
+from bench.backends import implementations
+from bench.backends.implementations import Entry
+from bench.command_line import check_place, one_line_errors
+from bench.measurements import densities, measure, problems, spectra, targets
+from bench.measurements.problems import Problem
+from bench.results import plot, record, report
 from hvp import InputError
 
 app = typer.Typer(
@@ -68,8 +60,8 @@ def bench(
         entries = implementations.select(peers or ("none" if quick else "all"))
         for path in (json, picture):
             check_place(path)
-        with _progress() as tell:
-            run = _run(chosen, others, entries, quick, tell)
+        with _progress() as progress:
+            run = _run(chosen, others, entries, quick, progress)
         verdicts = targets.verdicts(run)
         run.verdicts = targets.as_rows(verdicts)
         _save(run, json, picture)
@@ -85,7 +77,7 @@ def _run(
     others: list[str],
     entries: list[Entry],
     quick: bool,
-    tell: measure.Tell,
+    progress: measure.Progress,
 ) -> record.Run:
     begun = time.perf_counter()
     plan = measure.QUICK if quick else measure.FULL
@@ -97,17 +89,17 @@ def _run(
         missing={entry.name: why for entry in entries if (why := entry.missing()) is not None},
     )
     for problem in chosen:
-        run.problems[problem.name] = measure.measure(problem, entries, plan, tell)
+        run.problems[problem.name] = measure.measure(problem, entries, plan, progress)
     if targets.SPECTRA in others:
-        run.spectra = spectra.measure(entries, plan, tell)
+        run.spectra = spectra.measure(entries, plan, progress)
     if targets.DENSITY in others:
-        run.density = densities.measure(problems.EIGENVALUES, entries, plan, tell)
+        run.density = densities.measure(problems.EIGENVALUES, entries, plan, progress)
     run.seconds = time.perf_counter() - begun
     return run
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[measure.Tell]:
+def _progress() -> Iterator[measure.Progress]:
     """What is being measured: the last line of a terminal, else a line each in the error output."""
     screen = Console(stderr=True)
     if screen.is_terminal:
@@ -137,7 +129,7 @@ def _problems(wanted: list[str] | None, quick: bool) -> tuple[list[Problem], lis
 
 def _save(run: record.Run, json: Path, image: Path) -> None:
     run.save(json)
-    picture.save(run, image)
+    plot.save(run, image)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench.manners import check_place, one_line_errors
+from bench.command_line import check_place, one_line_errors
 from bench.studies import table
 from hvp import InputError
 

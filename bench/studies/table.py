@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench import record
+from bench.results import record
 from bench.studies.study import Study
 
 PACKAGES = ("hvp", "tensorflow", "keras", "numpy", "scipy")

@@ -16,35 +16,25 @@ import pytest
 from rich.console import Console
 
 import hvp
-from bench import (
-    arithmetic,
-    densities,
-    disturbance,
-    implementations,
-    measure,
-    picture,
-    problems,
-    record,
-    report,
-    spectra,
-    targets,
-    timing,
-)
 from bench.__main__ import END_TO_END
-from bench.crew import Worker, WorkerError
-from bench.desk import Prepared
-from bench.implementation import PROBES, STEPS, Seen, curve
-from bench.implementations import NAIVE, OURS, PEERS, Entry
-from bench.record import (
+from bench.backends import implementations
+from bench.backends.implementation import PROBES, STEPS, Seen, curve
+from bench.backends.implementations import NAIVE, OURS, PEERS, Entry
+from bench.backends.reference import DenseNet
+from bench.harness import machine_load, timing
+from bench.harness.process import Worker, WorkerError
+from bench.harness.server import Prepared
+from bench.measurements import densities, flops, measure, problems, spectra, targets
+from bench.results import plot, record, report
+from bench.results.record import (
     DensityRecord,
-    Figure,
+    Measurement,
     ProblemRecord,
     Result,
     Run,
     SpectraRecord,
     Spectrum,
 )
-from bench.reference import DenseNet
 
 ROOT = Path(__file__).parents[2]
 DENSE, CONVNET, TRANSFORMER = problems.TINY.values()
@@ -83,7 +73,7 @@ def counting(net, product):
 
 @pytest.mark.parametrize("problem", [DENSE, problems.PROBLEMS["small-256"]])
 def test_the_linear_part_of_a_dense_net_does_as_many_multiply_adds_as_counted(problem):
-    counted, net = arithmetic.count(problem), DenseNet(problem)
+    counted, net = flops.count(problem), DenseNet(problem)
     assert counting(net, net.hvp) == counted.hvp
     assert counting(net, net.gnvp) == counted.gnvp
 
@@ -121,7 +111,7 @@ def of_operation(operation):
 def test_tensorflows_gradient_does_as_many_multiply_adds_as_counted(problem):
     import tensorflow as tf
 
-    from bench import keras_models
+    from bench.backends import keras_models
 
     model, loss = keras_models.build(problem), keras_models.loss()
     x, y = problems.data(problem)
@@ -137,14 +127,14 @@ def test_tensorflows_gradient_does_as_many_multiply_adds_as_counted(problem):
     # The gradient in the inputs is in the graph, but nothing asks for it.
     used = [op for op in graph.get_operations() if any(out.consumers() for out in op.outputs)]
     found = sum(of_operation(op) for op in used if len(op.outputs) == 1)
-    assert found == arithmetic.count(problem).gradient
+    assert found == flops.count(problem).gradient
 
 
 def test_the_sizes_are_those_of_the_tables():
     sizes = {name: problem.size for name, problem in problems.PROBLEMS.items()}
     assert sizes["small-1"] == sizes["small-256"] == 24_790
     assert sizes["dense-8192"] == 8192 * 8193
-    assert arithmetic.count(problems.PROBLEMS["dense-8192"]).hvp == 2 * 8192 * 8192 * 128
+    assert flops.count(problems.PROBLEMS["dense-8192"]).hvp == 2 * 8192 * 8192 * 128
 
 
 def test_the_product_by_hand_is_the_derivative_of_the_gradient_by_hand(monkeypatch):
@@ -154,7 +144,7 @@ def test_the_product_by_hand_is_the_derivative_of_the_gradient_by_hand(monkeypat
     for sign in (1, -1):
         parts = np.split(v, np.cumsum([w.size for w in weights])[:-1])
         moved = [w + sign * step * p.reshape(w.shape) for w, p in zip(weights, parts, strict=True)]
-        monkeypatch.setattr("bench.reference.values", lambda _, moved=moved: moved)
+        monkeypatch.setattr("bench.backends.reference.values", lambda _, moved=moved: moved)
         gradients.append(DenseNet(DENSE).gradient)
     expected = (gradients[0] - gradients[1]) / (2 * step)
     np.testing.assert_allclose(net.hvp(v), expected, rtol=1e-6, atol=1e-9)
@@ -188,18 +178,18 @@ def test_rounds_are_odd_and_at_least_three():
 
 
 def test_work_of_others_is_what_the_machine_did_and_we_did_not():
-    before = disturbance.Usage(wall=0.0, machine=100.0, own=10.0)
+    before = machine_load.Usage(wall=0.0, machine=100.0, own=10.0)
     cores = len(os.sched_getaffinity(0))
-    after = disturbance.Usage(wall=10.0, machine=100.0 + 6 * cores, own=10.0 + 4 * cores)
-    assert disturbance.of_others(before, after) == pytest.approx(0.2)
-    assert disturbance.of_others(None, after) is None
+    after = machine_load.Usage(wall=10.0, machine=100.0 + 6 * cores, own=10.0 + 4 * cores)
+    assert machine_load.of_others(before, after) == pytest.approx(0.2)
+    assert machine_load.of_others(None, after) is None
 
 
 # Judgement
 
 
 def figure(**results):
-    return Figure({OURS.name: Result("ok", seconds=1.0), **results})
+    return Measurement({OURS.name: Result("ok", seconds=1.0), **results})
 
 
 def test_a_peer_that_differs_is_wrong_and_not_the_fastest():
@@ -261,7 +251,7 @@ def test_all_peers_beaten_is_met():
 
 
 def test_eigenvalues_are_wrong_where_the_tolerance_or_one_of_them_is_missed():
-    found = Figure(
+    found = Measurement(
         {
             "good": Spectrum("ok", error=1e-4, values=[1.0, 2.0]),
             "loose": Spectrum("ok", error=1e-2, values=[1.0, 2.0]),
@@ -386,7 +376,7 @@ def test_the_json_holds_what_was_found(run, tmp_path):
     assert set(content) == {"schema"} | {field.name for field in dataclasses.fields(Run)}
     problem = content["problems"][DENSE.name]
     assert problem["parameters"] == DENSE.size
-    assert problem["multiply_adds"] == vars(arithmetic.count(DENSE))
+    assert problem["multiply_adds"] == vars(flops.count(DENSE))
     result = problem["figures"]["hvp"]["results"][NAIVE.name]
     assert set(result) == {field.name for field in dataclasses.fields(Result)}
     assert result["error"] < 1e-5
@@ -428,7 +418,7 @@ def test_the_densities_of_peers_have_the_moments_of_their_probes(name):
 
 
 def test_the_picture_and_the_tables_are_made(run, density, tmp_path):
-    picture.save(run, tmp_path / "bench.png")
+    plot.save(run, tmp_path / "bench.png")
     assert (tmp_path / "bench.png").stat().st_size > 10_000
     console = Console(record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     found = figure(matfree=Spectrum("wrong", 1.0, 2.0, 0.1, note="the tolerance is missed"))

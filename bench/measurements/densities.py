@@ -7,23 +7,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench import disturbance
-from bench.crew import Worker, WorkerError
-from bench.desk import Prepared
-from bench.implementation import PROBES, STEPS, Seen
-from bench.implementations import OURS, Entry
-from bench.measure import Plan, Tell, enter, start
-from bench.problems import Problem
-from bench.record import DensityRecord, Result
-from bench.reference import DenseNet
-from bench.timing import Turn, interleave
+from bench.backends.implementation import PROBES, STEPS, Seen
+from bench.backends.implementations import OURS, Entry
+from bench.backends.reference import DenseNet
+from bench.harness import machine_load
+from bench.harness.process import Worker, WorkerError
+from bench.harness.server import Prepared
+from bench.harness.timing import Turn, interleave
+from bench.measurements.measure import Plan, Progress, enter, start
+from bench.measurements.problems import Problem
+from bench.results.record import DensityRecord, Result
 
 # Of the moments. Rounding of nodes, of 10⁻⁷ of the largest, bears on the mean of a spectrum that
 # is mostly near zero a thousand times more.
 AGREEMENT = 1e-2
 
 
-def measure(problem: Problem, peers: Sequence[Entry], plan: Plan, tell: Tell) -> DensityRecord:
+def measure(problem: Problem, peers: Sequence[Entry], plan: Plan, progress: Progress) -> DensityRecord:
     """The time of a density where the products are built already, ours beside its products alone.
 
     The problem is a dense net: moments are checked by hand.
@@ -32,11 +32,11 @@ def measure(problem: Problem, peers: Sequence[Entry], plan: Plan, tell: Tell) ->
     found, net = record.figure, DenseNet(problem)
     turns: dict[str, Turn] = {}
     with contextlib.ExitStack() as stack:
-        tell(f"{problem.title}: density, starting")
+        progress(f"{problem.title}: density, starting")
         entries = [OURS, *(peer for peer in peers if peer.has_density)]
-        found.results, crew = start(entries, problem, stack)
-        for name, worker in crew.items():
-            tell(f"{problem.title}: density, {name}")
+        found.results, workers = start(entries, problem, stack)
+        for name, worker in workers.items():
+            progress(f"{problem.title}: density, {name}")
             try:
                 prepared, seen, probes = worker.ask("density")
             except WorkerError as error:
@@ -46,14 +46,14 @@ def measure(problem: Problem, peers: Sequence[Entry], plan: Plan, tell: Tell) ->
             record.first[name] = prepared.first
             turns[name] = _turn(worker, "density")
         if OURS.name in turns:
-            tell(f"{problem.title}: density, in turns")
-            first, ours = turns.pop(OURS.name), crew[OURS.name]
+            progress(f"{problem.title}: density, in turns")
+            first, ours = turns.pop(OURS.name), workers[OURS.name]
             ours.ask("prepare", "products")
             turns["in products"] = _turn(ours, "products")
-            pids = [worker.pid for worker in crew.values()]
-            before = disturbance.usage(pids)
+            pids = [worker.pid for worker in workers.values()]
+            before = machine_load.usage(pids)
             timed = interleave(first, turns, plan.repeats)
-            found.others_load = disturbance.of_others(before, disturbance.usage(pids))
+            found.others_load = machine_load.of_others(before, machine_load.usage(pids))
             enter(found, "density", timed)
     return record
 

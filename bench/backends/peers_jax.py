@@ -12,8 +12,8 @@ import numpy as np
 import scipy.sparse.linalg
 from jax import Array
 
-from bench.implementation import LARGEST, TOLERANCE, Call, Forms, Implementation
-from bench.problems import (
+from bench.backends.implementation import LARGEST, TOLERANCE, Call, Forms, Implementation
+from bench.measurements.problems import (
     EPSILON,
     Conv,
     Dense,

@@ -8,8 +8,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from bench.implementations import NAIVE, PEERS, find
-from bench.record import Run
+from bench.backends.implementations import NAIVE, PEERS, find
+from bench.results.record import Run
 
 # Okabe and Ito's palette; the markers differ as well.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.problems import Dense, Problem, data, values
+from bench.measurements.problems import Dense, Problem, data, values
 
 
 class DenseNet:

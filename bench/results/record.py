@@ -45,7 +45,7 @@ class Result:
 
 
 @dataclass
-class Figure:
+class Measurement:
     """One figure of one problem, by all.
 
     Attributes:
@@ -90,7 +90,7 @@ class ProblemRecord:
     multiply_adds: dict[str, int]
     speed: float | None = None
     fastest_product: str = ""
-    figures: dict[str, Figure] = field(default_factory=dict)
+    figures: dict[str, Measurement] = field(default_factory=dict)
     first: dict[str, float] = field(default_factory=dict)
     memory: dict[str, dict[str, int]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -114,7 +114,7 @@ class SpectraRecord:
 
     title: str
     norms: dict[str, float] = field(default_factory=dict)
-    figures: dict[str, Figure] = field(default_factory=dict)
+    figures: dict[str, Measurement] = field(default_factory=dict)
 
 
 @dataclass
@@ -132,7 +132,7 @@ class DensityRecord:
     title: str
     probes: int
     steps: int
-    figure: Figure = field(default_factory=Figure)
+    figure: Measurement = field(default_factory=Measurement)
     first: dict[str, float] = field(default_factory=dict)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench.implementations import NAIVE, OURS, PEERS
-from bench.record import Figure, Result, Run
+from bench.backends.implementations import NAIVE, OURS, PEERS
+from bench.results.record import Measurement, Result, Run
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _has_failed(target: Target, run: Run) -> bool:
     return other is not None and other.status == "failed"
 
 
-def _at_best(figure: Figure, ours: Result, bound: float) -> str:
+def _at_best(figure: Measurement, ours: Result, bound: float) -> str:
     """Whom our best turn does not beat at theirs, though it may beat their usual one."""
     ratios = {
         name: ours.best / result.best
@@ -154,7 +154,7 @@ def _value(target: Target, run: Run) -> tuple[float | None, str]:
     return _of_figure(target, problem.figures.get(target.figure))
 
 
-def _of_figure(target: Target, figure: Figure | None) -> tuple[float | None, str]:
+def _of_figure(target: Target, figure: Measurement | None) -> tuple[float | None, str]:
     if figure is None:
         return None, ""
     ours = figure.results.get(OURS.name)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bench import keras_models
-from bench.arithmetic import matrix_products
-from bench.implementation import Call, Forms, Implementation
-from bench.problems import Problem, data
+from bench.backends import keras_models
+from bench.backends.implementation import Call, Forms, Implementation
+from bench.measurements.flops import matrix_products
+from bench.measurements.problems import Problem, data
 
 
 class NaiveTensorflow(Implementation):

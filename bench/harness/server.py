@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bench import implementations, memory, problems
-from bench.implementation import COLUMNS, Call, Density, Implementation, Seen
+from bench.backends import implementations
+from bench.backends.implementation import COLUMNS, Call, Density, Implementation, Seen
+from bench.harness import memory
+from bench.measurements import problems
 
 TRIALS = 4
 # A form this slow is not called again and again to choose among forms.
@@ -36,7 +38,7 @@ class Prepared:
     refused: dict[str, str] = field(default_factory=dict)
 
 
-class Desk:
+class Server:
     """What a process can be asked for."""
 
     def __init__(self, name: str):
@@ -63,7 +65,7 @@ class Desk:
                 call = build()
                 call(own)
                 first = first or time.perf_counter() - begun
-                seconds = _roughly(call, own)
+                seconds = _short_timing(call, own)
             except Exception as error:  # whatever a framework raises for what it cannot do
                 refused[form] = line_of(error)
                 continue
@@ -121,7 +123,7 @@ class Desk:
         self._implementation.forms(figure)[form]()(self._vector(figure))
         self.load(problem)
         own = self._vector(figure)
-        memory.forget_peak()
+        memory.reset_peak()
         held = memory.resident()
         call = self._implementation.forms(figure)[form]()
         for _ in range(1 if figure == "eigsh" else PRODUCTS_FOR_PEAK):
@@ -145,7 +147,7 @@ def _ignoring(density: Density) -> Call:
     return lambda _: density().masses
 
 
-def _roughly(call: Call, own: np.ndarray) -> float:
+def _short_timing(call: Call, own: np.ndarray) -> float:
     seconds = []
     for _ in range(TRIALS):
         begun = time.perf_counter()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.problems import Problem
+from bench.measurements.problems import Problem
 
 Call = Callable[[np.ndarray], np.ndarray]
 # Name of a form -> what builds it. Building is a part of the time to the first product.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from bench.problems import Conv, Dense, Encoder, GlobalAverage, Layer, MaxPool, Problem
+from bench.measurements.problems import Conv, Dense, Encoder, GlobalAverage, Layer, MaxPool, Problem
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The figures of a problem: prepare everybody, compare the products, take turns."""
+"""The figures of a problem: prepare the calls, compare the products, take turns."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench import arithmetic, disturbance
-from bench.crew import Worker, WorkerError
-from bench.desk import Prepared
-from bench.implementation import BLOCKS, COLUMNS, PRODUCTS
-from bench.implementations import NAIVE, OURS, Entry
-from bench.problems import Problem, vectors
-from bench.record import Figure, ProblemRecord, Result
-from bench.reference import DenseNet
-from bench.timing import Interleaved, Turn, calls_in, interleave, rounds_in
+from bench.backends.implementation import BLOCKS, COLUMNS, PRODUCTS
+from bench.backends.implementations import NAIVE, OURS, Entry
+from bench.backends.reference import DenseNet
+from bench.harness import machine_load
+from bench.harness.process import Worker, WorkerError
+from bench.harness.server import Prepared
+from bench.harness.timing import Interleaved, Turn, calls_in, interleave, rounds_in
+from bench.measurements import flops
+from bench.measurements.problems import Problem, vectors
+from bench.results.record import Measurement, ProblemRecord, Result
 
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 
 # Sums of up to 10⁵ products of float32 differ by some 10⁻⁶ with the order; a wrong term is larger.
 AGREEMENT = 1e-4
@@ -54,31 +55,31 @@ FULL = Plan(11, 60.0, 0.05, (*PRODUCTS, *BLOCKS), (*PRODUCTS, "eigsh"), ("hvp",)
 QUICK = Plan(3, 3.0, 0.03, PRODUCTS, (), (), 1)
 SMALLEST = Plan(3, 0.1, 0.001, (*PRODUCTS, *BLOCKS), ("hvp",), (), 1)
 
-Yardsticks = Mapping[str, tuple[Worker, str, Prepared]]
+Units = Mapping[str, tuple[Worker, str, Prepared]]
 
 
-def measure(problem: Problem, peers: Sequence[Entry], plan: Plan, tell: Tell) -> ProblemRecord:
+def measure(problem: Problem, peers: Sequence[Entry], plan: Plan, progress: Progress) -> ProblemRecord:
     """All figures of one problem by ours, naive TensorFlow and the peers."""
-    counted = arithmetic.count(problem)
+    counted = flops.count(problem)
     record = ProblemRecord(problem.title, problem.size, problem.batch, vars(counted).copy())
     entries = [OURS, NAIVE, *(peer for peer in peers if peer.has_products)]
     with contextlib.ExitStack() as stack:
-        tell(f"{problem.title}: starting")
-        absent, crew = start(entries, problem, stack)
-        yardsticks = _yardsticks(crew, record)
+        progress(f"{problem.title}: starting")
+        absent, workers = start(entries, problem, stack)
+        units = _prepare_units(workers, record)
         for figure in plan.figures:
             if figure in BLOCKS and 4 * COLUMNS * problem.size > LARGEST_BLOCK:
                 record.notes.append(f"{figure} left out: blocks of {COLUMNS} vectors are too large")
                 continue
-            tell(f"{problem.title}: {figure}")
+            progress(f"{problem.title}: {figure}")
             record.figures[figure] = _figure(
-                problem, figure, crew, absent, yardsticks, plan, record
+                problem, figure, workers, absent, units, plan, record
             )
             if figure in BLOCKS:
-                _everybody(crew, "release", figure)
-        tell(f"{problem.title}: gradient")
-        record.figures["gradient"] = _gradients(crew, absent, yardsticks, plan)
-    _memories(problem, entries, plan, record, tell)
+                _ask_all(workers, "release", figure)
+        progress(f"{problem.title}: gradient")
+        record.figures["gradient"] = _gradients(workers, absent, units, plan)
+    _memories(problem, entries, plan, record, progress)
     return record
 
 
@@ -87,27 +88,27 @@ def start(
 ) -> tuple[dict[str, Result], dict[str, Worker]]:
     """Who cannot take part and why, and the workers of the others, the problem loaded."""
     absent: dict[str, Result] = {}
-    crew: dict[str, Worker] = {}
+    workers: dict[str, Worker] = {}
     for entry in entries:
         reason = entry.missing()
         if reason is None:
-            crew[entry.name] = stack.enter_context(Worker(entry.name))
+            workers[entry.name] = stack.enter_context(Worker(entry.name))
         else:
             absent[entry.name] = Result("missing", note=reason)
-    for name, worker in list(crew.items()):
+    for name, worker in list(workers.items()):
         try:
             worker.wait_until_ready()
             worker.ask("load", problem.name)
         except WorkerError as error:
             absent[name] = Result("failed", note=str(error))
-            del crew[name]
-    return absent, crew
+            del workers[name]
+    return absent, workers
 
 
-def _yardsticks(crew: Mapping[str, Worker], record: ProblemRecord) -> Yardsticks:
+def _prepare_units(workers: Mapping[str, Worker], record: ProblemRecord) -> Units:
     """The calls of naive TensorFlow's worker that our products are measured in."""
     found: dict[str, tuple[Worker, str, Prepared]] = {}
-    worker = crew.get(NAIVE.name)
+    worker = workers.get(NAIVE.name)
     for figure in ("gradient", "empty", "matmul") if worker is not None else ():
         assert worker is not None
         try:
@@ -124,16 +125,16 @@ def _yardsticks(crew: Mapping[str, Worker], record: ProblemRecord) -> Yardsticks
 def _figure(
     problem: Problem,
     figure: str,
-    crew: Mapping[str, Worker],
+    workers: Mapping[str, Worker],
     absent: Mapping[str, Result],
-    yardsticks: Yardsticks,
+    units: Units,
     plan: Plan,
     record: ProblemRecord,
-) -> Figure:
-    found = Figure(results=dict(absent))
+) -> Measurement:
+    found = Measurement(results=dict(absent))
     ready: dict[str, Prepared] = {}
     ours: np.ndarray | None = None
-    for name, worker in crew.items():
+    for name, worker in workers.items():
         try:
             prepared = worker.ask("prepare", figure)
             if prepared is None:
@@ -157,21 +158,21 @@ def _figure(
     by_hand = _by_hand(problem, figure)
     if by_hand is not None:
         judge_ours(found, by_hand, ours)
-    turns = {name: _turn(crew[name], figure, ready[name], plan) for name in ready}
-    units, seconds = _units(figure, crew, ready, yardsticks, plan)
+    turns = {name: _turn(workers[name], figure, ready[name], plan) for name in ready}
+    units, seconds = _units(figure, workers, ready, units, plan)
     seconds += sum(max(plan.turn, prepared.seconds) for prepared in ready.values())
     first = turns.pop(OURS.name)
     rounds = rounds_in(plan.budget, 2 * seconds, plan.rounds)
-    pids = [worker.pid for worker in crew.values()]
-    before = disturbance.usage(pids)
+    pids = [worker.pid for worker in workers.values()]
+    before = machine_load.usage(pids)
     timed = interleave(first, {**turns, **units}, rounds)
-    found.others_load = disturbance.of_others(before, disturbance.usage(pids))
+    found.others_load = machine_load.of_others(before, machine_load.usage(pids))
     enter(found, figure, timed)
-    _name_units(found, figure, yardsticks, record)
+    _name_units(found, figure, units, record)
     return found
 
 
-def judge(found: Figure, name: str, theirs: np.ndarray, ours: np.ndarray) -> None:
+def judge(found: Measurement, name: str, theirs: np.ndarray, ours: np.ndarray) -> None:
     """Who differs from ours is wrong, who does not confirms it."""
     result = found.results[name]
     result.error = _difference(theirs, ours)
@@ -181,7 +182,7 @@ def judge(found: Figure, name: str, theirs: np.ndarray, ours: np.ndarray) -> Non
         result.status = "wrong"
 
 
-def judge_ours(found: Figure, by_hand: np.ndarray, ours: np.ndarray) -> None:
+def judge_ours(found: Measurement, by_hand: np.ndarray, ours: np.ndarray) -> None:
     """Ours has no say where the product by hand differs."""
     result = found.results[OURS.name]
     result.error = _difference(ours, by_hand)
@@ -220,26 +221,26 @@ def _turn(worker: Worker, figure: str, prepared: Prepared, plan: Plan) -> Turn:
 
 def _units(
     figure: str,
-    crew: Mapping[str, Worker],
+    workers: Mapping[str, Worker],
     ready: Mapping[str, Prepared],
-    yardsticks: Yardsticks,
+    units: Units,
     plan: Plan,
 ) -> tuple[dict[str, Turn], float]:
     """Turns of what ours is measured in, under names that no implementation has."""
     if figure in BLOCKS:
         single = figure.removesuffix("_block")
-        prepared = crew[OURS.name].ask("prepare", single)
-        turn = _turn(crew[OURS.name], single, prepared, plan)
+        prepared = workers[OURS.name].ask("prepare", single)
+        turn = _turn(workers[OURS.name], single, prepared, plan)
         return {"in single": turn}, max(plan.turn, prepared.seconds)
     turns = {
         f"in {name}": _turn(worker, unit, prepared, plan)
-        for name, (worker, unit, prepared) in yardsticks.items()
+        for name, (worker, unit, prepared) in units.items()
     }
-    lengths = [max(plan.turn, prepared.seconds) for _, _, prepared in yardsticks.values()]
+    lengths = [max(plan.turn, prepared.seconds) for _, _, prepared in units.values()]
     return turns, sum(lengths)
 
 
-def enter(found: Figure, figure: str, timed: Interleaved) -> None:
+def enter(found: Measurement, figure: str, timed: Interleaved) -> None:
     vectors_a_call = COLUMNS if figure in BLOCKS else 1
     found.rounds = timed.rounds
     found.results[OURS.name].seconds = timed.ours / vectors_a_call
@@ -255,31 +256,33 @@ def enter(found: Figure, figure: str, timed: Interleaved) -> None:
         found.units["matmul seconds"] = timed.seconds["in matmul"]
 
 
-def _name_units(found: Figure, figure: str, yardsticks: Yardsticks, record: ProblemRecord) -> None:
+def _name_units(
+    found: Measurement, figure: str, units: Units, record: ProblemRecord
+) -> None:
     """A matrix product becomes the limit; a single product is one of the sixteen in a block."""
     if "single" in found.units:
         found.units["single"] /= COLUMNS
     seconds = found.units.pop("matmul seconds", None)
     if seconds is not None:
-        prepared = yardsticks["matmul"][2]
+        prepared = units["matmul"][2]
         record.speed, record.fastest_product = prepared.work / seconds, prepared.form
         share = record.multiply_adds[figure] / prepared.work
         found.units["limit"] = found.units.pop("matmul") / share
 
 
 def _gradients(
-    crew: Mapping[str, Worker],
+    workers: Mapping[str, Worker],
     absent: Mapping[str, Result],
-    yardsticks: Yardsticks,
+    units: Units,
     plan: Plan,
-) -> Figure:
+) -> Measurement:
     """One gradient by each; that of the plain Keras model, the unit of ours, leads."""
-    found = Figure(results=dict(absent))
-    if "gradient" not in yardsticks:
+    found = Measurement(results=dict(absent))
+    if "gradient" not in units:
         return found
     others: dict[str, Turn] = {}
     length = 0.0
-    for name, worker in crew.items():
+    for name, worker in workers.items():
         if name in (OURS.name, NAIVE.name):
             continue
         try:
@@ -290,7 +293,7 @@ def _gradients(
         found.results[name] = Result("ok", form=prepared.form)
         others[name] = _turn(worker, "gradient", prepared, plan)
         length += max(plan.turn, prepared.seconds)
-    worker, figure, prepared = yardsticks["gradient"]
+    worker, figure, prepared = units["gradient"]
     rounds = rounds_in(plan.budget, 2 * length, plan.rounds)
     timed = interleave(_turn(worker, figure, prepared, plan), others, rounds)
     found.rounds = rounds
@@ -302,15 +305,15 @@ def _gradients(
     return found
 
 
-def _everybody(crew: Mapping[str, Worker], method: str, *arguments: object) -> None:
-    for worker in crew.values():
+def _ask_all(workers: Mapping[str, Worker], method: str, *arguments: object) -> None:
+    for worker in workers.values():
         # Who has died is reported where it was needed.
         with contextlib.suppress(WorkerError):
             worker.ask(method, *arguments)
 
 
 def _memories(
-    problem: Problem, entries: Iterable[Entry], plan: Plan, record: ProblemRecord, tell: Tell
+    problem: Problem, entries: Iterable[Entry], plan: Plan, record: ProblemRecord, progress: Progress
 ) -> None:
     for entry in entries:
         for figure in plan.memory if entry is OURS else plan.memory_of_peers:
@@ -319,7 +322,7 @@ def _memories(
             form = _form(record, figure, entry.name)
             if form is None:
                 continue
-            tell(f"{problem.title}: memory of {entry.title}, {figure}")
+            progress(f"{problem.title}: memory of {entry.title}, {figure}")
             try:
                 with Worker(entry.name) as worker:
                     worker.wait_until_ready()

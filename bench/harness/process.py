@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "KERAS_BACKEND": "tensorflow",
@@ -36,7 +36,7 @@ class Worker:
         self.name = name
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.worker", name],
+            [sys.executable, "-m", "bench.harness.worker", name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -69,7 +69,7 @@ class Worker:
         self.receive()
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """What a `desk.Desk` answers; WorkerError with its reason if it fails or dies."""
+        """What a `server.Server` answers; WorkerError with its reason if it fails or dies."""
         self.send(method, *arguments)
         return self.receive()
 
@@ -79,19 +79,19 @@ class Worker:
             pickle.dump((method, arguments), self._process.stdin)
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise WorkerError(self._last_words()) from None
+            raise WorkerError(self._ending()) from None
 
     def receive(self) -> Any:
         assert self._process.stdout is not None
         try:
             went_well, answer = pickle.load(self._process.stdout)
         except EOFError:
-            raise WorkerError(self._last_words()) from None
+            raise WorkerError(self._ending()) from None
         if not went_well:
             raise WorkerError(answer)
         return answer
 
-    def _last_words(self) -> str:
+    def _ending(self) -> str:
         code = self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()

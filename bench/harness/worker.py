@@ -8,12 +8,12 @@ import signal
 import sys
 from typing import Any, BinaryIO
 
-from bench.desk import Desk, line_of
+from bench.harness.server import Server, line_of
 
 
 def serve(name: str, requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer (method, arguments) with (whether it went well, result or reason), until the end."""
-    desk: Desk | None = None
+    server: Server | None = None
     while True:
         try:
             method, arguments = pickle.load(requests)
@@ -21,8 +21,8 @@ def serve(name: str, requests: BinaryIO, answers: BinaryIO) -> None:
             return
         answer: tuple[bool, Any]
         try:
-            desk = desk or Desk(name)
-            answer = True, getattr(desk, method)(*arguments) if method else None
+            server = server or Server(name)
+            answer = True, getattr(server, method)(*arguments) if method else None
         except Exception as error:
             answer = False, line_of(error)
         pickle.dump(answer, answers, protocol=5)

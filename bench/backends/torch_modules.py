@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.problems import (
+from bench.measurements.problems import (
     EPSILON,
     Conv,
     Dense,

@@ -12,8 +12,8 @@ import scipy.sparse.linalg
 import torch
 from torch import nn
 
-from bench import torch_modules
-from bench.implementation import (
+from bench.backends import torch_modules
+from bench.backends.implementation import (
     LARGEST,
     POINTS,
     PROBES,
@@ -27,7 +27,7 @@ from bench.implementation import (
     Seen,
     curve,
 )
-from bench.problems import Problem
+from bench.measurements.problems import Problem
 
 # By default PyTorch counts physical cores, the others those they may use.
 torch.set_num_threads(len(os.sched_getaffinity(0)))

@@ -8,7 +8,7 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.implementation import Implementation
+from bench.backends.implementation import Implementation
 from hvp import InputError
 
 
@@ -41,7 +41,7 @@ class Entry:
 
     def load(self) -> type[Implementation]:
         module, attribute = self.home
-        return getattr(importlib.import_module(f"bench.{module}"), attribute)
+        return getattr(importlib.import_module(f"bench.backends.{module}"), attribute)
 
 
 _TENSORFLOW = {"tensorflow": "tensorflow", "keras": "keras"}

@@ -10,11 +10,18 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bench.disturbance import TOLERABLE
-from bench.implementation import LARGEST
-from bench.implementations import NAIVE, OURS, find
-from bench.record import DensityRecord, Figure, ProblemRecord, Result, Run, SpectraRecord
-from bench.targets import Verdict
+from bench.backends.implementation import LARGEST
+from bench.backends.implementations import NAIVE, OURS, find
+from bench.harness.machine_load import TOLERABLE
+from bench.measurements.targets import Verdict
+from bench.results.record import (
+    DensityRecord,
+    Measurement,
+    ProblemRecord,
+    Result,
+    Run,
+    SpectraRecord,
+)
 
 HEADINGS = {"hvp": "Hv", "gnvp": "Gv", "hvp_block": "Hv of 16", "gnvp_block": "Gv of 16"}
 WIDTH = 150
@@ -97,7 +104,7 @@ def in_gradients(problem: ProblemRecord, kind: str, name: str) -> float | None:
     if name == OURS.name:
         return figure.units.get("gradient")
     result = figure.results.get(name)
-    gradients = problem.figures.get("gradient", Figure()).results
+    gradients = problem.figures.get("gradient", Measurement()).results
     gradient = gradients.get(name)
     if result is None or gradient is None or not result.seconds or not gradient.seconds:
         return None
@@ -141,7 +148,7 @@ def _problem_lines(problem: ProblemRecord) -> Iterator[str]:
     yield from (f"  {note}" for note in problem.notes)
 
 
-def _disturbed(figure: Figure) -> Iterator[str]:
+def _disturbed(figure: Measurement) -> Iterator[str]:
     if figure.others_load is not None and figure.others_load > TOLERABLE:
         yield f"others used {figure.others_load:.0%} of the cores: repeat on a quiet machine"
 
@@ -206,7 +213,7 @@ def _density_table(density: DensityRecord) -> Table:
     return table
 
 
-def _density_lines(figure: Figure) -> Iterator[str]:
+def _density_lines(figure: Measurement) -> Iterator[str]:
     products = figure.units.get("products")
     if products is not None:
         yield f"hvp: {products:.2f} of its products alone; {figure.rounds} rounds"

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 import hvp
-from bench import keras_models
-from bench.implementation import (
+from bench.backends import keras_models
+from bench.backends.implementation import (
     LARGEST,
     POINTS,
     PROBES,
@@ -23,7 +23,7 @@ from bench.implementation import (
     Seen,
     curve,
 )
-from bench.problems import Problem, data
+from bench.measurements.problems import Problem, data
 
 # Names of hvp are imported when first used; imports are not timed.
 _ = hvp.linearize, hvp.eigsh, hvp.Hessian, hvp.density

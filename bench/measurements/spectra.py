@@ -6,22 +6,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench import disturbance
-from bench.crew import Worker, WorkerError
-from bench.implementation import LARGEST, PRODUCTS, TOLERANCE
-from bench.implementations import OURS, Entry
-from bench.measure import Plan, Tell, enter
-from bench.problems import EIGENVALUES
-from bench.record import Figure, Result, SpectraRecord, Spectrum
-from bench.reference import DenseNet
-from bench.timing import Turn, interleave
+from bench.backends.implementation import LARGEST, PRODUCTS, TOLERANCE
+from bench.backends.implementations import OURS, Entry
+from bench.backends.reference import DenseNet
+from bench.harness import machine_load
+from bench.harness.process import Worker, WorkerError
+from bench.harness.timing import Turn, interleave
+from bench.measurements.measure import Plan, Progress, enter
+from bench.measurements.problems import EIGENVALUES
+from bench.results.record import Measurement, Result, SpectraRecord, Spectrum
 
 # matfree has to be told the number of Lanczos steps; it is given the least of these that does.
 STEPS = (*range(15, 60, 5), 60, 80, 100, 140, 200)
 NORM_STEPS = 30
 
 
-def measure(peers: Sequence[Entry], plan: Plan, tell: Tell) -> SpectraRecord:
+def measure(peers: Sequence[Entry], plan: Plan, progress: Progress) -> SpectraRecord:
     """The time from after the imports to the vectors, and the true errors of these."""
     entries = [OURS, *(peer for peer in peers if peer.has_largest)]
     net = DenseNet(EIGENVALUES)
@@ -29,7 +29,7 @@ def measure(peers: Sequence[Entry], plan: Plan, tell: Tell) -> SpectraRecord:
     for figure in PRODUCTS:
         checker = Checker(net, figure)
         record.norms[figure] = checker.norm
-        record.figures[figure] = _figure(figure, entries, checker, plan, tell)
+        record.figures[figure] = _figure(figure, entries, checker, plan, progress)
     return record
 
 
@@ -59,12 +59,12 @@ class Checker:
 
 
 def _figure(
-    figure: str, entries: Sequence[Entry], checker: Checker, plan: Plan, tell: Tell
-) -> Figure:
-    found = Figure()
+    figure: str, entries: Sequence[Entry], checker: Checker, plan: Plan, progress: Progress
+) -> Measurement:
+    found = Measurement()
     turns: dict[str, Turn] = {}
     for entry in entries:
-        tell(f"{EIGENVALUES.title}: {LARGEST} eigenvalues, {figure}, {entry.title}")
+        progress(f"{EIGENVALUES.title}: {LARGEST} eigenvalues, {figure}, {entry.title}")
         reason = entry.missing()
         if reason is not None:
             found.results[entry.name] = Result("missing", note=reason)
@@ -77,11 +77,11 @@ def _figure(
         turns[entry.name] = _turn(entry, figure, steps)
     judge(found)
     if OURS.name in turns:
-        tell(f"{EIGENVALUES.title}: {LARGEST} eigenvalues, {figure}, in turns")
+        progress(f"{EIGENVALUES.title}: {LARGEST} eigenvalues, {figure}, in turns")
         ours = turns.pop(OURS.name)
-        before = disturbance.usage([])
+        before = machine_load.usage([])
         timed = interleave(ours, turns, plan.repeats)
-        found.others_load = disturbance.of_others(before, disturbance.usage([]))
+        found.others_load = machine_load.of_others(before, machine_load.usage([]))
         enter(found, figure, timed)
     return found
 
@@ -108,7 +108,7 @@ def _run(entry: Entry, figure: str, steps: int | None) -> tuple[float, np.ndarra
         return worker.ask("largest", EIGENVALUES.name, figure, steps)
 
 
-def judge(found: Figure) -> None:
+def judge(found: Measurement) -> None:
     """Wrong is who misses the tolerance, or an eigenvalue that another has found."""
     spectra = {n: r for n, r in found.results.items() if isinstance(r, Spectrum)}
     if not spectra:

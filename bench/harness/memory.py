@@ -19,11 +19,11 @@ def resident() -> int:
 
 
 def peak() -> int:
-    """The most bytes that were resident since the start, or the last `forget_peak`."""
+    """The most bytes that were resident since the start, or the last `reset_peak`."""
     return _field("VmHWM")
 
 
-def forget_peak() -> None:
+def reset_peak() -> None:
     """Give back what is free, and let the peak begin at what is resident."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)

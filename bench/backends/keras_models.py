@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from bench.problems import (
+from bench.measurements.problems import (
     EPSILON,
     Conv,
     Dense,

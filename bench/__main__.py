@@ -14,8 +14,8 @@ from rich.console import Console
 
 from bench.backends import implementations
 from bench.backends.implementations import Entry
-from bench.command_line import check_place, one_line_errors
-from bench.measurements import densities, measure, problems, spectra, targets
+from bench.command_line import check_output_path, one_line_errors
+from bench.measurements import densities, measure, problems, spectra, targets, versions
 from bench.measurements.problems import Problem
 from bench.results import plot, record, report
 from hvp import InputError
@@ -52,14 +52,21 @@ def bench(
     picture: Annotated[
         Path, typer.Option(help="Where the picture goes.", show_default=True)
     ] = DIRECTORY / "bench.png",
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Another checkout of hvp: compare its products with these, no peers."),
+    ] = None,
 ) -> None:
     """Measure hvp's products beside those of other libraries, in turns, in one run."""
     console = Console()
     with one_line_errors("bench"):
         chosen, others = _problems(problem, quick)
+        if against is not None:
+            _compare_versions(chosen, against, quick, console)
+            return
         entries = implementations.select(peers or ("none" if quick else "all"))
         for path in (json, picture):
-            check_place(path)
+            check_output_path(path)
         with _progress() as progress:
             run = _run(chosen, others, entries, quick, progress)
         verdicts = targets.verdicts(run)
@@ -70,6 +77,14 @@ def bench(
         if path.exists():
             console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"{run.seconds:.0f} s in all", highlight=False)
+
+
+def _compare_versions(chosen: list[Problem], checkout: Path, quick: bool, console: Console) -> None:
+    old = versions.check_checkout(checkout)
+    plan = measure.QUICK if quick else measure.FULL
+    with _progress() as progress:
+        rows = list(versions.compare(chosen, old, plan, progress))
+    report.show_versions(rows, console)
 
 
 def _run(

@@ -1,4 +1,4 @@
-"""Manners of the command lines here: what goes wrong is told in one line, and early."""
+"""What both command lines share: errors in one line, and output paths checked early."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hvp import InputError
 
 @contextlib.contextmanager
 def one_line_errors(name: str) -> Iterator[None]:
-    """What goes wrong as one line and an exit code: 2 bad input, 130 Ctrl-C."""
+    """Print an error as one line and exit: 2 for bad input, 1 for a file, 130 for Ctrl-C."""
     try:
         yield
     except InputError as error:
@@ -27,8 +27,8 @@ def one_line_errors(name: str) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def check_place(path: Path) -> None:
-    """Before minutes of work rather than after."""
+def check_output_path(path: Path) -> None:
+    """Raise InputError, before minutes of work, where no file can be written at `path`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():

@@ -21,6 +21,13 @@ ENVIRONMENT = {
 }
 
 
+# `bench` is imported from the working directory before another checkout comes first on the path.
+START = (
+    "import sys, bench; sys.path.insert(0, sys.argv[2]); "
+    "from bench.harness.worker import main; main()"
+)
+
+
 class WorkerError(RuntimeError):
     """What went wrong in a worker, in a line."""
 
@@ -30,13 +37,17 @@ class Worker:
 
     A number of requests may be sent before the first answer is read, so that several workers can
     import at the same time.
+
+    Args:
+        name: of the implementation.
+        checkout: the directory whose `hvp` the process imports; `bench` is always this one.
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, checkout: Path = ROOT):
         self.name = name
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.harness.worker", name],
+            [sys.executable, "-c", START, name, str(checkout)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

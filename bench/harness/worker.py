@@ -35,7 +35,3 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     serve(sys.argv[1], sys.stdin.buffer, answers)
-
-
-if __name__ == "__main__":
-    main()

@@ -23,7 +23,9 @@ from bench.results.record import DensityRecord, Result
 AGREEMENT = 1e-2
 
 
-def measure(problem: Problem, peers: Sequence[Entry], plan: Plan, progress: Progress) -> DensityRecord:
+def measure(
+    problem: Problem, peers: Sequence[Entry], plan: Plan, progress: Progress
+) -> DensityRecord:
     """The time of a density where the products are built already, ours beside its products alone.
 
     The problem is a dense net: moments are checked by hand.

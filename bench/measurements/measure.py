@@ -38,7 +38,7 @@ class Plan:
         turn: seconds.
         figures: which products.
         memory: figures whose peak is taken, of ours.
-        memory_of_peers: and of everybody else.
+        memory_of_peers: the same, of the peers.
         repeats: of the end to end runs.
     """
 
@@ -58,7 +58,9 @@ SMALLEST = Plan(3, 0.1, 0.001, (*PRODUCTS, *BLOCKS), ("hvp",), (), 1)
 Units = Mapping[str, tuple[Worker, str, Prepared]]
 
 
-def measure(problem: Problem, peers: Sequence[Entry], plan: Plan, progress: Progress) -> ProblemRecord:
+def measure(
+    problem: Problem, peers: Sequence[Entry], plan: Plan, progress: Progress
+) -> ProblemRecord:
     """All figures of one problem by ours, naive TensorFlow and the peers."""
     counted = flops.count(problem)
     record = ProblemRecord(problem.title, problem.size, problem.batch, vars(counted).copy())
@@ -72,9 +74,7 @@ def measure(problem: Problem, peers: Sequence[Entry], plan: Plan, progress: Prog
                 record.notes.append(f"{figure} left out: blocks of {COLUMNS} vectors are too large")
                 continue
             progress(f"{problem.title}: {figure}")
-            record.figures[figure] = _figure(
-                problem, figure, workers, absent, units, plan, record
-            )
+            record.figures[figure] = _figure(problem, figure, workers, absent, units, plan, record)
             if figure in BLOCKS:
                 _ask_all(workers, "release", figure)
         progress(f"{problem.title}: gradient")
@@ -159,13 +159,13 @@ def _figure(
     if by_hand is not None:
         judge_ours(found, by_hand, ours)
     turns = {name: _turn(workers[name], figure, ready[name], plan) for name in ready}
-    units, seconds = _units(figure, workers, ready, units, plan)
+    unit_turns, seconds = _unit_turns(figure, workers, ready, units, plan)
     seconds += sum(max(plan.turn, prepared.seconds) for prepared in ready.values())
     first = turns.pop(OURS.name)
     rounds = rounds_in(plan.budget, 2 * seconds, plan.rounds)
     pids = [worker.pid for worker in workers.values()]
     before = machine_load.usage(pids)
-    timed = interleave(first, {**turns, **units}, rounds)
+    timed = interleave(first, {**turns, **unit_turns}, rounds)
     found.others_load = machine_load.of_others(before, machine_load.usage(pids))
     enter(found, figure, timed)
     _name_units(found, figure, units, record)
@@ -175,7 +175,7 @@ def _figure(
 def judge(found: Measurement, name: str, theirs: np.ndarray, ours: np.ndarray) -> None:
     """Who differs from ours is wrong, who does not confirms it."""
     result = found.results[name]
-    result.error = _difference(theirs, ours)
+    result.error = relative_difference(theirs, ours)
     if result.error <= AGREEMENT:
         found.confirmed_by.append(name)
     else:
@@ -185,14 +185,15 @@ def judge(found: Measurement, name: str, theirs: np.ndarray, ours: np.ndarray) -
 def judge_ours(found: Measurement, by_hand: np.ndarray, ours: np.ndarray) -> None:
     """Ours has no say where the product by hand differs."""
     result = found.results[OURS.name]
-    result.error = _difference(ours, by_hand)
+    result.error = relative_difference(ours, by_hand)
     if result.error <= AGREEMENT:
         found.confirmed_by.append("by hand")
     else:
         result.status = "wrong"
 
 
-def _difference(theirs: np.ndarray, ours: np.ndarray) -> float:
+def relative_difference(theirs: np.ndarray, ours: np.ndarray) -> float:
+    """‖theirs - ours‖ / ‖ours‖; infinite where either holds no finite number."""
     if not (np.isfinite(theirs).all() and np.isfinite(ours).all()):
         return float("inf")
     scale = float(np.linalg.norm(ours))
@@ -219,7 +220,7 @@ def _turn(worker: Worker, figure: str, prepared: Prepared, plan: Plan) -> Turn:
     return lambda: worker.ask("time", figure, calls)
 
 
-def _units(
+def _unit_turns(
     figure: str,
     workers: Mapping[str, Worker],
     ready: Mapping[str, Prepared],
@@ -256,9 +257,7 @@ def enter(found: Measurement, figure: str, timed: Interleaved) -> None:
         found.units["matmul seconds"] = timed.seconds["in matmul"]
 
 
-def _name_units(
-    found: Measurement, figure: str, units: Units, record: ProblemRecord
-) -> None:
+def _name_units(found: Measurement, figure: str, units: Units, record: ProblemRecord) -> None:
     """A matrix product becomes the limit; a single product is one of the sixteen in a block."""
     if "single" in found.units:
         found.units["single"] /= COLUMNS
@@ -313,7 +312,11 @@ def _ask_all(workers: Mapping[str, Worker], method: str, *arguments: object) -> 
 
 
 def _memories(
-    problem: Problem, entries: Iterable[Entry], plan: Plan, record: ProblemRecord, progress: Progress
+    problem: Problem,
+    entries: Iterable[Entry],
+    plan: Plan,
+    record: ProblemRecord,
+    progress: Progress,
 ) -> None:
     for entry in entries:
         for figure in plan.memory if entry is OURS else plan.memory_of_peers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.text import Text
 from bench.backends.implementation import LARGEST
 from bench.backends.implementations import NAIVE, OURS, find
 from bench.harness.machine_load import TOLERABLE
+from bench.measurements import versions
 from bench.measurements.targets import Verdict
 from bench.results.record import (
     DensityRecord,
@@ -25,6 +26,8 @@ from bench.results.record import (
 
 HEADINGS = {"hvp": "Hv", "gnvp": "Gv", "hvp_block": "Hv of 16", "gnvp_block": "Gv of 16"}
 WIDTH = 150
+# A row of new against old is called worse where it lost more than this.
+TOLERABLE_LOSS = 0.03
 MIB = 2**20
 # Below this a vector is so small that what the framework holds anyway is all one would see.
 IN_VECTORS_FROM = 4 * MIB
@@ -57,6 +60,27 @@ def show(run: Run, verdicts: list[Verdict], console: Console) -> None:
         console.print(Text(f"missing: {find(name).title} ({reason})", style="yellow"))
     console.rule(Text("Targets", style="bold"))
     console.print(_targets_table(verdicts))
+
+
+def show_versions(rows: Iterable[versions.Row], console: Console) -> None:
+    """Print new over old, a line a measurement."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("problem", "measurement"):
+        table.add_column(heading)
+    for heading in ("new, ms", "old, ms", "new/old", "rounds", "difference"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        worse = row.ratio > 1 + TOLERABLE_LOSS
+        table.add_row(
+            row.problem,
+            HEADINGS.get(row.measurement, "first Hv"),
+            f"{1e3 * row.new:.4g}",
+            f"{1e3 * row.old:.4g}",
+            f"[red]{row.ratio:.3f} worse[/red]" if worse else f"{row.ratio:.3f}",
+            str(row.rounds),
+            "" if row.difference is None else f"{row.difference:.0e}",
+        )
+    console.print(table)
 
 
 def _problem_table(problem: ProblemRecord) -> Table:

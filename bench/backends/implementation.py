@@ -79,7 +79,7 @@ class Implementation(ABC):
     def largest(self, figure: str, steps: int | None) -> np.ndarray:
         """The vectors (P, 10) of the largest eigenvalues of H ("hvp") or G ("gnvp").
 
-        `steps` is for methods that have to be told how many Lanczos steps will do.
+        `steps` is for methods that need the number of Lanczos steps.
         """
         raise NotImplementedError
 

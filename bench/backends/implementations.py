@@ -1,4 +1,4 @@
-"""Who takes part: names, where they live, and what has to be installed for them."""
+"""The table of implementations: names, modules, and the packages that they need."""
 
 from __future__ import annotations
 

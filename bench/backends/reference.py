@@ -1,4 +1,4 @@
-"""Hv and Gv of dense nets by hand in NumPy, float64: right or wrong for reasons of their own.
+"""Hv and Gv of dense nets in float64 NumPy, independent of automatic differentiation.
 
 Pearlmutter 1994: with a the activations and δ the gradients of the loss in what enters them, the
 tangents of both are carried along, ȧ forward and δ̇ backward.
@@ -12,7 +12,7 @@ from bench.measurements.problems import Dense, Problem, data, values
 
 
 class DenseNet:
-    """The known part of a dense net at its weights, and the linear part as methods.
+    """The known part of a dense net at its weights; the methods are the linear part.
 
     Attributes:
         loss: the mean cross-entropy.
@@ -59,12 +59,12 @@ class DenseNet:
         kernels, shifts = self._split(v)
         tangents, entering = self._forwards(kernels, shifts)
         parts: list[np.ndarray] = []
-        above = self._bend_of_loss(tangents[-1])
+        above = self._loss_hessian_product(tangents[-1])
         for i in reversed(range(len(self._layers))):
             delta = above * self._slopes[i] + self._above[i] * self._bends[i] * entering[i]
             kernel = self._a[i].T @ delta
             if i > 0:
-                kernel = kernel + _moving(tangents[i]).T @ self._deltas[i]
+                kernel = kernel + _not_none(tangents[i]).T @ self._deltas[i]
                 above = delta @ self._kernels[i].T + self._deltas[i] @ kernels[i].T
             parts[:0] = [kernel, delta.sum(axis=0)]
         return _join(parts)
@@ -73,7 +73,7 @@ class DenseNet:
         """Gv, (P,)."""
         tangents, _ = self._forwards(*self._split(v))
         parts: list[np.ndarray] = []
-        above = self._bend_of_loss(tangents[-1])
+        above = self._loss_hessian_product(tangents[-1])
         for i in reversed(range(len(self._layers))):
             delta = above * self._slopes[i]
             parts[:0] = [self._a[i].T @ delta, delta.sum(axis=0)]
@@ -88,17 +88,17 @@ class DenseNet:
         tangents: list[np.ndarray | None] = [None]
         entering: list[np.ndarray] = []
         for i, (kernel, shift) in enumerate(zip(kernels, shifts, strict=True)):
-            moved = self._a[i] @ kernel + shift
+            entering_tangent = self._a[i] @ kernel + shift
             before = tangents[-1]
             if before is not None:
-                moved = moved + before @ self._kernels[i]
-            entering.append(moved)
-            tangents.append(self._slopes[i] * moved)
+                entering_tangent = entering_tangent + before @ self._kernels[i]
+            entering.append(entering_tangent)
+            tangents.append(self._slopes[i] * entering_tangent)
         return tangents, entering
 
-    def _bend_of_loss(self, tangent: np.ndarray | None) -> np.ndarray:
+    def _loss_hessian_product(self, tangent: np.ndarray | None) -> np.ndarray:
         """The Hessian of the loss in the logits, (diag(p) - p pᵀ) / N, times a tangent."""
-        weighted = self._p * _moving(tangent)
+        weighted = self._p * _not_none(tangent)
         return (weighted - self._p * weighted.sum(axis=1, keepdims=True)) / len(self._p)
 
     def _split(self, v: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -108,7 +108,7 @@ class DenseNet:
         return shaped[0::2], shaped[1::2]
 
 
-def _moving(tangent: np.ndarray | None) -> np.ndarray:
+def _not_none(tangent: np.ndarray | None) -> np.ndarray:
     assert tangent is not None  # only the inputs have none
     return tangent
 

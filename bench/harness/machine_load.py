@@ -1,4 +1,4 @@
-"""What else the machine was doing: ratios of a run beside other work mean little.
+"""The load of other programs during a run: under high load, ratios mean little.
 
 The median forgives a spike. It does not forgive a second program on the same cores: frameworks
 whose threads wait for each other in a spin suffer several times more from one than the others.

@@ -1,4 +1,4 @@
-"""The parent's side of the workers: start them, ask them, end them."""
+"""The worker processes as the parent sees them: start, ask, end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the process of an implementation can be asked for."""
+"""The requests that the process of one implementation answers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from bench.measurements import problems
 
 TRIALS = 4
 # A form this slow is not called again and again to choose among forms.
-SLOW = 0.5
-# Products before the peak is read: the first builds, the later ones show what is kept.
+SLOW_SECONDS = 0.5
+# Products before the peak is read: the first builds, later ones show what stays allocated.
 PRODUCTS_FOR_PEAK = 3
 
 
@@ -39,7 +39,7 @@ class Prepared:
 
 
 class Server:
-    """What a process can be asked for."""
+    """The requests that a process answers; each public method is one."""
 
     def __init__(self, name: str):
         self._kind = implementations.find(name).load()
@@ -124,11 +124,11 @@ class Server:
         self.load(problem)
         own = self._vector(figure)
         memory.reset_peak()
-        held = memory.resident()
+        resident_before = memory.resident()
         call = self._implementation.forms(figure)[form]()
         for _ in range(1 if figure == "eigsh" else PRODUCTS_FOR_PEAK):
             call(own)
-        return memory.peak() - held
+        return memory.peak() - resident_before
 
     def largest(self, problem: str, figure: str, steps: int | None) -> tuple[float, np.ndarray]:
         """Seconds for the ten largest eigenvalues, the model included, and their vectors."""
@@ -153,7 +153,7 @@ def _short_timing(call: Call, own: np.ndarray) -> float:
         begun = time.perf_counter()
         call(own)
         seconds.append(time.perf_counter() - begun)
-        if seconds[-1] > SLOW:
+        if seconds[-1] > SLOW_SECONDS:
             break
     return min(seconds)
 

@@ -1,4 +1,4 @@
-"""Turns and the medians of ratios of neighbours."""
+"""Turns, and the medians of the ratios of neighbouring turns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 # Threads spin for some milliseconds after their last work, on a core that the next turn needs.
-PAUSE = 0.02
+PAUSE_SECONDS = 0.02
 
 # One turn: seconds a call.
 Turn = Callable[[], float]
@@ -44,7 +44,7 @@ def interleave(ours: Turn, others: Mapping[str, Turn], rounds: int) -> Interleav
     """
 
     def rested(turn: Turn) -> float:
-        time.sleep(PAUSE)
+        time.sleep(PAUSE_SECONDS)
         return turn()
 
     mine: list[float] = []

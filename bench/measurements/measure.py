@@ -1,4 +1,4 @@
-"""The figures of a problem: prepare the calls, compare the products, take turns."""
+"""The measurements of a problem: prepare the calls, compare the products, take turns."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Progress = Callable[[str], None]
 
 # Sums of up to 10⁵ products of float32 differ by some 10⁻⁶ with the order; a wrong term is larger.
 AGREEMENT = 1e-4
-# Above this, the blocks of all implementations together do not fit beside each other.
-LARGEST_BLOCK = 1.2e9
-SPECTRUM_BASIS_FROM = 10_000_000
+# Above this, the blocks of all implementations together do not fit into memory.
+MAX_BLOCK_BYTES = 1.2e9
+EIGSH_MEMORY_MIN_PARAMETERS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def measure(
         absent, workers = start(entries, problem, stack)
         units = _prepare_units(workers, record)
         for figure in plan.figures:
-            if figure in BLOCKS and 4 * COLUMNS * problem.size > LARGEST_BLOCK:
+            if figure in BLOCKS and 4 * COLUMNS * problem.size > MAX_BLOCK_BYTES:
                 record.notes.append(f"{figure} left out: blocks of {COLUMNS} vectors are too large")
                 continue
             progress(f"{problem.title}: {figure}")
@@ -173,7 +173,7 @@ def _figure(
 
 
 def judge(found: Measurement, name: str, theirs: np.ndarray, ours: np.ndarray) -> None:
-    """Who differs from ours is wrong, who does not confirms it."""
+    """Mark a product that differs from ours as wrong; one that agrees confirms ours."""
     result = found.results[name]
     result.error = relative_difference(theirs, ours)
     if result.error <= AGREEMENT:
@@ -183,7 +183,7 @@ def judge(found: Measurement, name: str, theirs: np.ndarray, ours: np.ndarray) -
 
 
 def judge_ours(found: Measurement, by_hand: np.ndarray, ours: np.ndarray) -> None:
-    """Ours has no say where the product by hand differs."""
+    """Mark ours as wrong where the float64 product differs."""
     result = found.results[OURS.name]
     result.error = relative_difference(ours, by_hand)
     if result.error <= AGREEMENT:
@@ -320,7 +320,7 @@ def _memories(
 ) -> None:
     for entry in entries:
         for figure in plan.memory if entry is OURS else plan.memory_of_peers:
-            if figure == "eigsh" and problem.size < SPECTRUM_BASIS_FROM:
+            if figure == "eigsh" and problem.size < EIGSH_MEMORY_MIN_PARAMETERS:
                 continue
             form = _form(record, figure, entry.name)
             if form is None:

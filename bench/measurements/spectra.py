@@ -16,7 +16,7 @@ from bench.measurements.measure import Plan, Progress, enter
 from bench.measurements.problems import EIGENVALUES
 from bench.results.record import Measurement, Result, SpectraRecord, Spectrum
 
-# matfree has to be told the number of Lanczos steps; it is given the least of these that does.
+# matfree needs the number of Lanczos steps: the smallest of these that reaches the tolerance.
 STEPS = (*range(15, 60, 5), 60, 80, 100, 140, 200)
 NORM_STEPS = 30
 
@@ -109,16 +109,16 @@ def _run(entry: Entry, figure: str, steps: int | None) -> tuple[float, np.ndarra
 
 
 def judge(found: Measurement) -> None:
-    """Wrong is who misses the tolerance, or an eigenvalue that another has found."""
+    """Mark as wrong who misses the tolerance, or an eigenvalue that another has found."""
     spectra = {n: r for n, r in found.results.items() if isinstance(r, Spectrum)}
     if not spectra:
         return
     # The i-th largest value found is never above the i-th largest eigenvalue.
     best = np.max([spectrum.values for spectrum in spectra.values()], axis=0)
-    room = 2 * TOLERANCE * float(np.abs(best).max())
+    margin = 2 * TOLERANCE * float(np.abs(best).max())
     for spectrum in spectra.values():
         assert spectrum.error is not None
         if spectrum.error > TOLERANCE:
             spectrum.status, spectrum.note = "wrong", "the tolerance is missed"
-        elif (best - spectrum.values > room).any():
+        elif (best - spectrum.values > margin).any():
             spectrum.status, spectrum.note = "wrong", "an eigenvalue is missed"

@@ -14,7 +14,7 @@ from bench.backends.implementations import OURS
 from bench.harness.process import ROOT, Worker
 from bench.harness.server import Prepared
 from bench.harness.timing import Interleaved, Turn, calls_in, interleave, rounds_in
-from bench.measurements.measure import LARGEST_BLOCK, Plan, Progress, relative_difference
+from bench.measurements.measure import MAX_BLOCK_BYTES, Plan, Progress, relative_difference
 from bench.measurements.problems import Problem
 from hvp import InputError
 
@@ -59,7 +59,7 @@ def compare(
                 worker.wait_until_ready()
                 worker.ask("load", problem.name)
             for name in plan.figures:
-                if name in BLOCKS and 4 * COLUMNS * problem.size > LARGEST_BLOCK:
+                if name in BLOCKS and 4 * COLUMNS * problem.size > MAX_BLOCK_BYTES:
                     continue
                 progress(f"{problem.title}: {name}")
                 yield _product(problem, name, new, old, plan)

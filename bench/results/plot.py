@@ -1,4 +1,4 @@
-"""The ratios of a run as a picture. The one place that knows matplotlib."""
+"""The ratios of a run as a matplotlib figure."""
 
 from __future__ import annotations
 

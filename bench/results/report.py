@@ -30,7 +30,7 @@ WIDTH = 150
 TOLERABLE_LOSS = 0.03
 MIB = 2**20
 # Below this a vector is so small that what the framework holds anyway is all one would see.
-IN_VECTORS_FROM = 4 * MIB
+MIN_VECTOR_BYTES = 4 * MIB
 
 
 def show(run: Run, verdicts: list[Verdict], console: Console) -> None:
@@ -145,7 +145,7 @@ def _memory(problem: ProblemRecord, name: str) -> str:
     for sizes in problem.memory.values():
         if name not in sizes:
             continue
-        if 4 * problem.parameters < IN_VECTORS_FROM:
+        if 4 * problem.parameters < MIN_VECTOR_BYTES:
             parts.append(f"{sizes[name] / MIB:.0f} MiB")
         else:
             parts.append(f"{sizes[name] / (4 * problem.parameters):.1f} P")
@@ -159,7 +159,7 @@ def _problem_lines(problem: ProblemRecord) -> Iterator[str]:
         if figure is None:
             continue
         units = ", ".join(f"{value:.2f} of {_unit(unit)}" for unit, value in figure.units.items())
-        by = ", ".join(figure.confirmed_by) or "nobody"
+        by = ", ".join(figure.confirmed_by) or "no other"
         yield f"{heading} of hvp: {units or 'not timed'}; confirmed by {by}; {figure.rounds} rounds"
         yield from (f"  {line}" for line in _disturbed(figure))
         for name, result in figure.results.items():

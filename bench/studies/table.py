@@ -30,8 +30,8 @@ def show(study: Study, console: Console) -> None:
     for heading in HEADINGS:
         table.add_column(heading)
     for row in study.rows:
-        told = Text(VERDICTS[row.holds], style=STYLES[row.holds])
-        table.add_row(Text(row.claim), Text(row.published), Text(row.here), told)
+        verdict = Text(VERDICTS[row.holds], style=STYLES[row.holds])
+        table.add_row(Text(row.claim), Text(row.published), Text(row.here), verdict)
     console.print(table)
     for remark in study.remarks:
         console.print(Text(remark))

@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import hvp
-from bench.__main__ import END_TO_END
+from bench.__main__ import END_TO_END, app
 from bench.backends.implementations import PEERS
 from bench.measurements import problems
 
@@ -34,16 +35,17 @@ def command(*arguments):
     [
         (("--problem", "nonsense"), "expected a --problem among small-1,"),
         (("--peers", "pytorch,caffe"), "got 'caffe'"),
+        (("--against", "bench"), "expected a checkout of hvp"),
         (("--json", "pyproject.toml/a.json"), "expected a file to write"),
     ],
 )
-def test_what_cannot_be_run_is_told_in_one_line(arguments, line):
-    completed = command(*arguments)
-    assert completed.returncode == 2
-    assert completed.stderr.startswith("bench: expected ")
-    assert line in completed.stderr
-    assert completed.stderr.count("\n") == 1
-    assert not completed.stdout
+def test_what_cannot_be_run_is_reported_in_one_line(arguments, line):
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("bench: expected ")
+    assert line in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not result.stdout
 
 
 def test_an_interrupt_ends_the_run_and_its_workers(tmp_path):
@@ -64,7 +66,7 @@ def test_an_interrupt_ends_the_run_and_its_workers(tmp_path):
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130
     assert errors.strip().splitlines()[-1] == "bench: interrupted"
-    # One that was only just born ends by itself, when nobody speaks to it any more.
+    # A worker that had just started ends by itself when its input is closed.
     deadline = time.monotonic() + 60
     while [pid for pid in workers if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < deadline

@@ -168,7 +168,7 @@ def test_studies_are_listed_with_what_they_claim():
         (("spiked_matrix", "--out", "pyproject.toml/a"), "expected a file to write"),
     ],
 )
-def test_what_cannot_be_run_is_told_in_one_line(arguments, line):
+def test_what_cannot_be_run_is_reported_in_one_line(arguments, line):
     completed = command(*arguments)
     assert completed.returncode == 2
     assert completed.stderr.startswith("studies: expected ")

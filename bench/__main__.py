@@ -12,20 +12,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import (
-    densities,
-    implementations,
-    measure,
-    picture,
-    problems,
-    record,
-    report,
-    spectra,
-    targets,
-)
-from bench.implementations import Entry
-from bench.manners import check_place, one_line_errors
-from bench.problems import Problem
+from bench.backends import implementations
+from bench.backends.implementations import Entry
+from bench.command_line import check_output_path, one_line_errors
+from bench.measurements import densities, measure, problems, spectra, targets, versions
+from bench.measurements.problems import Problem
+from bench.results import plot, record, report
 from hvp import InputError
 
 app = typer.Typer(
@@ -60,16 +52,23 @@ def bench(
     picture: Annotated[
         Path, typer.Option(help="Where the picture goes.", show_default=True)
     ] = DIRECTORY / "bench.png",
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Another checkout of hvp: compare its products with these, no peers."),
+    ] = None,
 ) -> None:
     """Measure hvp's products beside those of other libraries, in turns, in one run."""
     console = Console()
     with one_line_errors("bench"):
         chosen, others = _problems(problem, quick)
+        if against is not None:
+            _compare_versions(chosen, against, quick, console)
+            return
         entries = implementations.select(peers or ("none" if quick else "all"))
         for path in (json, picture):
-            check_place(path)
-        with _progress() as tell:
-            run = _run(chosen, others, entries, quick, tell)
+            check_output_path(path)
+        with _progress() as progress:
+            run = _run(chosen, others, entries, quick, progress)
         verdicts = targets.verdicts(run)
         run.verdicts = targets.as_rows(verdicts)
         _save(run, json, picture)
@@ -80,12 +79,20 @@ def bench(
     console.print(f"{run.seconds:.0f} s in all", highlight=False)
 
 
+def _compare_versions(chosen: list[Problem], checkout: Path, quick: bool, console: Console) -> None:
+    old = versions.check_checkout(checkout)
+    plan = measure.QUICK if quick else measure.FULL
+    with _progress() as progress:
+        rows = list(versions.compare(chosen, old, plan, progress))
+    report.show_versions(rows, console)
+
+
 def _run(
     chosen: list[Problem],
     others: list[str],
     entries: list[Entry],
     quick: bool,
-    tell: measure.Tell,
+    progress: measure.Progress,
 ) -> record.Run:
     begun = time.perf_counter()
     plan = measure.QUICK if quick else measure.FULL
@@ -97,17 +104,17 @@ def _run(
         missing={entry.name: why for entry in entries if (why := entry.missing()) is not None},
     )
     for problem in chosen:
-        run.problems[problem.name] = measure.measure(problem, entries, plan, tell)
+        run.problems[problem.name] = measure.measure(problem, entries, plan, progress)
     if targets.SPECTRA in others:
-        run.spectra = spectra.measure(entries, plan, tell)
+        run.spectra = spectra.measure(entries, plan, progress)
     if targets.DENSITY in others:
-        run.density = densities.measure(problems.EIGENVALUES, entries, plan, tell)
+        run.density = densities.measure(problems.EIGENVALUES, entries, plan, progress)
     run.seconds = time.perf_counter() - begun
     return run
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[measure.Tell]:
+def _progress() -> Iterator[measure.Progress]:
     """What is being measured: the last line of a terminal, else a line each in the error output."""
     screen = Console(stderr=True)
     if screen.is_terminal:
@@ -137,7 +144,7 @@ def _problems(wanted: list[str] | None, quick: bool) -> tuple[list[Problem], lis
 
 def _save(run: record.Run, json: Path, image: Path) -> None:
     run.save(json)
-    picture.save(run, image)
+    plot.save(run, image)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench.manners import check_place, one_line_errors
+from bench.command_line import check_output_path, one_line_errors
 from bench.studies import table
 from hvp import InputError
 
@@ -52,7 +52,7 @@ def studies(
         stem = out / f"{name}-quick" if quick else out / name
         places = stem.with_suffix(".md"), stem.with_suffix(".png")
         for place in places:
-            check_place(place)
+            check_output_path(place)
         begun = time.perf_counter()
         study = importlib.import_module(f"bench.studies.{name}").run(quick)
         seconds = time.perf_counter() - begun

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, as in `hvp.plot`: told apart by colour-blind readers; markers differ too.
+# Okabe and Ito's palette, as in `hvp.plot`: colour-blind readers can distinguish them.
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = COLOURS = (
     "#0072B2",
     "#D55E00",
@@ -55,7 +55,7 @@ class Study:
 
 
 def figure(title: str, width: float = 9.0, height: float = 4.2) -> Figure:
-    """An empty figure whose panels find their own room; sizes in inches."""
+    """An empty figure with constrained layout; sizes in inches."""
     canvas = Figure(figsize=(width, height), layout="constrained")
     canvas.suptitle(title, fontsize=12)
     return canvas

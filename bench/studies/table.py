@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench import record
+from bench.results import record
 from bench.studies.study import Study
 
 PACKAGES = ("hvp", "tensorflow", "keras", "numpy", "scipy")
@@ -30,8 +30,8 @@ def show(study: Study, console: Console) -> None:
     for heading in HEADINGS:
         table.add_column(heading)
     for row in study.rows:
-        told = Text(VERDICTS[row.holds], style=STYLES[row.holds])
-        table.add_row(Text(row.claim), Text(row.published), Text(row.here), told)
+        verdict = Text(VERDICTS[row.holds], style=STYLES[row.holds])
+        table.add_row(Text(row.claim), Text(row.published), Text(row.here), verdict)
     console.print(table)
     for remark in study.remarks:
         console.print(Text(remark))

@@ -20,18 +20,18 @@ from bench.studies.study import Row, Study
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(SOURCES)
-DOORS = {"data", "models"}
+PUBLIC_MODULES = {"data", "models"}
 
 
 @pytest.fixture(scope="module")
 def found():
     """Name -> its quick run; each runs once."""
-    kept = {}
+    results = {}
 
     def run(name):
-        if name not in kept:
-            kept[name] = importlib.import_module(f"bench.studies.{name}").run(True)
-        return kept[name]
+        if name not in results:
+            results[name] = importlib.import_module(f"bench.studies.{name}").run(True)
+        return results[name]
 
     return run
 
@@ -60,12 +60,12 @@ def test_a_study_is_short_and_says_whose_claim_it_tries(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_study_uses_the_public_face_of_hvp_alone(name):
+def test_a_study_uses_the_public_names_of_hvp_alone(name):
     tree = ast.parse(SOURCES[name].read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "hvp":
             assert node.module == "hvp"
-            assert {alias.name for alias in node.names} <= DOORS
+            assert {alias.name for alias in node.names} <= PUBLIC_MODULES
         if isinstance(node, ast.Attribute):
             assert not node.attr.startswith("_")
             if ast.unparse(node.value) == "hvp":
@@ -155,10 +155,10 @@ def command(*arguments):
 
 
 def test_studies_are_listed_with_what_they_claim():
-    told = command()
-    assert told.returncode == 0
-    assert [line.split()[0] for line in told.stdout.splitlines()] == NAMES
-    assert "Three outliers of a 2000 × 2000 matrix" in told.stdout
+    completed = command()
+    assert completed.returncode == 0
+    assert [line.split()[0] for line in completed.stdout.splitlines()] == NAMES
+    assert "Three outliers of a 2000 × 2000 matrix" in completed.stdout
 
 
 @pytest.mark.parametrize(
@@ -168,19 +168,19 @@ def test_studies_are_listed_with_what_they_claim():
         (("spiked_matrix", "--out", "pyproject.toml/a"), "expected a file to write"),
     ],
 )
-def test_what_cannot_be_run_is_told_in_one_line(arguments, line):
-    told = command(*arguments)
-    assert told.returncode == 2
-    assert told.stderr.startswith("studies: expected ")
-    assert line in told.stderr
-    assert told.stderr.count("\n") == 1
-    assert not told.stdout
+def test_what_cannot_be_run_is_reported_in_one_line(arguments, line):
+    completed = command(*arguments)
+    assert completed.returncode == 2
+    assert completed.stderr.startswith("studies: expected ")
+    assert line in completed.stderr
+    assert completed.stderr.count("\n") == 1
+    assert not completed.stdout
 
 
 def test_a_quick_study_is_shown_and_saved_beside_full_ones(tmp_path):
-    told = command("spiked_matrix", "--quick", "--out", str(tmp_path))
-    assert told.returncode == 0, told.stderr
-    assert "published" in told.stdout
+    completed = command("spiked_matrix", "--quick", "--out", str(tmp_path))
+    assert completed.returncode == 0, completed.stderr
+    assert "published" in completed.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "spiked_matrix-quick.md",
         "spiked_matrix-quick.png",

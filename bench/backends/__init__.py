@@ -1,0 +1,1 @@
+"""The libraries that are measured, each as an `Implementation`, and the float64 reference."""

@@ -1,0 +1,1 @@
+"""What is measured: the problems, their operation counts, the measurements and their targets."""

@@ -1,0 +1,107 @@
+"""Two checkouts of hvp, old against new, measured in turns in one run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.backends.implementation import BLOCKS, COLUMNS
+from bench.backends.implementations import OURS
+from bench.harness.process import ROOT, Worker
+from bench.harness.server import Prepared
+from bench.harness.timing import Interleaved, Turn, calls_in, interleave, rounds_in
+from bench.measurements.measure import MAX_BLOCK_BYTES, Plan, Progress, relative_difference
+from bench.measurements.problems import Problem
+from hvp import InputError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement of one problem by both versions.
+
+    Attributes:
+        measurement: "hvp", "gnvp", "hvp_block", "gnvp_block" or "first".
+        new: seconds a vector, median over the rounds.
+        old: the same of the other checkout.
+        ratio: new over old, the median of the ratios of neighbouring turns.
+        difference: ‖new - old‖ / ‖old‖ of the products; None for the first product.
+    """
+
+    problem: str
+    measurement: str
+    new: float
+    old: float
+    ratio: float
+    rounds: int
+    difference: float | None
+
+
+def check_checkout(path: Path) -> Path:
+    """The absolute path; InputError where it holds no package `hvp`."""
+    if not (path / "hvp" / "__init__.py").is_file():
+        raise InputError("a checkout of hvp", repr(str(path)), "give the directory above hvp/")
+    return path.resolve()
+
+
+def compare(
+    problems: Iterable[Problem], checkout: Path, plan: Plan, progress: Progress
+) -> Iterator[Row]:
+    """Measure the products of every problem, and the time to the first one, by both versions."""
+    for problem in problems:
+        with contextlib.ExitStack() as stack:
+            progress(f"{problem.title}: starting")
+            new, old = (stack.enter_context(Worker(OURS.name, path)) for path in (ROOT, checkout))
+            for worker in (new, old):
+                worker.wait_until_ready()
+                worker.ask("load", problem.name)
+            for name in plan.figures:
+                if name in BLOCKS and 4 * COLUMNS * problem.size > MAX_BLOCK_BYTES:
+                    continue
+                progress(f"{problem.title}: {name}")
+                yield _product(problem, name, new, old, plan)
+        progress(f"{problem.title}: first product")
+        new_first, old_first = _first_turn(problem, ROOT), _first_turn(problem, checkout)
+        first = interleave(new_first, {"old": old_first}, plan.repeats)
+        yield _row(problem, "first", first, 1, None)
+
+
+def _product(problem: Problem, name: str, new: Worker, old: Worker, plan: Plan) -> Row:
+    prepared: list[Prepared] = [worker.ask("prepare", name) for worker in (new, old)]
+    products: list[np.ndarray] = [worker.ask("columns", name) for worker in (new, old)]
+    seconds = sum(max(plan.turn, each.seconds) for each in prepared)
+    # The same number of calls for both: a turn of each must be as long as the other's.
+    calls = calls_in(plan.turn, min(each.seconds for each in prepared))
+    rounds = rounds_in(plan.budget, seconds, plan.rounds)
+    timed = interleave(_turn(new, name, calls), {"old": _turn(old, name, calls)}, rounds)
+    for worker in (new, old):
+        worker.ask("release", name)
+    vectors = COLUMNS if name in BLOCKS else 1
+    return _row(problem, name, timed, vectors, relative_difference(*products))
+
+
+def _turn(worker: Worker, name: str, calls: int) -> Turn:
+    return lambda: worker.ask("time", name, calls)
+
+
+def _first_turn(problem: Problem, checkout: Path) -> Turn:
+    """A turn that gives the seconds from `linearize` to the first Hv in a fresh process."""
+
+    def first() -> float:
+        with Worker(OURS.name, checkout) as worker:
+            worker.wait_until_ready()
+            worker.ask("load", problem.name)
+            prepared: Prepared = worker.ask("prepare", "hvp")
+            return prepared.first
+
+    return first
+
+
+def _row(
+    problem: Problem, name: str, timed: Interleaved, vectors: int, difference: float | None
+) -> Row:
+    new, old = timed.ours / vectors, timed.seconds["old"] / vectors
+    return Row(problem.name, name, new, old, timed.ratios["old"], timed.rounds, difference)

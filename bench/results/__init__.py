@@ -1,0 +1,1 @@
+"""What comes out of a run: the JSON record, the tables and the plot."""

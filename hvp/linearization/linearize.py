@@ -14,9 +14,10 @@ from hvp.linearization.cache import SavedTensorCache
 from hvp.linearization.linearization import Linearization
 from hvp.linearization.products import ORDERS
 from hvp.linearization.snapshot import Snapshot
-from hvp.objective import keras_model
-from hvp.objective import objective as objectives
 from hvp.objective.batches import BATCH_SIZE, as_batches
+from hvp.objective.functions import FunctionObjective
+from hvp.objective.keras_model import KerasObjective
+from hvp.objective.objective import Objective
 from hvp.objective.parameters import Layout
 
 
@@ -78,7 +79,7 @@ def linearize(
     """
     if not isinstance(training, bool):
         raise InputError("training=True or False", repr(training), "choose one")
-    objective = keras_model.from_model(model, loss, training=training, class_weight=class_weight)
+    objective = KerasObjective(model, loss, training=training, class_weight=class_weight)
     batches = as_batches(data, batch_size)
     return _linearization(objective, batches, variables, dtype, cache, ad, jit)
 
@@ -121,7 +122,7 @@ def linearize_function(
     >>> lin.hvp(np.array([1.0, 0.0])).tolist()
     [2.0, 1.0]
     """
-    objective = objectives.from_function(
+    objective = FunctionObjective(
         loss, params, outputs=outputs, reduction=reduction, has_data=data is not None
     )
     if reduction is not None and batch_size is None:
@@ -138,7 +139,7 @@ def linearize_function(
 
 
 def _linearization(
-    objective: objectives.Objective,
+    objective: Objective,
     batches: Any,
     variables: str | Sequence[str] | None,
     dtype: str | None,
@@ -156,11 +157,12 @@ def _linearization(
     layout = Layout(objective.names, shapes, _dtype(objective, dtype))
     chosen = range(len(layout.names)) if variables is None else layout.select(variables)
     snapshot = Snapshot(objective, layout, batches, chosen, promoted=dtype is not None)
-    frontiers = SavedTensorCache(None if cache == "auto" else int(cache), beside=snapshot.in_memory)
-    return Linearization(snapshot, chosen, frontiers, ad=ad, jit=jit)
+    budget = None if cache == "auto" else int(cache)
+    saved_tensors = SavedTensorCache(budget, beside=snapshot.in_memory)
+    return Linearization(snapshot, chosen, saved_tensors, ad=ad, jit=jit)
 
 
-def _dtype(objective: objectives.Objective, dtype: str | None) -> np.dtype:
+def _dtype(objective: Objective, dtype: str | None) -> np.dtype:
     dtypes = sorted({value.dtype.name for value in objective.values})
     if dtype is not None and not (isinstance(dtype, str) and dtype == "float64"):
         raise InputError('dtype="float64" or None', repr(dtype), "choose one of these")

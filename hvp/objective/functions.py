@@ -41,7 +41,7 @@ class FunctionObjective(Objective):
         if isinstance(params, dict):
             raise InputError("a tensor or a list of them", "a dict", "pass list(params.values())")
         self._is_list = isinstance(params, list | tuple)
-        given = list(params) if self._is_list else [params]
+        given: list[Parameter] = list(params) if self._is_list else [params]
         if not given:
             raise InputError("at least one parameter", "an empty list", "pass a tensor or several")
         self._loss, self._outputs, self._reduction = loss, outputs, reduction

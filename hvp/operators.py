@@ -1,4 +1,4 @@
-"""What a backend offers, and H, G, R, F, E and J as SciPy operators on top of it."""
+"""The protocol of a backend, and H, G, R, F, E and J as SciPy operators on top of it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hvp.sampling_error import BatchForms, BatchGrams
 
 
 class Layout(Protocol):
-    """Which slices of a vector of P parameters belong to which parameter tensor and which layer.
+    """Which slices of a vector (P,) belong to which parameter tensor and which layer.
 
     Attributes:
-        layers: layer -> the positions of its tensors.
-        slices: where each tensor lies in a vector.
+        layers: layer name -> the positions of its tensors in `slices` and `shapes`.
+        slices: the entries of each tensor in a vector (P,), row by row.
         shapes: of the tensors.
     """
 
@@ -30,20 +30,23 @@ class Layout(Protocol):
 
 
 class Curvature(Protocol):
-    """What a backend offers: the products of a loss at one point, arrays in and arrays out.
+    """The protocol of a backend: products of a loss at one point, NumPy arrays in and out.
 
-    `hvp.Linearization` is one. The operators below, `hvp.compare` and `hvp.layer_traces` take any
-    object that has these members, whatever computes its products.
+    `hvp.Linearization` satisfies it. The operators of this module, `hvp.compare`,
+    `hvp.chain_rule` and `hvp.layer_traces` take any object with these members. A vector is (P,), a
+    block (P, K); a product has the shape of what it is given. See `hvp.Linearization` for what each
+    method computes.
 
     Attributes:
         size: P, the number of parameters.
         dtype: of every product.
         layout: which parameters belong to which layer.
         is_whole: whether all parameters of the loss are among the P.
-        num_examples, num_batches: N, and how many batches they come in.
-        accuracy: share of examples classified rightly, None where there are no classes.
+        num_examples: N, the number of examples.
+        num_batches: the number of batches that they come in.
+        accuracy: share of examples whose predicted class is right, None without classes.
         data_digest, weights_digest: SHA-256 of the data and of the weights.
-        loss_name: of the loss.
+        loss_name: the name of the loss.
     """
 
     size: int
@@ -88,8 +91,8 @@ def _check(lin: Curvature) -> None:
         raise InputError("a Linearization", type(lin).__name__, "call hvp.linearize first")
 
 
-class _Symmetric(LinearOperator):
-    """A symmetric operator of shape (P, P) on the parameters of a linearization."""
+class _SymmetricCurvature(LinearOperator):
+    """A symmetric operator (P, P) on the parameters of a backend."""
 
     def __init__(self, lin: Curvature):
         _check(lin)
@@ -99,26 +102,28 @@ class _Symmetric(LinearOperator):
     def _matmat(self, V: np.ndarray) -> np.ndarray:
         return self._matvec(V)
 
-    def _adjoint(self) -> _Symmetric:
+    def _adjoint(self) -> _SymmetricCurvature:
         return self
 
     def source_of_nan(self, v: np.ndarray) -> str:
-        """The batch whose share of the product with v (P,) or (P, K) is not finite."""
+        """The first batch whose product with v, (P,) or (P, K), is not finite, "" for none."""
         return self.lin.source_of_nan(v)
 
 
-class _Summed(_Symmetric):
-    """One of H, G and R, whose shares of the batches are known."""
+class _BatchedCurvature(_SymmetricCurvature):
+    """One of H, G and R, which are sums over the batches."""
 
     letter: str
 
     def batch_grams(self, V: np.ndarray) -> BatchGrams:
-        """VᵀAV of each batch's share A, for a block V (P, K)."""
+        """VᵀAV, (K, K), for the share A of each batch and a block V (P, K)."""
         return self.lin.batch_grams(V, self.letter)
 
 
-class Hessian(_Summed):
-    """H = ∇²L, (P, P): the exact Hessian of the loss.
+class Hessian(_BatchedCurvature):
+    """H = ∇²L, (P, P): the exact Hessian of the loss in its parameters (Pearlmutter 1994).
+
+    A SciPy operator, symmetric, with one Hessian-vector product for each vector.
 
     >>> import hvp, numpy as np
     >>> quartic = hvp.linearize_function(lambda w: (w[0] * w[1]) ** 2, np.array([1.0, 2.0]))
@@ -132,10 +137,11 @@ class Hessian(_Summed):
         return self.lin.hvp(v)
 
 
-class GaussNewton(_Summed):
-    """G = JᵀΛJ, (P, P): the first derivatives of the network around the loss's own Hessian Λ.
+class GaussNewton(_BatchedCurvature):
+    """G = JᵀΛJ, (P, P): the Gauss-Newton matrix, Λ being the Hessian of the loss in the outputs.
 
-    Positive semidefinite where the loss is convex in the outputs (Schraudolph 2002, section 3).
+    It is positive semidefinite if the loss is convex in the outputs (Schraudolph 2002, section 3).
+    Penalties on the weights add their Hessian to it.
     Products raise InputError where the loss is not a function of outputs.
 
     >>> import hvp, numpy as np
@@ -151,9 +157,11 @@ class GaussNewton(_Summed):
         return self.lin.gnvp(v)
 
 
-class Residual(_Summed):
-    """R = H - G, (P, P): the network's second derivatives, weighted with the loss's slope.
+class Residual(_BatchedCurvature):
+    """R = H - G = Σ_m (∂ℓ/∂z_m) ∇²z_m, (P, P): the residual, indefinite in general.
 
+    It holds the second derivatives of the network's outputs z, weighted with the first derivatives
+    of the loss. It is zero where the outputs are linear in the parameters.
     Products raise InputError where the loss is not a function of outputs.
 
     >>> import hvp, numpy as np
@@ -169,13 +177,13 @@ class Residual(_Summed):
         return self.lin.residual_vp(v)
 
 
-class Fisher(_Symmetric):
-    """F = Jᵀ E_y[∇²ℓ(z, y)] J, (P, P): the Fisher matrix of the distribution that the outputs tell.
+class Fisher(_SymmetricCurvature):
+    """F = Jᵀ E_y[∂²ℓ(z, y)/∂z²] J, (P, P): the Fisher matrix of the distribution of targets.
 
-    The expectation is over targets y drawn as the network predicts them: exact by default, or a
-    mean of score products over `num_samples` draws of every target. Equal to the Gauss-Newton
-    matrix for cross-entropies from logits and for squares (Martens 2020, section 9.2). Products
-    raise InputError for losses that are no cross-entropy and no mean of squares.
+    The expectation is over targets y distributed as the outputs z predict. It is exact by default,
+    or a mean over `num_samples` draws of every target from `seed`. Without penalties F equals G
+    for cross-entropies from logits and for squares (Martens 2020, section 9.2). Products raise
+    InputError for a loss that is not a cross-entropy or the mean of squares.
 
     >>> import hvp, keras, numpy as np
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
@@ -192,11 +200,12 @@ class Fisher(_Symmetric):
         return self.lin.fisher_vp(v, self.num_samples, self.seed)
 
 
-class EmpiricalFisher(_Symmetric):
-    """E = Σᵢ fᵢ ∇ℓᵢ ∇ℓᵢᵀ, (P, P): products of the gradients of the loss values with themselves.
+class EmpiricalFisher(_SymmetricCurvature):
+    """E = Σᵢ fᵢ ∇ℓᵢ ∇ℓᵢᵀ, (P, P): the empirical Fisher matrix, a sum over the loss values ℓᵢ.
 
-    fᵢ is what the loss value ℓᵢ counts for in the loss: 1/N in a plain mean. Not the Fisher matrix,
-    since the targets are those of the data (Kunstner, Hennig and Balles 2019).
+    fᵢ = ∂L/∂ℓᵢ is the weight of ℓᵢ in the loss, 1/N in a plain mean. E is not the Fisher matrix:
+    its targets are those of the data (Kunstner, Hennig and Balles 2019). Products raise InputError
+    for a loss that is not made of loss values.
 
     >>> import hvp, keras, numpy as np
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
@@ -211,8 +220,9 @@ class EmpiricalFisher(_Symmetric):
 
 
 class Jacobian(LinearOperator):
-    """J = ∂z/∂w, (M, P): the outputs of all examples, in order and flattened, by the parameters.
+    """J = ∂z/∂w, (M, P): the derivatives of the outputs z in the parameters.
 
+    Its rows are the M entries of the outputs of all examples, flattened in the order of the data.
     Products raise InputError where the loss is not a function of outputs.
 
     >>> import hvp, numpy as np
@@ -238,7 +248,7 @@ class Jacobian(LinearOperator):
 
 
 class _JacobianAdjoint(LinearOperator):
-    """Jᵀ, (P, M)."""
+    """Jᵀ, (P, M), the adjoint of `Jacobian`."""
 
     def __init__(self, jacobian: Jacobian):
         super().__init__(jacobian.dtype, jacobian.shape[::-1])

@@ -1,15 +1,18 @@
 """Each operator against a dense matrix from elsewhere, over all parameters and over some."""
 
 import functools
+import inspect
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from scipy.sparse.linalg import LinearOperator, aslinearoperator, eigsh
+from support.dense_curvature import DenseCurvature
 from support.oracles import CASES, LABELS, Case, dense_net, examples, relative
 
 import hvp
 from hvp import testing
+from hvp.operators import Curvature
 
 SYMMETRIC = {"H": hvp.Hessian, "G": hvp.GaussNewton, "R": hvp.Residual}
 ALL = [(case, None) for case in CASES]
@@ -146,3 +149,70 @@ def test_jacobian_rows_follow_the_examples_in_order_over_ragged_batches():
     assert relative(ragged.jvp(v), whole.jvp(v)) < 1e-14
     u = np.arange(21.0)
     assert relative(ragged.vjp(u), whole.vjp(u)) < 1e-14
+
+
+# --- a backend of its own ---
+
+
+@pytest.fixture(scope="module")
+def dense():
+    return DenseCurvature.random()
+
+
+def members(protocol):
+    """The public names that a protocol asks for."""
+    annotated = set(protocol.__annotations__)
+    return annotated | {name for name in vars(protocol) if not name.startswith("_")}
+
+
+def test_the_linearization_and_the_dense_backend_have_all_members_of_the_protocol(dense):
+    names = members(Curvature)
+    assert {"hvp", "layout", "size", "batch_grams"} <= names
+    for backend in (linearized(CASES[1], None), dense):
+        assert {name for name in names if not hasattr(backend, name)} == set()
+
+
+def test_methods_take_the_arguments_of_the_protocol(dense):
+    lin = linearized(CASES[1], None)
+    methods = [name for name, member in vars(Curvature).items() if inspect.isfunction(member)]
+    for name in (name for name in methods if not name.startswith("_")):
+        expected = list(inspect.signature(getattr(Curvature, name)).parameters)[1:]
+        for backend in (lin, dense):
+            given = list(inspect.signature(getattr(backend, name)).parameters)
+            assert given[: len(expected)] == expected
+
+
+def test_every_operator_takes_any_backend(dense):
+    square = np.eye(dense.size)
+    assert np.allclose(hvp.Hessian(dense) @ square, dense.H)
+    assert np.allclose(hvp.GaussNewton(dense) @ square, dense.G)
+    assert np.allclose(hvp.Residual(dense) @ square, dense.R)
+    assert np.allclose(hvp.Fisher(dense) @ square, dense.G)
+    gradient = dense.gradient()
+    assert np.allclose(hvp.EmpiricalFisher(dense) @ square, np.outer(gradient, gradient))
+    assert np.allclose(hvp.Jacobian(dense) @ square, dense.J)
+    assert np.allclose(hvp.Jacobian(dense).T @ np.eye(dense.num_outputs), dense.J.T)
+
+
+def test_the_comparison_takes_any_backend(dense):
+    whole = hvp.compare(dense, k=1).parts["whole network"]
+    for letter in "HGR":
+        values = np.linalg.eigvalsh(getattr(dense, letter))
+        assert relative(getattr(whole, letter).largest.values, values[-1:]) < 1e-3
+
+
+def test_the_chain_rule_takes_any_backend(dense):
+    v = dense.theta
+    row = hvp.chain_rule(dense, v)[-1]
+    assert np.allclose(
+        [row.vHv, row.vGv, row.vRv], [v @ dense.H @ v, v @ dense.G @ v, v @ dense.R @ v]
+    )
+
+
+def test_layer_traces_take_any_backend(dense):
+    found = hvp.layer_traces(hvp.Hessian(dense), dense)
+    for layer, traces in found.layers.items():
+        (position,) = dense.layout.layers[layer]
+        own = dense.layout.slices[position]
+        expected = np.trace(dense.H[own, own])
+        assert abs(traces.trace.value - expected) < 5 * traces.trace.stderr + 1e-9 * abs(expected)

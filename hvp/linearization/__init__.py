@@ -1,1 +1,1 @@
-"""A loss at one point: traced, audited, kept, and summed over batches; arrays in and arrays out."""
+"""A loss at one point, traced and audited once; its products are sums over batches of data."""

@@ -68,11 +68,10 @@ class Auditor:
 
     def penalty(self) -> BatchPrograms | None:
         """The programs of the penalty on the weights, which takes no batch."""
-        penalty = self._objective.penalty
-        if penalty is None:
+        if not self._objective.has_penalty:
             return None
         specs = [spec(value) for value in self._objective.values]
-        program = tracing.trace(lambda values: [penalty(values)], specs)
+        program = tracing.trace(lambda values: [self._objective.penalty(values)], specs)
         self._audit_twice(program, specs)
         return BatchPrograms(program, program, program.loops(program.inputs))
 

@@ -23,7 +23,7 @@ from hvp.linearization.autotuning import Choice, choose
 from hvp.linearization.batch_programs import BatchPrograms
 from hvp.linearization.cache import SavedTensorCache
 from hvp.linearization.linear_map import LinearMap, SavedTensors
-from hvp.linearization.products import HGR, JT, Batch, G, H, J, Product
+from hvp.linearization.products import Batch, Product, Space
 from hvp.linearization.snapshot import Snapshot
 from hvp.passes.packing import Packing
 
@@ -85,11 +85,11 @@ class BatchSum:
 
     def multiply(self, product: Product, parts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The products over all batches, of vectors (n,) or blocks (n, K)."""
-        if product is J:
+        if product.codomain is Space.OUTPUTS:
             shares = [[m.multiply(part, f) for part in parts] for m, f in self.terms(product)]
             return [tf.concat(found, axis=0) for found in zip(*shares, strict=True)]
-        if product is JT:
-            return self._by_rows(parts)
+        if product.domain is Space.OUTPUTS:
+            return self._by_rows(product, parts)
         groups = self._joined.get(product) or self._patiently(product, len(parts))
         if groups:
             sums = ([m.multiply_all(part, fs) for part in parts] for m, fs in groups)
@@ -101,12 +101,12 @@ class BatchSum:
             )
         return _sum(sums)
 
-    def _by_rows(self, parts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    def _by_rows(self, product: Product, parts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Jᵀu: each batch takes its rows of u."""
 
         def shares() -> Iterator[list[tf.Tensor]]:
             start = 0
-            for linear_map, frontier in self.terms(JT):
+            for linear_map, frontier in self.terms(product):
                 stop = start + linear_map.source.size
                 yield [linear_map.multiply(part[start:stop], frontier) for part in parts]
                 start = stop
@@ -156,7 +156,7 @@ class BatchSum:
         for index, batch in enumerate(self._snapshot.batches()):
             seed = [] if product.seed is None else [tf.constant([product.seed, index], tf.int64)]
             yield self._snapshot.programs(batch), [*batch, *seed]
-        if product in (H, G, HGR) and self._snapshot.penalty is not None:
+        if product.has_penalty and self._snapshot.penalty is not None:
             yield self._snapshot.penalty, []
 
     def _map(
@@ -172,7 +172,7 @@ class BatchSum:
     def _made(
         self, product: Product, programs: BatchPrograms, batch: Sequence[tf.Tensor]
     ) -> LinearMap:
-        modes = product.loops if programs.loops else product.modes
+        modes = product.loop_modes if programs.loops else product.modes
         if self._ad in modes:
             modes = {self._ad: modes[self._ad]}
         makers = {
@@ -198,7 +198,8 @@ class BatchSum:
         params = Packing.of(self._layout.shapes, tf.as_dtype(self._layout.dtype))
         network = programs.network
         rows = None if network is None else Packing.of(network.shapes, params.dtype)
-        source, target = (rows if product is JT else params), (rows if product is J else params)
+        source = rows if product.domain is Space.OUTPUTS else params
+        target = rows if product.codomain is Space.OUTPUTS else params
         assert source is not None
         assert target is not None
         target = Packing.of([place.shape for place in target.places] * product.count, target.dtype)

@@ -1,4 +1,4 @@
-"""What products will take, told from the loss alone before the first is made."""
+"""The time and memory of products, estimated from the loss before the first product."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from dataclasses import dataclass
 
 from hvp.linearization.snapshot import Snapshot
 
-# A product with what is known kept, in evaluations of the loss: measured from 1.2 on short nets to
-# 5.2 on attention.
+# Time of a product with saved tensors, in evaluations of the loss: measured from 1.2 on short
+# networks to 5.2 on attention.
 EVALUATIONS = 4.0
-# Beyond so many seconds a product, or the budget, a forecast is worth a note.
-LONG = 1.0
+# A forecast of more seconds a product, or of more bytes than the budget, becomes a finding.
+LONG_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What one product with H over all the data is expected to take, within a factor of three.
+    """The expected time and memory of a product with H over all the data.
+
+    Both are right within a factor of about three.
 
     Attributes:
-        seconds: of a product, its first excepted, with everything kept that does not depend on v.
-        kept: bytes that this takes: about those of all that the network computes, and of the batch.
-            What a loop leaves of its rounds is not among them.
+        seconds: of a product after the first, with the tensors of all batches saved.
+        kept: bytes of these tensors: about those of all values that the network computes and of the
+            batches. What the rounds of a loop save is not counted.
     """
 
     seconds: float
@@ -29,7 +31,7 @@ class Forecast:
 
     def __str__(self) -> str:
         return (
-            f"a product is expected to take about {self.seconds:.0e} s, and to keep about "
+            f"a product is expected to take about {self.seconds:.0e} s, and to save about "
             f"{self.kept / 2**20:.0f} MiB"
         )
 
@@ -38,7 +40,7 @@ def forecast(snapshot: Snapshot) -> Forecast:
     """The forecast, from one evaluation of the first batch."""
     batch = next(snapshot.batches())
     programs = snapshot.programs(batch)
-    snapshot.evaluate(programs, batch)  # the first call compiles
+    snapshot.evaluate(programs, batch)  # compiles
     begun = time.perf_counter()
     snapshot.evaluate(programs, batch)
     seconds = time.perf_counter() - begun

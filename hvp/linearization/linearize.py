@@ -1,4 +1,4 @@
-"""The two front doors: from a Keras model, or from plain functions, to a `Linearization`."""
+"""`linearize` a Keras model, or `linearize_function` a loss of plain functions, at a point."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from hvp.linearization.cache import SavedTensorCache
 from hvp.linearization.linearization import Linearization
 from hvp.linearization.products import ORDERS
 from hvp.linearization.snapshot import Snapshot
-from hvp.objective import keras_model
-from hvp.objective import objective as objectives
 from hvp.objective.batches import BATCH_SIZE, as_batches
+from hvp.objective.functions import FunctionObjective
+from hvp.objective.keras_model import KerasObjective
+from hvp.objective.objective import Objective
 from hvp.objective.parameters import Layout
 
 
@@ -34,39 +35,44 @@ def linearize(
     ad: str = "auto",
     jit: str | bool = "auto",
 ) -> Linearization:
-    """The loss of a Keras model on data, ready for products with its curvature.
+    """The loss of a Keras model at its current weights w, for products with its curvature.
 
-    The objective is the one that ``model.fit`` minimises, taken over all the data at once::
+    The loss is the one that ``model.fit`` minimises, over all N examples at once::
 
         L(w) = Σ_n weight_n ℓ(z_n(w), y_n) / divisor + penalties(w)
 
-    It is a snapshot: the model is left as it is, and what happens to it later changes nothing here.
+    with z_n the outputs and y_n the target of example n. The divisor is the number of loss values
+    or, where Keras takes it, the sum of their weights. The weights are copied: the model does not
+    change, and later training does not change the result.
 
     Args:
-        model: a built Keras model; P is the size of its trainable variables.
+        model: a built Keras model. Its trainable variables are the P parameters.
         data: ``(x, y)`` or ``(x, y, sample_weight)`` arrays of N examples, a `tf.data.Dataset`, or
-            any re-iterable of such batches. Batches may have unequal sizes.
-        loss: a Keras loss, its name or a function, or one an output in a list or by name; None
-            takes what the model is compiled with, its loss weights or its own `compute_loss`.
-        variables: layer names, parameter names or globs; None takes all.
-        class_weight: class number -> what its examples count for, as in `fit`.
-        training: the mode the model is called in. Unlike `fit`, the default is inference.
-        dtype: "float64" evaluates a model of lower precision in float64 from its weights to the
-            loss, whatever casts it holds; None keeps the precision of the parameters.
-        batch_size: arrays are cut into parts as equal as possible of at most this many examples.
-        cache: bytes that may be kept between products, "auto" for a quarter of the memory that is
-            free: what of a product is the same for all v is kept for as many batches as fit and
-            computed anew for the others. Blocks of vectors are multiplied at once within it.
-        ad: order of differentiation of Hv, "forward-over-reverse" or "reverse-over-reverse";
-            "auto" takes the first unless the other is clearly faster.
-        jit: True compiles with XLA, False does not, "auto" does where it is clearly faster. What
-            "auto" takes is measured at the first product, if that costs less than ten products, and
-            may change the last bits between runs; `choices` tells it. With `ad` and `jit` given the
-            same input gives the same bits.
+            any other iterable of such batches that can be read again and again. Batches may have
+            unequal sizes.
+        loss: a Keras loss, its name or a function, or a list or dict of them, one for each output.
+            None takes the loss that the model is compiled with, with its loss weights, or the
+            `compute_loss` that the model overrides.
+        variables: the parameters to differentiate in, as layer names, parameter names or globs; the
+            others are constants. None takes all.
+        training: the mode that the model is called in. The default is inference, unlike in `fit`.
+        class_weight: class number -> weight of its examples, as in `fit`.
+        dtype: "float64" evaluates the whole loss of a model of lower precision in float64, despite
+            any casts in it. None keeps the precision of the parameters.
+        batch_size: the most examples a batch when arrays are cut into batches of about equal size.
+        cache: the most bytes to save between products, "auto" for a quarter of the free memory. The
+            part of a product that is the same for all vectors is saved for as many batches as fit,
+            and computed anew for the others.
+        ad: the order of differentiation of Hv, "forward-over-reverse" or "reverse-over-reverse".
+            "auto" takes the first unless the second is clearly faster.
+        jit: True compiles products with XLA, False runs them as TensorFlow graphs, "auto" takes XLA
+            where it is clearly faster. "auto" is decided by measuring at the first product, so that
+            the last bits may differ between runs; `choices` shows what was taken. With `ad` and
+            `jit` given, the same input gives the same bits.
 
     Raises:
-        InputError: a model, loss or data that cannot be used, an operation without a second
-            derivative, a loss that is not finite; the line says what and where.
+        InputError: the model, loss or data cannot be used, an operation has no second derivative,
+            or the loss is not finite. The message says what was expected and what to do.
 
     >>> import keras, numpy as np
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="dense")])
@@ -78,7 +84,7 @@ def linearize(
     """
     if not isinstance(training, bool):
         raise InputError("training=True or False", repr(training), "choose one")
-    objective = keras_model.from_model(model, loss, training=training, class_weight=class_weight)
+    objective = KerasObjective(model, loss, training=training, class_weight=class_weight)
     batches = as_batches(data, batch_size)
     return _linearization(objective, batches, variables, dtype, cache, ad, jit)
 
@@ -97,17 +103,20 @@ def linearize_function(
     ad: str = "auto",
     jit: str | bool = "auto",
 ) -> Linearization:
-    """A loss written as a function, ready for products with its curvature.
+    """A loss given as a TensorFlow function, at given parameters, for products with its curvature.
 
     Args:
-        loss: ``loss(params)``, or ``loss(params, batch)`` with data, a scalar; with `outputs` it is
-            ``loss(outputs(params, batch), batch)`` and the Gauss-Newton products exist.
-        params: a tensor, array or variable, or a list of them, all float32 or all float64.
+        loss: a function that returns a scalar tensor: ``loss(params)`` without data,
+            ``loss(params, batch)`` with data. With `outputs` its first argument is z instead:
+            ``loss(outputs(params, batch), batch)``. Only then G, R and J are defined.
+        params: a tensor, array or variable, or a list of them, all float32 or all float64. They
+            reach the functions in the same form.
         data: a tuple, dict or array of examples along the first axis, a `tf.data.Dataset`, or any
-            re-iterable of batches; None for a loss of the parameters alone.
-        outputs: the network, giving one tensor.
-        reduction: what the loss of a batch is, "sum" or "mean" over its examples; required with
-            several batches, into which arrays are cut only when it is given.
+            other iterable of batches that can be read again and again. None for a loss of the
+            parameters alone.
+        outputs: a function of ``(params, batch)``, or of ``(params)``, that returns one tensor z.
+        reduction: whether the loss of a batch is the "sum" or the "mean" over its examples.
+            Required with several batches; without it arrays are not cut.
         variables, dtype, batch_size, cache, ad, jit: as for `linearize`.
 
     Raises:
@@ -121,7 +130,7 @@ def linearize_function(
     >>> lin.hvp(np.array([1.0, 0.0])).tolist()
     [2.0, 1.0]
     """
-    objective = objectives.from_function(
+    objective = FunctionObjective(
         loss, params, outputs=outputs, reduction=reduction, has_data=data is not None
     )
     if reduction is not None and batch_size is None:
@@ -138,7 +147,7 @@ def linearize_function(
 
 
 def _linearization(
-    objective: objectives.Objective,
+    objective: Objective,
     batches: Any,
     variables: str | Sequence[str] | None,
     dtype: str | None,
@@ -156,11 +165,12 @@ def _linearization(
     layout = Layout(objective.names, shapes, _dtype(objective, dtype))
     chosen = range(len(layout.names)) if variables is None else layout.select(variables)
     snapshot = Snapshot(objective, layout, batches, chosen, promoted=dtype is not None)
-    frontiers = SavedTensorCache(None if cache == "auto" else int(cache), beside=snapshot.in_memory)
-    return Linearization(snapshot, chosen, frontiers, ad=ad, jit=jit)
+    budget = None if cache == "auto" else int(cache)
+    saved_tensors = SavedTensorCache(budget, beside=snapshot.in_memory)
+    return Linearization(snapshot, chosen, saved_tensors, ad=ad, jit=jit)
 
 
-def _dtype(objective: objectives.Objective, dtype: str | None) -> np.dtype:
+def _dtype(objective: Objective, dtype: str | None) -> np.dtype:
     dtypes = sorted({value.dtype.name for value in objective.values})
     if dtype is not None and not (isinstance(dtype, str) and dtype == "float64"):
         raise InputError('dtype="float64" or None', repr(dtype), "choose one of these")

@@ -1,4 +1,7 @@
-"""What a loss is like around its outputs, seen by trying: convex, and made of separate values."""
+"""Properties of a loss as a function of the outputs, found by numerical tests at the outputs.
+
+The tests are: is the loss convex, and does each loss value depend on its own output alone?
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,18 @@ from hvp.autodiff.curvature import Tensors
 from hvp.linearization.batch_programs import OutputSplit
 from hvp.objective.objective import Target
 
-# Along which the loss is probed for convexity.
-DIRECTIONS = 8
-# Of outputs, at which a loss that is flat where they are is not.
-FRACTION = 1 / 8
+# How many random directions the convexity is tested along.
+NUM_DIRECTIONS = 8
+# Convexity is measured relative to the curvature at this fraction of the outputs too.
+OUTPUT_FRACTION = 1 / 8
 
 
 def is_convex(network: OutputSplit, values: Tensors, batch: Tensors) -> bool:
     """Whether uᵀΛu ≥ 0 for each example along random directions u of the outputs.
 
-    `values` are the parameters. Curvature that is negative along few directions may be missed.
-    Where curvature has died out, as that of a softmax which is certain, rounding is no sign of it:
-    forms are held against the curvature at a fraction of the outputs too.
+    `values` are the parameters. A loss with negative curvature along few directions may pass.
+    uᵀΛu is taken relative to the larger of the curvatures at the outputs and at a fraction of them,
+    since Λ may vanish up to rounding, as that of a softmax with a probability near 1.
     """
 
     def curved(z: Tensors, u: Tensors) -> Tensors:
@@ -36,21 +39,23 @@ def is_convex(network: OutputSplit, values: Tensors, batch: Tensors) -> bool:
         u = [
             tf.cast(tf.random.stateless_normal(t.shape, seed + i), t.dtype) for i, t in enumerate(z)
         ]
-        nearer = curved([tf.cast(FRACTION, t.dtype) * t for t in z], u)
+        nearer = curved([tf.cast(OUTPUT_FRACTION, t.dtype) * t for t in z], u)
         forms = [_form(*three) for three in zip(u, curved(z, u), nearer, strict=True)]
         return tf.reduce_min(tf.concat(forms, axis=0))
 
     run = tensorflow_private.compiled(lowest, [tf.TensorSpec([2], tf.int32), *_specs(values)])
-    found = [float(run([tf.constant([seed, 0]), *values])[0]) for seed in range(DIRECTIONS)]
-    return min(found) >= -_tolerance(values)
+    lowest_forms = [
+        float(run([tf.constant([seed, 0]), *values])[0]) for seed in range(NUM_DIRECTIONS)
+    ]
+    return min(lowest_forms) >= -_tolerance(values)
 
 
 def has_scores(
     network: OutputSplit, targets: Sequence[Target], values: Tensors, batch: Tensors
 ) -> bool:
-    """Whether each loss value depends on its own part of an output alone.
+    """Whether each loss value ℓᵢ depends only on its own part of an output.
 
-    Then, and only then, signs sᵢ given to the values ℓᵢ are those of the parts of ∇ Σ sᵢ ℓᵢ.
+    This holds if and only if, for random signs sᵢ, part i of ∇ Σ sᵢℓᵢ is sᵢ times that of ∇ Σ ℓᵢ.
     """
     likelihood = network.likelihood
     if likelihood is None:
@@ -85,12 +90,12 @@ def has_scores(
 
 
 def _is_part(values: tuple[int, ...], z: tuple[int, ...]) -> bool:
-    """Whether loss values of this shape share their axes with outputs, or have them summed up."""
+    """Whether loss values of this shape have the axes of the outputs z, or sums over them."""
     return len(values) <= len(z) and all(a in (1, b) for a, b in zip(values, z, strict=False))
 
 
 def _form(u: tf.Tensor, curved: tf.Tensor, nearer: tf.Tensor) -> tf.Tensor:
-    """uᵀΛu by example, relative to ‖u‖‖Λu‖, with Λ where it is larger of two points."""
+    """uᵀΛu by example, relative to ‖u‖‖Λu‖, with the larger ‖Λu‖ of two points."""
     axes = list(range(1, u.shape.rank))
     inner = tf.reduce_sum(u * curved, axes)
     squares = [tf.reduce_sum(Lu**2, axes) for Lu in (curved, nearer)]

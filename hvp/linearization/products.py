@@ -1,9 +1,13 @@
-"""The products: what each is on one batch, and in which orders it can be differentiated."""
+"""The products: what each computes on one batch, and in which orders it can be differentiated.
+
+All that depends on a product is a field of `Product`: no other module asks which one it is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 import tensorflow as tf
@@ -20,7 +24,11 @@ Build = Callable[[Mode, "Batch", list[tf.Tensor]], list[tf.Tensor]]
 
 
 class Batch:
-    """The functions of one batch over the chosen parameters, the others being constants."""
+    """The loss, the outputs and the scores of one batch as functions of the chosen parameters.
+
+    The other parameters are constants. `seed` is a pair of integers for products that draw random
+    targets, None for the others.
+    """
 
     def __init__(
         self,
@@ -35,34 +43,37 @@ class Batch:
         self._programs = programs
         self._batch = batch
         self.seed = seed
-        # The sum over the batches is the product: each is divided beforehand.
+        # A product is the sum over the batches, so each batch is divided by the divisor of all.
         self._divisors = [1.0] if programs is snapshot.penalty else snapshot.divisors
         self._targets = programs.targets
         self.network = programs.network
         self.params = [tf.identity(self._values[i]) for i in chosen]
 
     def loss(self, params: Tensors) -> tf.Tensor:
+        """The share of this batch in the loss, a scalar."""
         return self._divided(self._programs.loss.replay(*self._all(params), *self._batch))
 
     def outputs(self, params: Tensors) -> list[tf.Tensor]:
+        """The outputs z of this batch, one tensor an output of the network."""
         assert self.network is not None
         return self.network.outputs.replay(*self._all(params), *self._batch)
 
     def loss_of(self, z: Tensors) -> tf.Tensor:
+        """The share of this batch in the loss, as a function of the outputs z."""
         assert self.network is not None
         return self._divided(self.network.loss_of.replay(*z, *self._batch))
 
     def expected_of(self, z: Tensors) -> tf.Tensor:
-        """The loss with its targets expected as the outputs say, held fixed."""
+        """The share in the loss with each target at its mean under the outputs, held constant."""
         return self._divided(self._likelihood(z, self._batch).expected)
 
     def outer(self, z: Tensors, u: Tensors) -> list[tf.Tensor]:
-        """Σᵢ fᵢ gᵢ gᵢᵀu over the loss values i: gᵢ = ∇ℓᵢ in the outputs, fᵢ what ℓᵢ counts for."""
+        """Σᵢ fᵢ gᵢ gᵢᵀu over the loss values ℓᵢ, with gᵢ = ∂ℓᵢ/∂z and fᵢ = ∂L/∂ℓᵢ."""
         scores = self._scores(z, self._batch)
         return self._outer(z, u, [each[tf.newaxis] for each in scores])
 
     def outer_of_draws(self, z: Tensors, u: Tensors, count: int) -> list[tf.Tensor]:
-        """The mean of `outer` over `count` draws of the targets, as the outputs say."""
+        """The mean of `outer` over `count` draws of the targets under the outputs."""
         means = self._likelihood(z, self._batch).means
         seeds = tf.random.experimental.stateless_split(self.seed, count * len(means))
 
@@ -76,7 +87,7 @@ class Batch:
             return self._scores(z, batch)
 
         specs = [tf.TensorSpec(z[t.output].shape, z[t.output].dtype) for t in self._targets]
-        # One draw after the other: the program does not grow with their number.
+        # A loop over the draws, so that the program does not grow with their number.
         drawn = tf.map_fn(
             scores, tf.reshape(seeds, [count, len(means), 2]), fn_output_signature=specs
         )
@@ -84,15 +95,15 @@ class Batch:
         return self._outer(z, u, [s * t for s, t in zip(drawn, np.sqrt(scales), strict=True)])
 
     def _scores(self, z: Tensors, batch: Tensors) -> list[tf.Tensor]:
-        """By term, the derivatives of its loss values in its output."""
-        found = []
+        """For each term of the loss, the derivatives of its loss values in its output."""
+        scores = []
         for i, target in enumerate(self._targets):
 
             def summed(zs: Tensors, i: int = i) -> tf.Tensor:
                 return tf.reduce_sum(self._likelihood(zs, batch).values[i])
 
-            found.append(curvature.gradient(summed, z)[target.output])
-        return found
+            scores.append(curvature.gradient(summed, z)[target.output])
+        return scores
 
     def _outer(self, z: Tensors, u: Tensors, scores: Tensors) -> list[tf.Tensor]:
         assert self.network is not None
@@ -103,8 +114,8 @@ class Batch:
         )
         results = [tf.zeros_like(t) for t in u]
         for target, score, factor in zip(self._targets, scores, factors, strict=True):
-            at = target.output
-            results[at] += curvature.outer(score, factor, u[at])
+            output = target.output
+            results[output] += curvature.outer(score, factor, u[output])
         return results
 
     def _likelihood(self, z: Tensors, batch: Tensors) -> Likelihood:
@@ -124,14 +135,14 @@ class Batch:
 
 
 def _check_drawn(distribution: str | None, target: tf.TensorSpec, output: tf.TensorShape) -> None:
-    """Raise InputError for targets that cannot hold what is drawn for an output."""
+    """Raise InputError for targets whose dtype or shape cannot hold a draw of them."""
     if distribution == likelihoods.GAUSSIAN and not target.dtype.is_floating:
         raise InputError("targets of floating-point numbers", target.dtype.name, "cast them")
     is_label = distribution == likelihoods.CATEGORICAL
     if not is_label and target.shape.num_elements() != output.num_elements():
         raise InputError(
-            f"a target for each of the outputs {output}, to draw them",
-            f"targets {target.shape}, which are broadcast",
+            f"targets of the shape {output} of the outputs, to draw them",
+            f"targets of shape {target.shape}, which are broadcast",
             "repeat them to the shape of the outputs, or leave num_samples out",
         )
 
@@ -142,7 +153,7 @@ def _hessian(mode: Mode, batch: Batch, tangents: list[tf.Tensor]) -> list[tf.Ten
 
 def _gauss_newton(mode: Mode, batch: Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
     if batch.network is None:
-        # The penalty is its own output: its Gauss-Newton matrix is its Hessian.
+        # A penalty is a function of the parameters alone: G takes its Hessian whole.
         return _hessian(mode, batch, tangents)
     return curvature.gauss_newton(batch.outputs, batch.loss_of, batch.params, tangents, mode)
 
@@ -179,41 +190,116 @@ def _vjp(mode: Mode, batch: Batch, cotangents: list[tf.Tensor]) -> list[tf.Tenso
     return curvature.vjp(batch.outputs, batch.params, cotangents)
 
 
-@dataclass(frozen=True, eq=False)
-class Product:
-    """A product by its name, and the modes to build it in by the order of differentiation.
+class Space(Enum):
+    """A vector space that products map from or to."""
 
-    `loops` are those for programs with loops. Some are several products, one behind the other. With
-    a `seed` each batch has random numbers of its own.
+    PARAMETERS = "parameters"  # of dimension P
+    OUTPUTS = "outputs"  # of dimension M, the entries of the outputs of all examples
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Product:
+    """A linear map of one batch, and all that depends on which map it is.
+
+    A product into the parameters is summed over the batches; one into the outputs is concatenated.
+
+    Attributes:
+        name: what findings and `Choice` call it.
+        build: gives the product with the tangents on a batch, differentiated in a mode.
+        modes: order of differentiation -> the mode to build it in.
+        loop_modes: the same for programs whose loops or branches depend on the parameters.
+        has_penalty: whether the penalties on weights are a term of the sum, as in H and G. Then
+            `build` is called for them too, with a batch whose `network` is None.
+        domain, codomain: the spaces of the vector and of the product.
+        count: how many products into the codomain it gives, one after the other.
+        seed: of the random numbers of each batch, None where there are none.
     """
 
     name: str
     build: Build
     modes: Mapping[str, Mode]
-    loops: Mapping[str, Mode]
+    loop_modes: Mapping[str, Mode]
+    has_penalty: bool
+    domain: Space = Space.PARAMETERS
+    codomain: Space = Space.PARAMETERS
     count: int = 1
     seed: int | None = None
 
 
+# Orders of differentiation, as the argument `ad` names them.
 FORWARD, REVERSE = "forward-over-reverse", "reverse-over-reverse"
 ORDERS = ("auto", FORWARD, REVERSE)
-ONE, OTHER = {FORWARD: curvature.FORWARD_MODE}, {REVERSE: curvature.REVERSE_MODE}
-H = Product("H", _hessian, {**ONE, **OTHER}, OTHER)
-CHAIN = {"forward, then reverse": curvature.FORWARD_MODE}
-LOOPED_CHAIN = {"reverse, twice, then reverse": curvature.REVERSE_MODE}
-G = Product("G", _gauss_newton, CHAIN, LOOPED_CHAIN)
-FISHER = Product("F", _fisher, CHAIN, LOOPED_CHAIN)
-EMPIRICAL = Product("E", _empirical, CHAIN, LOOPED_CHAIN)
-R = Product("R", _residual, ONE, OTHER)
-J = Product(
-    "J", _jvp, {"forward": curvature.FORWARD_MODE}, {"reverse, twice": curvature.REVERSE_MODE}
+
+_FORWARD_ONLY = {FORWARD: curvature.FORWARD_MODE}
+_REVERSE_ONLY = {REVERSE: curvature.REVERSE_MODE}
+# JᵀΛJ: Jv, then Λ times it, then Jᵀ times that.
+_SANDWICH = {"forward, then reverse": curvature.FORWARD_MODE}
+_SANDWICH_WITH_LOOPS = {"reverse, twice, then reverse": curvature.REVERSE_MODE}
+_TRANSPOSED = {"reverse": curvature.REVERSE_MODE}
+
+H = Product(
+    name="H",
+    build=_hessian,
+    modes=_FORWARD_ONLY | _REVERSE_ONLY,
+    loop_modes=_REVERSE_ONLY,
+    has_penalty=True,
 )
-HGR = Product("H, G and R", _all_three, ONE, OTHER, 3)
-JT = Product("Jᵀ", _vjp, {"reverse": curvature.REVERSE_MODE}, {"reverse": curvature.REVERSE_MODE})
+G = Product(
+    name="G",
+    build=_gauss_newton,
+    modes=_SANDWICH,
+    loop_modes=_SANDWICH_WITH_LOOPS,
+    has_penalty=True,
+)
+R = Product(
+    name="R",
+    build=_residual,
+    modes=_FORWARD_ONLY,
+    loop_modes=_REVERSE_ONLY,
+    has_penalty=False,
+)
+HGR = Product(
+    name="H, G and R",
+    build=_all_three,
+    modes=_FORWARD_ONLY,
+    loop_modes=_REVERSE_ONLY,
+    has_penalty=True,
+    count=3,
+)
+FISHER = Product(
+    name="F",
+    build=_fisher,
+    modes=_SANDWICH,
+    loop_modes=_SANDWICH_WITH_LOOPS,
+    has_penalty=False,
+)
+EMPIRICAL = Product(
+    name="E",
+    build=_empirical,
+    modes=_SANDWICH,
+    loop_modes=_SANDWICH_WITH_LOOPS,
+    has_penalty=False,
+)
+J = Product(
+    name="J",
+    build=_jvp,
+    modes={"forward": curvature.FORWARD_MODE},
+    loop_modes={"reverse, twice": curvature.REVERSE_MODE},
+    has_penalty=False,
+    codomain=Space.OUTPUTS,
+)
+JT = Product(
+    name="Jᵀ",
+    build=_vjp,
+    modes=_TRANSPOSED,
+    loop_modes=_TRANSPOSED,
+    has_penalty=False,
+    domain=Space.OUTPUTS,
+)
 
 
 def sampled_fisher(num_samples: int, seed: int) -> Product:
-    """The Fisher matrix from so many draws of every target."""
+    """The Fisher matrix with its expectation replaced by a mean over draws of every target."""
 
     def build(mode: Mode, batch: Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
         def curve(z: Tensors, u: Tensors) -> list[tf.Tensor]:
@@ -221,4 +307,11 @@ def sampled_fisher(num_samples: int, seed: int) -> Product:
 
         return curvature.sandwich(batch.outputs, curve, batch.params, tangents, mode)
 
-    return Product(f"F of {num_samples} draws", build, CHAIN, LOOPED_CHAIN, seed=seed)
+    return Product(
+        name=f"F of {num_samples} draws",
+        build=build,
+        modes=_SANDWICH,
+        loop_modes=_SANDWICH_WITH_LOOPS,
+        has_penalty=False,
+        seed=seed,
+    )

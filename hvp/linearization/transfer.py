@@ -1,27 +1,102 @@
-"""Arrays and tensors that share memory, so that a product copies a large vector once at most."""
+"""NumPy arrays to TensorFlow and back: checked, cut into columns, copied once at most."""
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike, DTypeLike
 
-# TensorFlow reads memory that begins at such an address, and copies other arrays.
-ALIGNMENT = 64
-# Below so many bytes a copy costs less than what avoids it.
-LARGE = 1 << 20
-# Entries that fit into a core's cache.
-CHUNK = 1 << 17
-# From so many bytes a copy is worth threads of its own; a few read as fast as the memory is.
-HUGE, COPIERS = 1 << 24, 2
+from hvp.errors import InputError
+
+# TensorFlow reads memory whose address is a multiple of this, and copies other arrays.
+ALIGNMENT_BYTES = 64
+# Smaller tensors are copied: it costs less than to share their memory.
+SHARED_BYTES = 1 << 20
+# Entries that fit into the cache of a core.
+CHUNK_ENTRIES = 1 << 17
+# Larger arrays are copied by several threads. Two are enough to reach the speed of the memory.
+THREADED_BYTES, COPY_THREADS = 1 << 24, 2
 
 
-class _Owner:
-    """Memory of a tensor as NumPy asks for it."""
+def check_array(v: ArrayLike, rows: int, dtype: DTypeLike) -> np.ndarray:
+    """A vector of shape (rows,) or a block (rows, K) of real numbers, as an array of this dtype.
+
+    Raises InputError for another shape and for what is not an array of real numbers. Whether the
+    entries are finite is checked when they are copied.
+    """
+    try:
+        array = np.asarray(v)
+    except ValueError as error:
+        raise InputError("a vector or a block", "a ragged list", "make it an array") from error
+    if array.ndim not in (1, 2) or array.shape[0] != rows:
+        raise InputError(
+            f"a vector of shape ({rows},) or a block ({rows}, K)", array.shape, "check its length"
+        )
+    if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+        raise InputError("a real vector", f"dtype {array.dtype}", "take its real part")
+    with np.errstate(over="ignore"):  # an overflow gives infinity, which is refused later
+        return array.astype(dtype, copy=False)
+
+
+def as_columns(vectors: np.ndarray | tf.Tensor) -> np.ndarray:
+    """A vector (n,) as a block (n, 1), a block as it is."""
+    return np.asarray(vectors).reshape(len(vectors), -1)
+
+
+def partition(block: np.ndarray, width: int) -> list[np.ndarray]:
+    """The columns of a block (P, K) as vectors, or as blocks of at most `width` columns.
+
+    The widths are powers of two, since TensorFlow traces a product anew for each width.
+    """
+    if width == 1:
+        return list(columns(block))
+    parts, start, count = [], 0, block.shape[1]
+    while start < count:
+        taken = min(width, 1 << ((count - start).bit_length() - 1))
+        part = block[:, start : start + taken]
+        parts.append(part if taken > 1 else part[:, 0])
+        start += taken
+    return parts
+
+
+def group_by_call(parts: list[np.ndarray], *, saved: bool) -> list[list[np.ndarray]]:
+    """The parts that are multiplied in one call.
+
+    With saved tensors each part has a call of its own, which needs the least memory. Without them
+    all parts share one call, so that the known part of each batch is computed once.
+    """
+    return [[part] for part in parts] if saved else [parts]
+
+
+def concatenate(groups: Iterable[list[np.ndarray]], count: int) -> np.ndarray:
+    """Groups of vectors and blocks as one block of `count` columns in Fortran order.
+
+    Each group is freed before the next is computed.
+    """
+    rows, start = None, 0
+    for group in groups:
+        while group:
+            result = group.pop(0)
+            if result.shape[1:] == (count,):
+                return result
+            if rows is None:
+                rows = np.empty((count, len(result)), result.dtype)
+            stop = start + (1 if result.ndim == 1 else result.shape[1])
+            write_columns(as_columns(result), rows[start:stop])
+            start = stop
+            del result
+    assert rows is not None
+    return rows.T
+
+
+class _TensorMemory:
+    """The memory of a tensor, offered to NumPy as writable."""
 
     def __init__(self, tensor: tf.Tensor):
         self.tensor = tensor
@@ -31,21 +106,21 @@ class _Owner:
 
 
 def shared(tensor: tf.Tensor, apart_from: np.ndarray) -> np.ndarray:
-    """A large tensor's own memory as an array that may be written; of a small one a copy.
+    """The memory of a large tensor as a writable array, a copy of a small one.
 
-    The tensor must be nobody else's, but it may lie in the buffer `apart_from`: then it is copied.
+    No other object may use the tensor later. If it lies in the buffer `apart_from`, it is copied.
     """
-    small = np.asarray(memoryview(tensor))
-    if small.nbytes < LARGE:
-        return small.copy()
-    array = np.asarray(_Owner(tensor))
+    view = np.asarray(memoryview(tensor))
+    if view.nbytes < SHARED_BYTES:
+        return view.copy()
+    array = np.asarray(_TensorMemory(tensor))
     return array.copy() if np.may_share_memory(array, apart_from) else array
 
 
 def difference(first: tf.Tensor, second: tf.Tensor) -> float:
-    """‖first - second‖ / ‖second‖, NaN where one has NaN; takes no tensor of their size."""
+    """‖first - second‖ / ‖second‖ in float64, NaN if either has NaN. Works in chunks."""
     a, b = (np.asarray(memoryview(tensor)).reshape(-1) for tensor in (first, second))
-    chunks = [slice(start, start + CHUNK) for start in range(0, len(a), CHUNK)]
+    chunks = [slice(start, start + CHUNK_ENTRIES) for start in range(0, len(a), CHUNK_ENTRIES)]
     with np.errstate(all="ignore"):
         distance = sum(np.sum(np.square(a[c] - b[c], dtype=np.float64)) for c in chunks)
         size = sum(np.sum(np.square(b[c], dtype=np.float64)) for c in chunks)
@@ -53,15 +128,15 @@ def difference(first: tf.Tensor, second: tf.Tensor) -> float:
 
 
 def nbytes(tensor: tf.Tensor) -> int:
-    """What a tensor takes, or the tensors of a list that a loop has stacked."""
+    """The bytes of a tensor, or of all tensors in the list that a loop has stacked."""
     if tensor.dtype != tf.variant:
         return int(tensor.shape.num_elements()) * tensor.dtype.size
     try:
         count = int(tf.raw_ops.TensorListLength(input_handle=tensor))
         shape = tf.raw_ops.TensorListElementShape(input_handle=tensor, shape_type=tf.int64)
-    except tf.errors.InvalidArgumentError:  # an optional value, no list
+    except tf.errors.InvalidArgumentError:  # an optional value, not a list
         return 0
-    # Lists do not tell their precision; eight bytes an entry are the most that they take.
+    # A list does not give its dtype: an entry takes eight bytes at most.
     return count * math.prod(max(n, 1) for n in np.atleast_1d(shape).tolist()) * 8
 
 
@@ -78,7 +153,7 @@ def write_columns(block: np.ndarray, rows: np.ndarray) -> None:
     """Write the columns of a block (P, K) into the rows of an array (K, P)."""
 
     def write(begin: int, end: int) -> None:
-        length = max(CHUNK // max(block.shape[1], 1), 1)
+        length = max(CHUNK_ENTRIES // max(block.shape[1], 1), 1)
         for start in range(begin, end, length):
             chunk = slice(start, min(start + length, end))
             rows[:, chunk] = block[chunk].T
@@ -86,74 +161,73 @@ def write_columns(block: np.ndarray, rows: np.ndarray) -> None:
     _in_threads(write, len(block), block.nbytes)
 
 
-class Staged(NamedTuple):
-    """A tensor and the buffer that it lies in."""
+class BufferedTensor(NamedTuple):
+    """A tensor and the NumPy buffer whose memory it reads."""
 
     tensor: tf.Tensor
     buffer: np.ndarray
 
 
 class TransferBuffers:
-    """Buffers that TensorFlow reads as tensors, taken in turns and written anew for each vector."""
+    """Buffers that TensorFlow reads as tensors. Each is used again for later vectors."""
 
     def __init__(self) -> None:
-        self._free: list[Staged] = []
+        self._free: list[BufferedTensor] = []
 
-    def take(self, arrays: Sequence[np.ndarray]) -> list[Staged]:
-        """The arrays in buffers that stay as they are until they are given back.
+    @contextlib.contextmanager
+    def lend(self, arrays: Sequence[np.ndarray]) -> Iterator[list[BufferedTensor]]:
+        """Copies of the arrays in buffers that do not change inside the `with` block.
 
-        Raises FloatingPointError where an entry is not finite.
+        Raises InputError for an entry that is not finite.
         """
-        staged = [self._taken(array.shape, array.dtype) for array in arrays]
+        lent = [self._buffer(array.shape, array.dtype) for array in arrays]
         try:
-            for array, (_, buffer) in zip(arrays, staged, strict=True):
+            for array, (_, buffer) in zip(arrays, lent, strict=True):
                 _copy_finite(array, buffer)
-        except FloatingPointError:
-            self.give_back(staged)
-            raise
-        return staged
+            yield lent
+        finally:
+            self._free.extend(lent)
 
-    def give_back(self, staged: Sequence[Staged]) -> None:
-        self._free.extend(staged)
-
-    def _taken(self, shape: tuple[int, ...], dtype: np.dtype) -> Staged:
+    def _buffer(self, shape: tuple[int, ...], dtype: np.dtype) -> BufferedTensor:
         try:
-            staged = self._free.pop()
+            free = self._free.pop()
         except IndexError:
             pass
         else:
-            if staged.buffer.shape == shape and staged.buffer.dtype == dtype:
-                return staged
+            if free.buffer.shape == shape and free.buffer.dtype == dtype:
+                return free
         buffer = _aligned(shape, dtype)
-        return Staged(tf.experimental.dlpack.from_dlpack(buffer.__dlpack__()), buffer)
+        return BufferedTensor(tf.experimental.dlpack.from_dlpack(buffer.__dlpack__()), buffer)
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
+    memory = np.empty(size + ALIGNMENT_BYTES, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT_BYTES
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _copy_finite(source: np.ndarray, target: np.ndarray) -> None:
-    """Copy by chunks of rows, each looked through while it is in the cache."""
+    """Copy by chunks of rows, each checked while it is in the cache."""
 
     def copy(begin: int, end: int) -> None:
-        rows = max(CHUNK // math.prod(source.shape[1:]), 1)
+        rows = max(CHUNK_ENTRIES // math.prod(source.shape[1:]), 1)
         for start in range(begin, end, rows):
             chunk = slice(start, min(start + rows, end))
             np.copyto(target[chunk], source[chunk])
             if not np.isfinite(target[chunk]).all():
-                raise FloatingPointError
+                raise InputError(
+                    "a finite vector", "NaN or infinity in v", "check where it comes from"
+                )
 
     _in_threads(copy, len(source), source.nbytes)
 
 
 def _in_threads(copy: Callable[[int, int], None], rows: int, nbytes: int) -> None:
-    """Copy so many rows, each thread from one to another where they are much."""
-    if nbytes < HUGE:
+    """Call `copy(begin, end)` for all rows: once, or in each thread for its range of rows."""
+    if nbytes < THREADED_BYTES:
         copy(0, rows)
         return
-    edges = [rows * i // COPIERS for i in range(COPIERS + 1)]
-    with ThreadPoolExecutor(COPIERS) as pool:
+    edges = [rows * i // COPY_THREADS for i in range(COPY_THREADS + 1)]
+    with ThreadPoolExecutor(COPY_THREADS) as pool:
         list(pool.map(copy, edges[:-1], edges[1:]))

@@ -1,7 +1,7 @@
-"""The objective that `fit` minimises, of a Keras model: its losses, weights, masks and penalties.
+"""The objective that `fit` minimises for a Keras model: its losses, weights, masks and penalties.
 
-A term for each output with a loss, one for what layers add themselves (`add_loss`, activity
-regularisers), and the penalty on the weights.
+It has a term for each output with a loss, one for what layers add themselves (`add_loss`, activity
+regularisers), and the penalties on the weights.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, final
 
 import keras
 import tensorflow as tf
@@ -20,90 +20,117 @@ from hvp.objective.keras_losses import Term
 from hvp.objective.objective import Evaluation, Likelihood, Objective, Target, name_of, unique
 
 
-def from_model(
-    model: keras.Model, loss: Any, *, training: bool, class_weight: Mapping[int, float] | None
-) -> Objective:
-    """The objective of a built Keras model, its trainable variables being the parameters."""
-    _check_model(model)
-    _refuse_layers(model)
-    own, weights = False, None
-    if loss is None:
-        if not model.compiled:
-            raise InputError("a loss", f"{model.name!r} compiled without one", "pass loss=")
-        _refuse_own_step(model)
-        own = type(model).compute_loss is not keras.Model.compute_loss
-        loss, weights = model.loss, model.get_compile_config().get("loss_weights")
-    resolved = None if own or loss is None else _resolve(loss)
-    terms = _Terms(model, resolved, weights, training, class_weight)
-    variables = model.trainable_variables
-    values = tuple(tf.convert_to_tensor(variable.value) for variable in variables)
+@final
+class KerasObjective(Objective):
+    """The objective of a built Keras model; its trainable variables are the parameters.
 
-    def evaluate(params: Sequence[tf.Tensor], batch: Any) -> Evaluation:
-        with keras.StatelessScope(
-            zip(variables, params, strict=True), collect_losses=True
-        ) as scope:
-            evaluation = terms.of(batch, params[0].dtype, scope)
-        _refuse_assigned(variables, params, scope)
-        # Batch statistics and seeds move on when examples are mixed or dropped at random.
-        moved = any(scope.get_current_value(v) is not None for v in model.non_trainable_variables)
-        return evaluation._replace(separable=evaluation.separable and not moved)
-
-    penalised = [(i, v.regularizer) for i, v in enumerate(variables) if v.regularizer is not None]
-
-    def penalty(params: Sequence[tf.Tensor]) -> tf.Tensor:
-        return tf.add_n([regularizer(params[i]) for i, regularizer in penalised])
-
-    return Objective(
-        names=tuple(_names(model)),
-        values=values,
-        evaluate=evaluate,
-        penalty=penalty if penalised and not own else None,
-        check_targets=terms.check_targets,
-        targets=terms.targets,
-        variables=tuple(variable.value for variable in variables),
-        loss_name=f"{type(model).__name__}.compute_loss" if own else _loss_name(resolved),
-        layers=(model.name, *(layer.name for layer in model._flatten_layers(include_self=False))),
-        mixing=tuple(name for name, _ in _notes(model)) if training else (),
-        notes=() if training else tuple(_notes(model)),
-    )
-
-
-class _Terms:
-    """The terms of a model's objective on a batch, evaluated in the scope that is open."""
+    `loss` is a Keras loss, its name or a function, or a nest of them by output; None takes what the
+    model is compiled with. `class_weight` gives the weight of an example by its class number.
+    """
 
     def __init__(
         self,
         model: keras.Model,
         loss: Any,
-        weights: Any,
+        *,
         training: bool,
         class_weight: Mapping[int, float] | None,
     ):
-        self._model, self._loss, self._weights = model, loss, weights
-        self._own = loss is None and type(model).compute_loss is not keras.Model.compute_loss
-        self._training, self._class_weight = training, class_weight
-        self._names: list[Any] = []
+        _check_model(model)
+        _refuse_layers(model)
+        has_own_loss, weights = False, None
+        if loss is None:
+            if not model.compiled:
+                raise InputError("a loss", f"{model.name!r} compiled without one", "pass loss=")
+            _refuse_own_step(model)
+            has_own_loss = type(model).compute_loss is not keras.Model.compute_loss
+            loss, weights = model.loss, model.get_compile_config().get("loss_weights")
+        self._model, self._training, self._class_weight = model, training, class_weight
+        self._has_own_loss = has_own_loss
+        self._loss = None if has_own_loss else _resolve(loss)
+        self._loss_weights = weights
+        self._output_names: list[Any] = []
+        variables = self._keras_variables = model.trainable_variables
+        self._penalised = [
+            (i, v.regularizer) for i, v in enumerate(variables) if v.regularizer is not None
+        ]
+        layers = model._flatten_layers(include_self=False)
+        notes = list(_notes(model))
+        super().__init__(
+            names=_names(model),
+            values=[tf.convert_to_tensor(variable.value) for variable in variables],
+            variables=[variable.value for variable in variables],
+            loss_name=(
+                f"{type(model).__name__}.compute_loss" if has_own_loss else _loss_name(self._loss)
+            ),
+            has_penalty=bool(self._penalised) and not has_own_loss,
+            layers=[model.name, *(layer.name for layer in layers)],
+            mixing=[name for name, _ in notes] if training else [],
+            notes=[] if training else notes,
+        )
 
-    def of(self, batch: Any, dtype: tf.DType, scope: keras.StatelessScope) -> Evaluation:
+    def evaluate(self, params: Sequence[tf.Tensor], batch: Any) -> Evaluation:
+        """The loss of a batch, as `fit` computes it, without the penalties on the weights."""
+        variables = self._keras_variables
+        with keras.StatelessScope(
+            zip(variables, params, strict=True), collect_losses=True
+        ) as scope:
+            evaluation = self._terms(batch, params[0].dtype, scope)
+        _refuse_assigned(variables, params, scope)
+        # Layers that mix examples, or drop some at random, update batch statistics or seeds.
+        has_new_state = any(
+            scope.get_current_value(v) is not None for v in self._model.non_trainable_variables
+        )
+        return evaluation._replace(separable=evaluation.separable and not has_new_state)
+
+    def penalty(self, params: Sequence[tf.Tensor]) -> tf.Tensor:
+        """The sum of the regularisers of all weights."""
+        return tf.add_n([regularizer(params[i]) for i, regularizer in self._penalised])
+
+    def targets(self, batch: Any) -> list[Target]:
+        """Where each term has its output and its target among the tensors of a batch."""
+        numbers = itertools.count()
+        numbered = tf.nest.map_structure(lambda t: None if t is None else next(numbers), batch)
+        y = keras.utils.unpack_x_y_sample_weight(numbered)[1]
+        return [
+            Target(
+                self._output_names.index(name),
+                self._for_output(y, name, "targets"),
+                likelihoods.distribution(loss),
+            )
+            for name, loss, _ in self._losses()
+        ]
+
+    def check_targets(self, batch: Any, last_axes: Sequence[int]) -> None:
+        """Raise InputError for targets that outputs with these last axes cannot have."""
+        y = keras.utils.unpack_x_y_sample_weight(batch)[1]
+        for name, loss, _ in self._losses():
+            target = self._for_output(y, name, "targets")
+            keras_losses.check_targets(loss, target, last_axes[self._output_names.index(name)])
+
+    def _terms(self, batch: Any, dtype: tf.DType, scope: keras.StatelessScope) -> Evaluation:
+        """The terms of the loss, evaluated inside the scope that gives the parameters."""
         x, y, weight = self._unpacked(batch, dtype)
         predicted = self._model(x, training=self._training)
         outputs = self._outputs(predicted)
         masks = {name: keras_losses.mask_of(z) for name, z in outputs.items()}
         zs = {name: z if z.dtype == dtype else tf.cast(z, dtype) for name, z in outputs.items()}
-        terms, hits, given = [], None, self._given()
-        for name, loss, scale in given:
-            target = self._of(y, name, "targets")
-            shares = self._of(weight, name, "sample weights", shared=True)
-            term = keras_losses.term(loss, target, zs[name], shares, masks[name])
+        terms, hits, losses = [], None, self._losses()
+        for name, loss, scale in losses:
+            target = self._for_output(y, name, "targets")
+            sample_weight = self._for_output(weight, name, "sample weights", shared=True)
+            term = keras_losses.term(loss, target, zs[name], sample_weight, masks[name])
             terms.append(term.scaled(scale))
             hits = keras_losses.hits(loss, target, zs[name]) if len(zs) == 1 else None
-        known = Likelihood(
+        likelihood = Likelihood(
             [term.values for term in terms],
             [term.mean for term in terms],
             [term.expected for term in terms],
         )
         candidates = [keras_losses.candidates(z) for z in zs.values()]
-        added = [self._own_loss(x, y, predicted, weight)] if self._own else scope.losses
+        added = (
+            [self._compute_loss(x, y, predicted, weight)] if self._has_own_loss else scope.losses
+        )
         if added:
             whole = tf.add_n([tf.reduce_sum(tf.cast(a, dtype)) for a in added])
             count = tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], dtype)
@@ -116,31 +143,10 @@ class _Terms:
             divisors=[term.divisor for term in terms],
             outputs=candidates,
             separable=all(term.separable for term in terms),
-            whole=bool(added) or not all(keras_losses.is_by_example(each) for _, each, _ in given),
+            whole=bool(added) or not all(keras_losses.is_by_example(each) for _, each, _ in losses),
             hits=hits,
-            likelihood=known,
+            likelihood=likelihood,
         )
-
-    def targets(self, batch: Any) -> list[Target]:
-        """Where each term has its output and its target among the tensors of a batch."""
-        numbers = itertools.count()
-        numbered = tf.nest.map_structure(lambda t: None if t is None else next(numbers), batch)
-        y = keras.utils.unpack_x_y_sample_weight(numbered)[1]
-        return [
-            Target(
-                self._names.index(name),
-                self._of(y, name, "targets"),
-                likelihoods.distribution(loss),
-            )
-            for name, loss, _ in self._given()
-        ]
-
-    def check_targets(self, batch: Any, lasts: Sequence[int]) -> None:
-        """Raise InputError for targets that outputs with these last axes do not have."""
-        y = keras.utils.unpack_x_y_sample_weight(batch)[1]
-        for name, loss, _ in self._given():
-            target = self._of(y, name, "targets")
-            keras_losses.check_targets(loss, target, lasts[self._names.index(name)])
 
     def _unpacked(self, batch: Any, dtype: tf.DType) -> tuple[Any, Any, Any]:
         x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
@@ -170,35 +176,39 @@ class _Terms:
                 f"{self._model.name!r} with another nest",
                 "flatten its outputs",
             )
-        self._names = list(outputs)
+        self._output_names = list(outputs)
         return outputs
 
-    def _given(self) -> list[tuple[Any, keras.Loss, Any]]:
+    def _losses(self) -> list[tuple[Any, keras.Loss, Any]]:
         """The outputs that have a loss, with it and its weight."""
         found = []
-        for name in self._names:
-            loss = self._of(self._loss, name, "losses", shared=True)
+        for name in self._output_names:
+            loss = self._for_output(self._loss, name, "losses", shared=True)
             if loss is not None:
-                found.append((name, loss, self._of(self._weights, name, "loss weights")))
+                found.append(
+                    (name, loss, self._for_output(self._loss_weights, name, "loss weights"))
+                )
         return found
 
-    def _of(self, given: Any, name: Any, what: str, *, shared: bool = False) -> Any:
-        """What is given for an output, by its name or position, or for all outputs alike."""
-        if isinstance(given, Mapping) and set(given) <= set(self._names):
+    def _for_output(self, given: Any, name: Any, what: str, *, shared: bool = False) -> Any:
+        """The entry of `given` for an output: by its name or position, or the one for all."""
+        if isinstance(given, Mapping) and set(given) <= set(self._output_names):
             return given.get(name)
-        if isinstance(given, list | tuple) and len(given) == len(self._names):
-            return given[self._names.index(name)]
-        if given is None or (not tf.nest.is_nested(given) and (shared or len(self._names) == 1)):
+        if isinstance(given, list | tuple) and len(given) == len(self._output_names):
+            return given[self._output_names.index(name)]
+        if given is None or (
+            not tf.nest.is_nested(given) and (shared or len(self._output_names) == 1)
+        ):
             return given
-        came = f"{len(given)} of them" if tf.nest.is_nested(given) else "one for all"
+        got = f"{len(given)} of them" if tf.nest.is_nested(given) else "one for all"
         raise InputError(
-            f"{what} for the outputs {', '.join(map(str, self._names))}",
-            f"{sorted(given)}" if isinstance(given, Mapping) else came,
+            f"{what} for the outputs {', '.join(map(str, self._output_names))}",
+            f"{sorted(given)}" if isinstance(given, Mapping) else got,
             "give one an output, in a list or by name",
         )
 
-    def _own_loss(self, x: Any, y: Any, predicted: Any, weight: Any) -> tf.Tensor:
-        """What a `compute_loss` of the model's own gives, with all that it adds."""
+    def _compute_loss(self, x: Any, y: Any, predicted: Any, weight: Any) -> tf.Tensor:
+        """The result of the `compute_loss` that the model overrides, with all that it adds."""
         given = {"x": x, "y": y, "y_pred": predicted, "sample_weight": weight}
         accepted = inspect.signature(self._model.compute_loss).parameters
         if "training" in accepted or any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
@@ -218,7 +228,7 @@ def _check_model(model: keras.Model) -> None:
 
 
 def _notes(model: keras.Model) -> Iterator[tuple[str, str]]:
-    """What layers do otherwise than in `fit`, where they are called for inference."""
+    """The layers that act differently in inference and in training, and how."""
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             yield layer.name, "uses its moving statistics, which are constants, as training=False"
@@ -278,5 +288,5 @@ def _loss_name(resolved: Any) -> str:
 
 
 def _names(model: keras.Model) -> list[str]:
-    """Variable paths without the model's own name, which Keras puts before some of them."""
+    """Variable paths without the name of the model, with which Keras begins some of them."""
     return unique([v.path.removeprefix(f"{model.name}/") for v in model.trainable_variables])

@@ -1,29 +1,29 @@
 """What `fit` minimises, as pure functions of (parameters, batch).
 
-The objective of a data set is a sum of terms Σ_b total(w, batch_b) / Σ_b divisor(batch_b), and of
-penalty(w): sums over examples, divided once. It comes from a Keras model and its loss (`fitting`),
-or from plain functions.
+The objective of a data set is Σ_t (Σ_b total_t(w, batch_b) / Σ_b divisor_t(batch_b)) + penalty(w)
+with a sum over the terms t and sums over the batches b: each term is a sum over all examples,
+divided once. `hvp.objective.keras_model` makes it from a Keras model and its loss,
+`hvp.objective.functions` from plain functions.
 """
 
 from __future__ import annotations
 
+import abc
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Any, NamedTuple
 
-import keras
 import tensorflow as tf
-
-from hvp.errors import InputError
 
 
 class Likelihood(NamedTuple):
-    """The terms of a loss that are sums of loss values, each of one output; all lists by term.
+    """The terms of a loss that are sums of loss values, each of one output; lists over the terms.
 
-    `values` are the loss values themselves, `means` the expected targets (None where the loss is
-    not known as a likelihood) and `expected` the totals with these for targets, held fixed.
+    Attributes:
+        values: the loss values.
+        means: the expected targets, None where the loss is not known as a likelihood.
+        expected: the totals with the expected targets, held constant, in place of the targets.
     """
 
     values: list[tf.Tensor]
@@ -32,9 +32,12 @@ class Likelihood(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Where a term of a likelihood has its output, and its target among the tensors of a batch.
+    """Where a term of a likelihood has its output and its target.
 
-    `distribution` is that of the target, None where it is not known.
+    Attributes:
+        output: the number of the output.
+        leaf: the number of the target among the tensors of a batch.
+        distribution: of the target, None where it is not known.
     """
 
     output: int
@@ -43,13 +46,19 @@ class Target(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """One batch: the terms of its loss, summed over the examples, and what they are divided by.
+    """The loss of one batch.
 
-    A divisor of None divides by nothing. `outputs` lists for each output of the network what it may
-    be: the first for which the loss sees the parameters through them alone. `separable` tells
-    whether the totals are sums over examples, so that it does not matter how they are batched;
-    `whole` whether one may yet mix examples, or is a number that counts as a mean over them; `hits`
-    counts right classifications, None where there are no classes.
+    Attributes:
+        totals: the terms, summed over the examples of the batch.
+        divisors: this batch's share of what each term is divided by, None for a sum.
+        outputs: for each output of the network, the tensors that may be taken for it. The first
+            through which alone the loss depends on the parameters is taken.
+        separable: whether the totals are sums over examples, so that the batch size does not
+            matter.
+        whole: whether a term may still mix examples, or is a number that counts as a mean over
+            them. Then the sum over the halves of a batch is compared with the batch.
+        hits: how many examples are classified rightly, None without classes.
+        likelihood: the terms as likelihoods, None where there are no loss values.
     """
 
     totals: list[tf.Tensor]
@@ -61,123 +70,64 @@ class Evaluation(NamedTuple):
     likelihood: Likelihood | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Objective:
-    """`evaluate(params, batch)`, `penalty(params)` (None: there is none) and the parameters' names.
+class Objective(abc.ABC):
+    """A loss with its parameters, as pure functions of (parameters, batch).
 
-    `check_targets(batch, lasts)` raises InputError for targets that outputs with these last axes do
-    not have; `targets(batch)` tells where each term of the likelihood has its own. `variables` are
-    those that the parameters were taken from; `layers` are the names of a model and of its layers;
-    `mixing` those that
-    see a batch as a whole; `notes` say of layers what a reader should know.
+    `params` are tensors of the shapes of `values`; a batch is a nest of tensors.
+
+    Attributes:
+        names: of the parameters.
+        values: of the parameters.
+        variables: the TensorFlow variables that the values were taken from.
+        loss_name: the name of the loss.
+        has_penalty: whether there are penalties on the weights.
+        layers: the name of the model, then those of its layers; empty for plain functions.
+        mixing: the layers that make a loss of the batch as a whole.
+        notes: pairs of a layer and what the user should know of it.
     """
 
-    names: tuple[str, ...]
-    values: tuple[tf.Tensor, ...]
-    evaluate: Callable[[Sequence[tf.Tensor], Any], Evaluation]
-    penalty: Callable[[Sequence[tf.Tensor]], tf.Tensor] | None
-    check_targets: Callable[[Any, Sequence[int]], None]
-    targets: Callable[[Any], list[Target]]
-    variables: tuple[tf.Variable, ...]
-    loss_name: str
-    layers: tuple[str, ...] = ()
-    mixing: tuple[str, ...] = ()
-    notes: tuple[tuple[str, str], ...] = ()
+    def __init__(
+        self,
+        *,
+        names: Sequence[str],
+        values: Sequence[tf.Tensor],
+        variables: Sequence[tf.Variable],
+        loss_name: str,
+        has_penalty: bool = False,
+        layers: Sequence[str] = (),
+        mixing: Sequence[str] = (),
+        notes: Sequence[tuple[str, str]] = (),
+    ):
+        self.names, self.values = tuple(names), tuple(values)
+        self.variables = tuple(variables)
+        self.loss_name = loss_name
+        self.has_penalty = has_penalty
+        self.layers, self.mixing, self.notes = tuple(layers), tuple(mixing), tuple(notes)
 
+    @abc.abstractmethod
+    def evaluate(self, params: Sequence[tf.Tensor], batch: Any) -> Evaluation:
+        """The loss of a batch without penalties."""
 
-def from_function(
-    loss: Callable[..., tf.Tensor],
-    params: Any,
-    *,
-    outputs: Callable[..., tf.Tensor] | None,
-    reduction: str | None,
-    has_data: bool,
-) -> Objective:
-    """The objective of plain functions of (params, batch), or of params alone without data."""
-    if reduction not in ("sum", "mean", None):
-        raise InputError('reduction "sum" or "mean"', repr(reduction), "say what a batch's loss is")
-    if isinstance(params, dict):
-        raise InputError("a tensor or a list of them", "a dict", "pass list(params.values())")
-    several = isinstance(params, list | tuple)
-    listed = list(params) if several else [params]
-    if not listed:
-        raise InputError("at least one parameter", "an empty list", "pass a tensor or several")
-    values = tuple(
-        tf.convert_to_tensor(getattr(p, "value", p) if _is_keras(p) else p) for p in listed
-    )
+    @abc.abstractmethod
+    def penalty(self, params: Sequence[tf.Tensor]) -> tf.Tensor:
+        """The penalties on the weights, a scalar. Called only if `has_penalty`."""
 
-    def call(function: Callable[..., tf.Tensor], first: Any, batch: Any) -> tf.Tensor:
-        return function(first, batch) if has_data else function(first)
+    @abc.abstractmethod
+    def targets(self, batch: Any) -> list[Target]:
+        """Where each term of the likelihood has its output and its target."""
 
-    def evaluate(params: Sequence[tf.Tensor], batch: Any) -> Evaluation:
-        given = list(params) if several else params[0]
-        if outputs is None:
-            z, value = None, call(loss, given, batch)
-        else:
-            z = call(outputs, given, batch)
-            if not tf.is_tensor(z):
-                raise InputError(
-                    "outputs= to return one tensor", type(z).__name__, "concatenate them"
-                )
-            _require_real("outputs=", z)
-            value = call(loss, z, batch)
-        value = tf.convert_to_tensor(value)
-        _require_real("the loss", value)
-        if value.shape.rank != 0:
-            raise InputError(
-                "a scalar loss", f"shape {value.shape}", "reduce it with tf.reduce_sum or _mean"
-            )
-        zs = [] if z is None else [[z]]
-        if reduction != "mean":
-            return Evaluation([value], [None], zs, True)
-        count = tf.cast(tf.shape(tf.nest.flatten(batch)[0])[0], value.dtype)
-        return Evaluation([value * count], [count], zs, True)
-
-    return Objective(
-        names=tuple(_function_names(listed)),
-        values=values,
-        evaluate=evaluate,
-        penalty=None,
-        check_targets=lambda batch, lasts: None,
-        targets=lambda batch: [],
-        variables=tuple(p.value if _is_keras(p) else p for p in listed if _is_variable(p)),
-        loss_name=name_of(loss),
-    )
-
-
-def _require_real(name: str, tensor: tf.Tensor) -> None:
-    if tensor.dtype.is_complex:
-        raise InputError(
-            f"{name} to return real numbers",
-            tensor.dtype.name,
-            "stack tf.math.real and tf.math.imag of it",
-        )
-
-
-def _function_names(params: Sequence[Any]) -> list[str]:
-    named = [getattr(p, "path", None) or _variable_name(p) for p in params]
-    return unique([name or f"param{i}" for i, name in enumerate(named)])
-
-
-def _variable_name(param: Any) -> str | None:
-    return param.name.removesuffix(":0") if isinstance(param, tf.Variable) else None
-
-
-def _is_keras(param: Any) -> bool:
-    return isinstance(param, keras.Variable)
-
-
-def _is_variable(param: Any) -> bool:
-    return _is_keras(param) or isinstance(param, tf.Variable)
+    @abc.abstractmethod
+    def check_targets(self, batch: Any, last_axes: Sequence[int]) -> None:
+        """Raise InputError for targets that outputs with these last axes cannot have."""
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """The name of a function, or of what is called like one."""
+    """The name of a function, or of the class of another callable."""
     return function.__name__ if inspect.isfunction(function) else type(function).__name__
 
 
 def unique(names: Sequence[str]) -> list[str]:
-    """The names, with a number on the layer where a name comes again: ``dense_2/kernel``."""
+    """The names, with a number on the layer of each repeated one: ``dense_2/kernel``."""
     given, unique = set(names), []
     for name in names:
         layer, slash, weight = name.rpartition("/")

@@ -51,14 +51,14 @@ def test_what_is_beyond_the_budget_is_noted_until_it_is_measured():
     lin = linearized(cache=0)
     (finding,) = lin.findings
     assert "a product is expected to take about" in finding.message
-    assert "beyond the budget of 0.0 MiB is computed anew" in finding.remedy
+    assert "exceeds the budget of 0.0 MiB is computed anew" in finding.remedy
     lin.hvp(np.ones(lin.size))
     (finding,) = lin.findings
-    assert "what 0 of 1 batches leave for later products is kept" in finding.message
+    assert "the tensors of 0 of 1 batches are saved for later products" in finding.message
 
 
 def test_what_takes_long_is_noted(monkeypatch):
-    monkeypatch.setattr(linearization, "LONG", 0.0)
+    monkeypatch.setattr(linearization, "LONG_SECONDS", 0.0)
     lin = linearized()
     assert [(f.severity, f.layer) for f in lin.findings] == [("note", "products")]
     lin.hvp(np.ones(lin.size))

@@ -1,0 +1,94 @@
+"""What each batch adds to a product: quadratic forms by batch, and which batch gives NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from hvp.linearization import transfer
+from hvp.linearization.batch_sum import BatchSum
+from hvp.linearization.products import Product
+from hvp.sampling_error import BatchForms, BatchGrams
+
+# A function of the share AV of a batch and of V, both of shape (P, k).
+Reduction = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class ByBatch:
+    """Products with the share of each of B batches in a matrix, instead of with their sum.
+
+    Attributes:
+        batch_sum: gives the linear map of each batch.
+        buffers: of the vectors.
+        examples: (B,) how many examples each batch holds.
+    """
+
+    batch_sum: BatchSum
+    buffers: transfer.TransferBuffers
+    examples: np.ndarray
+
+    def forms(self, product: Product, V: np.ndarray) -> BatchForms:
+        """vᵀAv for each batch's share A and each column v of a block V (P, K)."""
+
+        def forms(AV: np.ndarray, V: np.ndarray) -> np.ndarray:
+            return np.einsum("pk,pk->k", AV, V, dtype=np.float64)
+
+        found = np.concatenate(self._reduce(product, V, forms), axis=1)
+        shares, penalty = np.split(found, [len(self.examples)])
+        return BatchForms(shares, penalty.sum(axis=0), self.examples)
+
+    def grams(self, product: Product, V: np.ndarray) -> BatchGrams:
+        """VᵀAV for each batch's share A, with a block V (P, K)."""
+
+        def grams(AV: np.ndarray, _: np.ndarray) -> np.ndarray:
+            return (V.T @ AV).astype(np.float64)
+
+        found = np.concatenate(self._reduce(product, V, grams), axis=2)
+        found = (found + found.transpose(0, 2, 1)) / 2
+        shares, penalty = np.split(found, [len(self.examples)])
+        return BatchGrams(shares, penalty.sum(axis=0), self.examples)
+
+    def source_of_nan(self, product: Product, V: np.ndarray) -> str:
+        """The first batch, counted from 1, whose product with a block V (P, K) is not finite."""
+        num_batches = len(self.examples)
+        with self.buffers.lend(list(V.T)) as lent:
+            terms = self.batch_sum.terms(product)
+            for number, (linear_map, saved) in enumerate(terms, 1):
+                shares = [linear_map.multiply(column, saved).numpy() for column, _ in lent]
+                if not np.isfinite(shares).all():
+                    is_batch = number <= num_batches
+                    return f"batch {number} of {num_batches}" if is_batch else "the penalty"
+        return ""
+
+    def _reduce(self, product: Product, V: np.ndarray, reduce: Reduction) -> list[np.ndarray]:
+        """For each part of the columns of V: `reduce` of all batches (and the penalty), stacked."""
+        if V.shape[1] == 0:
+            return [np.zeros((len(self.examples), *reduce(V, V).shape))]
+        parts = self._parts(product, V)
+
+        def by_term(group: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
+            with self.buffers.lend(group) as lent:
+                for linear_map, saved in self.batch_sum.terms(product):
+                    yield [
+                        reduce(
+                            transfer.as_columns(linear_map.multiply(part, saved)),
+                            transfer.as_columns(buffer),
+                        )
+                        for part, buffer in lent
+                    ]
+
+        found = []
+        for group in transfer.group_by_call(parts, saved=self.batch_sum.keeps(product)):
+            found += [np.stack(each) for each in zip(*by_term(group), strict=True)]
+        return found
+
+    def _parts(self, product: Product, V: np.ndarray) -> list[np.ndarray]:
+        """V in blocks as wide as were multiplied before, so that none is traced; the rest one by
+        one."""
+        width = self.batch_sum.widest(product)
+        stop = V.shape[1] - V.shape[1] % width if width > 1 else 0
+        blocks = [V[:, start : start + width] for start in range(0, stop, width)]
+        return [*blocks, *transfer.columns(V[:, stop:])]

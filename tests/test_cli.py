@@ -216,7 +216,7 @@ def test_what_stands_around_the_tables_fits_into_100_columns(shown):
     assert max(map(len, lines)) <= 100
 
 
-def test_the_version_is_told():
+def test_the_version_is_printed():
     result = CliRunner().invoke(cli.app, ["version"])
     assert (result.exit_code, result.stdout) == (0, f"{hvp.__version__}\n")
 

@@ -28,4 +28,4 @@ __all__ += [*_CLOSED_FORMS]
 def __getattr__(name: str) -> Any:
     if name not in _CLOSED_FORMS:
         raise AttributeError(f"module 'hvp.testing' has no attribute {name!r}")
-    return getattr(importlib.import_module("hvp.closed_forms"), name)
+    return getattr(importlib.import_module("hvp.testing.closed_forms"), name)

@@ -63,7 +63,7 @@ def test_what_the_whole_is_known_to_is_shown(tanh):
 def test_an_end_that_is_a_bound_is_shown_as_one(tanh):
     pairs = tanh.whole.G.smallest
     assert not pairs.separate[0]
-    cells = terminal._ends_cells(tanh.whole.G, narrow=False)
+    cells = terminal._eigenvalue_cells(tanh, tanh.whole, "G", narrow=False)
     assert cells[2].startswith("≤ ")
     assert cells[3].startswith("≤ ")
 

@@ -31,7 +31,7 @@ def part(name, H, G, error=0.0):
         found.density = density(np.diag(values), num_probes=3, num_steps=10)
         return found
 
-    spectra = {"H": spectrum(H), "G": spectrum(G)}
+    spectra = {"H": spectrum(H), "G": spectrum(G), "R": None}
     return types.SimpleNamespace(name=name, size=1234, agrees=True, spectra=spectra, **spectra)
 
 

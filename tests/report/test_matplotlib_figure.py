@@ -67,7 +67,7 @@ def markers(panel):
 def test_there_is_one_panel_a_part_in_order():
     figure = matplotlib_figure.comparison_figure(comparison(NETWORK, LAYER))
     assert [panel.get_title(loc="left") for panel in visible(figure)] == [
-        "b   the ends: λ by rank; triangles are bounds",
+        "b   extreme eigenvalues by rank; triangles are bounds",
         "c   dense1, P = 1,234",
     ]
 
@@ -179,7 +179,7 @@ def test_many_layers_wrap_into_rows(count, rows, columns):
     grid = panels[0].get_subplotspec().get_gridspec()
     assert (grid.nrows, grid.ncols) == (rows, columns)
     width, height = figure.get_size_inches()
-    assert width == matplotlib_figure.WIDTH
+    assert width == matplotlib_figure.WIDTH_INCHES
     assert height > 1.9 * rows + 2
     figure.draw_without_rendering()
     boxes = [panel.get_window_extent() for panel in panels]

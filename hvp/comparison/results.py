@@ -154,6 +154,6 @@ def missing_report_package(error: ModuleNotFoundError) -> InputError:
     """The error for a user who has not installed the packages that write a report."""
     return InputError(
         "the packages of the extra 'report'",
-        f"no module {error.name}",
+        f"no module {str(error.name).split('.')[0]}",
         "pip install 'hvp[report]'",
     )

@@ -2,8 +2,8 @@
 
 from . import testing as testing
 from .comparison.chain_rule import chain_rule as chain_rule
-from .comparison.compare import Comparison as Comparison
 from .comparison.compare import compare as compare
+from .comparison.results import Comparison as Comparison
 from .errors import ConvergenceError as ConvergenceError
 from .errors import InputError as InputError
 from .linalg.density import Density as Density

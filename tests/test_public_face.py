@@ -136,7 +136,7 @@ def test_a_linearization_has_what_was_promised():
         assert hasattr(lin, name)
 
 
-def test_importing_the_package_and_its_numpy_wing_does_not_import_tensorflow():
+def test_importing_the_package_and_its_numpy_modules_does_not_import_tensorflow():
     program = (
         "import sys, hvp; assert dir(hvp); light = set(sys.modules); "
         "from hvp import eigsh, Hessian, InputError, chain_rule, compare, testing; "
@@ -145,3 +145,32 @@ def test_importing_the_package_and_its_numpy_wing_does_not_import_tensorflow():
     )
     done = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("set() set()\n", "")
+
+
+REPORT_PACKAGES = ("plotly", "jinja2", "markupsafe", "matplotlib", "rich", "typer")
+
+
+def test_comparing_imports_nothing_that_only_the_report_needs():
+    program = (
+        "import sys, hvp; from hvp import compare, Comparison; import hvp.cli; "
+        f"print(set({REPORT_PACKAGES}) & set(sys.modules))"
+    )
+    done = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+@pytest.mark.parametrize("package", ["plotly", "jinja2", "markupsafe", "matplotlib"])
+def test_saving_without_the_packages_of_the_report_says_so_in_one_line(package):
+    program = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "import hvp\n"
+        "comparison = object.__new__(hvp.Comparison)\n"
+        "try:\n    comparison.save('.')\n"
+        "except hvp.InputError as error:\n    print(error)"
+    )
+    done = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True)
+    expected = (
+        "expected the packages of the extra 'report', "
+        f"got no module {package}; pip install 'hvp[report]'\n"
+    )
+    assert (done.stdout, done.stderr) == (expected, "")

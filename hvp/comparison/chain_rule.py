@@ -1,4 +1,4 @@
-"""The origin's chain rule: the quadratic forms of H, G and R, layer by layer."""
+"""The chain rule H = G + R in quadratic forms, layer by layer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SELECTION = "selected layers"
 class QuadraticForms:
     """One row of the chain rule: the quadratic forms of one layer's vector v.
 
-    `rounding` is what ‖v‖·‖Hv‖ loses in the precision of the products: no form is known better.
+    `rounding` is eps·‖v‖·‖Hv‖, with eps of the precision of the products.
     """
 
     layer: str
@@ -28,13 +28,13 @@ class QuadraticForms:
 
     @property
     def difference(self) -> float:
-        """|vᵀHv - vᵀGv| relative to the larger form, zero where both are."""
+        """|vᵀHv - vᵀGv| relative to the larger of the two; 0 if both are 0."""
         gap = abs(self.vHv - self.vGv)
         return gap / max(abs(self.vHv), abs(self.vGv)) if gap else 0.0
 
     @property
     def equal(self) -> bool:
-        """Whether vᵀHv and vᵀGv are the same but for a hundred roundings."""
+        """Whether vᵀHv and vᵀGv agree within 100 times `rounding`."""
         return abs(self.vHv - self.vGv) <= 100 * self.rounding
 
 
@@ -76,8 +76,8 @@ def chain_rule(lin: Curvature, v: np.ndarray | None = None) -> tuple[QuadraticFo
     for name, positions in layers.items():
         column = np.zeros_like(own)
         for position in positions:
-            place = lin.layout.slices[position]
-            column[place] = own[place]
+            entries = lin.layout.slices[position]
+            column[entries] = own[entries]
         columns[name] = column
     if len(layers) > 1:
         columns[whole_name(lin)] = own
@@ -92,7 +92,7 @@ def chain_rule(lin: Curvature, v: np.ndarray | None = None) -> tuple[QuadraticFo
 
 
 def whole_name(lin: Curvature) -> str:
-    """What all the parameters of a linearization together are called."""
+    """The name of the part that holds all parameters of a linearization."""
     return NETWORK if lin.is_whole else SELECTION
 
 

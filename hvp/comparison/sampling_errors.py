@@ -1,4 +1,4 @@
-"""What other data would have made of a spectrum: of its ends, its trace and its norm."""
+"""Sampling errors of a spectrum: of its extreme eigenvalues, its trace and its norm."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from hvp.linalg.layer_traces import Share
 from hvp.operators import Curvature
 from hvp.sampling_error import jackknife, sampling_error
 
-# Random signs for the sampling error of the trace.
-SIGNS = 10
+# Random sign vectors for the sampling error of the trace.
+NUM_SIGN_VECTORS = 10
 
 
 @dataclass(frozen=True, eq=False)
 class SamplingErrors:
-    """Standard errors, had other examples been drawn: see `hvp.sampling`.
+    """Standard errors over the choice of examples: see `hvp.sampling_error`.
 
-    Those of the trace, told by random signs, and of the squared Frobenius norm, told by the first
-    probes of the density, include some of what these add to them.
+    The one of the trace is estimated with random sign vectors, the one of the squared Frobenius
+    norm with the first probes of the density. Both include some of the error of these probes.
 
     Attributes:
-        largest, smallest: (k,) of the eigenvalues.
-        traces: (B, 1) what each batch adds to the trace.
-        squared_norms: (B, S) the squared norm without each batch, by probe.
-        examples: (B,) how many each batch holds.
+        largest, smallest: (k,) the sampling errors of the eigenvalues.
+        traces: (B, 1) the part of each batch in the trace.
+        squared_norms: (B, S) the squared norm with one batch left out, for each of S probes.
+        examples: (B,) the number of examples in each batch.
     """
 
     largest: np.ndarray
@@ -46,28 +46,34 @@ class SamplingErrors:
         return float(jackknife(self.squared_norms, self.examples))
 
 
-def sampled(lin: Curvature, matrix: str, s: Spectrum, seed: int) -> SamplingErrors:
-    """The errors of the spectrum of "H", "G" or "R": NaN where there is a single batch."""
+def sampling_errors(lin: Curvature, matrix: str, s: Spectrum, seed: int) -> SamplingErrors:
+    """The sampling errors of the spectrum of "H", "G" or "R": NaN with a single batch."""
     if lin.num_batches < 2:
         unknown, nothing = np.full(len(s.largest.values), np.nan), np.full((1, 1), np.nan)
         return SamplingErrors(unknown, unknown, nothing, nothing, np.array([lin.num_examples]))
     vectors = np.concatenate([s.largest.vectors, s.smallest.vectors], axis=1)
     largest, smallest = np.split(lin.batch_forms(vectors, matrix).stderr, 2)
-    traced = lin.batch_forms(signs(np.random.default_rng(seed), lin.size, SIGNS), matrix)
-    means = traced.shares.mean(axis=1, keepdims=True)
+    sign_forms = lin.batch_forms(
+        signs(np.random.default_rng(seed), lin.size, NUM_SIGN_VECTORS), matrix
+    )
+    means = sign_forms.shares.mean(axis=1, keepdims=True)
     norms = s.density.without_batches(np.square)
-    return SamplingErrors(largest, smallest, means, norms, traced.examples)
+    return SamplingErrors(largest, smallest, means, norms, sign_forms.examples)
 
 
-def resampled(share: Share, sampling: Mapping[str, SamplingErrors], trace: float) -> Share:
-    """R's share of H, whose trace is given, with its errors: delta method and jackknife."""
+def share_with_sampling_errors(
+    share: Share, sampling: Mapping[str, SamplingErrors], trace: float
+) -> Share:
+    """R's share of H, whose trace is given, with sampling errors: delta method and jackknife."""
     R, H = sampling["R"], sampling["H"]
     probes = min(R.squared_norms.shape[1], H.squared_norms.shape[1])
     with np.errstate(all="ignore"):
-        moved = sampling_error(R.traces - share.trace.value * H.traces, H.examples)[0] / abs(trace)
+        trace_error = sampling_error(R.traces - share.trace.value * H.traces, H.examples)[0] / abs(
+            trace
+        )
         ratios = R.squared_norms[:, :probes] / H.squared_norms[:, :probes]
     return Share(
         share.name,
-        replace(share.trace, sampling=float(moved)),
+        replace(share.trace, sampling=float(trace_error)),
         replace(share.squared_norm, sampling=float(jackknife(ratios, H.examples))),
     )

@@ -1,13 +1,13 @@
-"""One operator's spectrum as far as a comparison tells it: both ends, and the density between."""
+"""The spectrum of one operator in a comparison: both ends, and the density between them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from scipy.sparse.linalg import LinearOperator
 
 from hvp.linalg.density import Density
 from hvp.linalg.eigsh import Eigenpairs, eigsh
@@ -21,9 +21,9 @@ class Spectrum:
 
     Attributes:
         largest, smallest: each in ascending order.
-        density: with the ends' pairs that stand apart for `outliers`, projected out of the bulk.
-        num_products: with the operator.
-        seconds: that it took.
+        density: its `outliers` are the separate eigenvalues of both ends.
+        num_products: the number of products with the operator.
+        seconds: the time it took.
     """
 
     largest: Eigenpairs
@@ -41,10 +41,10 @@ class Spectrum:
     def unseen(self) -> tuple[str, ...]:
         """The ends ("largest", "smallest") beyond which an eigenvalue was missed.
 
-        Lanczos from a single vector sees one copy of a multiple eigenvalue. The probes of the
-        density are further starts, each orthogonal to the pairs found: a node of theirs beyond the
-        k-th value, by more than its error, is another eigenvalue. An end whose values do not stand
-        apart is known by bounds alone, and has no such alarm.
+        Lanczos from a single vector finds one copy of a multiple eigenvalue. The probes of the
+        density are further starting vectors, each orthogonal to the eigenvectors found. If one of
+        their nodes lies beyond the k-th value by more than its error, it is another eigenvalue. An
+        end whose values are not separate gives bounds only, and is not checked.
         """
         ends = {"largest": (self.largest, 1.0), "smallest": (self.smallest, -1.0)}
         return tuple(name for name, (pairs, sign) in ends.items() if self._is_beyond(pairs, sign))
@@ -55,15 +55,15 @@ class Spectrum:
         inner = int(np.argmin(sign * pairs.values))
         edge = sign * pairs.values[inner] + pairs.errors[inner]
         d = self.density
-        sure = sign * d.nodes - d.errors - d.floor
-        return bool((sure > edge)[d.weights > 0].any())
+        certain = sign * d.nodes - d.errors - d.floor
+        return bool((certain > edge)[d.weights > 0].any())
 
     def negative(self, floor: float) -> Estimate:
-        """The number of eigenvalues below zero by more than the floor, or the density's."""
+        """The number of eigenvalues below minus the larger of `floor` and `density.floor`."""
         return self.density.count_below(0.0, floor=max(floor, self.density.floor))
 
     def rank(self, floor: float) -> Estimate:
-        """The number of eigenvalues that are not zero but for the floor, or the density's."""
+        """The number of eigenvalues beyond the larger of `floor` and `density.floor`."""
         above = self.density.count_above(0.0, floor=max(floor, self.density.floor))
         below = self.negative(floor)
         return Estimate(
@@ -76,7 +76,7 @@ class Spectrum:
 
 
 def spectrum(
-    A: Any,
+    A: LinearOperator,
     k: int,
     *,
     tol: float,
@@ -84,10 +84,10 @@ def spectrum(
     num_probes: int,
     num_steps: int,
     seed: int,
-    report: Callable[[int], None],
+    progress: Callable[[int], None],
     num_resampled: int = 0,
 ) -> Spectrum:
-    """Both ends, from one run where they do not meet, and the density without them.
+    """Compute both ends, in one run if 2k < P, and the density of the rest.
 
     `tol`, `scale` as for `hvp.eigsh`; `num_probes`, `num_steps`, `num_resampled` as for
     `hvp.density`.
@@ -95,16 +95,16 @@ def spectrum(
     begun = time.perf_counter()
 
     def run(count: int, which: str) -> Eigenpairs:
-        return eigsh(A, count, which=which, tol=tol, scale=scale, seed=seed, progress=report)
+        return eigsh(A, count, which=which, tol=tol, scale=scale, seed=seed, progress=progress)
 
     if 2 * k < A.shape[0]:
         both = run(2 * k, "BE")
         largest, smallest, cost = both[k : 2 * k], both[:k], both.num_products
-        apart = both[both.separate]
+        separate_pairs = both[both.separate]
     else:
         largest, smallest = run(k, "LA"), run(k, "SA")
         cost = largest.num_products + smallest.num_products
-        apart = largest[largest.separate]
+        separate_pairs = largest[largest.separate]
     bulk = density(
         A,
         num_probes=num_probes,
@@ -112,8 +112,8 @@ def spectrum(
         num_resampled=num_resampled,
         seed=seed,
         scale=max(scale or 0.0, np.abs([*largest.values, *smallest.values]).max()),
-        pairs=apart if 0 < len(apart.values) < A.shape[0] else None,
-        progress=lambda count: report(cost + count),
+        pairs=separate_pairs if 0 < len(separate_pairs.values) < A.shape[0] else None,
+        progress=lambda count: progress(cost + count),
     )
     cost += bulk.num_products
     return Spectrum(largest, smallest, bulk, cost, time.perf_counter() - begun)

@@ -1,9 +1,10 @@
-"""The page that people look at: one file that holds all that it shows. The home of its template."""
+"""The HTML page of a comparison: one file that loads nothing else."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from hvp.comparison.results import Comparison
 from hvp.report import number_format, palette, plotly_figures, plotly_style, summary
-from hvp.report.number_format import SINGLE, UNTOLD, typeset
+from hvp.report.number_format import SINGLE, UNKNOWN, End, typeset
 from hvp.report.summary import NONE
 
 
@@ -25,21 +27,21 @@ class Table:
     caption: str = ""
 
 
-def save_page(comparison: Any, path: Path) -> None:
-    """The page as a file."""
+def save_page(comparison: Comparison, path: Path) -> None:
+    """Write the page to a file."""
     path.write_text(page(comparison), encoding="utf-8")
 
 
-def page(comparison: Any) -> str:
-    """The page as HTML that fetches nothing: text, tables, figures, and what draws them."""
+def page(comparison: Comparison) -> str:
+    """The page as HTML: text, tables, figures, and the script that draws them."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("hvp", "page"),
+        loader=jinja2.PackageLoader("hvp.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.tests["wordy"] = _is_wordy
+    environment.tests["in_words"] = _has_words
     environment.filters["names"] = _names
     return environment.get_template("compare.html.j2").render(
         **_text(comparison),
@@ -51,17 +53,17 @@ def page(comparison: Any) -> str:
     )
 
 
-def _is_wordy(cell: str) -> bool:
-    """Whether a cell says why there is no number."""
-    return cell in (UNTOLD, SINGLE, NONE, "not measured", "not defined")
+def _has_words(cell: str) -> bool:
+    """Whether a cell holds words in place of a number."""
+    return cell in (UNKNOWN, SINGLE, NONE, "not measured", "not defined")
 
 
 def _names(text: str) -> Markup:
-    """Escaped, with λ_max and λ_min as one writes them."""
+    """Escaped text with max and min of λ_max and λ_min as subscripts."""
     return Markup(re.sub(r"λ_(max|min)", r"λ<sub>\1</sub>", str(escape(text))))
 
 
-def _text(c: Any) -> dict[str, Any]:
+def _text(c: Comparison) -> dict[str, Any]:
     return {
         "title": c.title or "A network",
         "facts": _facts(c),
@@ -79,7 +81,7 @@ def _text(c: Any) -> dict[str, Any]:
     }
 
 
-def _facts(c: Any) -> list[str]:
+def _facts(c: Comparison) -> list[str]:
     facts = [
         f"{c.size:,} parameters",
         f"{c.num_examples:,} examples",
@@ -92,8 +94,8 @@ def _facts(c: Any) -> list[str]:
     return [typeset(fact) for fact in facts]
 
 
-def _key(c: Any) -> list[dict[str, str]]:
-    """The numbers that stand out: what they are, what they came to, how sure that is."""
+def _key(c: Comparison) -> list[dict[str, str]]:
+    """The main numbers: name, value and error."""
 
     def item(name: str, text: str, note: str = "") -> dict[str, str]:
         value, _, error = text.partition(" ± ")
@@ -103,26 +105,26 @@ def _key(c: Any) -> list[dict[str, str]]:
 
     found = []
     for letter in "HGR":
-        pairs = getattr(c.whole, letter).largest
-        found.append(item(f"λ_max of {letter}", summary.eigenvalue(c, pairs, -1, "≥")))
-    found.append(item("λ_min of H", summary.eigenvalue(c, c.whole.H.smallest, 0, "≤")))
+        largest = summary.eigenvalue(c, c.whole, letter, "largest")
+        found.append(item(f"λ_max of {letter}", largest.text()))
+    found.append(item("λ_min of H", summary.eigenvalue(c, c.whole, "H", "smallest").text()))
     for letter in "HG":
         trace = c.traces[letter].whole.trace
         found.append(item(f"trace of {letter}", number_format.estimated(trace)))
     found.append(item("share of R in the trace", number_format.shared(c.shares.whole.trace)))
-    sure = summary.certainly_negative(c)
-    untold = number_format.is_untold(c.negative)
+    certain = summary.certainly_negative(c)
+    bound_only = certain > 0 and number_format.is_unknown(c.negative)
     found.append(
         item(
             "negative eigenvalues of H",
-            f"≥ {sure}" if untold and sure else number_format.estimated(c.negative),
-            f"how many in all {UNTOLD}" if untold and sure else "",
+            f"≥ {certain}" if bound_only else number_format.estimated(c.negative),
+            f"how many in all is {UNKNOWN}" if bound_only else "",
         )
     )
     return found
 
 
-def _tables(c: Any) -> dict[str, Table]:
+def _tables(c: Comparison) -> dict[str, Table]:
     return {
         "distances": _distances(c),
         "extremes": _extremes(c),
@@ -133,41 +135,39 @@ def _tables(c: Any) -> dict[str, Table]:
     }
 
 
-def _table(headings: str, rows: Any, caption: str = "") -> Table:
-    """Headings with bars between."""
+def _table(headings: str, rows: Iterable[tuple[str, ...]], caption: str = "") -> Table:
+    """A table from headings separated by bars."""
     cells = tuple((name, *map(typeset, row)) for name, *row in rows)
     return Table(tuple(headings.split("|")), cells, caption)
 
 
-def _distances(c: Any) -> Table:
+def _distances(c: Comparison) -> Table:
     rows = [(part.name, *summary.distance(c, part)) for part in c.parts.values()]
     return _table(
         "part|distance of H and G|of ‖H‖",
         rows,
-        "The area between the cumulative spectra of H and G: the mean distance over which "
-        "eigenvalues must be moved to make one spectrum the other.",
+        "The area between the cumulative spectra of H and G: the mean distance by which the "
+        "eigenvalues of one must be moved to give the other.",
     )
 
 
-def _extremes(c: Any) -> Table:
+def _extremes(c: Comparison) -> Table:
     rows = []
     for part in c.parts.values():
         for letter in "HGR":
-            ends = getattr(part, letter)
-            inner = min(len(ends.largest.values), c.k)
-            rows.append(
-                (
-                    f"{part.name}, {letter}",
-                    summary.eigenvalue(c, ends.largest, -1, "≥"),
-                    summary.eigenvalue(c, ends.largest, -inner, "≥", all_separate=True),
-                    summary.eigenvalue(c, ends.smallest, inner - 1, "≤", all_separate=True),
-                    summary.eigenvalue(c, ends.smallest, 0, "≤"),
-                )
+            k = len(part.spectra[letter].largest.values)
+            columns: tuple[tuple[End, int], ...] = (
+                ("largest", 1),
+                ("largest", k),
+                ("smallest", k),
+                ("smallest", 1),
             )
+            cells = (summary.eigenvalue(c, part, letter, *column).text() for column in columns)
+            rows.append((f"{part.name}, {letter}", *cells))
     return _table(f"|largest|largest no. {c.k}|smallest no. {c.k}|smallest", rows)
 
 
-def _layers(c: Any) -> Table:
+def _layers(c: Comparison) -> Table:
     rows = []
     for name, share in {c.whole.name: c.shares.whole, **c.shares.layers}.items():
         traces = [
@@ -179,42 +179,33 @@ def _layers(c: Any) -> Table:
                 name,
                 f"{c.parts[name].size:,}",
                 *(number_format.estimated(block.trace) for block in traces),
-                summary.other_data(c.parts[name].sampling["H"].trace),
+                summary.sampling_error(c.parts[name].sampling["H"].trace),
                 number_format.shared(share.trace),
                 number_format.shared(share.squared_norm),
             )
         )
     return _table(
-        "part|P|trace of H|trace of G|trace of R|other data, H|R of trace|R of ‖·‖²",
+        "part|P|trace of H|trace of G|trace of R|sampling, H|R of trace|R of ‖·‖²",
         rows,
-        "Traces, and the shares of R in the trace and in the squared Frobenius norm of H; "
-        "± standard errors over the probes; other data: that of the trace of H, had other examples "
-        "been drawn.",
+        "Traces, and the shares of R in the trace and in the squared Frobenius norm of H. "
+        "Errors behind ± are standard errors over the random probes. Sampling: the standard error "
+        "of the trace of H over the choice of examples.",
     )
 
 
-def _chain_rule(c: Any) -> Table:
-    rows = [
-        (
-            row.layer,
-            *(number_format.known(form, row.rounding) for form in (row.vHv, row.vGv, row.vRv)),
-            f"{number_format.known(100 * row.difference, 0.0, 2)} %",
-            "equal" if row.equal else "differ",
-        )
-        for row in c.chain_rule
-    ]
+def _chain_rule(c: Comparison) -> Table:
     return _table(
         "v|vᵀHv|vᵀGv|vᵀRv|difference|H and G",
-        rows,
-        "The chain rule on each layer's own kernels v: vᵀHv = vᵀGv + vᵀRv.",
+        summary.chain_rule(c),
+        "The chain rule for the kernel weights v of each layer: vᵀHv = vᵀGv + vᵀRv.",
     )
 
 
-def _errors(c: Any) -> Table:
-    return _table("|value|probes|Krylov depth|other data", summary.errors(c))
+def _errors(c: Comparison) -> Table:
+    return _table("|value|probes|Krylov depth|sampling", summary.errors(c))
 
 
-def _noise(c: Any) -> Table:
+def _noise(c: Comparison) -> Table:
     rows = [
         (
             f"products with {letter}",
@@ -225,10 +216,10 @@ def _noise(c: Any) -> Table:
         )
         for letter, n in c.noise.items()
     ]
-    return _table("|asymmetry|repeatability|float64 shadow|floor", rows)
+    return _table("|asymmetry|repeatability|against float64|noise floor", rows)
 
 
-def _made(c: Any) -> list[tuple[str, str]]:
+def _made(c: Comparison) -> list[tuple[str, str]]:
     return [
         ("seed", str(c.seed)),
         ("eigenvalues at each end", str(c.k)),
@@ -241,7 +232,7 @@ def _made(c: Any) -> list[tuple[str, str]]:
     ]
 
 
-def _pins(c: Any) -> str:
+def _pins(c: Comparison) -> str:
     packages = {name: number for name, number in c.versions.items() if name != "python"}
     pins = " ".join(f"{name}=={number}" for name, number in packages.items())
     return f"python{'.'.join(c.versions['python'].split('.')[:2])} -m pip install {pins}"

@@ -1,10 +1,17 @@
-"""A comparison as plain dictionaries and lists: what ``compare.json`` holds, and what it means."""
+"""A comparison as plain dictionaries and lists: the content of ``compare.json``."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from typing import Any
+
+import numpy as np
+
+from hvp.comparison.results import Comparison, Part
+from hvp.linalg.density import Density
+from hvp.linalg.eigsh import Eigenpairs
+from hvp.linalg.estimate import Estimate
 
 SCHEMA = 3
 ABOUT = {
@@ -33,17 +40,17 @@ ABOUT = {
     "command": "what repeats it, given the same weights and data",
     "chain_rule": "forms of each layer's kernels v; rounding is what |v| |Hv| loses in this dtype",
 }
-OWN = ("parts", "chain_rule", "traces", "shares", "noise")
+CONVERTED_FIELDS = ("parts", "chain_rule", "traces", "shares", "noise")
 
 
-def of(comparison: Any) -> dict[str, Any]:
+def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
     """The numbers of a comparison, `schema` first; vectors are left out."""
     plain = {
         field.name: getattr(comparison, field.name)
         for field in dataclasses.fields(comparison)
-        if field.name not in OWN
+        if field.name not in CONVERTED_FIELDS
     }
-    return _told(
+    return _nan_as_null(
         {
             "schema": SCHEMA,
             "about": ABOUT,
@@ -64,16 +71,16 @@ def of(comparison: Any) -> dict[str, Any]:
     )
 
 
-def _told(plain: Any) -> Any:
-    """NaN as null; an infinity is refused when it is written."""
+def _nan_as_null(plain: Any) -> Any:
+    """Replace NaN with null. Infinities are refused when the file is written."""
     if isinstance(plain, dict):
-        return {key: _told(value) for key, value in plain.items()}
+        return {key: _nan_as_null(value) for key, value in plain.items()}
     if isinstance(plain, list | tuple):
-        return [_told(value) for value in plain]
+        return [_nan_as_null(value) for value in plain]
     return None if isinstance(plain, float) and math.isnan(plain) else plain
 
 
-def _traces(comparison: Any) -> dict[str, Any]:
+def _traces(comparison: Comparison) -> dict[str, Any]:
     def row(name: str) -> dict[str, Any]:
         part = comparison.parts[name or comparison.whole.name]
         blocks = {
@@ -102,7 +109,7 @@ def _traces(comparison: Any) -> dict[str, Any]:
     }
 
 
-def _part(part: Any) -> dict[str, Any]:
+def _part(part: Part) -> dict[str, Any]:
     return {
         "size": part.size,
         **{letter: _spectrum(part, letter) for letter in "HGR"},
@@ -112,11 +119,11 @@ def _part(part: Any) -> dict[str, Any]:
     }
 
 
-def _spectrum(part: Any, letter: str) -> dict[str, Any]:
-    found, sampled = getattr(part, letter), part.sampling[letter]
+def _spectrum(part: Part, letter: str) -> dict[str, Any]:
+    found, sampling = part.spectra[letter], part.sampling[letter]
     return {
-        "largest": _pairs(found.largest, sampled.largest),
-        "smallest": _pairs(found.smallest, sampled.smallest),
+        "largest": _pairs(found.largest, sampling.largest),
+        "smallest": _pairs(found.smallest, sampling.smallest),
         "unseen": list(found.unseen),
         "density": _density(found.density),
         "num_products": found.num_products,
@@ -124,7 +131,7 @@ def _spectrum(part: Any, letter: str) -> dict[str, Any]:
     }
 
 
-def _pairs(pairs: Any, sampling: Any) -> dict[str, list[float]]:
+def _pairs(pairs: Eigenpairs, sampling: np.ndarray) -> dict[str, list[float]]:
     return {
         "values": pairs.values.tolist(),
         "errors": pairs.errors.tolist(),
@@ -133,7 +140,7 @@ def _pairs(pairs: Any, sampling: Any) -> dict[str, list[float]]:
     }
 
 
-def _density(d: Any) -> dict[str, Any]:
+def _density(d: Density) -> dict[str, Any]:
     return {
         "nodes": d.nodes.tolist(),
         "weights": d.weights.tolist(),
@@ -146,5 +153,5 @@ def _density(d: Any) -> dict[str, Any]:
     }
 
 
-def _estimate(estimate: Any) -> dict[str, float]:
+def _estimate(estimate: Estimate[float]) -> dict[str, float]:
     return {name: getattr(estimate, name) for name in ("value", "stderr", "depth", "sampling")}

@@ -1,4 +1,4 @@
-"""Figures for papers. The one place that knows matplotlib."""
+"""Figures for papers, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from hvp.comparison.results import Comparison, Part
 from hvp.report import density_curves
+from hvp.report.number_format import eigenvalues
 from hvp.report.palette import COLOURS
 
-# As told apart by colour-blind readers, and by the markers in print without colour.
+# Colour-blind readers can distinguish the colours; the markers differ for print without colour.
 STYLES: dict[str, dict[str, Any]] = {
     "H": {"color": COLOURS["H"], "marker": "o", "markersize": 3, "label": "H"},
     "G": {
@@ -28,7 +30,7 @@ STYLES: dict[str, dict[str, Any]] = {
     },
 }
 BARS: dict[str, Any] = {"linestyle": "none", "capsize": 1.5, "elinewidth": 0.6, "capthick": 0.6}
-SHEET: dict[Any, Any] = {
+RC_PARAMS: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 7.5,
@@ -54,46 +56,47 @@ SHEET: dict[Any, Any] = {
     "svg.hashsalt": "hvp",
     "savefig.facecolor": "white",
 }
-# Inches: two columns of a journal, and what a row takes.
-WIDTH, FIRST, ROW, HEAD = 7.2, 2.9, 2.0, 0.45
+# The width of two columns of a journal, and the heights of the rows.
+WIDTH_INCHES, FIRST_ROW_INCHES, ROW_INCHES, TITLE_INCHES = 7.2, 2.9, 2.0, 0.45
 COLUMNS = 4
 DPI = 300
-# The axis is logarithmic but for values within this share of the largest.
+# The axis is linear up to this share of the largest value, and logarithmic beyond.
 LINEAR_SHARE = 1e-3
-LONGEST = 26
+MAX_NAME_LENGTH = 26
 
 
-def save_comparison(comparison: Any, *paths: Path) -> None:
-    """The densities and the ends of the spectra of H and G, as pictures that the suffixes say."""
-    with matplotlib.rc_context(SHEET):
+def save_comparison(comparison: Comparison, *paths: Path) -> None:
+    """Save the figure to files; the suffix of each path gives its format."""
+    with matplotlib.rc_context(RC_PARAMS):
         figure = comparison_figure(comparison)
         for path in paths:
             metadata = {"Date": None} if path.suffix == ".svg" else None
             figure.savefig(path, dpi=DPI, metadata=metadata)
-            figure.set_layout_engine("none")  # once laid out it stays so
+            figure.set_layout_engine("none")  # keep the layout for the next file
 
 
-def comparison_figure(comparison: Any) -> Figure:
-    """Above the densities and the ends of the whole, below a panel with the ends of each layer."""
+def comparison_figure(comparison: Comparison) -> Figure:
+    """Densities and extreme eigenvalues of all parameters; below, a panel for each layer."""
     whole, *layers = comparison.parts.values()
     columns = min(COLUMNS, max(len(layers), 1))
     rows = -(-len(layers) // columns)
-    with matplotlib.rc_context(SHEET):
-        height = HEAD + FIRST + ROW * rows
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    with matplotlib.rc_context(RC_PARAMS):
+        height = TITLE_INCHES + FIRST_ROW_INCHES + ROW_INCHES * rows
+        figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
         figure.suptitle(_headline(comparison), fontsize=8.5, x=0.01, ha="left")
+        heights = [FIRST_ROW_INCHES, ROW_INCHES * rows][: 1 + bool(rows)]
         above, *below = figure.subfigures(
-            1 + bool(rows), 1, height_ratios=[FIRST, ROW * rows][: 1 + bool(rows)], squeeze=False
+            len(heights), 1, height_ratios=heights, squeeze=False
         ).ravel()
         left, right = above.subplots(1, 2, width_ratios=[3, 2])
         _draw_densities(left, whole)
-        _draw_ends(right, whole)
+        _draw_ends(right, whole, comparison.floor)
         left.set_title("a   eigenvalues per unit of λ, share of all", loc="left")
-        right.set_title("b   the ends: λ by rank; triangles are bounds", loc="left")
+        right.set_title("b   extreme eigenvalues by rank; triangles are bounds", loc="left")
         if below:
             panels = below[0].subplots(rows, columns, squeeze=False).ravel()
             for i, (panel, part) in enumerate(zip(panels, layers, strict=False)):
-                _draw_ends(panel, part)
+                _draw_ends(panel, part, comparison.floor)
                 panel.set_title(
                     f"{_letter(i + 2)}   {_plain(part.name)}, P = {part.size:,}", loc="left"
                 )
@@ -108,7 +111,7 @@ def _letter(i: int) -> str:
     return (chr(96 + first) if first else "") + chr(97 + last)
 
 
-def _headline(comparison: Any) -> str:
+def _headline(comparison: Comparison) -> str:
     accuracy = "" if comparison.accuracy is None else f", accuracy {comparison.accuracy:.1%}"
     title = f"{_plain(comparison.title)}: " if comparison.title else ""
     return (
@@ -118,8 +121,8 @@ def _headline(comparison: Any) -> str:
     )
 
 
-def _draw_densities(panel: Axes, part: Any) -> None:
-    """Curves with bands of one standard error, and a tick for each eigenvalue known by itself."""
+def _draw_densities(panel: Axes, part: Part) -> None:
+    """Curves with bands of one standard error, and a tick for each separate eigenvalue."""
     found = {name: curve for name, curve in density_curves.linear(part).items() if name in STYLES}
     bottom = density_curves.BELOW_ONE * density_curves.alone(part.size, found["H"].width)
     top = max(float(curve.values.max()) for curve in found.values())
@@ -161,19 +164,20 @@ def _draw_densities(panel: Axes, part: Any) -> None:
     inset.set_title("near zero", loc="left")
 
 
-def _draw_ends(panel: Axes, part: Any) -> None:
-    """Eigenvalues by rank with their errors; triangles where they bound a cluster."""
+def _draw_ends(panel: Axes, part: Part, floor: float) -> None:
+    """Eigenvalues by rank with their errors; triangles are bounds of a cluster."""
     count = len(part.H.largest.values)
     # Ranks from the top on the left, ranks from the bottom on the right, a gap between.
     top = np.arange(count)
     bottom = np.arange(count) + count + 1
     drawn = []
     for name, style in STYLES.items():
-        ends = getattr(part, name)
-        values, errors, known = (
-            np.r_[getattr(ends.largest, each)[::-1], getattr(ends.smallest, each)[::-1]]
-            for each in ("values", "errors", "separate")
-        )
+        ends = part.spectra[name]
+        values = np.r_[ends.largest.values[::-1], ends.smallest.values[::-1]]
+        errors = np.r_[ends.largest.errors[::-1], ends.smallest.errors[::-1]]
+        largest = eigenvalues(ends.largest, "largest", floor)
+        smallest = eigenvalues(ends.smallest, "smallest", floor)
+        known = np.array([not eigenvalue.bound for eigenvalue in (*largest, *smallest[::-1])])
         drawn.append(values)
         places = np.r_[top, bottom]
         panel.errorbar(places[known], values[known], errors[known], **BARS, **style)
@@ -196,5 +200,5 @@ def _draw_ends(panel: Axes, part: Any) -> None:
 
 def _plain(name: str) -> str:
     """A name that fits over a panel and that matplotlib does not take for mathematics."""
-    shown = name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}"
+    shown = name if len(name) <= MAX_NAME_LENGTH else f"…{name[1 - MAX_NAME_LENGTH :]}"
     return shown.replace("$", r"\$")

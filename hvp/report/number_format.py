@@ -1,21 +1,73 @@
-"""Numbers printed to the digit that their error leaves, and no further."""
+"""Numbers as text: no digit is printed that the error makes uncertain."""
 
 from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
+
+from hvp.linalg.eigsh import Eigenpairs
 from hvp.linalg.estimate import Estimate
 
-UNTOLD = "cannot be told at this depth"
+UNKNOWN = "not known at this Krylov depth"
 SINGLE = "not known from a single batch"
-# Below and above, a number is printed with a power of ten.
+End = Literal["largest", "smallest"]
+BOUND_SIGNS: dict[End, str] = {"largest": "≥", "smallest": "≤"}
+# Numbers below SMALL and from LARGE on are printed with a power of ten.
 SMALL, LARGE = 1e-3, 1e7
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
+@dataclass(frozen=True)
+class Eigenvalue:
+    """One eigenvalue as every table, sentence and hover text shows it.
+
+    Attributes:
+        value: λ.
+        error: the larger of ‖Av - λv‖ and the noise floor of the products.
+        bound: "≥" or "≤" where only a bound is known, else "".
+    """
+
+    value: float
+    error: float
+    bound: str = ""
+
+    def text(self, digits: int = 7, *, with_error: bool = True) -> str:
+        """The value with its error, or the bound.
+
+        >>> Eigenvalue(42.087, 0.346).text(), Eigenvalue(9e-7, 7.31e-4, "≤").text()
+        ('42.1 ± 0.3', '≤ 7.4e-4')
+        """
+        if self.bound:
+            return bound(self.value, self.error, self.bound)
+        text = known(self.value, self.error, digits)
+        return f"{text} ± {margin(self.error)}" if with_error and self.error else text
+
+
+def eigenvalues(pairs: Eigenpairs, end: End, floor: float) -> tuple[Eigenvalue, ...]:
+    """The eigenvalues of one end of a spectrum, the outermost first.
+
+    The eigenvalue of rank i is a bound if the interval of an eigenvalue of rank 1 to i overlaps
+    another one: the cluster is not resolved, so it is unknown which eigenvalue has which rank.
+    """
+    outermost_first = slice(None, None, -1 if end == "largest" else 1)
+    values, errors = pairs.values[outermost_first], pairs.errors[outermost_first]
+    separate = np.logical_and.accumulate(pairs.separate[outermost_first])
+    exact_zero = (values == 0) & (errors == 0)
+    errors = np.where(exact_zero, 0.0, np.maximum(errors, floor))
+    return tuple(
+        Eigenvalue(float(value), float(error), "" if alone or error == 0 else BOUND_SIGNS[end])
+        for value, error, alone in zip(values, errors, separate, strict=True)
+    )
+
+
 def known(value: float, error: float, most: int = 7) -> str:
-    """The value to the last digit of its error, and to `most` significant digits: two if unknown.
+    """The value to the last digit of its error, with at most `most` significant digits.
+
+    At most two digits if the error is unknown (NaN).
 
     >>> known(2.5944993, 4.2e-6), known(1351.66, 40.0), known(9e-7, 7e-4), known(-3.14e-5, 2e-7)
     ('2.594499', '1,350', '0', '-3.14e-5')
@@ -51,7 +103,7 @@ def margin(error: float) -> str:
 
 
 def measured(value: float, error: float, most: int = 7) -> str:
-    """The value and its error: one that is zero is left out.
+    """The value and its error, or the value alone if the error is zero.
 
     >>> measured(42.087, 0.346), measured(2.0, 0.0)
     ('42.1 ± 0.3', '2')
@@ -62,15 +114,15 @@ def measured(value: float, error: float, most: int = 7) -> str:
 
 
 def estimated(estimate: Estimate[float], factor: float = 1.0) -> str:
-    """An estimate with the error of its probes, unless its depth says that it cannot be told.
+    """An estimate with the error of its probes, unless its depth error is larger than its value.
 
     >>> estimated(Estimate(42.087, 0.346)), estimated(Estimate(1351.0, 40.0, depth=21844.0))
-    ('42.1 ± 0.3', 'cannot be told at this depth')
+    ('42.1 ± 0.3', 'not known at this Krylov depth')
     """
     if math.isnan(estimate.value):
         return "not defined"
-    if is_untold(estimate):
-        return UNTOLD
+    if is_unknown(estimate):
+        return UNKNOWN
     error, depth = factor * estimate.stderr, factor * estimate.depth
     value = factor * estimate.value
     if error == depth == 0:
@@ -78,8 +130,8 @@ def estimated(estimate: Estimate[float], factor: float = 1.0) -> str:
     return f"{known(value, max(error, depth))} ± {margin(error)}"
 
 
-def is_untold(estimate: Estimate[float]) -> bool:
-    """Whether fewer Lanczos steps would have changed an estimate by more than it is."""
+def is_unknown(estimate: Estimate[float]) -> bool:
+    """Whether fewer Lanczos steps would have changed an estimate by more than its own value."""
     return estimate.depth > abs(estimate.value)
 
 
@@ -92,18 +144,7 @@ def shared(estimate: Estimate[float]) -> str:
     if estimate.stderr == estimate.depth == 0:
         return f"{known(100 * estimate.value, 0.0, 4)} %"
     text = estimated(estimate, 100.0)
-    return text if math.isnan(estimate.value) or is_untold(estimate) else f"{text} %"
-
-
-def bounded(value: float, error: float, separate: bool, sign: str, most: int = 7) -> str:
-    """An eigenvalue with its error, or with `sign` ("≤" or "≥") the bound that it is.
-
-    >>> bounded(9e-7, 7.31e-4, False, "≤"), bounded(9e-7, 1e-8, True, "≤")
-    ('≤ 7.4e-4', '9.00e-7 ± 1.0e-8')
-    """
-    if separate or error == 0:
-        return measured(value, error, most)
-    return bound(value, error, sign)
+    return text if math.isnan(estimate.value) or is_unknown(estimate) else f"{text} %"
 
 
 def bound(value: float, error: float, sign: str) -> str:
@@ -125,7 +166,7 @@ def bound(value: float, error: float, sign: str) -> str:
 
 
 def typeset(text: str) -> str:
-    """True minus signs, powers of ten as one writes them, and no break within a number.
+    """Put minus signs, superscript exponents and non-breaking spaces into a text with numbers.
 
     >>> typeset("-3.14e-5 ± 2e-7").replace("\\xa0", "~")
     '−3.14~×~10⁻⁵~±~2~×~10⁻⁷'

@@ -1,28 +1,33 @@
-"""The figures of the page, which one may turn, point at and switch on and off."""
+"""The interactive figures of the page, as plotly JSON."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
+from hvp.comparison.results import Comparison, Part
 from hvp.linalg.density import Density
+from hvp.linalg.eigsh import Eigenpairs
 from hvp.linalg.estimate import Estimate
+from hvp.linalg.layer_traces import Share
 from hvp.linalg.smoothing import to_log
 from hvp.report import density_curves, number_format, plotly_style
 from hvp.report.density_curves import Curve
-from hvp.report.number_format import SINGLE, typeset
+from hvp.report.number_format import SINGLE, Eigenvalue, End, eigenvalues, typeset
 from hvp.report.palette import COLOURS, GRID, INK, MUTED, faint
 
-COUNTED = 60
-# Eigenvalues that differ by more stand on a logarithmic axis.
-WIDE = 30
-ENDS = {"largest": "≥", "smallest": "≤"}
+# Thresholds of a curve of counts.
+NUM_THRESHOLDS = 60
+# A larger ratio of eigenvalues gets a logarithmic axis.
+MAX_LINEAR_RATIO = 30
+# The step through pairs in ascending order that visits the outermost first.
+ENDS: dict[End, int] = {"largest": -1, "smallest": 1}
 SYMBOLS = {"H": "circle", "G": "square-open", "R": "diamond"}
-BOUNDS = {"largest": "triangle-up-open", "smallest": "triangle-down-open"}
+BOUND_SYMBOLS: dict[End, str] = {"largest": "triangle-up-open", "smallest": "triangle-down-open"}
 FAMILIES = (
     "densities, linear",
     "densities, logarithmic",
@@ -34,23 +39,23 @@ FAMILIES = (
 )
 
 
-def figures(comparison: Any) -> str:
-    """All figures as JSON that may stand in a page: name -> part (or "") -> data and layout."""
+def figures(comparison: Comparison) -> str:
+    """All figures as JSON for the page: figure name -> part name (or "") -> data and layout."""
     found: dict[str, dict[str, Any]] = {
         "layers, λ": {"": layer_extremes(comparison)},
         "layers, shares": {"": layer_shares(comparison)},
     }
     for name, part in comparison.parts.items():
-        drawn = (
-            densities(part),
-            log_densities(part),
+        figures_of_part = (
+            densities(part, comparison.floor),
+            log_densities(part, comparison.floor),
             counts(part, comparison.floor),
             ends(part, "largest", comparison.floor),
             ends(part, "smallest", comparison.floor),
             overlaps(comparison, part),
             angles(part),
         )
-        for family, figure in zip(FAMILIES, drawn, strict=True):
+        for family, figure in zip(FAMILIES, figures_of_part, strict=True):
             found.setdefault(family, {})[name] = figure
     plain = {
         family: {name: figure.to_dict() for name, figure in members.items()}
@@ -59,7 +64,7 @@ def figures(comparison: Any) -> str:
     return plotly_style.for_page(plain)
 
 
-def densities(part: Any) -> go.Figure:
+def densities(part: Part, floor: float) -> go.Figure:
     """Densities per unit of λ with their standard errors, and a tick for each outlier."""
     found = density_curves.linear(part)
     figure = plotly_style.empty("eigenvalues per unit of λ, share of all", height=460)
@@ -68,25 +73,25 @@ def densities(part: Any) -> go.Figure:
     )
     for letter in _uppermost_last(found):
         _curve(figure, letter, found[letter], density_curves.DEEPER * bottom)
-    _ticks(figure, part, lambda values: values)
+    _ticks(figure, part, floor, lambda values: values)
     top = max(float(curve.values.max()) for curve in found.values())
     figure.update_layout(yaxis=plotly_style.log_axis(bottom, 2 * top))
     figure.update_xaxes(title_text="λ")
     figure.add_vline(0, line={"color": GRID, "width": 1}, layer="below")
     note = (
-        f"Smoothed by bells of standard width {_widths(found)}; even waves are no structure but "
-        "the distances between Lanczos nodes, where these are wider."
+        f"Smoothed with Gaussians of standard deviation {_widths(found)}. Regular waves are not "
+        "structure of the spectrum: they appear where Lanczos nodes lie further apart than this."
     )
     return plotly_style.noted(figure, note + _coincidence(part), near=density_curves.near(part))
 
 
-def log_densities(part: Any) -> go.Figure:
+def log_densities(part: Part, floor: float) -> go.Figure:
     """Densities per decade, on an axis that is logarithmic on both sides of zero."""
     found, origin = density_curves.logarithmic(part), density_curves.origin(part)
     figure = plotly_style.empty("eigenvalues per decade, share of all", height=460)
     for letter in _uppermost_last(found):
         _curve(figure, letter, found[letter], 0.0)
-    _ticks(figure, part, lambda values: to_log(values, origin))
+    _ticks(figure, part, floor, lambda values: to_log(values, origin))
     edges = to_log(3 * np.array(_extremes(part)), origin) + np.array([-0.3, 0.3])
     places, labels = plotly_style.log_ticks(origin, float(np.abs(edges).max()))
     figure.update_xaxes(
@@ -97,38 +102,40 @@ def log_densities(part: Any) -> go.Figure:
         range=edges.tolist(),
     )
     figure.update_layout(yaxis={"rangemode": "tozero"})
-    untold = math.log10(2)
+    strip = math.log10(2)
     figure.add_vrect(
-        -untold, untold, fillcolor=faint(MUTED, plotly_style.BAND), line_width=0, layer="below"
+        -strip, strip, fillcolor=faint(MUTED, plotly_style.BAND), line_width=0, layer="below"
     )
     return plotly_style.noted(
         figure,
-        f"Smoothed by bells of standard width {_widths(found)} decades: what is narrower, or on "
-        "which side of zero it lies, so many Lanczos steps do not resolve. Within the grey strip "
-        f"nothing can be told from zero.{_coincidence(part)}",
+        f"Smoothed with Gaussians of standard deviation {_widths(found)} decades: this many "
+        "Lanczos steps resolve nothing narrower. Values inside the grey strip may as well "
+        f"be zero.{_coincidence(part)}",
     )
 
 
-def counts(part: Any, floor: float) -> go.Figure:
-    """How many eigenvalues lie beyond λ and beyond -λ, where that can be told."""
+def counts(part: Part, floor: float) -> go.Figure:
+    """The numbers of eigenvalues above λ and below -λ, as far as they are known."""
     figure = plotly_style.empty("number of eigenvalues beyond λ")
-    largest = max(getattr(part, letter).norm for letter in "HGR") or 1.0
+    largest = max(spectrum.norm for spectrum in part.spectra.values()) or 1.0
     lowest = largest
     drawn = density_curves.drawn(part)
     for letter in _uppermost_last(drawn):
         d = drawn[letter]
         least = max(floor, d.floor)
-        even = np.geomspace(min(10 * least or 1e-6 * largest, largest / 10), largest, COUNTED)
+        even = np.geomspace(
+            min(10 * least or 1e-6 * largest, largest / 10), largest, NUM_THRESHOLDS
+        )
         for sign, style in ((1, "solid"), (-1, "dot")):
-            own = sign * d.outliers - 2 * least  # where the count is one more
-            thresholds = np.unique(np.r_[even, own[own > even[0]]])
+            steps = sign * d.outliers - 2 * least  # the count grows by one at each
+            thresholds = np.unique(np.r_[even, steps[steps > even[0]]])
             found = [_beyond(d, sign * x, least) for x in thresholds]
-            told = np.array([e.value >= 0.5 and not number_format.is_untold(e) for e in found])
-            if not told.any():
+            is_known = np.array([e.value >= 0.5 and not number_format.is_unknown(e) for e in found])
+            if not is_known.any():
                 continue
-            x = thresholds[told]
+            x = thresholds[is_known]
             lowest = min(lowest, x[0])
-            value, error = np.array([[e.value, e.stderr + e.depth] for e in found])[told].T
+            value, error = np.array([[e.value, e.stderr + e.depth] for e in found])[is_known].T
             low, high = np.maximum(value - error, 0.1), value + error
             plotly_style.band(figure, letter, x, low, high)
             figure.add_scatter(
@@ -150,44 +157,46 @@ def counts(part: Any, floor: float) -> go.Figure:
     return figure
 
 
-def ends(part: Any, end: str, floor: float) -> go.Figure:
-    """The k eigenvalues of one end, from the outermost in; bars are what other data would do."""
+def ends(part: Part, end: End, floor: float) -> go.Figure:
+    """The k eigenvalues of one end, the outermost first, with bars for the sampling errors."""
     figure = plotly_style.empty(f"λ, {end} first")
     count = len(part.H.largest.values)
     shift = min(0.2, 0.02 * count + 0.1)
     largest = 0.0
     for offset, letter in zip((-shift, 0.0, shift), density_curves.drawn(part), strict=False):
-        pairs, moved = getattr(getattr(part, letter), end), getattr(part.sampling[letter], end)
+        pairs = _pairs(part, letter, end)
         order = slice(None, None, -1) if end == "largest" else slice(None)
-        separate = pairs.separate[order] | (pairs.errors[order] == 0)
-        values, errors, moved = pairs.values[order], pairs.errors[order], moved[order]
+        values, errors = pairs.values[order], pairs.errors[order]
+        sampling = _sampling(part, letter, end)[order]
+        found = eigenvalues(pairs, end, floor)
         texts = [
-            _eigenvalue(letter, rank, *row, end=end)
-            for rank, row in enumerate(zip(values, errors, moved, separate, strict=True), start=1)
+            _eigenvalue_text(letter, end, rank, eigenvalue, error)
+            for rank, (eigenvalue, error) in enumerate(zip(found, sampling, strict=True), start=1)
         ]
+        resolved = np.array([not eigenvalue.bound for eigenvalue in found])
         largest = max(largest, float(np.max(np.abs(values) + errors)))
         ranks = np.arange(1, count + 1) + offset
-        for shown, symbol in ((separate, SYMBOLS[letter]), (~separate, BOUNDS[end])):
-            first = shown is separate
+        for shown, symbol in ((resolved, SYMBOLS[letter]), (~resolved, BOUND_SYMBOLS[end])):
+            first = shown is resolved
             figure.add_scatter(
                 x=ranks[shown],
                 y=values[shown],
                 error_y={
-                    "array": np.nan_to_num(np.fmax(moved, errors)[shown]),
+                    "array": np.nan_to_num(np.fmax(sampling, errors)[shown]),
                     "color": faint(COLOURS[letter], 0.5),
                     "thickness": 1.5,
                     "width": 0,
                 },
                 name=letter,
                 legendgroup=letter,
-                showlegend=first == bool(separate.any()),
+                showlegend=first == bool(resolved.any()),
                 mode="markers",
                 marker={"color": COLOURS[letter], "symbol": symbol, "size": 8},
                 text=[text for text, is_in in zip(texts, shown, strict=True) if is_in],
                 hovertemplate="%{text}<extra></extra>",
             )
     figure.add_hline(0, line={"color": MUTED, "width": 1}, layer="below")
-    if largest < 10 * floor:  # noise is not blown up to the height of the figure
+    if largest < 10 * floor:  # do not enlarge noise to the height of the figure
         figure.update_yaxes(range=[-10 * floor, 10 * floor])
         figure.add_hrect(
             -floor, floor, fillcolor=faint(MUTED, plotly_style.BAND), line_width=0, layer="below"
@@ -198,21 +207,24 @@ def ends(part: Any, end: str, floor: float) -> go.Figure:
     return figure
 
 
-def overlaps(comparison: Any, chosen: Any) -> go.Figure:
-    """The share of H's space of i top vectors that lies in G's, of one part beside the others."""
-    figure = plotly_style.empty("share of H's top space in G's, %", height=350, lifted=8)
+def overlaps(comparison: Comparison, chosen: Part) -> go.Figure:
+    """The share of the space of H's i top eigenvectors that lies in G's; other parts are grey."""
+    figure = plotly_style.empty("share of H's top eigenspace in G's, %", height=350, lifted=8)
     lowest = 100.0
     for part in sorted(comparison.parts.values(), key=lambda part: part.name == chosen.name):
         shares = [100 * float(np.mean(np.cos(a) ** 2)) for a in part.angles_by_count]
-        mine = part.name == chosen.name
+        is_chosen = part.name == chosen.name
         lowest = min(lowest, *shares)
         figure.add_scatter(
             x=np.arange(1, len(shares) + 1),
             y=shares,
             name=plotly_style.cut(part.name),
             showlegend=False,
-            mode="lines+markers" if mine else "lines",
-            line={"color": INK if mine else faint(MUTED, 0.6), "width": 2.5 if mine else 1.5},
+            mode="lines+markers" if is_chosen else "lines",
+            line={
+                "color": INK if is_chosen else faint(MUTED, 0.6),
+                "width": 2.5 if is_chosen else 1.5,
+            },
             marker={"size": 6},
             hovertemplate=plotly_style.safe(part.name) + ", k = %{x}: %{y:.1f} %<extra></extra>",
         )
@@ -225,8 +237,8 @@ def overlaps(comparison: Any, chosen: Any) -> go.Figure:
     return figure
 
 
-def angles(part: Any) -> go.Figure:
-    """Every principal angle between the spaces of i top vectors, for all i."""
+def angles(part: Part) -> go.Figure:
+    """Every principal angle between the spaces of the i top eigenvectors, for all i."""
     figure = plotly_style.empty("principal angles, degrees", height=350, lifted=8)
     each = [(i, a) for i, row in enumerate(part.angles_by_count, start=1) for a in np.degrees(row)]
     x, y = np.array(each).T
@@ -246,7 +258,7 @@ def angles(part: Any) -> go.Figure:
     return figure
 
 
-def layer_extremes(comparison: Any) -> go.Figure:
+def layer_extremes(comparison: Comparison) -> go.Figure:
     """The largest eigenvalue of every layer's own block."""
     layers = list(comparison.parts.values())
     row = {part.name: i for i, part in enumerate(layers)}
@@ -254,25 +266,29 @@ def layer_extremes(comparison: Any) -> go.Figure:
     least = max(comparison.floor, 1e-300)
     seen: list[float] = []
     for letter in COLOURS:
-        kept = [part for part in layers if getattr(part, letter).largest.values[-1] > least]
-        pairs = [getattr(part, letter).largest for part in kept]
-        moved = [part.sampling[letter].largest[-1] for part in kept]
-        seen += [found.values[-1] for found in pairs]
+        parts = [part for part in layers if part.spectra[letter].largest.values[-1] > least]
+        found = [
+            eigenvalues(part.spectra[letter].largest, "largest", comparison.floor)[0]
+            for part in parts
+        ]
+        seen += [eigenvalue.value for eigenvalue in found]
         figure.add_scatter(
-            x=[found.values[-1] for found in pairs],
-            y=[row[part.name] for part in kept],
+            x=[eigenvalue.value for eigenvalue in found],
+            y=[row[part.name] for part in parts],
             name=letter,
             mode="markers",
             marker={"color": COLOURS[letter], "symbol": SYMBOLS[letter], "size": 10},
             text=[
-                _eigenvalue(letter, 1, p.values[-1], p.errors[-1], m, True, "largest")
-                for p, m in zip(pairs, moved, strict=True)
+                _eigenvalue_text(
+                    letter, "largest", 1, eigenvalue, part.sampling[letter].largest[-1]
+                )
+                for part, eigenvalue in zip(parts, found, strict=True)
             ],
             hovertemplate="%{text}<extra></extra>",
         )
     spread = max(seen, default=1.0) / min(seen, default=1.0)
     figure.update_xaxes(title_text="λ<sub>max</sub>", showgrid=True)
-    if spread > WIDE:
+    if spread > MAX_LINEAR_RATIO:
         figure.update_layout(xaxis=plotly_style.log_axis(min(seen) / 1.5, max(seen) * 1.5))
     else:
         figure.update_xaxes(rangemode="tozero")
@@ -280,8 +296,8 @@ def layer_extremes(comparison: Any) -> go.Figure:
     return figure
 
 
-def layer_shares(comparison: Any) -> go.Figure:
-    """What of the trace and of the squared Frobenius norm of each layer's block is R's."""
+def layer_shares(comparison: Comparison) -> go.Figure:
+    """The shares of R in the trace and in the squared Frobenius norm of each layer's block."""
     layers = list(comparison.parts.values())
     shares = _shares(comparison)
     row = {part.name: i for i, part in enumerate(layers)}
@@ -302,7 +318,7 @@ def layer_shares(comparison: Any) -> go.Figure:
             name=label,
             mode="markers",
             marker={"color": colour, "symbol": symbol, "size": 9},
-            text=[_share(e) for e in found.values()],
+            text=[_share_text(e) for e in found.values()],
             hovertemplate=f"{label}: %{{text}}<extra></extra>",
         )
     figure.add_vline(0, line={"color": MUTED, "width": 1}, layer="below")
@@ -312,7 +328,7 @@ def layer_shares(comparison: Any) -> go.Figure:
 
 
 def _widths(found: Mapping[str, Curve]) -> str:
-    """Each width with the operators that it is of."""
+    """The widths of the curves, each with the letters of its operators."""
     named: dict[str, list[str]] = {}
     for letter, curve in found.items():
         named.setdefault(number_format.known(curve.width, 0.0, 2), []).append(letter)
@@ -322,17 +338,17 @@ def _widths(found: Mapping[str, Curve]) -> str:
 
 
 def _uppermost_last(found: Iterable[str]) -> list[str]:
-    """R, then G, then H over both; the legend has them the other way round."""
+    """Drawing order: R first, H last and on top. The legend has the reverse order."""
     return list(found)[::-1]
 
 
-def _coincidence(part: Any) -> str:
+def _coincidence(part: Part) -> str:
     return " R vanishes here: the curves of H and G are the same." if part.agrees else ""
 
 
-def _extremes(part: Any) -> tuple[float, float]:
+def _extremes(part: Part) -> tuple[float, float]:
     """The smallest and the largest eigenvalue of all operators, and zero."""
-    spectra = [getattr(part, letter) for letter in "HGR"]
+    spectra = [part.spectra[letter] for letter in "HGR"]
     low = min(s.smallest.values[0] for s in spectra)
     high = max(s.largest.values[-1] for s in spectra)
     return min(float(low), 0.0), max(float(high), 0.0)
@@ -342,11 +358,11 @@ def _curve(figure: go.Figure, letter: str, curve: Curve, bottom: float) -> None:
     values, stderrs = curve.values, curve.stderrs
     low, high = np.maximum(values - stderrs, bottom), values + stderrs
     plotly_style.band(figure, letter, curve.x, low, high)
-    told = [curve.points, stderrs]
-    other = ""
+    hover_data = [curve.points, stderrs]
+    sampling = ""
     if np.isfinite(curve.sampling).all():
-        told.append(curve.sampling)
-        other = ", ± %{customdata[2]:.1g} other data"
+        hover_data.append(curve.sampling)
+        sampling = ", ± %{customdata[2]:.1g} sampling"
     figure.add_scatter(
         x=curve.x.astype(np.float32),
         y=np.maximum(values, bottom).astype(np.float32),
@@ -355,28 +371,32 @@ def _curve(figure: go.Figure, letter: str, curve: Curve, bottom: float) -> None:
         legendrank="HGR".index(letter),
         mode="lines",
         line={"color": COLOURS[letter], "width": 1.5},
-        customdata=np.stack(told, axis=1).astype(np.float32),
+        customdata=np.stack(hover_data, axis=1).astype(np.float32),
         hovertemplate=(
             f"{letter}: %{{y:.3g}} at λ = %{{customdata[0]:.3g}}"
-            f"<br>± %{{customdata[1]:.1g}} probes{other}<extra></extra>"
+            f"<br>± %{{customdata[1]:.1g}} probes{sampling}<extra></extra>"
         ),
     )
 
 
-def _ticks(figure: go.Figure, part: Any, place: Any) -> None:
-    """A row of ticks an operator below the curves: the eigenvalues that are known one by one."""
+def _ticks(
+    figure: go.Figure,
+    part: Part,
+    floor: float,
+    coordinate: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    """A row of ticks for each operator below the curves: the separate eigenvalues."""
     for letter in density_curves.drawn(part):
-        spectrum = getattr(part, letter)
         values, texts = [], []
-        for end, step in {"largest": -1, "smallest": 1}.items():
-            pairs, moved = getattr(spectrum, end), getattr(part.sampling[letter], end)
-            rows = zip(pairs.values, pairs.errors, moved, pairs.separate, strict=True)
-            for rank, row in enumerate(list(rows)[::step], start=1):
-                if row[3]:
-                    values.append(row[0])
-                    texts.append(_eigenvalue(letter, rank, *row, end=end))
+        for end, step in ENDS.items():
+            pairs = _pairs(part, letter, end)
+            sampling = _sampling(part, letter, end)[::step]
+            found = eigenvalues(pairs, end, floor)
+            for i in map(int, np.flatnonzero(pairs.separate[::step])):
+                values.append(found[i].value)
+                texts.append(_eigenvalue_text(letter, end, i + 1, found[i], sampling[i]))
         figure.add_scatter(
-            x=place(np.array(values)),
+            x=coordinate(np.array(values)),
             y=[letter] * len(values),
             yaxis="y2",
             legendgroup=letter,
@@ -409,57 +429,68 @@ def _ticks(figure: go.Figure, part: Any, place: Any) -> None:
     )
 
 
-def _eigenvalue(
-    letter: str, rank: int, value: float, error: float, moved: float, separate: bool, end: str
+def _pairs(part: Part, letter: str, end: End) -> Eigenpairs:
+    found: Eigenpairs = getattr(part.spectra[letter], end)
+    return found
+
+
+def _sampling(part: Part, letter: str, end: End) -> np.ndarray:
+    found: np.ndarray = getattr(part.sampling[letter], end)
+    return found
+
+
+def _eigenvalue_text(
+    letter: str, end: End, rank: int, eigenvalue: Eigenvalue, sampling: float
 ) -> str:
-    """What is said of an eigenvalue that is pointed at."""
-    found = number_format.bounded(value, error, separate, ENDS[end])
-    other = (
-        f"± {number_format.margin(moved)} by other data"
-        if math.isfinite(moved)
-        else f"data: {SINGLE}"
-    )
-    return typeset(f"{letter}, {end} no. {rank}: {found}<br>{other}")
+    """The hover text of an eigenvalue."""
+    text = f"{letter}, {end} no. {rank}: {eigenvalue.text()}<br>{_sampling_text(sampling)}"
+    return typeset(text)
 
 
-def _share(e: Estimate[float]) -> str:
-    """What is said of a share that is pointed at."""
-    other = f"± {number_format.margin(100 * e.sampling)} % by other data"
-    return typeset(f"{number_format.shared(e)}<br>{other if math.isfinite(e.sampling) else SINGLE}")
+def _sampling_text(error: float, unit: str = "") -> str:
+    """The sampling error in a hover text."""
+    if math.isfinite(error):
+        return f"± {number_format.margin(error)}{unit} sampling"
+    return f"sampling error {SINGLE}"
+
+
+def _share_text(e: Estimate[float]) -> str:
+    """The hover text of a share of R."""
+    return typeset(f"{number_format.shared(e)}<br>{_sampling_text(100 * e.sampling, ' %')}")
 
 
 def _counted(e: Estimate[float], threshold: float) -> str:
-    """What is said of a count that is pointed at."""
+    """The hover text of a count."""
     beyond = "above" if threshold > 0 else "below"
-    other = (
-        f", ± {number_format.margin(e.sampling)} other data" if math.isfinite(e.sampling) else ""
+    sampling = (
+        f", ± {number_format.margin(e.sampling)} sampling" if math.isfinite(e.sampling) else ""
     )
     count = number_format.known(e.value, max(e.stderr, e.depth))
     return typeset(
         f"{count} {beyond} {number_format.known(threshold, 0, 3)}"
         f"<br>± {number_format.margin(e.stderr)} probes"
-        f", ± {number_format.margin(e.depth)} depth{other}"
+        f", ± {number_format.margin(e.depth)} depth{sampling}"
     )
 
 
 def _beyond(d: Density, threshold: float, floor: float) -> Estimate[float]:
-    """The number of eigenvalues beyond a threshold, as seen from zero."""
+    """The number of eigenvalues above a positive threshold, or below a negative one."""
     if threshold > 0:
         return d.count_above(threshold, floor=floor)
     return d.count_below(threshold, floor=floor)
 
 
-def _shares(comparison: Any) -> dict[str, Any]:
+def _shares(comparison: Comparison) -> dict[str, Share]:
     whole = comparison.whole.name
     return {whole: comparison.shares.whole, **comparison.shares.layers}
 
 
-def _height(layers: list[Any]) -> int:
+def _height(layers: list[Part]) -> int:
     return 130 + 34 * len(layers)
 
 
-def _by_layer(figure: go.Figure, layers: list[Any]) -> None:
-    """Rows by their places, as two names that were cut may look the same."""
+def _by_layer(figure: go.Figure, layers: list[Part]) -> None:
+    """Label the rows by position, since two shortened names may be equal."""
     figure.update_yaxes(
         tickvals=list(range(len(layers))),
         ticktext=[plotly_style.cut(part.name) for part in layers],

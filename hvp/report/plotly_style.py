@@ -1,4 +1,4 @@
-"""What the figures of the page are drawn with: a template, axes, bands and names, for plotly."""
+"""The common style of the page's figures: template, axes, bands and names."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from plotly.offline import get_plotlyjs
 from hvp.linalg.smoothing import to_log
 from hvp.report.palette import COLOURS, GRID, INK, MUTED, PAPER, faint
 
-# How much of a colour a band lets through, and the longest name beside an axis.
+# Opacity of the bands of standard errors.
 BAND = 0.18
-LONGEST = 18
+# Characters of the longest name beside an axis.
+MAX_NAME_LENGTH = 18
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
 def script() -> str:
-    """The library that draws the figures, to be held in the page."""
+    """The source of plotly.js, for inclusion in the page."""
     return get_plotlyjs()
 
 
 def for_page(plain: Any) -> str:
-    """JSON in which no tag can begin or end."""
+    """JSON without the characters that begin or end a tag."""
     text = json.dumps(
         plain,
         allow_nan=False,
@@ -38,7 +39,7 @@ def for_page(plain: Any) -> str:
 
 
 def template() -> go.layout.Template:
-    """What all figures have in common."""
+    """The layout that all figures share."""
     axis = {
         "gridcolor": GRID,
         "linecolor": MUTED,
@@ -82,17 +83,19 @@ def template() -> go.layout.Template:
 
 
 def safe(name: str) -> str:
-    """A name that plotly, which knows some tags, shows as it is."""
+    """A name in which plotly finds no tags."""
     return html.escape(name, quote=False)
 
 
 def cut(name: str) -> str:
-    """The same, short enough to stand beside an axis."""
-    return safe(name if len(name) <= LONGEST else f"{name[:6]}…{name[7 - LONGEST :]}")
+    """The name, shortened to fit beside an axis."""
+    return safe(
+        name if len(name) <= MAX_NAME_LENGTH else f"{name[:6]}…{name[7 - MAX_NAME_LENGTH :]}"
+    )
 
 
 def empty(title: str, height: int = 380, lifted: int = 30) -> go.Figure:
-    """An empty figure whose vertical axis is named above it, and above the legend if it has one."""
+    """An empty figure; the title names the vertical axis and stands above the legend."""
     figure = go.Figure(layout={"template": go.layout.Template(), "height": height})
     figure.update_layout(margin_t=lifted + 34 if title else 40)
     if title:
@@ -112,12 +115,12 @@ def empty(title: str, height: int = 380, lifted: int = 30) -> go.Figure:
 
 
 def noted(figure: go.Figure, note: str, **more: Any) -> go.Figure:
-    """The figure with what the page tells below it."""
+    """The figure with a note that the page shows below it."""
     return figure.update_layout(meta={"note": note, **more})
 
 
 def band(figure: go.Figure, letter: str, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
-    """An operator's colour, faint, between two curves."""
+    """Fill the area between two curves with the faint colour of an operator."""
     for edge, fill in ((low, None), (high, "tonexty")):
         figure.add_scatter(
             x=x.astype(np.float32),
@@ -133,7 +136,7 @@ def band(figure: go.Figure, letter: str, x: np.ndarray, low: np.ndarray, high: n
 
 
 def log_ticks(origin: float, reach: float) -> tuple[list[float], list[str]]:
-    """Powers of ten on both sides of zero, few enough to be read."""
+    """Ticks at powers of ten on both sides of zero, few enough to be readable."""
     first = math.ceil(math.log10(origin)) + 1
     last = max(math.floor(math.log10(origin) + reach), first)
     step = max(1, math.ceil((last - first + 1) / 3))
@@ -144,7 +147,7 @@ def log_ticks(origin: float, reach: float) -> tuple[list[float], list[str]]:
 
 
 def log_axis(low: float, high: float) -> dict[str, Any]:
-    """A logarithmic axis with few enough powers of ten to be read."""
+    """A logarithmic axis with ticks at powers of ten, few enough to be readable."""
     first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
     values = [10.0**p for p in range(last, first - 1, -max(1, math.ceil((last - first) / 6)))]
     return {
@@ -162,6 +165,6 @@ def _label(value: float) -> str:
 
 
 def ranks(count: int) -> list[int]:
-    """Ticks from one to a count, few enough to be read."""
+    """Ticks from 1 to a count, few enough to be readable."""
     step = max(1, math.ceil(count / 10))
     return sorted({1, *range(step, count + 1, step)})

@@ -1,19 +1,23 @@
-"""What a comparison says, in sentences: each holds only what its numbers bear out."""
+"""The results of a comparison in sentences and rows of text."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
+from hvp.comparison.results import Comparison, Part
+from hvp.linalg.eigsh import Eigenpairs
 from hvp.linalg.estimate import Estimate
 from hvp.report.number_format import (
     SINGLE,
-    UNTOLD,
-    bounded,
+    UNKNOWN,
+    Eigenvalue,
+    End,
+    eigenvalues,
     estimated,
-    is_untold,
+    is_unknown,
     known,
     margin,
     measured,
@@ -21,22 +25,22 @@ from hvp.report.number_format import (
 )
 
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-# A share of the trace is one where both have a trace of the same sign and its error is small.
-SURE = 0.1
-# In a sentence; tables have more.
+# Largest standard error of a share of the trace that a sentence gives.
+MAX_SHARE_STDERR = 0.1
+# Significant digits in a sentence; tables have more.
 DIGITS = 4
-# Stands where there is no such error.
+# The cell of an error that does not apply.
 NONE = "–"
 
 
-def headline(comparison: Any) -> tuple[str, ...]:
-    """What a reader should take home."""
+def headline(comparison: Comparison) -> tuple[str, ...]:
+    """The main results, a sentence each."""
     return tuple(
         sentence
         for sentence in (
             extremes(comparison),
             negatives(comparison),
-            parting(comparison),
+            share_of_residual(comparison),
             spaces(comparison),
             residual(comparison),
         )
@@ -44,65 +48,70 @@ def headline(comparison: Any) -> tuple[str, ...]:
     )
 
 
-def extremes(comparison: Any) -> str:
-    """The two ends of H."""
-    H = comparison.whole.H
-    top, bottom = (
-        known(pairs.values[i], max(pairs.errors[i], comparison.floor), DIGITS)
-        for pairs, i in ((H.largest, -1), (H.smallest, 0))
+def extremes(comparison: Comparison) -> str:
+    """The smallest and the largest eigenvalue of H."""
+    whole = comparison.whole
+    bottom, top = (
+        _in_words(eigenvalue(comparison, whole, "H", end)) for end in ("smallest", "largest")
     )
     return f"The eigenvalues of H reach from {bottom} to {top}."
 
 
-def negatives(comparison: Any) -> str:
+def _in_words(found: Eigenvalue) -> str:
+    """An eigenvalue inside a sentence, where a bound is "at least" or "at most"."""
+    text = found.text(DIGITS, with_error=False)
+    return text.replace("≥", "at least").replace("≤", "at most")
+
+
+def negatives(comparison: Comparison) -> str:
     """How many eigenvalues of H are negative, as far as that is known."""
     count = comparison.negative
-    if not is_untold(count) and count.value > 0:
+    if not is_unknown(count) and count.value > 0:
         many = measured(count.value, max(count.stderr, count.depth), 4)
         return f"{many} of the {comparison.size:,} are negative."
     sure = certainly_negative(comparison)
     if sure:
         least = WORDS[sure] if sure < len(WORDS) else str(sure)
-        return f"At least {least} are negative; how many in all {UNTOLD}."
+        return f"At least {least} are negative; how many in all is {UNKNOWN}."
     H = comparison.whole.H
     if H.smallest.values[0] + H.smallest.errors[0] >= -comparison.floor:
-        return "None is negative beyond the noise of the products."
-    return f"How many are negative {UNTOLD}."
+        return "No eigenvalue is negative beyond the noise of the products."
+    return f"How many are negative is {UNKNOWN}."
 
 
-def certainly_negative(comparison: Any) -> int:
-    """How many of the smallest eigenvalues of H lie below zero with their errors and the noise."""
+def certainly_negative(comparison: Comparison) -> int:
+    """How many of the smallest eigenvalues of H are certainly negative, errors included."""
     pairs = comparison.whole.H.smallest
     return int(np.sum((pairs.values + pairs.errors < -comparison.floor) & pairs.separate))
 
 
-def parting(comparison: Any) -> str:
-    """What of H is G's and what is R's."""
+def share_of_residual(comparison: Comparison) -> str:
+    """How H is shared between G and R."""
     share = comparison.shares.whole
     trace, norm = share.trace, share.squared_norm
     if not (math.isfinite(trace.value) and math.isfinite(norm.value)):
         return ""
-    of_norm = f"R {shared(norm)} of its squared Frobenius norm"
-    if 0 <= trace.value <= 1 and trace.stderr < SURE:
+    of_norm = f"{shared(norm)} of the squared Frobenius norm of H"
+    if 0 <= trace.value <= 1 and trace.stderr < MAX_SHARE_STDERR:
         rest = Estimate(1 - trace.value, trace.stderr, depth=trace.depth)
-        return f"G carries {shared(rest)} of the trace of H, and {of_norm}."
+        return f"G carries {shared(rest)} of the trace of H, and R {of_norm}."
     traces = comparison.traces["R"].whole.trace, comparison.traces["H"].whole.trace
-    mine, all_ = (measured(t.value, t.stderr) for t in traces)
-    return f"The trace of R is {mine}, that of H {all_}; of H {of_norm}."
+    trace_of_R, trace_of_H = (measured(t.value, t.stderr) for t in traces)
+    return f"The trace of R is {trace_of_R}, that of H {trace_of_H}; R carries {of_norm}."
 
 
-def spaces(comparison: Any) -> str:
-    """How much of the top space of H lies in that of G."""
+def spaces(comparison: Comparison) -> str:
+    """How much of the space of H's top eigenvectors lies in that of G's."""
     whole = comparison.whole
     count = len(whole.H.largest.values)
     share = known(100 * whole.overlap, 0.5, 3)
     if count == 1:
         return f"The top eigenvector of H shares {share} % of its squared length with that of G."
-    return f"The space of H's top {count} eigenvectors lies to {share} % in that of G's."
+    return f"{share} % of the space of H's top {count} eigenvectors lies in that of G's."
 
 
-def residual(comparison: Any) -> str:
-    """Where R vanishes."""
+def residual(comparison: Comparison) -> str:
+    """On which blocks R vanishes."""
     whole, *layers = comparison.parts.values()
     if whole.agrees:
         return f"R vanishes over the {whole.name}: H and G are the same."
@@ -116,57 +125,65 @@ def residual(comparison: Any) -> str:
     return f"R vanishes on the blocks of {len(agreeing)} of {len(layers)} layers."
 
 
-def sampling(comparison: Any) -> str:
-    """What other examples would have changed."""
-    moved = comparison.whole.sampling["H"].largest[-1]
-    if math.isnan(moved):
-        return "The data came as a single batch: how much other examples would change is not known."
-    share = moved / (abs(comparison.whole.H.largest.values[-1]) or 1.0)
+def sampling(comparison: Comparison) -> str:
+    """How much a choice of other examples would change the largest eigenvalue of H."""
+    error = comparison.whole.sampling["H"].largest[-1]
+    if math.isnan(error):
+        return "The data came as a single batch, so the sampling error is not known."
+    share = error / (abs(comparison.whole.H.largest.values[-1]) or 1.0)
     return (
         f"Other {comparison.num_examples:,} examples would move the largest eigenvalue by about "
-        f"{margin(moved)}, {known(100 * share, 10 * share, 2)} %."
+        f"{margin(error)}, {known(100 * share, 10 * share, 2)} %."
     )
 
 
-def eigenvalue(comparison: Any, pairs: Any, i: int, sign: str, all_separate: bool = False) -> str:
-    """An eigenvalue as far as its error and the noise leave it, or the bound that it is."""
-    separate = pairs.separate.all() if all_separate else pairs.separate[i]
-    value, error = pairs.values[i], pairs.errors[i]
-    if error == 0 == value:
-        return "0"
-    return bounded(value, max(error, comparison.floor), bool(separate), sign)
+def eigenvalue(
+    comparison: Comparison, part: Part, letter: str, end: End, rank: int = 1
+) -> Eigenvalue:
+    """The eigenvalue of this rank (1 is the outermost) of "H", "G" or "R"."""
+    pairs: Eigenpairs = getattr(part.spectra[letter], end)
+    return eigenvalues(pairs, end, comparison.floor)[rank - 1]
 
 
-def distance(comparison: Any, part: Any) -> tuple[str, str]:
-    """How far H and G are apart, and in per cent of ‖H‖, or the noise that it lies below."""
-    apart = part.distance
-    if 0 < apart.value < comparison.floor:
+def chain_rule(comparison: Comparison) -> Iterator[tuple[str, ...]]:
+    """Rows of the chain rule: layer, the three forms, their difference and the verdict."""
+    for row in comparison.chain_rule:
+        forms = (known(form, row.rounding) for form in (row.vHv, row.vGv, row.vRv))
+        difference = f"{known(100 * row.difference, 0.0, 2)} %"
+        yield row.layer, *forms, difference, "equal" if row.equal else "differ"
+
+
+def distance(comparison: Comparison, part: Part) -> tuple[str, str]:
+    """The distance of H and G, absolute and in per cent of ‖H‖; a bound below the noise floor."""
+    found = part.distance
+    if 0 < found.value < comparison.floor:
         return f"≤ {margin(comparison.floor)}", NONE
-    return estimated(apart), f"{known(100 * apart.value / (part.H.norm or 1.0), 0.0, 2)} %"
+    return estimated(found), f"{known(100 * found.value / (part.H.norm or 1.0), 0.0, 2)} %"
 
 
-def errors(comparison: Any) -> tuple[tuple[str, ...], ...]:
-    """Of the whole: what, its value, and what probes, Krylov depth and other data make of it."""
+def errors(comparison: Comparison) -> tuple[tuple[str, ...], ...]:
+    """Results for all parameters: name, value, and its errors of probes, depth and sampling."""
     whole = comparison.whole
     rows: list[tuple[str, ...]] = []
-    for letter, end, i in (
-        ("H", "largest", -1),
-        ("H", "smallest", 0),
-        ("G", "largest", -1),
-        ("R", "largest", -1),
-    ):
-        pairs = getattr(getattr(whole, letter), end)
-        moved = getattr(whole.sampling[letter], end)[i]
-        name, sign = ("λ_max", "≥") if end == "largest" else ("λ_min", "≤")
-        value = eigenvalue(comparison, pairs, i, sign).partition(" ± ")[0]
-        error = margin(pairs.errors[i]) if pairs.errors[i] else NONE
-        rows.append((f"{name} of {letter}", value, NONE, error, other_data(moved)))
+    extremes: tuple[tuple[str, End], ...] = (
+        ("H", "largest"),
+        ("H", "smallest"),
+        ("G", "largest"),
+        ("R", "largest"),
+    )
+    for letter, end in extremes:
+        i, name = (-1, "λ_max") if end == "largest" else (0, "λ_min")
+        value = eigenvalue(comparison, whole, letter, end).text(with_error=False)
+        pair_error = getattr(whole.spectra[letter], end).errors[i]
+        error = margin(pair_error) if pair_error else NONE
+        sampling_text = sampling_error(getattr(whole.sampling[letter], end)[i])
+        rows.append((f"{name} of {letter}", value, NONE, error, sampling_text))
     for letter, found in comparison.traces.items():
-        moved = whole.sampling[letter].trace
-        rows.append(_row(f"trace of {letter}", found.whole.trace, moved))
+        error_of_trace = whole.sampling[letter].trace
+        rows.append(_row(f"trace of {letter}", found.whole.trace, error_of_trace))
     for letter, found in comparison.traces.items():
-        moved = whole.sampling[letter].squared_norm
-        rows.append(_row(f"‖{letter}‖² (Frobenius)", found.whole.squared_norm, moved))
+        error_of_norm = whole.sampling[letter].squared_norm
+        rows.append(_row(f"‖{letter}‖² (Frobenius)", found.whole.squared_norm, error_of_norm))
     for name, estimate in (
         ("distance of H and G", whole.distance),
         ("negative eigenvalues of H", comparison.negative),
@@ -176,12 +193,12 @@ def errors(comparison: Any) -> tuple[tuple[str, ...], ...]:
     return tuple(rows)
 
 
-def _row(name: str, estimate: Estimate[float], moved: float) -> tuple[str, ...]:
+def _row(name: str, estimate: Estimate[float], error: float) -> tuple[str, ...]:
     value = estimated(estimate).partition(" ± ")[0]
     probes, depth = (margin(e) if e else NONE for e in (estimate.stderr, estimate.depth))
-    return name, value, probes, depth, other_data(moved)
+    return name, value, probes, depth, sampling_error(error)
 
 
-def other_data(error: float) -> str:
-    """What other examples would have changed, where there are batches to tell."""
+def sampling_error(error: float) -> str:
+    """A sampling error as text; it is not known from a single batch."""
     return SINGLE if math.isnan(error) else margin(error)

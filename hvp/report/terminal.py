@@ -1,38 +1,46 @@
-"""What the user of the command line sees: progress bars and tables."""
+"""The output of the command line: progress bars and tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
+from hvp.comparison.results import Comparison, Part
 from hvp.report import number_format, summary
+from hvp.report.number_format import End
 
-if TYPE_CHECKING:
-    from hvp.comparison.compare import Comparison
-    from hvp.comparison.spectrum import Spectrum
-    from hvp.linalg.eigsh import Eigenpairs
-
-NARROW = 100
-CERTAIN = ("trace", "distance", "negative", "rank")
+# Columns of an output that is no terminal, such as a file.
+FILE_WIDTH = 100
+# Significant digits of an eigenvalue, so that the table fits.
+DIGITS = 5
+# Rows of `summary.errors` that the terminal shows.
+SHOWN_RESULTS = ("trace", "distance", "negative", "rank")
 
 
 class Terminal:
-    """What the user sees: progress on standard error, results on standard output."""
+    """Shows progress on standard error and results on standard output."""
 
     def __init__(self, quiet: bool):
         self.quiet = quiet
         self.console = Console(quiet=quiet)
         if not self.console.is_terminal:
-            self.console.width = NARROW
+            self.console.width = FILE_WIDTH
         errors = Console(stderr=True)
         self.progress = Progress(
             SpinnerColumn(),
@@ -44,7 +52,7 @@ class Terminal:
             transient=True,
             disable=quiet or not errors.is_terminal,
         )
-        self._task: Any = None
+        self._task: TaskID | None = None
         self._interrupted = False
         self._label = ""
 
@@ -53,33 +61,35 @@ class Terminal:
         self.console.print(_checks_table(rows))
 
     def start(self, description: str, total: int | None = None) -> None:
-        """Show another bar in place of the last; without a total it only moves."""
-        self._heed_interrupt()
+        """Replace the progress bar by a new one; without a total it shows no percentage."""
+        self._raise_if_interrupted()
         if self._task is not None:
             self.progress.remove_task(self._task)
         self._task = self.progress.add_task(description, total=total, detail="")
         self._label = ""
 
-    def interrupt(self, *_: Any) -> None:
-        """The handler of Ctrl-C. TensorFlow may swallow what it raises, so it is kept in mind."""
+    def interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+        """Handle Ctrl-C. The signal is remembered, since TensorFlow may swallow the exception."""
         self._interrupted = True
         raise KeyboardInterrupt
 
-    def _heed_interrupt(self) -> None:
+    def _raise_if_interrupted(self) -> None:
         if self._interrupted:
             raise KeyboardInterrupt
 
     def advance(self) -> None:
-        self._heed_interrupt()
-        self.progress.advance(self._task)
+        self._raise_if_interrupted()
+        if self._task is not None:
+            self.progress.advance(self._task)
 
     def report_products(self, label: str, count: int) -> None:
-        """The progress function for `hvp.compare`: one step a spectrum, counting its products."""
-        self._heed_interrupt()
+        """The progress function for `hvp.compare`: a step for each label, with its products."""
+        self._raise_if_interrupted()
         if label != self._label:
             self._label = label
             self.advance()
-        self.progress.update(self._task, detail=f"{label}, product {count}")
+        if self._task is not None:
+            self.progress.update(self._task, detail=f"{label}, product {count}")
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False)
@@ -87,8 +97,8 @@ class Terminal:
     def say_path(self, path: Path) -> None:
         self.console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
 
-    def _fitting(self, comparison: Comparison) -> Table:
-        """The spectra in the width of the screen: a number cut off would be a wrong one."""
+    def _spectra(self, comparison: Comparison) -> Table:
+        """The table of eigenvalues, without errors if it would not fit: no number is cut off."""
         wide = _spectra_table(comparison, narrow=False)
         unbounded = self.console.options.update(max_width=1000)
         if Measurement.get(self.console, unbounded, wide).maximum <= self.console.width:
@@ -104,23 +114,23 @@ class Terminal:
             f"|gradient| {comparison.gradient_norm:.3g}, {comparison.dtype}; "
             f"{comparison.num_products:,} products, {comparison.seconds:.1f} s"
         )
-        self.console.print(self._fitting(comparison))
+        self.console.print(self._spectra(comparison))
         self.console.print(_chain_table(comparison))
-        self.console.print(_certainty_table(comparison))
+        self.console.print(_results_table(comparison))
         self.say(" ".join(summary.headline(comparison)))
         for finding in comparison.findings:
             self.say(finding)
 
 
 def _spectra_table(comparison: Comparison, narrow: bool) -> Table:
-    """The ends of all spectra; without the errors where it is to be narrow."""
+    """The extreme eigenvalues of all parts; without their errors if narrow."""
     k = comparison.k
     title = "Eigenvalues" if narrow else "Eigenvalues, their errors behind ±"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.caption = (
-        f"#{k}: the {k}-th from its end, or the last one counted; "
-        "≥ and ≤: bounds, where a cluster is not resolved; "
-        "overlap: the share of H's top space that lies in G's"
+        f"#{k}: the eigenvalue of rank {k}, or of the last rank in a smaller layer; "
+        "≥ and ≤: bounds, because a cluster is not resolved; "
+        "overlap: the share of H's top eigenspace that lies in G's"
     )
     table.caption_justify = "left"
     table.add_column("part", overflow="fold", min_width=12, max_width=20)
@@ -131,47 +141,30 @@ def _spectra_table(comparison: Comparison, narrow: bool) -> Table:
     for part in comparison.parts.values():
         margins = ((part.name, f"{part.overlap:.1%}"), (f"P = {part.size:,}", ""), ("", ""))
         for name, (left, right) in zip("HGR", margins, strict=True):
-            cells = _ends_cells(getattr(part, name), narrow)
+            cells = _eigenvalue_cells(comparison, part, name, narrow)
             table.add_row(escape(left), name, *cells, right, end_section=name == "R")
     return table
 
 
-def _ends_cells(ends: Spectrum, narrow: bool) -> list[str]:
-    top, bottom = ends.largest, ends.smallest
+def _eigenvalue_cells(comparison: Comparison, part: Part, letter: str, narrow: bool) -> list[str]:
+    k = len(part.spectra[letter].largest.values)
+    columns: tuple[tuple[End, int], ...] = (
+        ("largest", 1),
+        ("largest", k),
+        ("smallest", k),
+        ("smallest", 1),
+    )
     return [
-        _outermost("≥", top, -1, narrow),
-        _bounded("≥", top, 0, narrow),
-        _bounded("≤", bottom, -1, narrow),
-        _outermost("≤", bottom, 0, narrow),
+        summary.eigenvalue(comparison, part, letter, *column)
+        .text(DIGITS, with_error=not narrow)
+        .replace("± ", "±")
+        for column in columns
     ]
-
-
-def _bounded(sign: str, pairs: Eigenpairs, inner: int, narrow: bool) -> str:
-    """The innermost of some pairs: a bound where they form a cluster that is not resolved."""
-    value, error = pairs.values[inner], pairs.errors[inner]
-    if pairs.separate.all() or error == 0:
-        return _number(value, error, narrow)
-    return number_format.bound(value, error, sign)
-
-
-def _outermost(sign: str, pairs: Eigenpairs, i: int, narrow: bool) -> str:
-    value, error = pairs.values[i], pairs.errors[i]
-    if pairs.separate[i] or error == 0:
-        return _number(value, error, narrow)
-    return number_format.bound(value, error, sign)
-
-
-def _number(value: float, error: float, narrow: bool) -> str:
-    """The value to the digit that its error leaves, five significant digits at most."""
-    if error == 0 == value:
-        return "0"
-    text = number_format.known(value, error, 5)
-    return text if narrow else f"{text} ±{number_format.margin(error)}"
 
 
 def _chain_table(comparison: Comparison) -> Table:
     table = Table(
-        title="Chain rule: the forms of each layer's own kernel v",
+        title="Chain rule: quadratic forms of the kernel weights v of each layer",
         title_justify="left",
         box=SIMPLE_HEAD,
     )
@@ -179,26 +172,24 @@ def _chain_table(comparison: Comparison) -> Table:
     for heading in ("vᵀHv", "vᵀGv", "vᵀRv", "relative difference"):
         table.add_column(heading, justify="right")
     table.add_column("")
-    for row in comparison.chain_rule:
-        forms = (f"{form:.6g}" for form in (row.vHv, row.vGv, row.vRv))
-        verdict = "equal" if row.equal else "differ"
-        table.add_row(escape(row.layer), *forms, f"{row.difference:.1e}", verdict)
+    for layer, *cells in summary.chain_rule(comparison):
+        table.add_row(escape(layer), *cells)
     return table
 
 
-def _certainty_table(comparison: Comparison) -> Table:
-    """What is known of the whole, and what each kind of error leaves of it."""
+def _results_table(comparison: Comparison) -> Table:
+    """Results for all parameters with their errors of probes, Krylov depth and sampling."""
     table = Table(
-        title="The whole: standard errors of random probes, of the depth of Lanczos and of data",
+        title="All parameters: errors of random probes, of the Krylov depth and of sampling",
         title_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
     table.add_column("")
-    for heading in ("value", "probes", "depth", "other data"):
+    for heading in ("value", "probes", "depth", "sampling"):
         table.add_column(heading, justify="right")
     for name, *cells in summary.errors(comparison):
-        if name.startswith(CERTAIN):
+        if name.startswith(SHOWN_RESULTS):
             table.add_row(name, *cells)
     table.add_row(
         "noise floor of products", number_format.margin(comparison.floor), *3 * [summary.NONE]
@@ -207,7 +198,7 @@ def _certainty_table(comparison: Comparison) -> Table:
 
 
 def _checks_table(rows: Iterable[tuple[str, str, str, str]]) -> Table:
-    """Checks by name, with what was measured, its bound and what came of it."""
+    """A row for each check: name, measured error, bound and outcome."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("check")
     for heading in ("error", "at most"):

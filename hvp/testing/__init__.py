@@ -1,7 +1,7 @@
-"""Public checks: the laws of any operator, a user's own model, and problems with known answers.
+"""Public checks: laws of any operator, a check of a model, and problems with known H and G.
 
-- `check` holds a linearization against central differences and the laws of its products;
-- `dot_test`, `symmetry`, `linearity` and `repeatability` hold any SciPy operator against its laws;
+- `check` compares a linearization with central differences and checks laws of its products;
+- `dot_test`, `symmetry`, `linearity` and `repeatability` check any SciPy operator;
 - `quadratic`, `linear_regression`, `softmax_regression` and `deep_linear` have known H and G.
 
 The problems are imported when first used, since they need TensorFlow.
@@ -28,4 +28,4 @@ __all__ += [*_CLOSED_FORMS]
 def __getattr__(name: str) -> Any:
     if name not in _CLOSED_FORMS:
         raise AttributeError(f"module 'hvp.testing' has no attribute {name!r}")
-    return getattr(importlib.import_module("hvp.closed_forms"), name)
+    return getattr(importlib.import_module("hvp.testing.closed_forms"), name)

@@ -1,4 +1,4 @@
-"""A user's own model held against central differences and against the laws of its products."""
+"""Check a model against central differences and against the laws of its products."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from hvp.testing import operator_laws
 if TYPE_CHECKING:
     from hvp.linearization.linearization import Linearization
 
-# Relative errors that differences of a smooth loss stay below in float64, by a wide margin.
+# Bound of the relative error of central differences of a smooth loss in float64.
 DIFFERENCES = 1e-6
-# Steps of differences, in units of ‖v‖, until two quotients agree as well as this.
+# Steps of the differences relative to ‖v‖; the first two quotients that agree to AGREEMENT end it.
 STEPS = (2e-4, 2e-5, 2e-6, 2e-7, 2e-8, 2e-9)
-SETTLED = 1e-8
-# Apart by more, differences tell nothing.
-UNSETTLED = 1e-3
-# That of a product in the model's own precision: half of its digits.
+AGREEMENT = 1e-8
+# If the best two quotients differ by more, the differences are no evidence.
+MAX_DISAGREEMENT = 1e-3
+# Hv in the model's own precision must have this fraction of the digits.
 HALF_OF_THE_DIGITS = 0.5
 
 
@@ -68,7 +68,7 @@ class Report:
 
 
 def check(lin: Linearization, *, num_directions: int = 3, seed: int = 0) -> Report:
-    """Hold a linearization against what does not share its derivatives, and against its own laws.
+    """Check the products of a linearization by central differences and by algebraic laws.
 
     In float64 and along random directions with non-zero mean: Hv against central differences of the
     gradient, Jv against those of the outputs, forward-over-reverse against reverse-over-reverse,
@@ -144,7 +144,7 @@ class _Checker:
         error: Callable[[Linearization, np.ndarray], float],
         bound: float,
     ) -> Check:
-        """The largest error along the directions."""
+        """A check of the largest error over all directions."""
         return Check(name, max(error(lin, v) for v in self._directions), bound)
 
     def _differences(
@@ -154,16 +154,16 @@ class _Checker:
         function: Callable[..., np.ndarray],
         lin: Linearization,
     ) -> Check:
-        """A product against differences of the function whose derivative it is."""
-        bound, beside = DIFFERENCES, 1e-3 * function(lin.theta)
+        """A product against central differences of the function that it differentiates."""
+        bound, scale = DIFFERENCES, 1e-3 * function(lin.theta)
         errors = []
         for v in self._directions:
-            expected, apart = _along(function, lin.theta, v)
-            if apart > UNSETTLED:
-                note = f"differences of unlike steps are {apart:.0e} apart: there are kinks"
+            expected, disagreement = _along(function, lin.theta, v)
+            if disagreement > MAX_DISAGREEMENT:
+                note = f"different steps disagree by {disagreement:.0e}: there are kinks"
                 return Check(name, None, bound, note)
-            bound = max(bound, 10 * apart)
-            errors.append(_relative(product(v), expected, beside))
+            bound = max(bound, 10 * disagreement)
+            errors.append(_relative(product(v), expected, scale))
         return Check(name, max(errors), bound)
 
     def _digits(self, exact: Linearization, v: np.ndarray) -> float:
@@ -181,7 +181,7 @@ class _Checker:
         name = "forward-over-reverse against reverse-over-reverse"
         products = {}
         for order in ("forward-over-reverse", "reverse-over-reverse"):
-            # The one that it takes by itself is traced already.
+            # The order that `lin` uses by itself is already traced.
             other = lin if _orders(lin) == {order} else lin.forced(ad=order)
             try:
                 products[order] = [other.hvp(v) for v in self._directions]
@@ -194,7 +194,7 @@ class _Checker:
 
 
 def _orders(lin: Linearization) -> set[str]:
-    """The orders of differentiation that its Hv were made by."""
+    """The orders of differentiation used for Hv."""
     return {choice.order for choice in lin.choices if choice.product == "H"}
 
 
@@ -212,7 +212,7 @@ def _lowest(Gv: np.ndarray, v: np.ndarray) -> float:
 def _along(
     function: Callable[[np.ndarray], np.ndarray], theta: np.ndarray, v: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """The derivative along v by central differences, and how far two of them are apart.
+    """The derivative along v by central differences, and how far the best two quotients disagree.
 
     Of fourth order, with steps that become smaller until two agree: where a kink lies within a step
     the difference is wrong, and below some 1e-8 rounding takes over.
@@ -227,15 +227,15 @@ def _along(
     for step in STEPS[1:]:
         quotients.append(quotient(step / _norm(v)))
         found.append((_relative(*quotients[-2:]), quotients[-2]))
-        if found[-1][0] < SETTLED:
+        if found[-1][0] < AGREEMENT:
             break
-    apart, best = min(found, key=lambda pair: pair[0])
-    return best, apart
+    disagreement, best = min(found, key=lambda pair: pair[0])
+    return best, disagreement
 
 
-def _relative(got: np.ndarray, expected: np.ndarray, beside: np.ndarray | None = None) -> float:
-    """The difference in units of what is expected or, where it is larger, what stands beside."""
-    size = max(_norm(expected), 0.0 if beside is None else _norm(beside))
+def _relative(got: np.ndarray, expected: np.ndarray, scale: np.ndarray | None = None) -> float:
+    """‖got - expected‖ relative to the larger of ‖expected‖ and ‖scale‖."""
+    size = max(_norm(expected), 0.0 if scale is None else _norm(scale))
     error = _norm(np.asarray(got, np.float64) - expected)
     return float(error / size) if error != 0 else 0.0
 

@@ -1,8 +1,8 @@
 """Public checks of an operator: the laws that products must obey, each with its measured error.
 
-They work on any SciPy operator, draw vectors with non-zero mean, return the relative error and
-raise AssertionError beyond the bound, by default 1,000 roundings of the operator's precision. They
-find mistakes of assembly; that the derivatives are right only an independent oracle shows.
+They work on any SciPy operator and draw vectors with non-zero mean. They return the relative error
+and raise AssertionError if it exceeds the bound, by default 1,000 roundings of the operator's
+precision. They find mistakes of assembly; only an independent oracle can check the derivatives.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def linearity(A: LinearOperator, *, seed: int = 0, bound: float | None = None) -
     block = A.matmat(np.stack([u, v], axis=1))
     error = np.linalg.norm(combined - (2 * Au - 3 * Av))
     error += np.linalg.norm(block - np.stack([Au, Av], axis=1))
-    return _judged("linearity", error, 2 * np.linalg.norm(Au) + 3 * np.linalg.norm(Av), A, bound)
+    return _checked("linearity", error, 2 * np.linalg.norm(Au) + 3 * np.linalg.norm(Av), A, bound)
 
 
 def repeatability(A: LinearOperator, *, seed: int = 0, bound: float | None = None) -> float:
@@ -62,7 +62,9 @@ def repeatability(A: LinearOperator, *, seed: int = 0, bound: float | None = Non
     """
     v = _vector(A, 1, seed)
     first, second = A.matvec(v), A.matvec(v)
-    return _judged("repeatability", np.linalg.norm(first - second), np.linalg.norm(first), A, bound)
+    return _checked(
+        "repeatability", np.linalg.norm(first - second), np.linalg.norm(first), A, bound
+    )
 
 
 def _transposed(
@@ -76,7 +78,7 @@ def _transposed(
     u, v = _vector(A, 0, seed), _vector(A, 1, seed + 1)
     Av, Au = A.matvec(v), transpose(u)
     size = np.linalg.norm(u) * np.linalg.norm(Av) + np.linalg.norm(Au) * np.linalg.norm(v)
-    return _judged(law, abs(_dot(u, Av) - _dot(Au, v)), size, A, bound)
+    return _checked(law, abs(_dot(u, Av) - _dot(Au, v)), size, A, bound)
 
 
 def _vector(A: LinearOperator, axis: int, seed: int) -> np.ndarray:
@@ -88,7 +90,7 @@ def _dot(u: np.ndarray, v: np.ndarray) -> float:
     return float(np.dot(u.astype(np.float64), v.astype(np.float64)))
 
 
-def _judged(
+def _checked(
     law: str,
     error: float | np.floating,
     size: float | np.floating,

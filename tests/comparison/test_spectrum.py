@@ -12,7 +12,7 @@ OPTIONS = {
     "num_probes": 12,
     "num_steps": 30,
     "seed": 0,
-    "report": lambda count: None,
+    "progress": lambda count: None,
 }
 
 
@@ -43,7 +43,7 @@ def test_negative_eigenvalues_and_the_rank_are_counted():
         assert abs(estimate.value - true) <= 3 * estimate.stderr + estimate.depth + 1e-9
 
 
-def test_a_copy_that_was_missed_is_told(monkeypatch):
+def test_a_copy_that_was_missed_is_reported(monkeypatch):
     from hvp.comparison import spectrum as room
 
     values = [*np.linspace(0.0, 1.0, 40), 3.0, 7.0, 7.0]

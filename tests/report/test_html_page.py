@@ -24,7 +24,7 @@ from hvp.report import (
     plotly_style,
     summary,
 )
-from hvp.report.number_format import SINGLE, UNTOLD, typeset
+from hvp.report.number_format import SINGLE, UNKNOWN, typeset
 
 K = 4
 EVIL = "<script>alert('&')</script>"
@@ -160,15 +160,15 @@ def test_the_headline_has_the_numbers_of_the_comparison(comparison, parsed):
     assert "R vanishes on the block of last only." in shown
 
 
-def test_the_number_of_negative_eigenvalues_is_told_where_it_can_be(comparison):
+def test_the_number_of_negative_eigenvalues_is_given_where_it_is_known(comparison):
     true = int(np.sum(np.linalg.eigvalsh(network().dense("H")) < 0))
     count = comparison.negative
-    assert not number_format.is_untold(count)
+    assert not number_format.is_unknown(count)
     assert abs(count.value - true) <= 3 * max(count.stderr, count.depth, 0.2)
-    (told, margin) = re.search(
+    (shown, margin) = re.search(
         r"(\d+) ± (\d+) of the 70 are negative", headline(comparison)
     ).groups()
-    assert abs(int(told) - true) <= 3 * int(margin)
+    assert abs(int(shown) - true) <= 3 * int(margin)
 
 
 def with_depth(comparison, depth):
@@ -183,18 +183,18 @@ def with_depth(comparison, depth):
 
 
 def test_a_count_whose_depth_is_beyond_it_is_not_printed(comparison):
-    untold = with_depth(comparison, 10.0)
-    assert number_format.is_untold(untold.negative)
-    assert f"At least four are negative; how many in all {UNTOLD}." in headline(untold)
-    page = Page(html_page.page(untold))
-    assert UNTOLD in page.row("negative eigenvalues")
+    unknown = with_depth(comparison, 10.0)
+    assert number_format.is_unknown(unknown.negative)
+    assert f"At least four are negative; how many in all is {UNKNOWN}." in headline(unknown)
+    page = Page(html_page.page(unknown))
+    assert UNKNOWN in page.row("negative eigenvalues")
     assert "≥\xa04" in page.texts["dd"][7]
 
 
 def test_a_spectrum_without_negative_eigenvalues_is_said_to_have_none():
     G = rotated(np.linspace(1.0, 3.0, 30), 3)[None]
     found = hvp.compare(Known(G, G, {"only": 30}), 2)
-    assert "None is negative beyond the noise of the products." in headline(found)
+    assert "No eigenvalue is negative beyond the noise of the products." in headline(found)
     assert "H and G are the same" in headline(found)
 
 
@@ -267,7 +267,7 @@ def test_a_share_that_is_none_is_not_read_as_one(comparison):
     trace = Estimate(-0.4, 0.01)
     whole = dataclasses.replace(comparison.shares.whole, trace=trace)
     shares = dataclasses.replace(comparison.shares, whole=whole)
-    odd = summary.parting(dataclasses.replace(comparison, shares=shares))
+    odd = summary.share_of_residual(dataclasses.replace(comparison, shares=shares))
     assert odd.startswith("The trace of R is ")
     assert "carries" not in odd
 
@@ -322,7 +322,7 @@ def test_colours_stand_out_from_the_page_by_day_and_by_night(colour):
     assert contrast(palette.DARK[colour], palette.DARK[palette.PAPER]) >= least
 
 
-# What a frame of each width came to, told by the page around them.
+# The result of a frame of each width, collected by the page around them.
 FRAMES = """<body>{frames}<script>
 const frames = [...document.querySelectorAll("iframe")];
 const wait = setInterval(() => {{

@@ -31,9 +31,8 @@ def part(name, H, G, error=0.0):
         found.density = density(np.diag(values), num_probes=3, num_steps=10)
         return found
 
-    return types.SimpleNamespace(
-        name=name, size=1234, agrees=True, H=spectrum(H), G=spectrum(G), R=None
-    )
+    spectra = {"H": spectrum(H), "G": spectrum(G), "R": None}
+    return types.SimpleNamespace(name=name, size=1234, agrees=True, spectra=spectra, **spectra)
 
 
 def comparison(*parts, **changed):
@@ -44,6 +43,7 @@ def comparison(*parts, **changed):
         "num_examples": 5000,
         "loss": 0.0712345,
         "dtype": "float32",
+        "floor": 0.0,
     }
     return types.SimpleNamespace(parts={p.name: p for p in parts}, **{**fields, **changed})
 
@@ -67,7 +67,7 @@ def markers(panel):
 def test_there_is_one_panel_a_part_in_order():
     figure = matplotlib_figure.comparison_figure(comparison(NETWORK, LAYER))
     assert [panel.get_title(loc="left") for panel in visible(figure)] == [
-        "b   the ends: λ by rank; triangles are bounds",
+        "b   extreme eigenvalues by rank; triangles are bounds",
         "c   dense1, P = 1,234",
     ]
 
@@ -84,7 +84,7 @@ def test_each_panel_shows_all_numbers_of_h_and_g_from_the_top_down(drawn):
         assert ranks.tolist() == [0, 1, 3, 4]
 
 
-def test_h_and_g_are_told_apart_by_colour_and_marker():
+def test_h_and_g_differ_by_colour_and_marker():
     (panel,) = visible(matplotlib_figure.comparison_figure(comparison(NETWORK)))
     H, G = (box.lines[0] for box in panel.containers)
     assert H.get_color() != G.get_color()
@@ -179,7 +179,7 @@ def test_many_layers_wrap_into_rows(count, rows, columns):
     grid = panels[0].get_subplotspec().get_gridspec()
     assert (grid.nrows, grid.ncols) == (rows, columns)
     width, height = figure.get_size_inches()
-    assert width == matplotlib_figure.WIDTH
+    assert width == matplotlib_figure.WIDTH_INCHES
     assert height > 1.9 * rows + 2
     figure.draw_without_rendering()
     boxes = [panel.get_window_extent() for panel in panels]

@@ -1,12 +1,14 @@
 """What the tables say, and that nothing of it is cut off."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
 from rich.console import Console
 
 import hvp
-from hvp.report import number_format, summary, terminal
+from hvp.report import html_page, number_format, plotly_figures, summary, terminal
 
 layers = keras.layers
 RNG = np.random.default_rng(5)
@@ -63,7 +65,7 @@ def test_what_the_whole_is_known_to_is_shown(tanh):
 def test_an_end_that_is_a_bound_is_shown_as_one(tanh):
     pairs = tanh.whole.G.smallest
     assert not pairs.separate[0]
-    cells = terminal._ends_cells(tanh.whole.G, narrow=False)
+    cells = terminal._eigenvalue_cells(tanh, tanh.whole, "G", narrow=False)
     assert cells[2].startswith("≤ ")
     assert cells[3].startswith("≤ ")
 
@@ -82,3 +84,31 @@ def test_a_form_that_happens_to_be_zero_is_not_read_as_a_block_without_r():
     assert zero.chain_rule[0].equal
     assert not zero.parts["hidden"].agrees
     assert "block of last only" in summary.residual(zero)
+
+
+def test_an_eigenvalue_is_the_same_wherever_it_is_shown(tanh):
+    rows = {row[0]: row[1:] for row in html_page._tables(tanh)["extremes"].rows}
+    figures = json.loads(plotly_figures.figures(tanh))
+    bounds = 0
+    for name, part in tanh.parts.items():
+        for letter in "HGR":
+            k = len(part.spectra[letter].largest.values)
+            places = [("largest", 1), ("largest", k), ("smallest", k), ("smallest", 1)]
+            cells = terminal._eigenvalue_cells(tanh, part, letter, narrow=False)
+            for place, page_cell, terminal_cell in zip(
+                places, rows[f"{name}, {letter}"], cells, strict=True
+            ):
+                end, rank = place
+                found = summary.eigenvalue(tanh, part, letter, end, rank)
+                bounds += bool(found.bound)
+                assert page_cell == number_format.typeset(found.text())
+                assert terminal_cell.replace("±", "± ") == found.text(terminal.DIGITS)
+                hover = [t for trace in figures[end][name]["data"] for t in trace["text"]]
+                start = f"{letter}, {end} no. {rank}: "
+                texts = [t.removeprefix(start) for t in hover if t.startswith(start)]
+                if letter != "R" or not part.agrees:
+                    assert [text.partition("<br>")[0] for text in texts] == [page_cell]
+    assert bounds > 0
+    errors = {row[0]: row[1] for row in summary.errors(tanh)}
+    smallest = summary.eigenvalue(tanh, tanh.whole, "H", "smallest")
+    assert errors["λ_min of H"] == smallest.text(with_error=False)

@@ -1,8 +1,8 @@
 "use strict";
 // Draws each figure of the part and axis chosen, in the colours of the page.
 (() => {
-  const held = (id) => document.getElementById(id).textContent;
-  const night = Object.entries(JSON.parse(held("night")));
+  const content = (id) => document.getElementById(id).textContent;
+  const night = Object.entries(JSON.parse(content("night")));
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const narrow = matchMedia("(max-width: 46rem)");
   const root = document.documentElement;
@@ -13,8 +13,8 @@
   }
 
   function read() {
-    Object.assign(figures, inTheme(held("figures")));
-    figures.template = inTheme(held("template"));
+    Object.assign(figures, inTheme(content("figures")));
+    figures.template = inTheme(content("template"));
   }
 
   function chosen(plot) {

@@ -1,0 +1,351 @@
+"""The commands of the command line. TensorFlow is imported when a command needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shlex
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hvp.errors import ConvergenceError, InputError
+
+if TYPE_CHECKING:
+    from hvp.comparison.results import Comparison
+    from hvp.linearization.linearization import Linearization
+    from hvp.report.terminal import Terminal
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+
+ACTIVATIONS = ("relu", "tanh", "both")
+MAX_SEED = 2**32 - 1
+
+
+@app.callback()
+def hvp() -> None:
+    """Matrix-free curvature of Keras models: H, the Gauss-Newton matrix G, and R = H - G."""
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from hvp import __version__
+
+    typer.echo(__version__)
+
+
+ModelOption = Annotated[
+    Path | None, typer.Option(help="A .keras file instead of the built-in network.")
+]
+DataOption = Annotated[
+    Path | None, typer.Option(help="An .npz file with arrays x and y, for --model.")
+]
+LossOption = Annotated[
+    str | None, typer.Option(help="Name of a Keras loss, instead of the model's compiled one.")
+]
+LayersOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Layer names or globs, separated by commas: use only their parameters."),
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of weights, training and random vectors.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
+@app.command()
+def compare(
+    context: typer.Context,
+    activation: Annotated[
+        str | None,
+        typer.Option(help="Activation of the built-in network: relu, tanh or both (the default)."),
+    ] = None,
+    model: ModelOption = None,
+    data: DataOption = None,
+    loss: LossOption = None,
+    layers: LayersOption = None,
+    k: Annotated[int, typer.Option("-k", help="Eigenvalues at each end.")] = 10,
+    dtype: Annotated[
+        str | None, typer.Option(help="float64: compute in it, whatever precision the model has.")
+    ] = None,
+    seed: SeedOption = 0,
+    out: Annotated[Path, typer.Option(help="Directory for the results.")] = Path("hvp-compare"),
+    quiet: QuietOption = False,
+) -> None:
+    """Compare the spectra of H, G and R = H - G, whole and layer by layer.
+
+    Without arguments: a network with 24,790 parameters in two activations, trained on 5,000
+    embedded MNIST digits.
+    """
+    start = time.perf_counter()
+    from hvp.report.save import save  # a missing package shows before any work
+    from hvp.report.terminal import Terminal
+
+    terminal = Terminal(quiet)
+    with _one_line_errors(), _interrupts(terminal), terminal.progress:
+        _check_choice("--activation", activation, ACTIVATIONS)
+        _check_choice("--dtype", dtype, ("float64",))
+        _check_usage(activation, model, data, k, seed)
+        names = ["relu", "tanh"] if activation in (None, "both") else [str(activation)]
+        several = model is None and len(names) > 1
+        directories = [out / name for name in names] if several else [out]
+        with _directories(directories):
+            terminal.start("importing TensorFlow")
+            _import_tensorflow(seed)
+            if model is not None:
+                jobs = [_load_job(model, data)]
+            else:
+                jobs = [_builtin_job(name, k, seed, terminal) for name in names]
+            command = _command(context)
+            results = [_run(job, loss, layers, dtype, k, seed, command, terminal) for job in jobs]
+            terminal.start("writing")
+            written = [
+                save(result, directory)
+                for result, directory in zip(results, directories, strict=True)
+            ]
+    for comparison, paths in zip(results, written, strict=True):
+        terminal.show(comparison)
+        for path in paths:
+            terminal.say_path(path)
+    terminal.say(
+        f"{time.perf_counter() - start:.1f} s in total, including the import of TensorFlow"
+    )
+
+
+@app.command()
+def check(
+    model: ModelOption = None,
+    data: DataOption = None,
+    loss: LossOption = None,
+    layers: LayersOption = None,
+    seed: SeedOption = 0,
+    quiet: QuietOption = False,
+) -> None:
+    """Check the products of a model against central differences and algebraic laws.
+
+    Exits with 1 if a check fails.
+    """
+    from hvp.report.terminal import Terminal
+
+    terminal = Terminal(quiet)
+    with _one_line_errors(), _interrupts(terminal), terminal.progress:
+        _check_usage(None, model, data, 1, seed)
+        terminal.start("importing TensorFlow")
+        _import_tensorflow(seed)
+        job = _builtin_job("tanh", 1, seed, terminal) if model is None else _load_job(model, data)
+        from hvp.testing.finite_differences import check as run
+
+        lin = _linearized(job, loss, layers, None, terminal)
+        terminal.start(f"{job.title}: checking")
+        report = run(lin, seed=seed)
+    for finding in lin.findings:
+        terminal.say(str(finding))
+    terminal.show_checks(report.rows())
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def _command(context: typer.Context) -> str:
+    """The command as typed, without options that change no number, quoted for a shell."""
+    words = ["hvp", str(context.info_name)]
+    for option in context.command.params:
+        source = context.get_parameter_source(str(option.name))
+        if source is None or source.name != "COMMANDLINE" or option.name in ("out", "quiet"):
+            continue
+        value = context.params[str(option.name)]
+        for one in value if isinstance(value, list | tuple) else [value]:
+            words += [option.opts[0], str(one)]
+    return shlex.join(words)
+
+
+def _check_choice(option: str, value: str | None, choices: tuple[str, ...]) -> None:
+    if value is not None and value not in choices:
+        raise InputError(f"{option} {' or '.join(choices)}", repr(value), "choose one of these")
+
+
+def _check_usage(
+    activation: str | None, model: Path | None, data: Path | None, k: int, seed: int
+) -> None:
+    if model is not None and activation is not None:
+        raise InputError("--model or --activation", "both", "leave one out")
+    if data is not None and model is None:
+        remedy = "the built-in network has its own digits"
+        raise InputError("--model with --data", "--data alone", remedy)
+    if k < 1:
+        raise InputError("a -k of at least 1", k, "leave it out for 10")
+    if not 0 <= seed <= MAX_SEED:
+        raise InputError(f"a --seed from 0 to {MAX_SEED}", seed, "choose another")
+
+
+@contextlib.contextmanager
+def _directories(wanted: list[Path]) -> Iterator[None]:
+    """Create the directories before any work, and remove the new ones if it fails."""
+    made: list[Path] = []
+    try:
+        for directory in wanted:
+            for path in reversed((directory, *directory.parents)):
+                if not path.exists():
+                    path.mkdir()
+                    made.append(path)
+            blocked = any(map(Path.is_dir, directory.glob("compare.*")))
+            if blocked or not directory.is_dir() or not os.access(directory, os.W_OK):
+                raise PermissionError("cannot be written to")
+    except OSError as error:
+        _remove_empty(made)
+        reason = error.strerror or str(error)
+        raise InputError(
+            "a directory to write to", f"{str(wanted[0])!r}: {reason}", "choose another --out"
+        ) from error
+    try:
+        yield
+    except BaseException:
+        _remove_empty(made)
+        raise
+
+
+def _remove_empty(directories: list[Path]) -> None:
+    for directory in reversed(directories):
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    title: str
+    model: Any
+    data: tuple[Any, Any]
+
+
+def _load_job(model: Path, data: Path | None) -> _Job:
+    from hvp import examples
+    from hvp.objective import files
+
+    arrays = examples.mnist() if data is None else files.load_arrays(data)
+    return _Job(model.stem, files.load_model(model), arrays)
+
+
+def _builtin_job(name: str, k: int, seed: int, terminal: Terminal) -> _Job:
+    import keras
+
+    from hvp import examples
+
+    x, y = examples.mnist()
+    model = examples.network(name, seed=seed)
+    if k >= model.count_params():
+        raise InputError(f"a -k below {model.count_params()} parameters", k, "lower it")
+    x = x.astype(model.compute_dtype)
+    terminal.start(f"{name}: training", examples.EPOCHS)
+    report = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: terminal.advance())
+    examples.train(model, x, y, seed=seed, callbacks=[report])
+    return _Job(name, model, (x, y))
+
+
+def _run(
+    job: _Job,
+    loss: str | None,
+    layers: list[str] | None,
+    dtype: str | None,
+    k: int,
+    seed: int,
+    command: str,
+    terminal: Terminal,
+) -> Comparison:
+    from hvp.comparison.compare import compare as run
+
+    lin = _linearized(job, loss, layers, dtype, terminal)
+    parts = len(lin.layout.layers)
+    terminal.start(f"{job.title}: spectra", 3 * (1 + parts if parts > 1 else 1))
+    return run(
+        lin, k, seed=seed, title=job.title, command=command, progress=terminal.report_products
+    )
+
+
+def _linearized(
+    job: _Job, loss: str | None, layers: list[str] | None, dtype: str | None, terminal: Terminal
+) -> Linearization:
+    from hvp.linearization.linearize import linearize
+    from hvp.objective.batches import batch_size_for_sampling_errors
+
+    terminal.start(f"{job.title}: linearising")
+    chosen = [name for names in layers or [] for name in names.split(",")] or None
+    # With order and backend given, no timing decides anything: equal input gives equal bits.
+    return linearize(
+        job.model,
+        job.data,
+        loss,
+        variables=chosen,
+        dtype=dtype,
+        batch_size=batch_size_for_sampling_errors(job.data[0]),
+        ad="forward-over-reverse",
+        jit=False,
+    )
+
+
+def _import_tensorflow(seed: int) -> None:
+    """Import TensorFlow without its start-up messages, which C++ writes to descriptor 2."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _standard_error_captured():
+        import keras
+        import tensorflow as tf
+
+        tf.constant(0.0)
+    import absl.logging
+
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    tf.get_logger().setLevel("ERROR")
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(seed)
+
+
+@contextlib.contextmanager
+def _standard_error_captured() -> Iterator[None]:
+    """Capture what is written to standard error, and write it out if the block fails."""
+    sys.stderr.flush()
+    original = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            captured.seek(0)
+            os.write(original, captured.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(original, 2)
+            os.close(original)
+
+
+@contextlib.contextmanager
+def _interrupts(terminal: Terminal) -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, terminal.interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Print an error as one line and exit: 1 no convergence, 2 bad input, 130 Ctrl-C."""
+    try:
+        yield
+    except (InputError, ConvergenceError) as error:
+        typer.echo(" ".join(f"hvp: {error}".split()), err=True)
+        raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
+    except OSError as error:
+        typer.echo(f"hvp: {error}", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo("hvp: interrupted", err=True)
+        raise typer.Exit(130) from None

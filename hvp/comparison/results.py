@@ -1,0 +1,159 @@
+"""What `compare` returns: the spectra of the parts, and what is known of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hvp.comparison.chain_rule import QuadraticForms
+from hvp.comparison.sampling_errors import SamplingErrors
+from hvp.comparison.spectrum import Spectrum
+from hvp.errors import InputError
+from hvp.linalg.estimate import Estimate
+from hvp.linalg.layer_traces import LayerShares, LayerTraces
+from hvp.linalg.noise_floor import Noise
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The spectra of H, G and R of the network or of one layer, and how far H and G differ.
+
+    Attributes:
+        name, size: of the part; P.
+        H, G, R: their spectra.
+        sampling: "H", "G", "R" -> the sampling errors; NaN where there is a single batch.
+        angles_by_count: the principal angles in radians, ascending, between the spaces of H's and
+            of G's i largest eigenvalues, for i from 1 to k (Björck and Golub 1973).
+        distance: between the cumulative spectra of H and of G, see `hvp.linalg.density.distance`.
+        eps: the rounding of the products.
+    """
+
+    name: str
+    size: int
+    H: Spectrum
+    G: Spectrum
+    R: Spectrum
+    sampling: Mapping[str, SamplingErrors]
+    angles_by_count: tuple[np.ndarray, ...]
+    distance: Estimate
+    eps: float
+
+    @property
+    def spectra(self) -> dict[str, Spectrum]:
+        """The spectra by the letters "H", "G" and "R"."""
+        return {"H": self.H, "G": self.G, "R": self.R}
+
+    @property
+    def angles(self) -> np.ndarray:
+        """(k,) principal angles in radians between the spaces of all k eigenvalues."""
+        return self.angles_by_count[-1]
+
+    @property
+    def overlap(self) -> float:
+        """Mean squared cosine of the angles: the share of H's top space that lies in G's."""
+        return float(np.mean(np.cos(self.angles) ** 2))
+
+    @property
+    def agrees(self) -> bool:
+        """Whether R is zero up to rounding: its norm is at most a thousand roundings of H's."""
+        return bool(1000 * self.eps * self.H.norm >= self.R.norm)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What `compare` found; `save` writes it.
+
+    The first of `parts` is "whole network" ("selected layers" where only some layers were chosen);
+    one entry for each layer follows. `chain_rule` has one row for each layer and a last row for all
+    layers together. `traces` holds the traces and squared Frobenius norms of H, G and R, `shares`
+    those of R divided by those of H, layer by layer. `noise` is the noise of the products with H
+    and G, in units of λ. `command` repeats the comparison, given the same weights and data.
+
+    >>> from hvp import compare, linearize_function
+    >>> lin = linearize_function(
+    ...     lambda z: z**2, [np.array(1.0), np.array(2.0)], outputs=lambda w: w[0] * w[1])
+    >>> comparison = compare(lin, k=1)
+    >>> list(comparison.parts), comparison.parts["param0"].agrees
+    (['whole network', 'param0', 'param1'], True)
+    """
+
+    title: str
+    loss_name: str
+    layers: tuple[str, ...]
+    parts: Mapping[str, Part]
+    chain_rule: tuple[QuadraticForms, ...]
+    traces: Mapping[str, LayerTraces]
+    shares: LayerShares
+    noise: Mapping[str, Noise]
+    rank_bound: int
+    loss: float
+    gradient_norm: float
+    accuracy: float | None
+    num_examples: int
+    num_batches: int
+    size: int
+    dtype: str
+    k: int
+    tol: float
+    seed: int
+    findings: tuple[str, ...]
+    data_sha256: str
+    weights_sha256: str
+    versions: Mapping[str, str]
+    num_products: int
+    seconds: float
+    command: str = ""
+
+    @property
+    def whole(self) -> Part:
+        """The part that holds all parameters."""
+        return next(iter(self.parts.values()))
+
+    @property
+    def floor(self) -> float:
+        """The noise floor of the products: smaller eigenvalues may as well be zero."""
+        return max(noise.floor for noise in self.noise.values())
+
+    @property
+    def negative(self) -> Estimate:
+        """The number of negative eigenvalues of H."""
+        return self.whole.H.negative(self.floor)
+
+    @property
+    def rank(self) -> Estimate:
+        """The rank of G, at most `rank_bound`: the number of outputs, or of parameters."""
+        return self.whole.G.rank(self.floor)
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers as plain dictionaries and lists, `schema` first; vectors are left out."""
+        from hvp.report.json_document import comparison_as_dict
+
+        return comparison_as_dict(self)
+
+    def save(self, directory: str | Path) -> tuple[Path, ...]:
+        """Write ``compare.json``, ``.html``, ``.png`` and ``.svg`` there.
+
+        They hold the numbers, a page for the browser, and figures for papers. Each file appears
+        complete or not at all, and none before all four are made.
+
+        Raises:
+            InputError: the packages of the extra "report" are not installed.
+        """
+        try:
+            from hvp.report.save import save
+        except ModuleNotFoundError as error:
+            raise missing_report_package(error) from error
+        return save(self, Path(directory))
+
+
+def missing_report_package(error: ModuleNotFoundError) -> InputError:
+    """The error for a user who has not installed the packages that write a report."""
+    return InputError(
+        "the packages of the extra 'report'",
+        f"no module {str(error.name).split('.')[0]}",
+        "pip install 'hvp[report]'",
+    )

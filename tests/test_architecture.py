@@ -1,6 +1,7 @@
 """The structure of the packages, held by reading the imports."""
 
 import ast
+import re
 import subprocess
 from pathlib import Path
 
@@ -58,6 +59,7 @@ PATHS = {
     path.relative_to(ROOT / "hvp").with_suffix("").as_posix(): path
     for path in sorted((ROOT / "hvp").rglob("*.py"))
 }
+README = (ROOT / "hvp" / "README.md").read_text(encoding="utf-8")
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in PATHS.items()}
 
 
@@ -118,6 +120,13 @@ def test_the_reader_of_imports_sees_them_all():
 
 def test_every_file_belongs_to_a_package_of_the_table():
     assert {package(name) for name in PATHS} == set(MAY_IMPORT)
+
+
+def test_the_readme_of_the_packages_holds_the_same_table():
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \|([^|]*)\|$", README, re.MULTILINE)
+    shown = {name: set(re.findall(r"`(\w+)`", allowed)) for name, allowed in rows}
+    on_top = {"cli", "examples", "__init__", "__main__"}
+    assert shown == {name: set(may) for name, may in MAY_IMPORT.items() if name not in on_top}
 
 
 @pytest.mark.parametrize("typing", [False, True], ids=["run", "types"])

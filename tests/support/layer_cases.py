@@ -1,7 +1,7 @@
 """The table of cases: every layer and activation that Keras ships, as a small network in float64.
 
-A case is right, or refused with the words given. The README's list of what is covered is made from
-this table.
+The products of a case are right, or the case is refused with the words given. The table of
+`tests/README.md` is made from these cases: run this file to print it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ Stack = Callable[[], Sequence[Any]]
 class LayerCase:
     """A network: the layers of `stack`, one after the other, on inputs of this shape.
 
-    `refused` holds words of the refusal, None where the products are right. `training` calls the
-    network in training mode; `indices` are inputs of an Embedding; `lower` tells that TensorFlow
-    computes it in float32 alone, as all of the network with ``floatx="float32"``; `batch_size` is
-    one that the network is built for.
+    Attributes:
+        refused: words of the refusal; None where the products are right.
+        training: whether the network is called in training mode.
+        indices: whether the inputs are whole numbers, for an Embedding.
+        lower: whether TensorFlow computes some operation in float32 only.
+        floatx: the precision of the network.
+        batch_size: the one batch size that the network is built for; None for any.
     """
 
     group: str
@@ -74,7 +77,8 @@ def attention(layer: keras.Layer) -> Callable[[Any], Any]:
     return lambda t: layer(t, t)
 
 
-def listed(layer: keras.Layer) -> Callable[[Any], Any]:
+def on_a_list(layer: keras.Layer) -> Callable[[Any], Any]:
+    """A layer of a list [queries, values], both of them one tensor."""
     return lambda t: layer([t, t])
 
 
@@ -90,7 +94,7 @@ def _activation(name: str) -> LayerCase:
     def stack() -> Sequence[Any]:
         if name == "threshold":
             return [dense(4), lambda t: keras.activations.threshold(t, 0.1, -0.2), dense()]
-        if name == "glu":  # halves its channels, which Activation does not know
+        if name == "glu":  # halves the channels, which Activation does not support
             return [dense(4), layers.Lambda(keras.activations.glu, output_shape=(2,)), dense()]
         return [dense(4), layers.Activation(name), dense()]
 
@@ -98,7 +102,7 @@ def _activation(name: str) -> LayerCase:
 
 
 class Branching(layers.Layer):
-    """tanh or its square, whichever the mean of its input asks for."""
+    """tanh where the mean of the input is positive, its square elsewhere."""
 
     def call(self, x):
         return tf.cond(tf.reduce_mean(x) > 0, lambda: tf.tanh(x), lambda: tf.tanh(x) ** 2)
@@ -115,7 +119,7 @@ class Looping(layers.Layer):
 
 
 class Nested(layers.Layer):
-    """A function of its own inside."""
+    """A layer that calls a `tf.function` of its own."""
 
     def build(self, shape):
         self.kernel = self.add_weight(shape=(shape[-1], 3), name="kernel")
@@ -128,7 +132,7 @@ class Nested(layers.Layer):
         return self.product(x)
 
 
-class Ruled(layers.Layer):
+class CustomGradient(layers.Layer):
     """A custom gradient that is the derivative of its function."""
 
     def call(self, x):
@@ -188,17 +192,17 @@ def _attention(name: str, *stack: Callable[[], Any], **options: Any) -> LayerCas
     )
 
 
-def _mask(t: Any, *kept: bool) -> Any:
+def _mask(t: Any, *steps: bool) -> Any:
     """A mask over the steps of t, the same for each example."""
-    return keras.ops.logical_and(t[..., 0] < np.inf, np.array(kept))
+    return keras.ops.logical_and(t[..., 0] < np.inf, np.array(steps))
 
 
 def _masked(layer: keras.Layer) -> Callable[[Any], Any]:
-    """Attention that skips the last value, and for which the first query counts nothing."""
+    """Attention with a mask on the last value and on the first query."""
 
     def call(t: Any) -> Any:
         z = layer([t, t], mask=[_mask(t, False, True, True), _mask(t, True, True, False)])
-        return keras.ops.reshape(z, (-1, 12))  # takes the mask off
+        return keras.ops.reshape(z, (-1, 12))  # the result has no mask
 
     return call
 
@@ -238,7 +242,7 @@ CASES = [
     LayerCase("core", "tf.cond", lambda: [dense(4), Branching(), dense()]),
     LayerCase("core", "tf.while_loop", lambda: [dense(4), Looping(), dense()]),
     LayerCase("core", "a nested tf.function", lambda: [dense(4), Nested(), dense()]),
-    LayerCase("core", "tf.custom_gradient", lambda: [dense(4), Ruled(), dense()]),
+    LayerCase("core", "tf.custom_gradient", lambda: [dense(4), CustomGradient(), dense()]),
     LayerCase("core", "Add", lambda: [tanh(), lambda t: layers.Add()([t, t**2]), dense()]),
     LayerCase("core", "merging layers", lambda: [
         tanh(), lambda t: layers.Concatenate()([layers.Multiply()([t, t]), layers.Average()([
@@ -334,9 +338,9 @@ CASES = [
     _attention("MultiHeadAttention, causal", lambda: (
         lambda t: layers.MultiHeadAttention(2, 3)(t, t, use_causal_mask=True))),
     _attention("GroupQueryAttention", lambda: attention(layers.GroupQueryAttention(3, 4, 2))),
-    _attention("AdditiveAttention", lambda: listed(layers.AdditiveAttention())),
+    _attention("AdditiveAttention", lambda: on_a_list(layers.AdditiveAttention())),
     _attention("AdditiveAttention, masked", lambda: _masked(layers.AdditiveAttention())),
-    _attention("Attention", lambda: listed(layers.Attention(use_scale=True))),
+    _attention("Attention", lambda: on_a_list(layers.Attention(use_scale=True))),
     _attention("Attention, masked", lambda: _masked(layers.Attention())),
     _attention("MultiHeadAttention, masked", lambda: (
         lambda t: layers.MultiHeadAttention(2, 3)(
@@ -441,10 +445,10 @@ CASES = [
 ]  # fmt: skip
 
 NO_SUBJECT = {
-    "bases, and what holds no computation of its own": "InputLayer Layer Wrapper",
-    "other frameworks, whose programs TensorFlow cannot differentiate twice or does not see":
+    "base classes, and classes without a computation of their own": "InputLayer Layer Wrapper",
+    "layers of other frameworks, which TensorFlow cannot trace or differentiate twice":
         "FlaxLayer JaxLayer TFSMLayer TorchModuleWrapper",
-    "strings and whole numbers, which have no derivatives":
+    "layers on strings and whole numbers, which have no derivatives":
         "CategoryEncoding Discretization HashedCrossing Hashing IntegerLookup StringLookup "
         "TextVectorization",
     "augmentation of input images, random, and the identity for inference":
@@ -460,7 +464,7 @@ NO_SUBJECT = {
 
 
 def coverage() -> str:
-    """What the table covers, as the README tells it."""
+    """The table of `tests/README.md`, in Markdown."""
     groups: dict[str, list[str]] = {}
     for case in CASES:
         if not case.refused:

@@ -1,0 +1,24 @@
+"""Without the extra `report`: the products, the spectra and their comparison run."""
+
+import subprocess
+import sys
+
+PROGRAM = """
+import sys
+for name in ("plotly", "jinja2", "matplotlib", "typer"):
+    sys.modules[name] = None
+import keras, numpy as np
+import hvp, hvp.testing
+model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, "tanh"), keras.layers.Dense(1)])
+lin = hvp.linearize(model, (np.eye(2), np.ones((2, 1))), "mse")
+v = np.ones(lin.size)
+assert np.allclose(lin.hvp(v), lin.gnvp(v) + lin.residual_vp(v), atol=1e-5)
+assert hvp.eigsh(hvp.Hessian(lin), 1).values.shape == (1,)
+assert hvp.chain_rule(lin)
+assert set(hvp.compare(lin, 1, num_probes=2, num_steps=4).parts)
+"""
+
+
+def test_it_computes_everything_but_draws_nothing():
+    done = subprocess.run((sys.executable, "-c", PROGRAM), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

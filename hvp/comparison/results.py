@@ -28,7 +28,7 @@ class Part:
         sampling: "H", "G", "R" -> the sampling errors; NaN where there is a single batch.
         angles_by_count: the principal angles in radians, ascending, between the spaces of H's and
             of G's i largest eigenvalues, for i from 1 to k (Björck and Golub 1973).
-        distance: between the cumulative spectra of H and of G, see `hvp.linalg.density.distance`.
+        distance: between the cumulative spectra of H and of G, see `hvp.linalg.wasserstein`.
         eps: the rounding of the products.
     """
 

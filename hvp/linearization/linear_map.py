@@ -9,21 +9,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 import tensorflow as tf
 
 from hvp.autodiff import tensorflow_private
 from hvp.autodiff.program import Program, leaves
 from hvp.linearization.compilation import GAIN, CompiledFunction, Function, Run
-from hvp.passes import batching
-from hvp.passes.elementwise_fusion import fuse
-from hvp.passes.joint_weight_bias import merge
+from hvp.passes import batching, memory_estimate, pipeline
 from hvp.passes.packing import Packing
-from hvp.passes.partial_eval import Split, split
-from hvp.passes.simplify import fold
 
 SavedTensors = list[tf.Tensor]
 MOST_AT_ONCE = 64
@@ -49,10 +43,10 @@ class LinearMap:
     def __init__(
         self, program: Program, source: Packing, target: Packing, *, room: float = math.inf
     ):
-        program = fold(fuse(fold(program), len(source.places)))
-        program, source, target = merge(program, source, target)
+        parts, source, target, self.shared_bytes = pipeline.prepare(
+            program, source, target, max_bytes=room
+        )
         count = len(source.places)
-        parts, self.shared_bytes = _settled(split(program, count), room)
         specs = parts.linear.specs
         frontier, batch = parts.linear.inputs[count:], parts.known.inputs
         computed = [number for number in frontier if number not in batch]
@@ -64,8 +58,8 @@ class LinearMap:
         self._specs = [specs[n] for n in frontier]
         self.frontier_bytes = parts.linear.nbytes(computed)
         self.batch_bytes = parts.linear.nbytes(set(frontier) & set(batch))
-        self.hidden_bytes = _hidden_bytes(known)
-        self.product_bytes = _working_bytes(parts.linear)
+        self.hidden_bytes = memory_estimate.branch_bytes(known)
+        self.product_bytes = memory_estimate.working_bytes(parts.linear)
         # A linear map that does not see its vector is zero; the compiled one would give the same
         # memory each time.
         made = {n for node in parts.linear.nodes for n in node.outputs}
@@ -73,7 +67,7 @@ class LinearMap:
         self._vanishes = not (made | tangents) & set(leaves(parts.linear.outputs))
         self.single = self._compiled()
         # Loops take their columns one by one.
-        self._loops = parts.linear.loops(tangents)
+        self._one_by_one = parts.linear.loops(tangents) or not pipeline.is_enabled()
         self._blocks: dict[int, CompiledFunction] = {}
         self._gains: dict[int, bool] = {}
         self._sums: dict[tuple[int, ...], Run] = {}
@@ -112,7 +106,7 @@ class LinearMap:
 
         It is what fits into `budget`, or one where trying with the frontier given shows no gain.
         """
-        if self._loops:
+        if self._one_by_one:
             return 1
         fitting = int(min(count, MOST_AT_ONCE, budget // max(self.product_bytes, 1)))
         width = 1 << max(fitting.bit_length() - 1, 0)
@@ -172,51 +166,3 @@ class LinearMap:
             if self.single.way == "XLA":
                 self._blocks[count].compile()
         return self._blocks[count]
-
-
-def _settled(parts: Split, room: float) -> tuple[Split, int]:
-    """The parts, what no batch tells being computed once for all, and the bytes that this takes.
-
-    Where they are more than there is room for it stays a part of every frontier.
-    """
-    known, linear = parts.known, parts.linear
-    told = known.reach(known.inputs)
-    shared = [n for n in known.outputs if n not in told and known.specs[n].dtype != tf.variant]
-    size = known.nbytes(shared)
-    if not shared or size > room:
-        return parts, 0
-    tensors = tensorflow_private.compiled(known.part((), shared).replay, [])([])
-    held = replace(linear, captures={**linear.captures, **dict(zip(shared, tensors, strict=True))})
-    known = known.part(known.inputs, [n for n in known.outputs if n not in shared])
-    linear = held.part([n for n in linear.inputs if n not in shared], linear.outputs)
-    return Split(known, linear), size
-
-
-def _hidden_bytes(known: Program) -> int:
-    """The bytes of optional values among the outputs: a branch that is taken has them."""
-
-    def held(branch: Program, number: int) -> int:
-        makers = (node for node in branch.nodes if number in node.outputs)
-        return sum(branch.nbytes(n.inputs) for n in makers if n.op.type == "OptionalFromValue")
-
-    return sum(
-        max(held(branch, branch.outputs[i]) for branch in node.bodies)
-        for node in known.nodes
-        if node.bodies and not node.is_loop
-        for i, number in enumerate(node.outputs)
-        if number in known.outputs
-    )
-
-
-def _working_bytes(program: Program) -> int:
-    """The most bytes of values that are made and still used at any time of a run in order."""
-    last = {n: i for i, node in enumerate(program.nodes) for n in node.inputs}
-    alive: Counter[int] = Counter()
-    most = 0
-    for i, node in enumerate(program.nodes):
-        alive.update({n: program.nbytes([n]) for n in node.outputs})
-        most = max(most, alive.total())
-        for n in node.inputs:
-            if last[n] == i:
-                alive.pop(n, None)
-    return most

@@ -45,7 +45,7 @@ REPEATS = {"BroadcastTo", "Tile"}
 Form = dict[int, int | None]
 
 
-def fuse(program: Program, count: int) -> Program:
+def fuse_elementwise(program: Program, count: int) -> Program:
     """The program, linear in its first `count` inputs, with entrywise operations written as sums.
 
     Coefficients are multiplied with each other first, so that values agree to rounding only.

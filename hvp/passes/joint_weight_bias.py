@@ -19,7 +19,9 @@ from hvp.passes.packing import Packing, Slot
 from hvp.passes.rewriting import Rewriter
 
 
-def merge(program: Program, source: Packing, target: Packing) -> tuple[Program, Packing, Packing]:
+def join_weight_and_bias(
+    program: Program, source: Packing, target: Packing
+) -> tuple[Program, Packing, Packing]:
     """The program, linear in the tensors of `source`, on matrices.
 
     Also returns where these lie in the vector, and where its outputs, then a list.

@@ -36,7 +36,7 @@ SHAPES = {"Rank", "Shape", "ShapeN", "Size"}
 SMALL = 1 << 16
 
 
-def fold(program: Program) -> Program:
+def simplify(program: Program) -> Program:
     """The program without operations on constants and zeros and without those that do nothing.
 
     Its values are the same to the last bits, but that 0·x is 0 for an infinite x too, and but for

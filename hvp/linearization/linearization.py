@@ -21,9 +21,8 @@ from hvp.autodiff import curvature, tensorflow_private
 from hvp.autodiff.tensorflow_errors import REFUSALS, raise_own, reason
 from hvp.errors import Finding, InputError
 from hvp.linearization import transfer
-from hvp.linearization.autotuning import Choice
 from hvp.linearization.batch_programs import BatchPrograms
-from hvp.linearization.batch_sum import BatchSum
+from hvp.linearization.batch_sum import BatchSum, Choice
 from hvp.linearization.cache import SavedTensorCache
 from hvp.linearization.forecast import LONG, Forecast, forecast
 from hvp.linearization.products import (
@@ -232,7 +231,7 @@ class Linearization:
             budget=self._frontiers.budget,
             kept=self._frontiers.bytes,
             kept_batches=self._frontiers.count(maps),
-            batches=self._sums.num_frontiers,
+            batches=self._sums.num_terms,
             product=max((linear_map.product_bytes for linear_map in maps), default=0),
         )
 
@@ -459,7 +458,7 @@ class Linearization:
     def in_float64(self) -> Linearization:
         """The same loss at the same parameters, evaluated in float64 whatever casts it holds."""
         snapshot = self._snapshot.in_float64()
-        frontiers = SavedTensorCache(self._frontiers.budget, beside=snapshot.in_memory)
+        frontiers = SavedTensorCache(self._frontiers.budget, batches_in_memory=snapshot.in_memory)
         return Linearization(snapshot, self._chosen, frontiers, ad=self._ad, jit=False)
 
     def _restricted(self, inside: Sequence[int]) -> Linearization:

@@ -58,11 +58,11 @@ def linearize(
             free: what of a product is the same for all v is kept for as many batches as fit and
             computed anew for the others. Blocks of vectors are multiplied at once within it.
         ad: order of differentiation of Hv, "forward-over-reverse" or "reverse-over-reverse";
-            "auto" takes the first unless the other is clearly faster.
-        jit: True compiles with XLA, False does not, "auto" does where it is clearly faster. What
-            "auto" takes is measured at the first product, if that costs less than ten products, and
-            may change the last bits between runs; `choices` tells it. With `ad` and `jit` given the
-            same input gives the same bits.
+            "auto" takes the first, but for loops, and where TensorFlow cannot build it, the other.
+        jit: True compiles with XLA, False does not. "auto" measures whether to multiply several
+            vectors of a block at once, and, after 100 blocks of short products, whether XLA is
+            faster for them. Either may change the last bits between runs. With `jit` given the same
+            input gives the same bits.
 
     Raises:
         InputError: a model, loss or data that cannot be used, an operation without a second
@@ -156,7 +156,9 @@ def _linearization(
     layout = Layout(objective.names, shapes, _dtype(objective, dtype))
     chosen = range(len(layout.names)) if variables is None else layout.select(variables)
     snapshot = Snapshot(objective, layout, batches, chosen, promoted=dtype is not None)
-    frontiers = SavedTensorCache(None if cache == "auto" else int(cache), beside=snapshot.in_memory)
+    frontiers = SavedTensorCache(
+        None if cache == "auto" else int(cache), batches_in_memory=snapshot.in_memory
+    )
     return Linearization(snapshot, chosen, frontiers, ad=ad, jit=jit)
 
 

@@ -32,12 +32,12 @@ def each_alone(program, tangents, known):
 def agree(program, tangents, known, *, compiled=False):
     """All columns at once against each alone."""
     parts = partially_evaluate(program, len(tangents))
-    frontier = parts.known.replay(*map(tf.constant, known))
-    expected = each_alone(parts.linear, tangents, frontier)
+    saved = parts.known.replay(*map(tf.constant, known))
+    expected = each_alone(parts.linear, tangents, saved)
     tensors = [tf.constant(t) for t in tangents]
 
     def replay():
-        return batching.replay(parts.linear, tensors, frontier)
+        return batching.replay(parts.linear, tensors, saved)
 
     got = tf.function(replay, autograph=False)() if compiled else replay()
     for tensor, value in zip(got, expected, strict=True):

@@ -75,16 +75,16 @@ def obeys(program, v, *rest):
     dependent = reached(linear)
     assert all(dependent & set(node.inputs) for node in linear.nodes)
     assert not dependent & set(known.outputs)
-    frontier = run(known, *rest)
-    for got, expected in zip(run(linear, v, *frontier), run(program, v, *rest), strict=True):
+    saved = run(known, *rest)
+    for got, expected in zip(run(linear, v, *saved), run(program, v, *rest), strict=True):
         assert got.dtype == expected.dtype
         assert got.tobytes() == expected.tobytes()
     return parts
 
 
-def is_linear(program, v1, v2, frontier, a=0.7, b=-1.3):
-    mixed = run(program, a * v1 + b * v2, *frontier)
-    first, second = run(program, v1, *frontier), run(program, v2, *frontier)
+def is_linear(program, v1, v2, saved, a=0.7, b=-1.3):
+    mixed = run(program, a * v1 + b * v2, *saved)
+    first, second = run(program, v1, *saved), run(program, v2, *saved)
     for got, x, y in zip(mixed, first, second, strict=True):
         scale = max(np.abs(x).max(), np.abs(y).max(), 1e-3)
         assert np.abs(got - a * x - b * y).max() <= 1e-12 * scale
@@ -145,10 +145,10 @@ def test_inputs_that_the_linear_part_uses_pass_through_as_they_are():
     program = trace(lambda v, x, y: (v * x + v * tf.sin(y), y), *[spec(3)] * 3)
     parts = partially_evaluate(program)
     x, y = (tf.constant(drawn(3, seed=i)) for i in range(2))
-    frontier = parts.known.replay(x, y)
-    assert sum(tensor is x for tensor in frontier) == 1
-    assert sum(tensor is y for tensor in frontier) == 1
-    assert len(frontier) == 3
+    saved = parts.known.replay(x, y)
+    assert sum(tensor is x for tensor in saved) == 1
+    assert sum(tensor is y for tensor in saved) == 1
+    assert len(saved) == 3
 
 
 def test_an_input_that_only_the_known_part_uses_is_not_handed_over():

@@ -1,9 +1,10 @@
-"""Products summed over the batches of a snapshot: traced once a batch shape, kept and joined.
+"""Products summed over the batches of a snapshot, tensors in and tensors out.
 
-A product is a sum of linear maps, one a batch. Maps are made on first use, and their frontiers kept
-while they fit. Where all are kept, batches that are short work are multiplied in one call: they run
-side by side, and what a call costs is paid once. To compile that takes as long as tens of products,
-so it waits until many have run; it adds in the same order, and gives the same bits.
+A product is a sum of linear maps, one for each batch, and one for the penalty. A map is traced at
+the first product with a batch of its shape. Saved tensors are kept while they fit the cache. Where
+those of all batches are kept, short batches are multiplied in one call: they run in parallel, and
+the cost of a call is paid once. Compiling that call takes as long as tens of products, so it is
+done after many products only. It adds in the same order and gives the same bits.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import itertools
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import tensorflow as tf
 
 from hvp.autodiff import tracing
 from hvp.autodiff.curvature import Mode
+from hvp.autodiff.tensorflow_errors import REFUSALS, raise_own, reason
 from hvp.errors import Finding
-from hvp.linearization.autotuning import Choice, choose
 from hvp.linearization.batch_programs import BatchPrograms
 from hvp.linearization.cache import SavedTensorCache
 from hvp.linearization.linear_map import LinearMap, SavedTensors
@@ -28,55 +30,85 @@ from hvp.linearization.snapshot import Snapshot
 from hvp.passes.packing import Packing
 
 # Vectors or blocks that are multiplied before batches are joined: more than a few eigenvalues take.
-PATIENCE = 100
+PRODUCTS_BEFORE_JOINING = 100
 
 Term = tuple[LinearMap, SavedTensors]
+Group = tuple[LinearMap, list[SavedTensors]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the product of one batch shape runs.
+
+    Attributes:
+        product: "H", "G", "R", "J", "Jᵀ", "H, G and R", or one of these of the penalty.
+        order: of differentiation.
+        way: the backend of a product with one vector, "graph" or "XLA".
+        seconds: of a batch's product by order, number of columns and backend, where it was measured
+            to decide how blocks of vectors run.
+    """
+
+    product: str
+    order: str
+    way: str
+    seconds: dict[str, float]
 
 
 class BatchSum:
-    """Products over some of a snapshot's parameters, tensors in and tensors out.
+    """The products of a loss with vectors, over some of its parameters, summed over all batches.
 
     Attributes:
-        maps: the linear map of each product and batch shape made so far.
-        choices: how each runs and what else was tried.
-        notes: what was found while they were made.
+        maps: product and batch shape -> linear map, for those made so far.
+        notes: findings made while tracing, in order.
     """
 
     def __init__(
         self,
         snapshot: Snapshot,
         chosen: Sequence[int],
-        frontiers: SavedTensorCache,
+        cache: SavedTensorCache,
         *,
         ad: str,
         jit: str | bool,
     ):
-        self._snapshot, self._chosen, self._frontiers = snapshot, chosen, frontiers
+        self._snapshot, self._chosen, self._cache = snapshot, chosen, cache
         self._ad, self._jit = ad, jit
         self._layout = snapshot.layout.restrict(chosen)
         self._lock = threading.RLock()
         self.maps: dict[tuple[Product, BatchPrograms], LinearMap] = {}
-        self.choices: list[Choice] = []
         self.notes: dict[Finding, None] = {}
-        self._routes: dict[Product, list[LinearMap]] = {}
+        self._orders: dict[tuple[Product, BatchPrograms], str] = {}
+        self._maps_by_batch: dict[Product, list[LinearMap]] = {}
         self._kept: dict[Product, list[Term]] = {}
-        self._joined: dict[Product, list[tuple[LinearMap, list[SavedTensors]]]] = {}
-        self._multiplied: Counter[Product] = Counter()
+        self._joined: dict[Product, list[Group]] = {}
+        self._num_products: Counter[Product] = Counter()
 
     @property
-    def num_frontiers(self) -> int:
-        """How many there are of the products made so far, kept or not."""
-        return sum(map(len, self._routes.values()))
+    def choices(self) -> list[Choice]:
+        """How each linear map made so far runs."""
+        return [
+            Choice(
+                self._name(*key),
+                order,
+                self.maps[key].single.backend,
+                {f"{order}, {name}": t for name, t in self.maps[key].seconds.items()},
+            )
+            for key, order in list(self._orders.items())
+        ]
+
+    @property
+    def num_terms(self) -> int:
+        """The number of batches and penalties, over the products made so far, kept or not."""
+        return sum(map(len, self._maps_by_batch.values()))
 
     def keeps(self, product: Product) -> bool:
-        """Whether the frontiers of all batches are kept."""
+        """Whether the saved tensors of all batches are kept."""
         return product in self._kept
 
     def width(self, product: Product, count: int) -> int:
         """How many of `count` columns to multiply at once."""
-        linear_map, frontier = next(iter(self.terms(product)))
-        tried = frontier if self._jit == "auto" else None
-        return linear_map.width(count, self._frontiers.budget, tried)
+        linear_map, saved = next(iter(self.terms(product)))
+        return linear_map.width(count, self._cache.budget, saved if self._jit == "auto" else None)
 
     def widest(self, product: Product) -> int:
         """The most columns that were multiplied at once so far."""
@@ -90,13 +122,13 @@ class BatchSum:
             return [tf.concat(found, axis=0) for found in zip(*shares, strict=True)]
         if product.domain is Space.OUTPUTS:
             return self._by_rows(product, parts)
-        groups = self._joined.get(product) or self._patiently(product, len(parts))
+        groups = self._joined.get(product) or self._join(product, len(parts))
         if groups:
-            sums = ([m.multiply_all(part, fs) for part in parts] for m, fs in groups)
+            sums = ([m.multiply_all(part, saved) for part in parts] for m, saved in groups)
         else:
             terms = enumerate(self.terms(product))
             sums = (
-                _sum([m.multiply(part, f) for part in parts] for _, (m, f) in group)
+                _sum([m.multiply(part, saved) for part in parts] for _, (m, saved) in group)
                 for _, group in itertools.groupby(terms, self._group)
             )
         return _sum(sums)
@@ -106,50 +138,50 @@ class BatchSum:
 
         def shares() -> Iterator[list[tf.Tensor]]:
             start = 0
-            for linear_map, frontier in self.terms(product):
+            for linear_map, saved in self.terms(product):
                 stop = start + linear_map.source.size
-                yield [linear_map.multiply(part[start:stop], frontier) for part in parts]
+                yield [linear_map.multiply(part[start:stop], saved) for part in parts]
                 start = stop
 
         return _sum(shares())
 
-    def _group(self, term: tuple[int, Term]) -> tuple[int, int]:
-        """The same for terms, numbered, that are summed before others are added."""
-        number, (linear_map, _) = term
-        return id(linear_map), number // linear_map.most_batches(self._snapshot.num_batches)
+    def _group(self, numbered: tuple[int, Term]) -> tuple[int, int]:
+        """A key that is equal for the terms, with their numbers, that are summed in one call."""
+        number, (linear_map, _) = numbered
+        return id(linear_map), number // linear_map.batches_per_call(self._snapshot.num_batches)
 
-    def _patiently(
-        self, product: Product, count: int
-    ) -> list[tuple[LinearMap, list[SavedTensors]]] | None:
-        """The groups of a product's terms, once it is worth while to join them."""
-        if product not in self._kept or self._multiplied[product] < PATIENCE:
-            self._multiplied[product] += count
+    def _join(self, product: Product, count: int) -> list[Group] | None:
+        """The groups of a product's terms, None before enough vectors or blocks were multiplied.
+
+        `count` is the number of those to be multiplied now.
+        """
+        if product not in self._kept or self._num_products[product] < PRODUCTS_BEFORE_JOINING:
+            self._num_products[product] += count
             return None
         groups = itertools.groupby(enumerate(self._kept[product]), self._group)
         found = [[term for _, term in group] for _, group in groups]
-        self._joined[product] = [(terms[0][0], [f for _, f in terms]) for terms in found]
+        self._joined[product] = [(terms[0][0], [saved for _, saved in terms]) for terms in found]
         return self._joined[product]
 
     def terms(self, product: Product) -> Iterable[Term]:
-        """The linear map and the frontier of each batch; those kept are not computed anew."""
+        """The linear map and the saved tensors of each batch, computed anew unless kept."""
         return self._kept.get(product) or self._computed(product)
 
     def _computed(self, product: Product) -> Iterator[Term]:
         maps = []
         for index, (programs, batch) in enumerate(self.pieces(product)):
             linear_map = self._map(product, programs, batch)
-            frontier = self._frontiers.get(linear_map, index)
-            if frontier is None:
-                frontier = linear_map.frontier(batch)
-                hidden = linear_map.hidden_bytes
-                self._frontiers.offer(linear_map, index, batch, frontier, hidden)
+            saved = self._cache.get(linear_map, index)
+            if saved is None:
+                saved = linear_map.known_part(batch)
+                self._cache.add(linear_map, index, batch, saved, linear_map.branch_bytes)
             maps.append(linear_map)
-            yield linear_map, frontier
-        self._routes[product] = maps
-        kept = [self._frontiers.get(linear_map, index) for index, linear_map in enumerate(maps)]
-        frontiers = [frontier for frontier in kept if frontier is not None]
-        if len(frontiers) == len(maps):
-            self._kept[product] = list(zip(maps, frontiers, strict=True))
+            yield linear_map, saved
+        self._maps_by_batch[product] = maps
+        found = [(m, self._cache.get(m, index)) for index, m in enumerate(maps)]
+        terms = [(m, saved) for m, saved in found if saved is not None]
+        if len(terms) == len(maps):
+            self._kept[product] = terms
 
     def pieces(self, product: Product) -> Iterator[tuple[BatchPrograms, list[tf.Tensor]]]:
         """The terms of the product's sum: the batches, and the penalty where it has one."""
@@ -162,34 +194,36 @@ class BatchSum:
     def _map(
         self, product: Product, programs: BatchPrograms, batch: Sequence[tf.Tensor]
     ) -> LinearMap:
-        """The linear map of a batch's shape, made on first use in the way that is fastest."""
+        """The linear map of a batch's shape, traced at the first call."""
         with self._lock:
             key = (product, programs)
             if key not in self.maps:
-                self.maps[key] = self._made(product, programs, batch)
+                order, linear_map = self._first_order(product, programs, batch)
+                if self._jit is True:
+                    linear_map.compile()
+                self.maps[key], self._orders[key] = linear_map, order
             return self.maps[key]
 
-    def _made(
+    def _name(self, product: Product, programs: BatchPrograms) -> str:
+        is_penalty = programs is self._snapshot.penalty
+        return f"{product.name} of the penalty" if is_penalty else product.name
+
+    def _first_order(
         self, product: Product, programs: BatchPrograms, batch: Sequence[tf.Tensor]
-    ) -> LinearMap:
+    ) -> tuple[str, LinearMap]:
+        """The first order of differentiation that TensorFlow can build, and its linear map."""
         modes = product.loop_modes if programs.loops else product.modes
         if self._ad in modes:
             modes = {self._ad: modes[self._ad]}
-        makers = {
-            order: functools.partial(self._traced, mode, product, programs, batch)
-            for order, mode in modes.items()
-        }
-        is_penalty = programs is self._snapshot.penalty
-        linear_map, choice, notes = choose(
-            f"{product.name} of the penalty" if is_penalty else product.name,
-            makers,
-            batch,
-            jit=self._jit,
-            num_batches=1 if is_penalty else self._snapshot.num_batches,
-        )
-        self.choices.append(choice)
-        self.notes.update((Finding("note", product.name, note), None) for note in notes)
-        return linear_map
+        *others, last = modes
+        for order in others:
+            try:
+                return order, self._traced(modes[order], product, programs, batch)
+            except REFUSALS as error:
+                raise_own(error)
+                note = f"no {order}: {reason(error)}"
+                self.notes[Finding("note", product.name, note)] = None
+        return last, self._traced(modes[last], product, programs, batch)
 
     def _traced(
         self, mode: Mode, product: Product, programs: BatchPrograms, batch: Sequence[tf.Tensor]
@@ -213,8 +247,14 @@ class BatchSum:
 
         specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in batch]
         program = tracing.trace(function, source.specs, *specs)
-        linear_map = LinearMap(program, source, target, room=self._frontiers.room)
-        self._frontiers.hold(linear_map)
+        linear_map = LinearMap(
+            program,
+            source,
+            target,
+            max_constant_bytes=self._cache.free_bytes,
+            tries_xla=self._jit == "auto",
+        )
+        self._cache.count_constants(linear_map)
         return linear_map
 
 

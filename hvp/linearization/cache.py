@@ -1,4 +1,4 @@
-"""Frontiers kept between products, within a budget of bytes."""
+"""Saved tensors kept between products, within a budget of bytes."""
 
 from __future__ import annotations
 
@@ -12,64 +12,67 @@ import tensorflow as tf
 from hvp.linearization import transfer
 from hvp.linearization.linear_map import LinearMap, SavedTensors
 
-# Of the memory that is free when it is asked for.
+# Of the memory that is available when the cache is made.
 SHARE = 0.25
 
 
 class SavedTensorCache:
-    """The frontiers of as many batches as fit; those of a linear map go with it.
+    """The saved tensors of as many batches as fit; those of a linear map are dropped with it.
 
-    `budget` is a number of bytes, None for a quarter of the memory available now. With `beside`
-    the batches themselves are held in memory anyway and are not counted.
+    `budget` is a number of bytes, None for a quarter of the memory available now. Where batches
+    are in memory anyway, `batches_in_memory`, tensors that belong to them are not counted.
     """
 
-    def __init__(self, budget: int | None, *, beside: bool):
+    def __init__(self, budget: int | None, *, batches_in_memory: bool):
         available = psutil.virtual_memory().available
         self.budget = int(SHARE * available) if budget is None else budget
-        self._beside = beside
+        self._batches_in_memory = batches_in_memory
         self._lock = threading.RLock()
-        self._kept: WeakKeyDictionary[LinearMap, dict[int, tuple[SavedTensors, int]]]
-        self._kept = WeakKeyDictionary()
-        self._held: WeakSet[LinearMap] = WeakSet()
+        self._saved: WeakKeyDictionary[LinearMap, dict[int, tuple[SavedTensors, int]]]
+        self._saved = WeakKeyDictionary()
+        self._with_constants: WeakSet[LinearMap] = WeakSet()
 
     @property
     def bytes(self) -> int:
-        """What is kept."""
+        """The bytes of all that is kept."""
         with self._lock:
-            frontiers = sum(size for kept in self._kept.values() for _, size in kept.values())
-            return frontiers + sum(linear_map.shared_bytes for linear_map in self._held)
+            saved = sum(size for kept in self._saved.values() for _, size in kept.values())
+            return saved + sum(m.constant_bytes for m in self._with_constants)
 
     @property
-    def room(self) -> int:
+    def free_bytes(self) -> int:
         """What is left of the budget."""
         return self.budget - self.bytes
 
-    def hold(self, linear_map: LinearMap) -> None:
-        """Count what a linear map keeps for all its batches, as long as it is there."""
+    def count_constants(self, linear_map: LinearMap) -> None:
+        """Count what a linear map keeps for all its batches, as long as it exists."""
         with self._lock:
-            self._held.add(linear_map)
+            self._with_constants.add(linear_map)
 
     def count(self, maps: Sequence[LinearMap]) -> int:
-        """The frontiers kept for some maps."""
-        return sum(len(self._kept.get(linear_map, ())) for linear_map in maps)
+        """The number of batches kept, over some linear maps."""
+        return sum(len(self._saved.get(linear_map, ())) for linear_map in maps)
 
     def get(self, linear_map: LinearMap, index: int) -> SavedTensors | None:
-        """The frontier of a batch, None where it is not kept."""
-        frontier, _ = self._kept.get(linear_map, {}).get(index, (None, 0))
-        return frontier
+        """The saved tensors of batch number `index`, None where they are not kept."""
+        saved, _ = self._saved.get(linear_map, {}).get(index, (None, 0))
+        return saved
 
-    def offer(
+    def add(
         self,
         linear_map: LinearMap,
         index: int,
         batch: Sequence[tf.Tensor],
-        frontier: SavedTensors,
-        hidden: int = 0,
+        saved: SavedTensors,
+        branch_bytes: int = 0,
     ) -> None:
-        """Keep the frontier of a batch if it fits, with `hidden` bytes that no tensor tells."""
-        given = {id(tensor) for tensor in batch} if self._beside else set()
-        told = sum(transfer.nbytes(tensor) for tensor in frontier if id(tensor) not in given)
-        size = told + hidden
+        """Keep the saved tensors of a batch if they fit.
+
+        `branch_bytes` are those of optional values, whose size TensorFlow does not report.
+        """
+        uncounted = {id(tensor) for tensor in batch} if self._batches_in_memory else set()
+        tensors = [tensor for tensor in saved if id(tensor) not in uncounted]
+        size = sum(map(transfer.nbytes, tensors)) + branch_bytes
         with self._lock:
             if self.bytes + size <= self.budget:
-                self._kept.setdefault(linear_map, {})[index] = (frontier, size)
+                self._saved.setdefault(linear_map, {})[index] = (saved, size)

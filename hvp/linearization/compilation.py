@@ -1,4 +1,4 @@
-"""A function of tensors, run as a TensorFlow graph or compiled by XLA, whichever is faster."""
+"""A function of tensors that runs as a TensorFlow graph or, on request, compiled by XLA."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import numpy as np
 import tensorflow as tf
 
 from hvp.autodiff import tensorflow_private
-from hvp.autodiff.tensorflow_errors import REFUSALS, raise_own, reason
+from hvp.autodiff.tensorflow_errors import REFUSALS, raise_own
 from hvp.linearization import transfer
 
-# XLA's last bits differ from the graph's: a way is taken where it gains more than this.
-GAIN = 0.9
+# XLA rounds differently: it is used only if it takes less than this share of the graph's time.
+MAX_TIME_RATIO = 0.9
+# How often a function is measured: a single long call is disturbed less by other processes.
+FEW_CALLS, MANY_CALLS, LONG_SECONDS = 2, 8, 0.02
+GRAPH, XLA = "graph", "XLA"
 Function = Callable[..., tf.Tensor]
 Run = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
 
@@ -22,28 +25,31 @@ Run = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
 class CompiledFunction:
     """A function, called with the list of its tensors.
 
-    `build` gives the function, told whether XLA is to compile it.
+    Args:
+        build: gives the Python function; its argument is True where XLA is to compile it.
+        specs: shapes and types of the tensors.
 
     Attributes:
-        way: "graph" or "XLA", how it runs.
-        seconds: of a call by each way that was tried.
-        refusal: why XLA does not run it, None where it does or was not tried.
+        backend: "graph" or "XLA".
+        seconds: backend -> time of one call, for backends that were measured.
     """
 
     def __init__(self, build: Callable[[bool], Function], specs: Sequence[tf.TensorSpec]):
         self._build = build
         self._specs = specs
         self._run = tensorflow_private.compiled(build(False), specs)
-        self.way = "graph"
+        self.backend = GRAPH
         self.seconds: dict[str, float] = {}
-        self.refusal: str | None = None
 
     def __call__(self, tensors: list[tf.Tensor]) -> tf.Tensor:
         return self._run(tensors)[0]
 
     def summed(self, count: int) -> Run:
-        """The sum of its values at one first tensor and `count` lists of the others."""
-        function = tf.function(self._build(self.way == "XLA"), autograph=False)
+        """One call that adds the values at the same first tensor and `count` lists of the others.
+
+        It takes the first tensor and then all lists, one after the other.
+        """
+        function = tf.function(self._build(self.backend == XLA), autograph=False)
         first, *others = self._specs
 
         def total(x: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
@@ -53,36 +59,36 @@ class CompiledFunction:
         return tensorflow_private.compiled(total, [first, *(others * count)])
 
     def measure(self, tensors: list[tf.Tensor]) -> float:
-        """Seconds of a call the way it runs."""
-        if self.way not in self.seconds:
+        """Seconds of a call with the present backend: the shortest of several, after a first."""
+        if self.backend not in self.seconds:
             self(tensors)
-            self.seconds[self.way] = min(_seconds(self, tensors) for _ in range(2))
-        return self.seconds[self.way]
+            first = _seconds(self, tensors)
+            count = FEW_CALLS if first > LONG_SECONDS else MANY_CALLS
+            times = [first, *(_seconds(self, tensors) for _ in range(count - 1))]
+            self.seconds[self.backend] = min(times)
+        return self.seconds[self.backend]
 
     def compile(self) -> None:
-        """Let XLA run it from now on."""
-        self._run, self.way = tensorflow_private.compiled(self._build(True), self._specs), "XLA"
+        """Use XLA from now on."""
+        self._run, self.backend = tensorflow_private.compiled(self._build(True), self._specs), XLA
 
-    def compile_where_faster(self, tensors: list[tf.Tensor]) -> None:
-        """Let XLA run it if it can, agrees and gains; `refusal` says why it cannot."""
-        graphed, before = self._run, self.measure(tensors)
+    def compile_if_faster(self, tensors: list[tf.Tensor]) -> None:
+        """Use XLA from now on if it can run the function, agrees with the graph and is faster."""
+        graph, graph_seconds = self._run, self.measure(tensors)
         expected = self(tensors)
+        tolerance = np.sqrt(np.finfo(expected.dtype.as_numpy_dtype).eps)
         try:
             self.compile()
-            error = transfer.difference(self(tensors), expected)
-            after = self.measure(tensors)
-        except REFUSALS as refusal:
-            raise_own(refusal)
-            self.refusal = reason(refusal)
-        else:
-            if not error <= np.sqrt(np.finfo(expected.dtype.as_numpy_dtype).eps):
-                self.refusal = f"its result differs by {error:.0e}"
-            elif after < GAIN * before:
+            agrees = transfer.difference(self(tensors), expected) <= tolerance
+            if agrees and self.measure(tensors) < MAX_TIME_RATIO * graph_seconds:
                 return
-        self._run, self.way = graphed, "graph"
+        except REFUSALS as refusal:
+            # XLA has no kernel for an operation: the graph, which runs, stays.
+            raise_own(refusal)
+        self._run, self.backend = graph, GRAPH
 
 
 def _seconds(function: Callable[[list[tf.Tensor]], tf.Tensor], tensors: list[tf.Tensor]) -> float:
-    begun = time.perf_counter()
+    begin = time.perf_counter()
     function(tensors)
-    return time.perf_counter() - begun
+    return time.perf_counter() - begin

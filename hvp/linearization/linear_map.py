@@ -1,222 +1,205 @@
-"""A linear map of one batch shape: split, compiled and measured; a flat vector in and one out.
+"""One product of one batch shape, as a linear map from a flat vector to a flat vector.
 
-The known part gives the frontier of a batch; the linear part takes a vector and the frontier. How
-the linear part runs is found by trying: as a TensorFlow graph or compiled by XLA, and a block of
-vectors one by one or several at once.
+The known part gives the saved tensors of a batch; the linear part takes a vector and the saved
+tensors. Columns of a block are multiplied one by one, or several at once where that is faster.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 import tensorflow as tf
 
 from hvp.autodiff import tensorflow_private
 from hvp.autodiff.program import Program, leaves
-from hvp.linearization.compilation import GAIN, CompiledFunction, Function, Run
-from hvp.passes import batching
-from hvp.passes.elementwise_fusion import fuse
-from hvp.passes.joint_weight_bias import merge
+from hvp.linearization.compilation import MAX_TIME_RATIO, XLA, CompiledFunction, Function, Run
+from hvp.passes import batching, memory_estimate, pipeline
 from hvp.passes.packing import Packing
-from hvp.passes.partial_eval import Split, split
-from hvp.passes.simplify import fold
 
 SavedTensors = list[tf.Tensor]
-MOST_AT_ONCE = 64
-# Batches of one call, and what they may take together: where each is much, a call costs little.
-MOST_BATCHES, JOINED_BYTES = 8, 1 << 24
-# Calls that take less are worth compiling for several columns: the calls themselves cost time.
-SHORT = 2e-3
+MAX_COLUMNS = 64
+# Batches multiplied in one call, at most, and the bytes that they may take together. Where each
+# batch is much work, the cost of a call does not matter.
+MAX_JOINED_BATCHES, MAX_JOINED_BYTES = 8, 1 << 24
+# Below so many seconds the calls themselves are a large part of a product.
+SHORT_SECONDS = 2e-3
+# Larger programs of several columns take seconds to trace, and were never faster on the benchmark:
+# a net of 30 dense layers has as many.
+MAX_BLOCK_OPERATIONS = 400
+# Calls with a block before XLA is tried: it takes a second, and wins a millisecond a call.
+CALLS_BEFORE_XLA = 100
 
 
 class LinearMap:
     """The map of a program that is linear in its first inputs; its other inputs are a batch.
 
+    Args:
+        program: takes the tensors of `source` and a batch.
+        source: where these tensors lie in the vector.
+        target: where the outputs lie in the product.
+        max_constant_bytes: for tensors that are the same for all batches.
+        tries_xla: whether XLA may be tried for blocks of vectors.
+
     Attributes:
-        frontier_bytes: what the frontier of a batch takes beside the batch itself.
-        batch_bytes: what the linear part takes of the batch.
-        hidden_bytes: what of a frontier its tensors do not tell, at the most: what branches leave.
-        shared_bytes: what is kept that no batch tells, such as weights in another precision, if
-            there is `room` for it.
-        product_bytes: what a product takes beside frontier, vector and result, at the most.
+        constant_bytes: of tensors kept that are the same for all batches, such as weights in
+            another precision.
+        branch_bytes: the most that optional values among the saved tensors take.
+        product_bytes: the most that a product takes besides saved tensors, vector and result.
         single: the product with one vector, compiled.
     """
 
     def __init__(
-        self, program: Program, source: Packing, target: Packing, *, room: float = math.inf
+        self,
+        program: Program,
+        source: Packing,
+        target: Packing,
+        *,
+        max_constant_bytes: float = math.inf,
+        tries_xla: bool = False,
     ):
-        program = fold(fuse(fold(program), len(source.places)))
-        program, source, target = merge(program, source, target)
+        parts, source, target, self.constant_bytes = pipeline.prepare(
+            program, source, target, max_bytes=max_constant_bytes
+        )
         count = len(source.places)
-        parts, self.shared_bytes = _settled(split(program, count), room)
         specs = parts.linear.specs
-        frontier, batch = parts.linear.inputs[count:], parts.known.inputs
-        computed = [number for number in frontier if number not in batch]
+        saved, batch = parts.linear.inputs[count:], parts.known.inputs
+        computed = [number for number in saved if number not in batch]
         known = parts.known.part(batch, computed)
         self.source, self._target, self._linear = source, target, parts.linear
         self._known = tensorflow_private.compiled(known.replay, [specs[n] for n in batch])
-        # Places in the batch and, past its end, in what is computed.
-        self._places = [(*batch, *computed).index(n) for n in frontier]
-        self._specs = [specs[n] for n in frontier]
-        self.frontier_bytes = parts.linear.nbytes(computed)
-        self.batch_bytes = parts.linear.nbytes(set(frontier) & set(batch))
-        self.hidden_bytes = _hidden_bytes(known)
-        self.product_bytes = _working_bytes(parts.linear)
-        # A linear map that does not see its vector is zero; the compiled one would give the same
-        # memory each time.
-        made = {n for node in parts.linear.nodes for n in node.outputs}
+        # Positions of the saved tensors in the batch followed by what is computed.
+        self._positions = [(*batch, *computed).index(n) for n in saved]
+        self._specs = [specs[n] for n in saved]
+        self.branch_bytes = memory_estimate.branch_bytes(known)
+        self.product_bytes = memory_estimate.working_bytes(parts.linear)
         tangents = set(parts.linear.inputs[:count])
-        self._vanishes = not (made | tangents) & set(leaves(parts.linear.outputs))
-        self.single = self._compiled()
-        # Loops take their columns one by one.
-        self._loops = parts.linear.loops(tangents)
+        # The compiled function of a map that is zero would return the same memory at each call.
+        self._is_zero = not parts.linear.reach(tangents) & set(leaves(parts.linear.outputs))
+        self._is_unbatched = parts.linear.loops(tangents) or not pipeline.is_enabled()
+        self._tries_xla = tries_xla
+        self.single = self._compile_single()
         self._blocks: dict[int, CompiledFunction] = {}
-        self._gains: dict[int, bool] = {}
+        self._block_calls: dict[int, int] = {}
+        self._block_wins: dict[int, bool] = {}
         self._sums: dict[tuple[int, ...], Run] = {}
 
-    def frontier(self, batch: Sequence[tf.Tensor]) -> SavedTensors:
-        """What the linear part needs of a batch."""
+    def known_part(self, batch: Sequence[tf.Tensor]) -> SavedTensors:
+        """The saved tensors of a batch."""
         tensors = [*batch, *self._known(list(batch))]
-        return [tensors[place] for place in self._places]
+        return [tensors[position] for position in self._positions]
 
-    def multiply(self, vector: tf.Tensor, frontier: SavedTensors) -> tf.Tensor:
+    def multiply(self, vector: tf.Tensor, saved: SavedTensors) -> tf.Tensor:
         """The product with a vector (size,), or with the columns of a block (size, K) at once."""
-        if self._vanishes:
+        if self._is_zero:
             return tf.zeros([self._target.size, *vector.shape[1:]], self._target.dtype)
         if len(vector.shape) == 1:
-            return self.single([vector, *frontier])
-        return self._together(int(vector.shape[1]))([vector, *frontier])
+            return self.single([vector, *saved])
+        count = int(vector.shape[1])
+        block = self._block(count)
+        self._block_calls[count] = self._block_calls.get(count, 0) + 1
+        if self._tries_xla and self._block_calls[count] == CALLS_BEFORE_XLA:
+            self._try_xla(block, [vector, *saved])
+        return block([vector, *saved])
 
-    def multiply_all(self, vector: tf.Tensor, frontiers: Sequence[SavedTensors]) -> tf.Tensor:
-        """The sum of the products with several batches, in one call."""
-        if self._vanishes or len(frontiers) == 1:
-            return self.multiply(vector, frontiers[0])
-        key = (len(frontiers), *vector.shape[1:])
+    def multiply_all(self, vector: tf.Tensor, batches: Sequence[SavedTensors]) -> tf.Tensor:
+        """The sum of the products with several batches, given by their saved tensors, in a call."""
+        if self._is_zero or len(batches) == 1:
+            return self.multiply(vector, batches[0])
+        key = (len(batches), *vector.shape[1:])
         if key not in self._sums:
-            one = self.single if len(vector.shape) == 1 else self._together(int(vector.shape[1]))
-            self._sums[key] = one.summed(len(frontiers))
-        return self._sums[key]([vector, *itertools.chain.from_iterable(frontiers)])[0]
+            one = self.single if len(vector.shape) == 1 else self._block(int(vector.shape[1]))
+            self._sums[key] = one.summed(len(batches))
+        return self._sums[key]([vector, *itertools.chain.from_iterable(batches)])[0]
 
-    def most_batches(self, count: int) -> int:
-        """How many of `count` batches to multiply in one call: evenly, as many as are short."""
+    def batches_per_call(self, count: int) -> int:
+        """How many of `count` batches to multiply in one call: parts as equal as possible."""
         each = self.product_bytes + self._target.size * self._target.dtype.size
-        fitting = min(MOST_BATCHES, max(JOINED_BYTES // max(each, 1), 1))
-        return math.ceil(count / math.ceil(count / fitting))
+        most = min(MAX_JOINED_BATCHES, max(MAX_JOINED_BYTES // max(each, 1), 1))
+        return math.ceil(count / math.ceil(count / most))
 
-    def width(self, count: int, budget: float, frontier: SavedTensors | None) -> int:
-        """How many of `count` columns to multiply at once, a power of two.
+    def width(self, count: int, budget: float, saved: SavedTensors | None) -> int:
+        """How many of `count` columns to multiply at once: a power of two that fits `budget` bytes.
 
-        It is what fits into `budget`, or one where trying with the frontier given shows no gain.
+        It is one where a trial with the saved tensors of a batch, if given, shows no gain.
         """
-        if self._loops:
+        if self._is_unbatched:
             return 1
-        fitting = int(min(count, MOST_AT_ONCE, budget // max(self.product_bytes, 1)))
-        width = 1 << max(fitting.bit_length() - 1, 0)
-        if width == 1 or frontier is None:
+        most = int(min(count, MAX_COLUMNS, budget // max(self.product_bytes, 1)))
+        width = 1 << max(most.bit_length() - 1, 0)
+        if width == 1 or batching.num_operations(self._linear, width) > MAX_BLOCK_OPERATIONS:
+            return 1
+        if saved is None:
             return width
-        if width not in self._gains:
-            self._gains[width] = self._gains_by(width, frontier)
-        return width if self._gains[width] else 1
+        if width not in self._block_wins:
+            self._block_wins[width] = self._is_block_faster(width, saved)
+        return width if self._block_wins[width] else 1
 
     @property
     def widest(self) -> int:
         """The most columns that were traced together, and not found slower than one by one."""
-        return max((width for width in self._blocks if self._gains.get(width, True)), default=1)
+        return max(
+            (width for width in self._blocks if self._block_wins.get(width, True)), default=1
+        )
 
-    def _gains_by(self, width: int, frontier: SavedTensors) -> bool:
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Time of one call by columns and backend, for what was measured."""
+        found = dict(self.single.seconds)
+        for count, block in self._blocks.items():
+            found |= {f"{count} columns, {name}": t for name, t in block.seconds.items()}
+        return found
+
+    def compile(self) -> None:
+        """Let XLA compile all products from now on."""
+        self.single.compile()
+
+    def _is_block_faster(self, width: int, saved: SavedTensors) -> bool:
         """Whether so many columns at once take less time than one after the other."""
-        one = self.single.measure([self.probe(), *frontier])
-        # Calls cost a + b·columns: what gains for four gains for more.
-        tried = width if one < SHORT else min(width, 4)
-        together = self._together(tried)
-        probes = [self.probe(tried), *frontier]
-        if one < SHORT:
-            together.compile_where_faster(probes)
-        return together.measure(probes) < GAIN * tried * one
+        one = self.single.measure([self._random(), *saved])
+        # A call costs a + b·columns: if four columns gain, more of them gain too.
+        tried = width if one < SHORT_SECONDS else min(width, 4)
+        seconds = self._block(tried).measure([self._random(tried), *saved])
+        return seconds < MAX_TIME_RATIO * tried * one
 
-    def probe(self, *count: int) -> tf.Tensor:
+    def _try_xla(self, block: CompiledFunction, tensors: list[tf.Tensor]) -> None:
+        """Use XLA for a block if products are short and it is faster."""
+        vector, *saved = tensors
+        if self.single.measure([vector[:, 0], *saved]) < SHORT_SECONDS:
+            block.compile_if_faster(tensors)
+
+    def _random(self, *count: int) -> tf.Tensor:
         """A random vector, or a block of so many columns."""
         shape = [self.source.size, *count]
         return tf.random.stateless_uniform(shape, [0, 0], -1, 1, self.source.dtype)
 
-    def _compiled(self) -> CompiledFunction:
+    def _compile_single(self) -> CompiledFunction:
         def build(jit: bool) -> Function:
             # XLA is slow at joining vectors, which therefore stays outside.
             core = self._linear.replay
             if jit:
                 core = tf.function(core, autograph=False, jit_compile=True)
-            return lambda vector, *frontier: self._target.join(
-                core(*self.source.split(vector), *frontier)
+            return lambda vector, *saved: self._target.join(
+                core(*self.source.split(vector), *saved)
             )
 
         vector = tf.TensorSpec([self.source.size], self.source.dtype)
         return CompiledFunction(build, [vector, *self._specs])
 
-    def _together(self, count: int) -> CompiledFunction:
-        """The product with `count` columns at once."""
+    def _block(self, count: int) -> CompiledFunction:
+        """The product with `count` columns at once, compiled."""
         if count not in self._blocks:
 
-            def products(block: tf.Tensor, *frontier: tf.Tensor) -> tf.Tensor:
-                results = batching.replay(self._linear, self.source.split(block), frontier)
+            def multiply(block: tf.Tensor, *saved: tf.Tensor) -> tf.Tensor:
+                results = batching.replay(self._linear, self.source.split(block), saved)
                 return self._target.join(results)
 
             def build(jit: bool) -> Function:
-                return tf.function(products, autograph=False, jit_compile=True) if jit else products
+                return tf.function(multiply, autograph=False, jit_compile=True) if jit else multiply
 
             block = tf.TensorSpec([self.source.size, count], self.source.dtype)
             self._blocks[count] = CompiledFunction(build, [block, *self._specs])
-            if self.single.way == "XLA":
+            if self.single.backend == XLA:
                 self._blocks[count].compile()
         return self._blocks[count]
-
-
-def _settled(parts: Split, room: float) -> tuple[Split, int]:
-    """The parts, what no batch tells being computed once for all, and the bytes that this takes.
-
-    Where they are more than there is room for it stays a part of every frontier.
-    """
-    known, linear = parts.known, parts.linear
-    told = known.reach(known.inputs)
-    shared = [n for n in known.outputs if n not in told and known.specs[n].dtype != tf.variant]
-    size = known.nbytes(shared)
-    if not shared or size > room:
-        return parts, 0
-    tensors = tensorflow_private.compiled(known.part((), shared).replay, [])([])
-    held = replace(linear, captures={**linear.captures, **dict(zip(shared, tensors, strict=True))})
-    known = known.part(known.inputs, [n for n in known.outputs if n not in shared])
-    linear = held.part([n for n in linear.inputs if n not in shared], linear.outputs)
-    return Split(known, linear), size
-
-
-def _hidden_bytes(known: Program) -> int:
-    """The bytes of optional values among the outputs: a branch that is taken has them."""
-
-    def held(branch: Program, number: int) -> int:
-        makers = (node for node in branch.nodes if number in node.outputs)
-        return sum(branch.nbytes(n.inputs) for n in makers if n.op.type == "OptionalFromValue")
-
-    return sum(
-        max(held(branch, branch.outputs[i]) for branch in node.bodies)
-        for node in known.nodes
-        if node.bodies and not node.is_loop
-        for i, number in enumerate(node.outputs)
-        if number in known.outputs
-    )
-
-
-def _working_bytes(program: Program) -> int:
-    """The most bytes of values that are made and still used at any time of a run in order."""
-    last = {n: i for i, node in enumerate(program.nodes) for n in node.inputs}
-    alive: Counter[int] = Counter()
-    most = 0
-    for i, node in enumerate(program.nodes):
-        alive.update({n: program.nbytes([n]) for n in node.outputs})
-        most = max(most, alive.total())
-        for n in node.inputs:
-            if last[n] == i:
-                alive.pop(n, None)
-    return most

@@ -21,9 +21,8 @@ from hvp.autodiff import curvature, tensorflow_private
 from hvp.autodiff.tensorflow_errors import REFUSALS, raise_own, reason
 from hvp.errors import Finding, InputError
 from hvp.linearization import transfer
-from hvp.linearization.autotuning import Choice
 from hvp.linearization.batch_programs import BatchPrograms
-from hvp.linearization.batch_sum import BatchSum
+from hvp.linearization.batch_sum import BatchSum, Choice
 from hvp.linearization.by_batch import ByBatch
 from hvp.linearization.cache import SavedTensorCache
 from hvp.linearization.forecast import LONG_SECONDS, Forecast, forecast
@@ -253,7 +252,7 @@ class Linearization:
             budget=self._cache.budget,
             kept=self._cache.bytes,
             kept_batches=self._cache.count(maps),
-            batches=self._sums.num_frontiers,
+            batches=self._sums.num_terms,
             product=max((linear_map.product_bytes for linear_map in maps), default=0),
         )
 
@@ -444,7 +443,7 @@ class Linearization:
     def in_float64(self) -> Linearization:
         """The same loss at the same parameters, evaluated in float64 despite any casts in it."""
         snapshot = self._snapshot.in_float64()
-        cache = SavedTensorCache(self._cache.budget, beside=snapshot.in_memory)
+        cache = SavedTensorCache(self._cache.budget, batches_in_memory=snapshot.in_memory)
         return Linearization(snapshot, self._chosen, cache, ad=self._ad, jit=False)
 
     def _restricted(self, inside: Sequence[int]) -> Linearization:

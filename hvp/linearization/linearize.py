@@ -64,11 +64,12 @@ def linearize(
             part of a product that is the same for all vectors is saved for as many batches as fit,
             and computed anew for the others.
         ad: the order of differentiation of Hv, "forward-over-reverse" or "reverse-over-reverse".
-            "auto" takes the first unless the second is clearly faster.
-        jit: True compiles products with XLA, False runs them as TensorFlow graphs, "auto" takes XLA
-            where it is clearly faster. "auto" is decided by measuring at the first product, so that
-            the last bits may differ between runs; `choices` shows what was taken. With `ad` and
-            `jit` given, the same input gives the same bits.
+            "auto" takes the first; the second for loops, and where TensorFlow cannot build the
+            first.
+        jit: True compiles products with XLA, False runs them as TensorFlow graphs. "auto" measures
+            whether to multiply several vectors of a block at once and, after 100 blocks of short
+            products, whether XLA is faster for them. Either may change the last bits between runs;
+            `choices` shows what was taken. With `jit` given, the same input gives the same bits.
 
     Raises:
         InputError: the model, loss or data cannot be used, an operation has no second derivative,
@@ -166,7 +167,7 @@ def _linearization(
     chosen = range(len(layout.names)) if variables is None else layout.select(variables)
     snapshot = Snapshot(objective, layout, batches, chosen, promoted=dtype is not None)
     budget = None if cache == "auto" else int(cache)
-    saved_tensors = SavedTensorCache(budget, beside=snapshot.in_memory)
+    saved_tensors = SavedTensorCache(budget, batches_in_memory=snapshot.in_memory)
     return Linearization(snapshot, chosen, saved_tensors, ad=ad, jit=jit)
 
 

@@ -1,8 +1,9 @@
-"""A linear program on K vectors at once: every value that depends on them has one more axis.
+"""Batching: a linear program runs on K vectors at once.
 
-The parameters' tangents carry it last, as a block (P, K) lies in memory. Products with known
-matrices and filters merge it with one of their own axes, so that K small products become one large
-one; it is moved only where it has to be. An operation without a rule here runs once a column.
+Every value that depends on the vectors gets one more axis, of length K. It is the last one in the
+tangents of the parameters, as a block (P, K) lies in memory. Products with known matrices and
+filters merge this axis with one of their own, so that K small products become one large one. The
+axis is moved only where it must be. An operation without a rule here runs once for each column.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from hvp.autodiff.replay import apply
 class Merge(NamedTuple):
     """Which axis of the linear operand, and which of the result, K may be merged with.
 
-    `sizes` is the position of an operand that tells the shape of the result.
+    `sizes` is the position of the operand that holds the shape of the result.
     """
 
     axis: int
@@ -46,7 +47,7 @@ MATRIX_PRODUCTS = {
 
 
 class Batched:
-    """A value for each of K vectors, which are stacked along any axis asked for."""
+    """The K values of one number, stacked along any axis asked for."""
 
     def __init__(self, tensor: tf.Tensor, axis: int):
         self.rank = len(tensor.shape) - 1  # that of the value for one vector
@@ -55,7 +56,7 @@ class Batched:
 
     @property
     def axes(self) -> list[int]:
-        """Where K stands in some version already, the first one in front."""
+        """The axes along which they are stacked already, the original one first."""
         return list(self._versions)
 
     @property
@@ -63,12 +64,12 @@ class Batched:
         return self.at(self.axis).shape.num_elements()
 
     def at(self, axis: int) -> tf.Tensor:
-        """The version with K there."""
+        """The tensor with the K values along this axis."""
         if axis not in self._versions:
-            self._versions[axis] = self._moved(axis)
+            self._versions[axis] = self._transposed(axis)
         return self._versions[axis]
 
-    def _moved(self, axis: int) -> tf.Tensor:
+    def _transposed(self, axis: int) -> tf.Tensor:
         tensor = self._versions[self.axis]
         order = [i for i in range(self.rank + 1) if i != self.axis]
         order.insert(axis, self.axis)
@@ -93,6 +94,11 @@ def replay(
         results = runner.run(node, [values[number] for number in node.inputs])
         values.update(zip(node.outputs, results, strict=True))
     return [runner.last(values[number]) for number in leaves(program.outputs)]
+
+
+def num_operations(program: Program, count: int) -> int:
+    """About how many operations `replay` makes for `count` columns."""
+    return sum(1 if node.op.type in RULES else count for node in program.nodes)
 
 
 class _Runner:
@@ -137,7 +143,7 @@ Rule = Callable[[_Runner, Node, list[Argument]], "Batched | None"]
 
 
 def _product(runner: _Runner, node: Node, arguments: list[Argument]) -> Batched | None:
-    """Of a linear and a known operand, by merging K with an axis that is not summed over."""
+    """A product of a linear and a known operand: K merges with an axis that is not summed."""
     positions = [i for i, a in enumerate(arguments) if isinstance(a, Batched)]
     if len(positions) > 1:
         return None
@@ -204,7 +210,7 @@ def _is_grouped(runner: _Runner, node: Node) -> bool:
     return image[3] != filters[2]
 
 
-def _entrywise(runner: _Runner, node: Node, arguments: list[Argument]) -> Batched:
+def _elementwise(runner: _Runner, node: Node, arguments: list[Argument]) -> Batched:
     columns = [a for a in arguments if isinstance(a, Batched)]
     rank = len(runner.shape(node.outputs[0]))
     behind = _shared(columns)
@@ -299,7 +305,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys((*MATRIX_PRODUCTS, *MERGES), _product),
     **dict.fromkeys(
         ("Add", "AddN", "AddV2", "Cast", "Mul", "MulNoNan", "Neg", "RealDiv", "SelectV2", "Sub"),
-        _entrywise,
+        _elementwise,
     ),
     **dict.fromkeys(("ExpandDims", "Reshape", "Squeeze"), _reshape),
     "BroadcastTo": _broadcast,

@@ -1,8 +1,8 @@
-"""Fewer operations for the part of a program that is linear in some of its inputs.
+"""Elementwise fusion: fewer operations in the part of a program that is linear in some inputs.
 
-Chains of entrywise products with known tensors, sums of them, and repetitions along new axes are
-written as Σ cᵢ ⊙ xᵢ with as few terms as there are different xᵢ; the coefficients cᵢ are known and
-leave the linear part. The derivatives of an activation are a dozen operations before and one after.
+Chains of elementwise products with known tensors, sums of them, and repetitions along axes become
+Σ cᵢ ⊙ xᵢ, with one term for each different xᵢ. The coefficients cᵢ are known: they move to the
+known part. The derivatives of an activation are a dozen operations before and one afterwards.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from hvp.passes.rewriting import Rewriter
 Form = dict[int, int | None]
 
 
-def fuse(program: Program, count: int) -> Program:
-    """The program, linear in its first `count` inputs, with entrywise operations written as sums.
+def fuse_elementwise(program: Program, count: int) -> Program:
+    """The program, linear in its first `count` inputs, with elementwise operations written as sums.
 
-    Coefficients are multiplied with each other first, so that values agree to rounding only.
+    Values change by rounding: coefficients are multiplied with each other first.
     """
     fuser = _Fuser(program, count)
     for node in program.nodes:
-        fuser.take(node)
+        fuser.visit(node)
     return fuser.program()
 
 
 class _Fuser(Rewriter):
-    """Walks a program in order; linear values that are not written stand in `_forms`."""
+    """Visits the nodes of a program in order; `_forms` holds linear values not written yet."""
 
     def __init__(self, program: Program, count: int):
         super().__init__(program)
@@ -45,23 +45,23 @@ class _Fuser(Rewriter):
         self._scalars: dict[tuple[float, type], int] = {}
         self._linear = program.reach(program.inputs[:count])
         self._uses = Counter(n for node in program.nodes for n in set(node.inputs))
-        # What other than entrywise operations take has to be there.
-        self._wanted = set(leaves(program.outputs))
+        # Values that must be written: outputs, and inputs of other than elementwise operations.
+        self._needed = set(leaves(program.outputs))
         for node in program.nodes:
-            if not self._is_entrywise(node):
-                self._wanted.update(node.inputs)
+            if not self._is_elementwise(node):
+                self._needed.update(node.inputs)
 
-    def take(self, node: Node) -> None:
-        if not self._is_entrywise(node):
+    def visit(self, node: Node) -> None:
+        if not self._is_elementwise(node):
             self.nodes.append(replace(node, inputs=tuple(map(self.resolved, node.inputs))))
             return
         (result,), form = node.outputs, self._form(node)
-        if result in self._wanted or (len(form) > 1 and self._uses[result] > 1):
+        if result in self._needed or (len(form) > 1 and self._uses[result] > 1):
             self.replace(result, self._written(form, self.specs[result].shape))
         else:
             self._forms[result] = form
 
-    def _is_entrywise(self, node: Node) -> bool:
+    def _is_elementwise(self, node: Node) -> bool:
         kind, inputs = node.op.type, node.inputs
         linear = [i for i, n in enumerate(inputs) if n in self._linear]
         shapes = [self.specs[n].shape for n in (*inputs, *node.outputs)]
@@ -92,7 +92,7 @@ class _Fuser(Rewriter):
         return self._scaled(self._get(inputs[DIAGONAL[kind]]), self._coefficient(node))
 
     def _coefficient(self, node: Node) -> int:
-        """What the entries are multiplied with: the operation on ones."""
+        """The factors of the entries: the operation applied to ones."""
         position = DIAGONAL[node.op.type]
         others = [n for i, n in enumerate(node.inputs) if i != position]
         shape = tf.TensorShape([])
@@ -124,7 +124,7 @@ class _Fuser(Rewriter):
         )
 
     def _written(self, form: Form, shape: tf.TensorShape) -> int:
-        """A value made from its form."""
+        """Write a value given by its form."""
         shared: dict[int | None, list[int]] = {}
         for x, c in form.items():
             shared.setdefault(c, []).append(x)
@@ -142,7 +142,7 @@ class _Fuser(Rewriter):
         return total
 
     def _added(self, terms: list[int]) -> int:
-        """The sum of values, those of one shape at once."""
+        """Write the sum of values, those of one shape by one operation."""
         alike: dict[tuple[int, ...], list[int]] = {}
         for n in terms:
             alike.setdefault(tuple(self.specs[n].shape), []).append(n)
@@ -153,7 +153,7 @@ class _Fuser(Rewriter):
         return functools.reduce(lambda a, b: self._make(tf.add, a, b), sums)
 
     def _make(self, function: Callable[..., tf.Tensor], first: int, second: int) -> int:
-        """A value from two others; the same again is not made twice."""
+        """Write a function of two values, once for the same two."""
         key = (function, first, second)
         if key not in self._made:
             self._made[key] = self.write(function, first, second)

@@ -1,8 +1,8 @@
-"""A layer's kernel and its bias, neighbours in a vector, as one matrix.
+"""A layer's kernel and its bias, which follow each other in a vector, become one matrix.
 
 ``hV + 1bᵀ`` is ``[h 1] A`` with the rows of A those of V and then b, and the gradients hᵀδ and 1ᵀδ
-are the rows of ``[h 1]ᵀδ``. The matrix is a part of the vector as it lies, and a layer's product is
-a part of the result, so that nothing is cut out, added or joined.
+are the rows of ``[h 1]ᵀδ``. The matrix is a slice of the vector, and the gradient is a slice of the
+result: no tensor is copied to cut the vector, to add the bias, or to join the result.
 """
 
 from __future__ import annotations
@@ -19,25 +19,28 @@ from hvp.passes.packing import Packing, Slot
 from hvp.passes.rewriting import Rewriter
 
 
-def merge(program: Program, source: Packing, target: Packing) -> tuple[Program, Packing, Packing]:
-    """The program, linear in the tensors of `source`, on matrices.
+def join_weight_and_bias(
+    program: Program, source: Packing, target: Packing
+) -> tuple[Program, Packing, Packing]:
+    """The program, linear in the tensors of `source`, with kernels and biases joined.
 
-    Also returns where these lie in the vector, and where its outputs, then a list.
+    Also returns where its new inputs lie in the vector, and where its outputs, a list, lie in the
+    product.
     """
-    merger = _Merger(program, source)
+    joiner = _Joiner(program, source)
     for node in program.nodes:
-        merger.take(node)
-    outputs, places = merger.outputs(target.places)
-    written = merger.program(outputs)
+        joiner.visit(node)
+    outputs, places = joiner.outputs(target.places)
+    written = joiner.program(outputs)
     used = {n for node in written.nodes for n in node.inputs} | set(outputs)
-    tangents = [n for n in merger.tangents if n in used] or list(merger.tangents)[:1]
+    tangents = [n for n in joiner.tangents if n in used] or list(joiner.tangents)[:1]
     written = replace(written, inputs=(*tangents, *program.inputs[len(source.places) :]))
-    source = replace(source, places=tuple(merger.tangents[n] for n in tangents))
+    source = replace(source, places=tuple(joiner.tangents[n] for n in tangents))
     return written, source, replace(target, places=tuple(places))
 
 
-class _Merger(Rewriter):
-    """Walks a program in order. `tangents` are the values that lie in the vector, and where."""
+class _Joiner(Rewriter):
+    """Visits the nodes in order. `tangents` maps values to their slots in the vector."""
 
     def __init__(self, program: Program, source: Packing):
         super().__init__(program)
@@ -51,7 +54,7 @@ class _Merger(Rewriter):
         self._linear = program.reach(self.tangents)
         self._with_ones: dict[int, int] = {}
 
-    def take(self, node: Node) -> None:
+    def visit(self, node: Node) -> None:
         node = replace(node, inputs=tuple(map(self.resolved, node.inputs)))
         merged = self._affine(node) if node.op.type in ("AddN", "AddV2") else None
         if merged is None:
@@ -60,7 +63,7 @@ class _Merger(Rewriter):
             self.replace(node.outputs[0], merged)
 
     def _affine(self, node: Node) -> int | None:
-        """A sum of products and a bias, the product with the bias's kernel including it."""
+        """A sum hV + b + … written as [h 1] A + …, None where there is no such kernel and bias."""
         terms = [term for number in node.inputs for term in self._terms(number)]
         for product, bias in permutations(terms, 2):
             factors = self._factors(product, transposed=False)
@@ -75,7 +78,7 @@ class _Merger(Rewriter):
         return None
 
     def outputs(self, places: tuple[Slot, ...]) -> tuple[list[int], list[Slot]]:
-        """The outputs, and where they lie, after those of kernel and bias have become one."""
+        """The outputs and their slots, with the gradients of kernel and bias joined."""
         found, at = [], []
         rest = [(self.resolved(n), p) for n, p in zip(self._outputs, places, strict=True)]
         while rest:
@@ -97,7 +100,7 @@ class _Merger(Rewriter):
         return list(map(self.resolved, maker.inputs))
 
     def _factors(self, number: int, *, transposed: bool) -> tuple[int, int] | None:
-        """The factors of a matrix product, where the first is known."""
+        """The factors of a matrix product, None where the first one is not known."""
         maker = self._makers.get(number)
         if maker is None or maker.op.type != "MatMul" or maker.inputs[0] in self._linear:
             return None
@@ -108,17 +111,17 @@ class _Merger(Rewriter):
         return h, other
 
     def _unshaped(self, number: int) -> int:
-        """What a value is a reshape of."""
+        """The value before a reshape."""
         maker = self._makers.get(number)
         return number if maker is None or maker.op.type != "Reshape" else maker.inputs[0]
 
     def _row(self, number: int) -> int | None:
-        """What is added to every row where this is added to a matrix."""
+        """The vector added to every row of a matrix where `number` is added to it."""
         rows = tuple(self.specs[number].shape[:-1])
         return self._unshaped(number) if rows in ((), (1,)) else None
 
     def _summed(self, number: int) -> int | None:
-        """The matrix that a value sums the rows of."""
+        """The matrix whose rows a value sums."""
         number = self._unshaped(number)
         maker = self._makers.get(number)
         if maker is not None and maker.op.type == "Sum":
@@ -128,7 +131,7 @@ class _Merger(Rewriter):
         return number if tuple(self.specs[number].shape[:-1]) == (1,) else None
 
     def _matrix(self, kernel: int, bias: int | None) -> Slot | None:
-        """Where the matrix of two tangents lies."""
+        """The slot of the joint matrix of two tangents."""
         if kernel not in self.tangents or bias not in self.tangents:
             return None
         return _with_bias(self.tangents[kernel], self.tangents[bias])
@@ -148,7 +151,7 @@ class _Merger(Rewriter):
 
 
 def _with_bias(kernel: Slot, bias: Slot) -> Slot | None:
-    """Where the matrix of a kernel and its bias lies, if that is what the two are."""
+    """The slot of a kernel with the bias that follows it, None if the two are no such pair."""
     if len(kernel.shape) != 2 or bias.shape != kernel.shape[1:]:
         return None
     if bias.start != kernel.start + kernel.size:

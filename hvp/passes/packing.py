@@ -1,4 +1,4 @@
-"""How a flat vector is cut into tensors, or joined from them."""
+"""Where tensors lie in a flat vector: cutting the vector into them, and joining them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Packing:
-    """The tensors of a vector of `size` entries; those that are joined lie one behind the other."""
+    """The slots of tensors in a vector of `size` entries; `join` needs slots without gaps."""
 
     places: tuple[Slot, ...]
     size: int
@@ -32,7 +32,7 @@ class Packing:
 
     @classmethod
     def of(cls, shapes: Sequence[tuple[int, ...]], dtype: tf.DType) -> Packing:
-        """Tensors one behind the other."""
+        """Tensors that follow each other."""
         starts = list(itertools.accumulate(map(math.prod, shapes), initial=0))
         return cls(tuple(map(Slot, starts, shapes)), starts[-1], dtype)
 
@@ -42,16 +42,16 @@ class Packing:
 
     def split(self, vector: tf.Tensor) -> list[tf.Tensor]:
         """The tensors of a vector (size,), or of the columns of a block (size, K)."""
-        behind = vector.shape[1:].as_list()
+        axes = vector.shape[1:].as_list()
         # Unlike a part of tf.split, a slice whose edges are aligned is no copy.
         parts = [
-            tf.slice(vector, [place.start, *[0] * len(behind)], [place.size, *behind])
+            tf.slice(vector, [place.start, *[0] * len(axes)], [place.size, *axes])
             for place in self.places
         ]
-        return [tf.reshape(t, [*p.shape, *behind]) for t, p in zip(parts, self.places, strict=True)]
+        return [tf.reshape(t, [*p.shape, *axes]) for t, p in zip(parts, self.places, strict=True)]
 
     def join(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-        """The vector, or the columns of a block, that such tensors make."""
+        """The vector (size,), or block (size, K), of such tensors."""
         flat = [
             tf.reshape(t, [place.size, *t.shape[len(place.shape) :]])
             for t, place in zip(tensors, self.places, strict=True)

@@ -1,4 +1,4 @@
-"""A program written anew: the values of another program, and new ones made from them."""
+"""`Rewriter`, the base of passes: it writes a program from the values of another one."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Rewriter:
         )
 
     def resolved(self, number: int) -> int:
-        """The value that stands for one of the other program."""
+        """The value used for one of the other program."""
         return self._same.get(number, number)
 
     def replace(self, number: int, other: int) -> None:
-        """Let another value stand for one."""
+        """Use `other` for the value `number` from now on."""
         self._same[number] = self.resolved(other)
 
     def expanded(self, function: Callable[..., Any], *inputs: int) -> tuple[list[Node], list[int]]:
@@ -56,7 +56,7 @@ class Rewriter:
         return flattener.nodes[written:], [flattener.number(tensor) for tensor in leaves(results)]
 
     def _tensor(self, number: int) -> tf.Tensor:
-        """What stands for a value where functions are called."""
+        """The placeholder of a value in calls of Python functions."""
         spec = self.specs[number]
         if number not in self._tensors or self._tensors[number].shape != spec.shape:
             tensor = self._tensors[number] = tf.compat.v1.placeholder(spec.dtype, spec.shape)
@@ -64,7 +64,7 @@ class Rewriter:
         return self._tensors[number]
 
     def write(self, function: Callable[..., tf.Tensor], *inputs: int) -> int:
-        """The value that a function makes of others."""
+        """Write the operations of a function of values; return the value it gives."""
         nodes, (value,) = self.expanded(function, *inputs)
         self.nodes += nodes
         return value

@@ -1,8 +1,8 @@
-"""What of a program is known before it runs: constants, zeros, and operations that change nothing.
+"""Simplification: constants are folded, zeros removed, and operations that change nothing dropped.
 
-Differentiation leaves many zeros behind, for paths that do not exist. A zero is a literal here; it
-is pushed through whatever maps zero to zero, and sums drop it, so that no work is done on it. What
-depends on shapes alone becomes a literal too, since shapes are known.
+Differentiation produces many zeros, for paths that do not exist. Here a zero is a literal: every
+operation that maps zero to zero gives a literal zero again, and sums drop it. What depends on
+shapes alone becomes a literal too, since shapes are known. Equal operations are written once.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from hvp.autodiff.replay import apply
 from hvp.passes.rewriting import Rewriter
 
 # Larger constants are computed when the program runs.
-SMALL = 1 << 16
+MAX_LITERAL_ENTRIES = 1 << 16
 
 
-def fold(program: Program) -> Program:
+def simplify(program: Program) -> Program:
     """The program without operations on constants and zeros and without those that do nothing.
 
-    Its values are the same to the last bits, but that 0·x is 0 for an infinite x too, and but for
-    operations that have substitutes.
+    Its values are the same bit by bit, with two exceptions: 0·x is 0 for an infinite x too, and
+    operations of `decompositions.LINEAR_ALGEBRA` are written by others, to rounding.
     """
-    folder = _Folder(program)
+    simplifier = _Simplifier(program)
     for node in program.nodes:
-        folder.take(node)
-    return folder.program()
+        simplifier.visit(node)
+    return simplifier.program()
 
 
-class _Folder(Rewriter):
-    """Walks a program in order and keeps the operations that must be run."""
+class _Simplifier(Rewriter):
+    """Visits the nodes of a program in order and writes those that must run."""
 
     def __init__(self, program: Program):
         super().__init__(program)
         self._made: dict[tuple[str, bytes, tuple[int, ...]], Node] = {}
         self._inferred: dict[Any, list[tf.TensorSpec]] = {}
 
-    def take(self, node: Node) -> None:
+    def visit(self, node: Node) -> None:
         node = replace(node, inputs=tuple(map(self.resolved, node.inputs)))
         if node.bodies or any(self._is_list(n) for n in (*node.inputs, *node.outputs)):
-            self._keep(node)
+            self._write_once(node)
             return
         node = self._without_zeros(node)
         if None in map(self._shape, node.outputs):
@@ -59,10 +59,10 @@ class _Folder(Rewriter):
         elif (same := self._same_as(node)) is not None:
             self.replace(node.outputs[0], same)
         elif node.op.type not in LINEAR_ALGEBRA or not self._substitute(node):
-            self._keep(node)
+            self._write_once(node)
 
-    def _keep(self, node: Node) -> None:
-        """Write it, unless the same was written before."""
+    def _write_once(self, node: Node) -> None:
+        """Write the node, unless an equal one was written before."""
         twin = self._made.setdefault((node.op.type, _attributes(node.op), node.inputs), node)
         if twin is node:
             self.nodes.append(node)
@@ -71,10 +71,10 @@ class _Folder(Rewriter):
                 self.replace(number, other)
 
     def _substitute(self, node: Node) -> bool:
-        """Write it by other operations, if there are any."""
+        """Write other operations for it, if there are any; return whether there are."""
         nodes, values = self.expanded(lambda *inputs: substitute(node.op, inputs), *node.inputs)
         for other in nodes:
-            self.take(other)
+            self.visit(other)
         for number, value in zip(node.outputs, values, strict=False):
             self.replace(number, value)
         return bool(values)
@@ -95,14 +95,14 @@ class _Folder(Rewriter):
         )
         if arranged is not None and is_uniform(arranged):
             return [uniform(arranged.flat[0], shapes[0])]
-        if max(shape.num_elements() for shape in shapes) > SMALL:
+        if max(shape.num_elements() for shape in shapes) > MAX_LITERAL_ENTRIES:
             return None
         return self._evaluated(node)
 
     def _evaluated(self, node: Node) -> list[np.ndarray] | None:
         if not self.literals.keys() >= set(node.inputs):
             return None
-        if any(self.literals[n].size > SMALL for n in node.inputs):
+        if any(self.literals[n].size > MAX_LITERAL_ENTRIES for n in node.inputs):
             return None
         with tf.init_scope():
             given = [tf.constant(self.literals[n], self.specs[n].dtype) for n in node.inputs]
@@ -120,7 +120,7 @@ class _Folder(Rewriter):
         return [np.array(value, kind) for value, kind in zip(measured, kinds, strict=True)]
 
     def _infer(self, node: Node) -> None:
-        """The shapes of the results, where constants tell them now."""
+        """Infer the shapes of the results anew: constants may determine them by now."""
         inputs = [(self.specs[n], self.literals.get(n)) for n in node.inputs]
         known = tuple((spec.dtype, _key(spec.shape, array)) for spec, array in inputs)
         key = node.op.type, _attributes(node.op), node.dtype, known
@@ -137,25 +137,25 @@ class _Folder(Rewriter):
         self.specs.update(zip(node.outputs, self._inferred[key], strict=True))
 
     def _vanishes(self, node: Node) -> bool:
-        """Whether zeros among the inputs make it zero."""
+        """Whether the results are zero because inputs are."""
         kind, inputs = node.op.type, node.inputs
         if kind in VANISHING:
             return any(self._is(inputs[i], 0) for i in VANISHING[kind] if i < len(inputs))
         return kind in JOINTLY and all(self._is(number, 0) for number in inputs[JOINTLY[kind]])
 
     def _without_zeros(self, node: Node) -> Node:
-        """A sum without the terms that are zero, one of them left at least."""
+        """A sum without the terms that are zero, but with one term at least."""
         if node.op.type != "AddN":
             return node
         terms = tuple(n for n in node.inputs if not self._is(n, 0))
         return replace(node, inputs=terms or node.inputs[:1])
 
     def _same_as(self, node: Node) -> int | None:
-        """The input that is the result, if one is."""
+        """The input that equals the result, None if there is none."""
         kind, shape = node.op.type, self._shape(node.outputs[0])
-        kept = [n for n in node.inputs if shape is not None and self._shape(n) == shape]
+        same_shape = [n for n in node.inputs if shape is not None and self._shape(n) == shape]
         first, *rest = node.inputs
-        if first in kept and (
+        if first in same_shape and (
             kind in RESHAPES
             or (kind == "AddN" and not rest)
             or (kind in ("Add", "AddV2", "Sub") and self._is(rest[0], 0))
@@ -167,7 +167,7 @@ class _Folder(Rewriter):
             return first
         if (
             rest
-            and rest[0] in kept
+            and rest[0] in same_shape
             and (
                 (kind in ("Add", "AddV2") and self._is(first, 0))
                 or (kind == "Mul" and self._is(first, 1))
@@ -177,7 +177,7 @@ class _Folder(Rewriter):
         return None
 
     def _is_list(self, number: int) -> bool:
-        """Whether it holds tensors, as loops stack them, instead of numbers."""
+        """Whether a value is a list of tensors, as loops stack them."""
         return self.specs[number].dtype == tf.variant
 
     def _is_in_order(self, number: int) -> bool:
@@ -197,7 +197,7 @@ class _Folder(Rewriter):
 
 
 def _key(shape: tf.TensorShape, array: np.ndarray | None) -> tuple[str, bytes | None]:
-    """What shapes may follow from: a shape, and the entries of a constant."""
+    """What the shapes of results may depend on: a shape, and the entries of a constant."""
     if array is not None and is_uniform(array):
         array = array.flat[0]
     return str(shape), None if array is None else array.tobytes()

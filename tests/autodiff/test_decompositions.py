@@ -13,7 +13,7 @@ import hvp
 from hvp.autodiff import precision
 from hvp.autodiff.decompositions import LARGE_MATRIX_ENTRIES, SUBSTITUTES
 from hvp.autodiff.tracing import trace
-from hvp.passes.simplify import fold
+from hvp.passes.simplify import simplify as fold
 
 raw = tf.raw_ops
 

@@ -16,7 +16,7 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Batches are joined at the third product."""
-    monkeypatch.setattr(batch_sum, "PATIENCE", 2)
+    monkeypatch.setattr(batch_sum, "PRODUCTS_BEFORE_JOINING", 2)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_batches_that_are_not_all_kept_are_not_joined(joined, share):
 
 
 def test_large_batches_are_not_joined(joined, monkeypatch):
-    monkeypatch.setattr(linear_map, "JOINED_BYTES", 100)
+    monkeypatch.setattr(linear_map, "MAX_JOINED_BYTES", 100)
     lin = net((2, 2, 2))
     for _ in range(5):
         lin.hvp(np.ones(lin.size))

@@ -1,5 +1,6 @@
 """What runs once and is kept, and that neither threads nor budgets nor later calls can be told."""
 
+import dataclasses
 import gc
 import json
 import os
@@ -29,11 +30,12 @@ from support.oracles import (
 )
 
 import hvp
-from hvp.autodiff import tensorflow_private, tracing
-from hvp.linearization import autotuning
+from hvp.autodiff import curvature, tensorflow_private, tracing
+from hvp.linearization import compilation, linear_map, linearization, products
 from hvp.linearization.compilation import CompiledFunction
 from hvp.linearization.linear_map import LinearMap
 from hvp.linearization.products import FORWARD, REVERSE
+from hvp.passes import pipeline
 
 layers = keras.layers
 GIVEN = {"ad": FORWARD, "jit": False}
@@ -107,20 +109,15 @@ def test_a_product_is_traced_once_a_batch_shape(traces, name, options):
     assert len(traces) == len(set(SIZES)) == 2
 
 
-@pytest.fixture
-def patient(monkeypatch):
-    """Every way of a product is tried, however long it takes."""
-    monkeypatch.setattr(autotuning, "PRODUCTS", 10**9)
-
-
-def test_nothing_is_traced_before_it_is_wanted_and_each_order_once(traces, patient):
+def test_nothing_is_traced_before_it_is_used_and_then_one_order(traces):
     lin = ragged(ad="auto")
     traces.clear()
     _ = lin.theta, lin.loss(), lin.choices, lin.memory, lin.findings
     assert traces == []
     for _ in range(3):
         lin.hvp(np.ones(lin.size))
-    assert len(traces) == 2 * 2
+    assert len(traces) == 2
+    assert {choice.order for choice in lin.choices} == {FORWARD}
 
 
 def test_a_penalty_is_a_shape_of_its_own(traces):
@@ -550,7 +547,7 @@ def test_a_block_is_its_columns_however_it_lies(wide, name, columns):
 
 
 @pytest.mark.parametrize("options", [{"jit": True}, {"jit": "auto"}, {"cache": 0}], ids=str)
-def test_a_block_is_its_columns_whatever_is_chosen(patient, options):
+def test_a_block_is_its_columns_whatever_is_chosen(options):
     lin = even(**options)
     V = vector(lin, "hvp", 5)
     columns = np.stack([lin.hvp(v) for v in V.T], axis=1)
@@ -634,50 +631,69 @@ def test_what_is_forced_shows(order, jit, way):
     assert lin.findings == ()
 
 
-def test_what_is_tried_shows(patient):
+def test_what_is_measured_for_blocks_shows():
     lin = even(ad="auto", jit="auto")
     lin.hvp(np.ones(lin.size))
-    lin.gnvp(np.ones(lin.size))
-    for choice in lin.choices:
-        assert choice.product in "HG"
-        assert choice.way in ("graph", "XLA")
-        assert f"{choice.order}, {choice.way}" in choice.seconds
-        assert all(0 < seconds < 10 for seconds in choice.seconds.values())
-        orders = {tried.rpartition(", ")[0] for tried in choice.seconds}
-        assert orders == ({FORWARD, REVERSE} if choice.product == "H" else {choice.order})
+    (choice,) = lin.choices
+    assert (choice.order, choice.way, choice.seconds) == (FORWARD, "graph", {})
+    lin.hvp(np.ones((lin.size, 4)))
+    (choice,) = lin.choices
+    assert choice.seconds.keys() == {f"{FORWARD}, graph", f"{FORWARD}, 4 columns, graph"}
+    assert all(0 < seconds < 10 for seconds in choice.seconds.values())
 
 
 def refuse(*arguments):
     raise tf.errors.InvalidArgumentError(None, None, "no kernel for XLA_CPU_JIT")
 
 
-def test_what_xla_refuses_runs_as_a_graph_and_is_noted(monkeypatch, patient, expected):
-    monkeypatch.setattr(CompiledFunction, "compile", refuse)
-    lin = ragged(jit="auto")
-    same(every_product(lin), expected)
+@pytest.fixture
+def hasty(monkeypatch):
+    """Blocks that run at once however long they take, by XLA from the second call if it agrees."""
+    monkeypatch.setattr(linear_map, "CALLS_BEFORE_XLA", 2)
+    monkeypatch.setattr(linear_map, "SHORT_SECONDS", 1e9)
+    monkeypatch.setattr(linear_map, "MAX_TIME_RATIO", 1e9)
+    monkeypatch.setattr(compilation, "MAX_TIME_RATIO", 1e9)
+
+
+def blocks_of(lin):
+    return [block for m in lin._sums.maps.values() for block in m._blocks.values()]
+
+
+def products_of_blocks(lin):
+    return [lin.gnvp(vector(lin, "gnvp", 2)) for _ in range(3)]
+
+
+def test_blocks_are_tried_by_xla_after_some_calls(hasty):
+    lin, plain = ragged(jit="auto"), ragged()
+    for product in products_of_blocks(lin):
+        assert relative(product, plain.gnvp(vector(lin, "gnvp", 2))) < 1e-13
+    assert {block.backend for block in blocks_of(lin)} == {"XLA"}
     assert {choice.way for choice in lin.choices} == {"graph"}
-    notes = [finding for finding in lin.findings if "XLA" in finding.message]
-    assert {finding.layer for finding in notes} == {"H", "G", "R", "J", "Jᵀ"}
-    assert all("no kernel for XLA_CPU_JIT" in finding.message for finding in notes)
-    # Once a product, not once a shape.
-    assert len(notes) == 5
+    assert any("2 columns, XLA" in name for c in lin.choices for name in c.seconds)
 
 
-def test_xla_is_refused_where_it_refuses_when_called(monkeypatch, patient, expected):
+def test_few_blocks_are_not_tried_by_xla():
+    lin = ragged(jit="auto")
+    products_of_blocks(lin)
+    assert {block.backend for block in blocks_of(lin)} <= {"graph"}
+
+
+@pytest.mark.parametrize("when", ["traced", "called"])
+def test_blocks_that_xla_refuses_run_as_a_graph(monkeypatch, hasty, when):
     original = CompiledFunction.compile
 
     def compile_(self):
         original(self)
         self._run = refuse
 
-    monkeypatch.setattr(CompiledFunction, "compile", compile_)
-    lin = ragged(jit="auto")
-    for key in (("gnvp",), ("gnvp", 3)):
-        assert relative(lin.gnvp(vector(lin, *key)), expected[key]) < 1e-13
-    assert {choice.way for choice in lin.choices} == {"graph"}
+    monkeypatch.setattr(CompiledFunction, "compile", refuse if when == "traced" else compile_)
+    lin, plain = ragged(jit="auto"), ragged()
+    for product in products_of_blocks(lin):
+        assert relative(product, plain.gnvp(vector(lin, "gnvp", 2))) < 1e-13
+    assert {block.backend for block in blocks_of(lin)} == {"graph"}
 
 
-def test_xla_is_not_taken_where_its_result_differs(monkeypatch, patient, expected):
+def test_xla_is_not_used_where_its_result_differs(monkeypatch, hasty):
     original = CompiledFunction.compile
 
     def compile_(self):
@@ -686,15 +702,45 @@ def test_xla_is_not_taken_where_its_result_differs(monkeypatch, patient, expecte
         self._run = lambda tensors: [1.001 * result for result in run(tensors)]
 
     monkeypatch.setattr(CompiledFunction, "compile", compile_)
-    lin = ragged(jit="auto")
-    for key in (("gnvp",), ("gnvp", 3)):
-        assert relative(lin.gnvp(vector(lin, *key)), expected[key]) < 1e-13
-    assert any("its result differs by" in finding.message for finding in lin.findings)
+    lin, plain = ragged(jit="auto"), ragged()
+    for product in products_of_blocks(lin):
+        assert relative(product, plain.gnvp(vector(lin, "gnvp", 2))) < 1e-13
+    assert {block.backend for block in blocks_of(lin)} == {"graph"}
+
+
+def test_an_order_that_tensorflow_cannot_build_is_noted_and_the_other_taken(monkeypatch):
+    def refused(*arguments):
+        refuse()
+
+    forward = curvature.Mode(refused, refused)
+    product = dataclasses.replace(products.H, modes={FORWARD: forward, REVERSE: curvature.REVERSE})
+    monkeypatch.setattr(linearization, "H", product)
+    lin, expected = ragged(ad="auto"), ragged(ad=REVERSE)
+    v = vector(lin, "hvp")
+    assert relative(lin.hvp(v), expected.hvp(v)) < 1e-13
+    assert {choice.order for choice in lin.choices} == {REVERSE}
+    (note,) = lin.findings
+    assert f"no {FORWARD}: no kernel for XLA_CPU_JIT" in note.message
+    with pytest.raises(hvp.InputError, match="no kernel"):
+        ragged(ad=FORWARD).hvp(v)
+
+
+def test_operations_without_a_rule_are_not_traced_once_a_column(monkeypatch):
+    def outputs(w, batch):
+        return tf.math.cumulative_logsumexp(tf.tanh(batch @ w), axis=0)
+
+    def loss(z, batch):
+        return tf.reduce_sum(z**2)
+
+    lin = hvp.linearize_function(loss, examples((4,), 3), examples((3,)), outputs=outputs)
+    v = vector(lin, "hvp", 20)
+    assert relative(lin.hvp(v), np.stack([lin.hvp(c) for c in v.T], axis=1)) < 1e-13
+    assert blocks_of(lin) == []
 
 
 def test_a_defect_of_our_own_is_not_told_as_a_refusal(monkeypatch):
     lin = ragged(jit="auto")
-    monkeypatch.setattr("hvp.linearization.linear_map.fuse", lambda program, count: None)
+    monkeypatch.setattr(pipeline, "fuse_elementwise", lambda program, count: None)
     with pytest.raises(AttributeError, match="NoneType"):
         lin.hvp(np.ones(lin.size))
 

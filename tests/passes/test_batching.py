@@ -9,9 +9,9 @@ from support.programs import SHAPE, cooked, drawn, few, recipes, seeds, spec, tr
 from hvp.autodiff.program import leaves
 from hvp.autodiff.tracing import trace
 from hvp.passes import batching
-from hvp.passes.elementwise_fusion import fuse
-from hvp.passes.partial_eval import split
-from hvp.passes.simplify import fold
+from hvp.passes.elementwise_fusion import fuse_elementwise
+from hvp.passes.partial_eval import partially_evaluate
+from hvp.passes.simplify import simplify
 
 raw = tf.raw_ops
 COUNTS = [1, 2, 5]
@@ -31,13 +31,13 @@ def each_alone(program, tangents, known):
 
 def agree(program, tangents, known, *, compiled=False):
     """All columns at once against each alone."""
-    parts = split(program, len(tangents))
-    frontier = parts.known.replay(*map(tf.constant, known))
-    expected = each_alone(parts.linear, tangents, frontier)
+    parts = partially_evaluate(program, len(tangents))
+    saved = parts.known.replay(*map(tf.constant, known))
+    expected = each_alone(parts.linear, tangents, saved)
     tensors = [tf.constant(t) for t in tangents]
 
     def replay():
-        return batching.replay(parts.linear, tensors, frontier)
+        return batching.replay(parts.linear, tensors, saved)
 
     got = tf.function(replay, autograph=False)() if compiled else replay()
     for tensor, value in zip(got, expected, strict=True):
@@ -54,7 +54,7 @@ def at_once(function, *shapes, linear=1):
     So they must when it is folded, where that makes a difference.
     """
     program = trace(function, *(spec(*shape) for shape in shapes))
-    folded = fold(program)
+    folded = simplify(program)
     known = [drawn(*shape) for shape in shapes[linear:]]
     for each in [program] if types(folded) == types(program) else [program, folded]:
         for count in COUNTS:
@@ -427,10 +427,10 @@ def test_columns_of_no_use_are_no_trouble():
 @few
 @given(recipes, seeds)
 def test_random_programs_multiply_columns_at_once_as_alone(recipe, seed):
-    program = fold(traced(cooked(recipe)))
+    program = simplify(traced(cooked(recipe)))
     x = np.random.default_rng(seed).uniform(0.1, 1, SHAPE)
     agree(program, blocks([SHAPE], 3), [x])
-    agree(fold(fuse(program, 1)), blocks([SHAPE], 3), [x], compiled=True)
+    agree(simplify(fuse_elementwise(program, 1)), blocks([SHAPE], 3), [x], compiled=True)
 
 
 def test_dense_products_run_at_once():

@@ -23,15 +23,15 @@ from support.programs import (
 
 from hvp.autodiff.curvature import forward_over_reverse, reverse_over_reverse
 from hvp.autodiff.tracing import trace
-from hvp.passes.elementwise_fusion import DIAGONAL, fuse
-from hvp.passes.partial_eval import split
-from hvp.passes.simplify import fold
+from hvp.passes.elementwise_fusion import DIAGONAL, fuse_elementwise
+from hvp.passes.partial_eval import partially_evaluate
+from hvp.passes.simplify import simplify
 
 raw = tf.raw_ops
 
 
 def linear_part(program, count=1):
-    return types(split(program, count).linear)
+    return types(partially_evaluate(program, count).linear)
 
 
 def agree(program, other, *inputs, rtol=1e-13):
@@ -43,8 +43,8 @@ def agree(program, other, *inputs, rtol=1e-13):
 
 def fused(product, *shapes):
     """The folded program, and the same fused."""
-    program = fold(trace(product, *(spec(*shape) for shape in shapes)))
-    return program, fold(fuse(program, 1))
+    program = simplify(trace(product, *(spec(*shape) for shape in shapes)))
+    return program, simplify(fuse_elementwise(program, 1))
 
 
 # --- every operation of the table, run by TensorFlow itself ---
@@ -201,15 +201,15 @@ def test_several_inputs_may_be_linear():
     def product(u, v, x):
         return (u + v) * x + u * tf.sin(x)
 
-    program = fold(trace(product, *[spec(3)] * 3))
-    other = fold(fuse(program, 2))
+    program = simplify(trace(product, *[spec(3)] * 3))
+    other = simplify(fuse_elementwise(program, 2))
     assert sorted(linear_part(other, 2)) == ["AddN", "Mul", "Mul"]
     agree(program, other, *drawn(3, 3))
 
 
 def test_without_linear_inputs_nothing_changes():
-    program = fold(trace(lambda x: tf.sin(x) * 2 + x, spec(3)))
-    assert types(fuse(program, 0)) == types(program)
+    program = simplify(trace(lambda x: tf.sin(x) * 2 + x, spec(3)))
+    assert types(fuse_elementwise(program, 0)) == types(program)
 
 
 def test_a_product_of_linear_values_is_left_alone():
@@ -218,10 +218,15 @@ def test_a_product_of_linear_values_is_left_alone():
 
 
 def test_single_precision_stays_single():
-    program = fold(
+    program = simplify(
         trace(lambda v, x: -(v / x) - v * 2 + v, *[tf.TensorSpec(SHAPE, tf.float32)] * 2)
     )
-    agree(program, fold(fuse(program, 1)), *drawn(2, *SHAPE).astype(np.float32), rtol=1e-5)
+    agree(
+        program,
+        simplify(fuse_elementwise(program, 1)),
+        *drawn(2, *SHAPE).astype(np.float32),
+        rtol=1e-5,
+    )
 
 
 def test_an_infinite_coefficient_is_no_news():
@@ -266,8 +271,8 @@ def test_derivatives_keep_their_values_with_fewer_operations(function, order):
 @few
 @given(recipes, seeds)
 def test_random_programs_keep_their_values_with_fewer_operations(recipe, seed):
-    program = fold(traced(cooked(recipe)))
-    other = fold(fuse(program, 1))
+    program = simplify(traced(cooked(recipe)))
+    other = simplify(fuse_elementwise(program, 1))
     agree(program, other, *np.random.default_rng(seed).uniform(0.1, 1, (2, *SHAPE)), rtol=1e-12)
     assert len(linear_part(other)) <= len(linear_part(program))
     assert heavy(other) == heavy(program)
@@ -283,13 +288,13 @@ def test_a_dense_network_is_products_with_one_operation_between(order):
             h = tf.tanh(tf.matmul(h, w))
         return tf.reduce_sum(h**2)
 
-    program = fold(
+    program = simplify(
         trace(
             lambda tangents: order(loss, [tf.identity(w) for w in weights], tangents),
             [spec(3, 3)] * 3,
         )
     )
-    other = fold(fuse(program, 3))
+    other = simplify(fuse_elementwise(program, 3))
     agree(program, other, *drawn(3, 3, 3), rtol=1e-12)
     kinds = linear_part(other, 3)
     assert kinds.count("MatMul") == 14

@@ -10,10 +10,10 @@ from support.programs import drawn, spec, types
 import hvp
 from hvp.autodiff.program import leaves
 from hvp.autodiff.tracing import trace
-from hvp.passes.elementwise_fusion import fuse
-from hvp.passes.joint_weight_bias import merge
+from hvp.passes.elementwise_fusion import fuse_elementwise
+from hvp.passes.joint_weight_bias import join_weight_and_bias
 from hvp.passes.packing import Packing
-from hvp.passes.simplify import fold
+from hvp.passes.simplify import simplify
 
 DENSE = [(3, 3), (3,)]
 X = (3, 3)
@@ -24,8 +24,8 @@ def merged(product, shapes, *given, results=None):
     source = Packing.of(shapes, tf.float64)
     target = Packing.of(results or shapes, tf.float64)
     traced = trace(product, source.specs, *map(spec_of, given))
-    program = fold(fuse(fold(traced), len(shapes)))
-    return program, source, target, merge(program, source, target)
+    program = simplify(fuse_elementwise(simplify(traced), len(shapes)))
+    return program, source, target, join_weight_and_bias(program, source, target)
 
 
 def spec_of(array):

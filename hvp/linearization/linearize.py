@@ -14,6 +14,7 @@ from hvp.linearization.cache import SavedTensorCache
 from hvp.linearization.linearization import Linearization
 from hvp.linearization.products import ORDERS
 from hvp.linearization.snapshot import Snapshot
+from hvp.linearization.versions import warn_if_untested
 from hvp.objective.batches import BATCH_SIZE, as_batches
 from hvp.objective.functions import FunctionObjective
 from hvp.objective.keras_model import KerasObjective
@@ -83,6 +84,7 @@ def linearize(
     >>> lin.hvp(np.array([0.0, 0.0, 1.0])).round(4).tolist()
     [1.0, 1.0, 2.0]
     """
+    warn_if_untested()
     if not isinstance(training, bool):
         raise InputError("training=True or False", repr(training), "choose one")
     objective = KerasObjective(model, loss, training=training, class_weight=class_weight)
@@ -131,6 +133,7 @@ def linearize_function(
     >>> lin.hvp(np.array([1.0, 0.0])).tolist()
     [2.0, 1.0]
     """
+    warn_if_untested()
     objective = FunctionObjective(
         loss, params, outputs=outputs, reduction=reduction, has_data=data is not None
     )

@@ -7,6 +7,8 @@ where x is zero; it is log y, log(1 + y) and 1/y.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
@@ -53,7 +55,12 @@ def xdivy(op: tf.Operation, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     return _times(x, lambda y: 1 / y, y, tf.not_equal(y, 0))
 
 
-def _times(x, function, y, is_inside):
-    """x f(y); where x is zero and y outside f's domain, zero."""
+def _times(
+    x: tf.Tensor,
+    function: Callable[[tf.Tensor], tf.Tensor],
+    y: tf.Tensor,
+    is_inside: tf.Tensor,
+) -> tf.Tensor:
+    """x f(y); zero where x is zero and y is outside the domain of f."""
     inside = is_inside | tf.not_equal(x, 0)
     return x * function(tf.where(inside, y, tf.ones_like(y)))

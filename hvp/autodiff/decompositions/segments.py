@@ -32,7 +32,9 @@ def _beside(numbers: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     return tf.reshape(numbers, [-1, *[1] * (x.shape.rank - 1)])
 
 
-def sparse(op: tf.Operation, x: tf.Tensor, rows: tf.Tensor, ids: tf.Tensor, *num: tf.Tensor):
+def sparse(
+    op: tf.Operation, x: tf.Tensor, rows: tf.Tensor, ids: tf.Tensor, *num: tf.Tensor
+) -> tf.Tensor:
     """Sums, means and sums over √n of segments of some rows of x."""
     picked = tf.gather(x, rows)
 

@@ -1,4 +1,4 @@
-"""The digits and the network of the main job without arguments."""
+"""The digits and the network that the command line uses without arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ EPOCHS = 8
 
 
 def mnist() -> tuple[np.ndarray, np.ndarray]:
-    """The embedded sample of MNIST: 5,000 digits, 500 a class, as (5000, 28, 28) in [0, 1].
+    """The sample of MNIST in this package: images (5000, 28, 28) in [0, 1], labels (5000,).
+
+    There are 500 digits of each class.
 
     Y. LeCun, C. Cortes, C. Burges: The MNIST database of handwritten digits. CC BY-SA 3.0.
 
@@ -27,10 +29,10 @@ def mnist() -> tuple[np.ndarray, np.ndarray]:
 
 
 def network(activation: str, *, dtype: str = "float32", seed: int = 0) -> keras.Model:
-    """Flatten - Dense(30) - Dense(30) - Dense(10) on digits, untrained, compiled for `fit`.
+    """The network 784-30-30-10 for digits, compiled but not trained.
 
-    The layers with weights are named dense1, dense2 and dense3; the loss is the cross-entropy from
-    logits.
+    Its dense layers are named dense1, dense2 and dense3. The outputs are logits, and the loss is
+    the cross-entropy.
     """
     layers = keras.layers
     initial = [keras.initializers.GlorotUniform(seed=seed + layer) for layer in range(3)]
@@ -57,7 +59,7 @@ def train(
     seed: int = 0,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
-    """Fit the network in a fixed order: the same seed gives the same weights."""
+    """Fit the network with the examples in a fixed order: the same seed gives the same weights."""
     order = np.random.default_rng(seed).permutation(len(x))
     model.fit(
         x[order],

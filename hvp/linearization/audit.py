@@ -1,4 +1,8 @@
-"""An objective traced for a batch shape, freed of what falsifies its derivatives, and audited."""
+"""Trace an objective for each batch shape, and check that its derivatives are right.
+
+StopGradients that falsify second derivatives are removed. Missing derivatives and low precision
+are refused, or noted as findings.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +29,10 @@ from hvp.objective.parameters import Layout
 
 
 class Auditor:
-    """Makes the programs of an objective for the parameters chosen.
+    """Makes the programs of an objective, for derivatives in the chosen parameters.
 
-    `findings` is what was seen in all that was traced. Of programs that will be `promoted` to
-    float64 the precision is not judged.
+    `findings` collects the findings of all traces. With `promoted`, the programs will be promoted
+    to float64, and their precision is not checked.
     """
 
     def __init__(
@@ -43,11 +47,13 @@ class Auditor:
         self._note(*(Finding("note", place, message) for place, message in objective.notes))
 
     def batch(self, batch: Any) -> BatchPrograms:
-        """The programs of a batch's shape, a nest of tensors. Raises InputError for what cannot be
-        traced or differentiated twice."""
-        program, freed = stop_gradients.remove_from_moments(self._traced(batch))
-        for place in freed:
-            message = "StopGradient of tf.nn.moments taken out, it falsifies second derivatives"
+        """The programs for the shape of a batch, which is a nest of tensors.
+
+        Raises InputError for an objective that cannot be traced or differentiated twice.
+        """
+        program, removed = stop_gradients.remove_from_moments(self._traced(batch))
+        for place in removed:
+            message = "StopGradient of tf.nn.moments removed, it falsifies second derivatives"
             self._note(Finding("note", place, message, "StopGradient"))
         targets = self._objective.targets(batch)
         programs = BatchPrograms.cut(program, len(self._objective.values), targets)
@@ -61,13 +67,17 @@ class Auditor:
         return programs
 
     def judge(self, programs: BatchPrograms, batch: Any) -> None:
-        """Note what shows only where the last programs are run, on a batch with right targets."""
+        """Run the programs that were traced last, and note what only their numbers show.
+
+        These are custom gradients that differ from the derivative, and low precision. The batch
+        must have valid targets.
+        """
         if programs.evaluate.custom_gradients:
             self._compare_rules(programs.loss, batch)
         self._judge_precision(programs.loss, self._active, batch)
 
     def penalty(self) -> BatchPrograms | None:
-        """The programs of the penalty on the weights, which takes no batch."""
+        """The programs of the penalty on the weights, which needs no batch."""
         if not self._objective.has_penalty:
             return None
         specs = [spec(value) for value in self._objective.values]
@@ -105,7 +115,7 @@ class Auditor:
         return traced
 
     def _audit(self, loss: Program, batch: Any) -> set[int]:
-        """The values through which derivatives flow."""
+        """The numbers of the values through which derivatives flow."""
         params = [loss.inputs[i] for i in self._chosen]
         values = [spec(value) for value in self._objective.values]
         active = self._audit_twice(loss, [*values, *map(spec, leaves(batch))])
@@ -129,7 +139,7 @@ class Auditor:
         return active
 
     def _audit_twice(self, loss: Program, specs: Sequence[tf.TensorSpec]) -> set[int]:
-        """Prove that a missing derivative is a zero one: in the loss, then in its gradient."""
+        """Check that each missing derivative is zero: first in the loss, then in its gradient."""
         count = len(self._objective.values)
 
         def slope(*inputs: tf.Tensor) -> list[tf.Tensor]:
@@ -158,9 +168,9 @@ class Auditor:
         return active
 
     def _compare_rules(self, loss: Program, batch: Any) -> None:
-        """Note where `fit` follows custom gradients that are not their functions' derivatives."""
+        """Note custom gradients, which `fit` follows, that differ from the true derivative."""
         error = self._difference(
-            # The rules live in the traced graph alone: only the objective still follows them.
+            # A program leaves out custom gradients; the objective itself follows them.
             lambda p: tf.add_n(self._objective.evaluate(p, batch).totals),
             lambda p: tf.add_n(loss.replay(*p, *leaves(batch))),
         )
@@ -169,12 +179,12 @@ class Auditor:
                 f"a custom gradient is not the derivative of its function (the gradients differ by "
                 f"{error:.1e}): products are those of the function"
             )
-            remedy = "write the layer without a rule of its own where fit is to follow them too"
+            remedy = "remove the custom gradient if fit is to follow the function too"
             for place in loss.custom_gradients:
                 self._note(Finding("different", place, message, remedy=remedy))
 
     def _judge_precision(self, loss: Program, active: set[int], batch: Any) -> None:
-        """Refuse half precision, and measure what is left of another."""
+        """Refuse float16, and measure the error of the gradient in other low precisions."""
         lower = differentiability.lower_precisions(loss, active, self._objective.values[0].dtype)
         if self._is_promoted or not lower:
             return
@@ -201,11 +211,11 @@ class Auditor:
             self._note(Finding("different", place, message, remedy=remedy))
 
     def _innermost(self, places: Iterable[str]) -> list[str]:
-        """The places without those that hold others of them, such as the model of its layers."""
+        """The places without those that contain other places, such as a model and its layers."""
         places = list(places)
-        inside = [p for p in places if not any(q.startswith(f"{p}/") for q in places)]
-        layers = [place for place in inside if place not in self._objective.layers[:1]]
-        return layers or inside
+        innermost = [p for p in places if not any(q.startswith(f"{p}/") for q in places)]
+        layers = [place for place in innermost if place not in self._objective.layers[:1]]
+        return layers or innermost
 
     def _difference(
         self, first: Callable[..., tf.Tensor], second: Callable[..., tf.Tensor]

@@ -1,4 +1,4 @@
-"""The programs of one batch shape: the loss, cut at the network's outputs."""
+"""The programs of one batch shape: the loss, split at the outputs of the network."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from hvp.objective.objective import Evaluation, Target
 
 @dataclass(frozen=True, eq=False)
 class OutputSplit:
-    """A loss cut in two: `outputs` gives z from parameters and batch, `loss_of` the loss from z.
+    """A loss split into two programs at the outputs z of the network.
 
-    Both give lists. `loss_of` takes z and then the batch; `shapes` are those of z. Where the loss
-    is a likelihood, `likelihood` gives a `Likelihood` of z and batch, and `weigh` the totals of the
-    loss values and the batch.
+    Attributes:
+        outputs: (parameters, batch) -> the list of outputs z.
+        loss_of: (z, batch) -> the list of totals.
+        shapes: the shapes of z.
+        likelihood: (z, batch) -> `Likelihood`; None where the loss is no known likelihood.
+        weigh: (loss values, batch) -> their totals; None with `likelihood`.
     """
 
     outputs: Program
@@ -33,7 +36,7 @@ class OutputSplit:
 
     @classmethod
     def of(cls, evaluate: Program, z: Sequence[int], num_params: int) -> OutputSplit | None:
-        """The cut at the values `z`, None where the loss sees the parameters another way."""
+        """The split at the values `z`; None where the loss depends on the parameters elsewhere."""
         result: Evaluation = evaluate.outputs
         batch = evaluate.inputs[num_params:]
         loss_of = evaluate.part((*z, *batch), result.totals)
@@ -64,10 +67,14 @@ class OutputSplit:
 
 @dataclass(frozen=True, eq=False)
 class BatchPrograms:
-    """The programs of one batch shape, as functions of the parameters and then of the batch.
+    """The programs of one batch shape, as functions of the parameters, then of the batch.
 
-    `loss` gives the batch's totals alone; `network` is None where the loss is not a function
-    of outputs; `loops` tells whether loops or branches depend on the parameters.
+    Attributes:
+        evaluate: -> `Evaluation`.
+        loss: -> the list of totals.
+        loops: whether loops or branches depend on the parameters.
+        network: the split at the outputs; None where the loss is not a function of outputs.
+        targets: where each term of the loss has its output and its target.
     """
 
     evaluate: Program
@@ -78,7 +85,7 @@ class BatchPrograms:
 
     @classmethod
     def cut(cls, evaluate: Program, num_params: int, targets: Sequence[Target]) -> BatchPrograms:
-        """Cut the loss at the first candidates that it sees the parameters through alone."""
+        """Split at the first candidate outputs through which all parameters reach the loss."""
         result: Evaluation = evaluate.outputs
         loss = evaluate.part(evaluate.inputs, result.totals)
         loops = loss.loops(loss.inputs[:num_params])
@@ -97,6 +104,6 @@ class BatchPrograms:
 
     @functools.cached_property
     def evaluate_now(self) -> Callable[..., Evaluation]:
-        """`evaluate` compiled."""
+        """`evaluate` as a compiled TensorFlow function."""
         specs = [self.evaluate.specs[number] for number in self.evaluate.inputs]
         return tf.function(self.evaluate.replay, autograph=False).get_concrete_function(*specs)

@@ -236,7 +236,7 @@ class BatchSum:
         target = rows if product.codomain is Space.OUTPUTS else params
         assert source is not None
         assert target is not None
-        target = Packing.of([place.shape for place in target.places] * product.count, target.dtype)
+        target = Packing.of([slot.shape for slot in target.slots] * product.count, target.dtype)
 
         def function(tangents: list[tf.Tensor], *batch: tf.Tensor) -> list[tf.Tensor]:
             tensors, seed = list(batch), None

@@ -62,7 +62,7 @@ class LinearMap:
         parts, source, target, self.constant_bytes = pipeline.prepare(
             program, source, target, max_bytes=max_constant_bytes
         )
-        count = len(source.places)
+        count = len(source.slots)
         specs = parts.linear.specs
         saved, batch = parts.linear.inputs[count:], parts.known.inputs
         computed = [number for number in saved if number not in batch]

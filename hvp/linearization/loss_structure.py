@@ -1,6 +1,6 @@
 """Properties of a loss as a function of the outputs, found by numerical tests at the outputs.
 
-The tests are: is the loss convex, and does each loss value depend on its own output alone?
+There are two tests: is the loss convex, and does each loss value depend on its own output alone?
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from hvp.autodiff.curvature import Tensors
 from hvp.linearization.batch_programs import OutputSplit
 from hvp.objective.objective import Target
 
-# How many random directions the convexity is tested along.
+# How many random directions the test of convexity uses.
 NUM_DIRECTIONS = 8
-# Convexity is measured relative to the curvature at this fraction of the outputs too.
+# The scale of the curvature is also taken at the outputs times this fraction.
 OUTPUT_FRACTION = 1 / 8
 
 
 def is_convex(network: OutputSplit, values: Tensors, batch: Tensors) -> bool:
     """Whether uᵀΛu ≥ 0 for each example along random directions u of the outputs.
 
-    `values` are the parameters. A loss with negative curvature along few directions may pass.
-    uᵀΛu is taken relative to the larger of the curvatures at the outputs and at a fraction of them,
-    since Λ may vanish up to rounding, as that of a softmax with a probability near 1.
+    Λ is the Hessian of the loss in the outputs, and `values` are the parameters. A loss with
+    negative curvature along few directions may pass. uᵀΛu is relative to the larger ‖u‖‖Λu‖ of two
+    points, the outputs and a fraction of them: Λ may vanish up to rounding, as it does for a
+    softmax with a probability near 1.
     """
 
     def curved(z: Tensors, u: Tensors) -> Tensors:
@@ -55,7 +56,7 @@ def has_scores(
 ) -> bool:
     """Whether each loss value ℓᵢ depends only on its own part of an output.
 
-    This holds if and only if, for random signs sᵢ, part i of ∇ Σ sᵢℓᵢ is sᵢ times that of ∇ Σ ℓᵢ.
+    This holds if and only if, for random signs sᵢ, part i of ∇ Σ sᵢℓᵢ is sᵢ times part i of ∇ Σ ℓᵢ.
     """
     likelihood = network.likelihood
     if likelihood is None:
@@ -90,12 +91,12 @@ def has_scores(
 
 
 def _is_part(values: tuple[int, ...], z: tuple[int, ...]) -> bool:
-    """Whether loss values of this shape have the axes of the outputs z, or sums over them."""
+    """Whether each axis of the loss values is an axis of the outputs z, or has length 1."""
     return len(values) <= len(z) and all(a in (1, b) for a, b in zip(values, z, strict=False))
 
 
 def _form(u: tf.Tensor, curved: tf.Tensor, nearer: tf.Tensor) -> tf.Tensor:
-    """uᵀΛu by example, relative to ‖u‖‖Λu‖, with the larger ‖Λu‖ of two points."""
+    """uᵀΛu of each example over the larger ‖u‖‖Λu‖ of two points, as a flat vector."""
     axes = list(range(1, u.shape.rank))
     inner = tf.reduce_sum(u * curved, axes)
     squares = [tf.reduce_sum(Lu**2, axes) for Lu in (curved, nearer)]

@@ -1,7 +1,7 @@
-"""A snapshot: an objective at one point on one data set, traced, audited and weighed once.
+"""A snapshot: an objective at fixed parameter values on a fixed data set, traced and checked once.
 
-It holds the parameters' values, one program a batch shape, the divisor and what the audit found.
-Products are built from it; it knows none of them.
+It holds the parameter values, the programs of each batch shape, the divisors of the loss and the
+findings of the audit. The products are built from it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ Signature = tuple[tuple[tuple[int, ...], str], ...]
 
 
 class Snapshot:
-    """Reads `batches` once: traces each shape, adds up loss, divisor, examples and hashes.
+    """Reads `batches` once: traces each batch shape, and adds up loss, divisors and examples.
 
-    `promoted` computes all in the layout's precision, whatever casts the loss holds.
+    With `promoted`, all values are computed in the precision of the layout, even where the loss
+    casts to a lower one.
     """
 
     def __init__(
@@ -64,12 +65,12 @@ class Snapshot:
 
     @property
     def in_memory(self) -> bool:
-        """Whether the batches are held in memory anyway."""
+        """Whether all batches are in memory in any case."""
         return self._tensors is not None or self._batches is None
 
     @functools.cached_property
     def is_convex(self) -> bool:
-        """Whether the loss was found convex in the outputs."""
+        """Whether the numerical test finds the loss convex in the outputs."""
         return all(
             p.network is not None and loss_structure.is_convex(p.network, self.values, batch)
             for p, batch in self._shapes()
@@ -77,7 +78,7 @@ class Snapshot:
 
     @functools.cached_property
     def has_scores(self) -> bool:
-        """Whether the loss is made of loss values, each of its own part of the outputs."""
+        """Whether the loss is a weighted sum of values, each of its own part of the outputs."""
         return all(
             p.network is not None
             and p.network.weigh is not None
@@ -86,7 +87,7 @@ class Snapshot:
         )
 
     def _shapes(self) -> Iterator[tuple[BatchPrograms, list[tf.Tensor]]]:
-        """Each of the programs with the first batch of its shape."""
+        """The programs of each batch shape, with the first batch of that shape."""
         seen = set()
         for batch in self.batches():
             programs = self.programs(batch)
@@ -96,25 +97,26 @@ class Snapshot:
 
     @property
     def has_distributions(self) -> bool:
-        """Whether all terms of the loss are known as likelihoods."""
+        """Whether every term of the loss is a known negative log-likelihood."""
         targets = [t for programs in self._programs.values() for t in programs.targets]
         return all(target.distribution is not None for target in targets)
 
     def batches(self) -> Iterator[list[tf.Tensor]]:
-        """The batches in order, each flattened to its tensors."""
+        """The batches in order, each as a flat list of its tensors."""
         return map(self._flat, self._structured())
 
     def programs(self, batch: Sequence[tf.Tensor]) -> BatchPrograms:
-        """The programs of a batch's shape. Raises InputError for a shape not seen before."""
+        """The programs for the shape of a batch. Raises InputError for a new shape."""
         try:
             return self._programs[_signature(batch)]
         except KeyError:
             shapes = [tuple(tensor.shape) for tensor in batch]
             raise InputError(
-                "the batches that were there at first", f"shapes {shapes}", "keep the data fixed"
+                "batches of the shapes read at first", f"shapes {shapes}", "keep the data fixed"
             ) from None
 
     def _read(self, tracer: Auditor | None) -> None:
+        """Evaluate the loss on all batches; with a tracer, trace each new batch shape."""
         hits = 0.0
         totals: list[float] = []
         divisors: list[float | None] = []
@@ -199,7 +201,7 @@ class Snapshot:
             if error <= np.sqrt(np.finfo(self.layout.dtype).eps) * (abs(first) + abs(second)):
                 continue
             raise InputError(
-                "losses and what layers add, to be a mean over examples, or a single batch",
+                "losses and terms added by layers that are means over examples, or a single batch",
                 f"{whole:g} for a batch whose halves give {first:g} and {second:g}",
                 "pass batch_size=len(x)",
             )
@@ -207,14 +209,14 @@ class Snapshot:
     def _weights_digest(self) -> str:
         digest = hashlib.sha256()
         captures = next(iter(self._programs.values())).loss.captures
-        held = [captures[number] for number in sorted(captures)]
-        # A loop is handed variables, and reads the values that stand beside them.
-        for tensor in (*self.values, *(t for t in held if t.dtype != tf.resource)):
+        captured = [captures[number] for number in sorted(captures)]
+        # A loop captures handles of variables too, but reads the values captured with them.
+        for tensor in (*self.values, *(t for t in captured if t.dtype != tf.resource)):
             digest.update(tensor.numpy().tobytes())
         return digest.hexdigest()
 
     def evaluate(self, programs: BatchPrograms, batch: Sequence[tf.Tensor]) -> Evaluation:
-        """The terms of the loss on a batch."""
+        """The terms of the loss on a batch. Raises InputError where TensorFlow fails."""
         try:
             return programs.evaluate_now(*self.values, *batch)
         except tf.errors.OpError as error:
@@ -223,7 +225,7 @@ class Snapshot:
             ) from error
 
     def in_float64(self) -> Snapshot:
-        """The same, evaluated in float64."""
+        """The same snapshot, evaluated in float64."""
         other = copy.copy(self)
         old = self.layout
         other.layout = Layout(old.names, old.shapes, np.dtype(np.float64))
@@ -264,7 +266,7 @@ class Snapshot:
 
 
 def _plus(sums: list[Any], found: Sequence[tf.Tensor | None]) -> list[Any]:
-    """Numbers added to those before, None staying None."""
+    """The sums plus the new numbers; a sum of None stays None."""
     numbers = [None if number is None else float(number) for number in found]
     if not sums:
         return numbers

@@ -17,12 +17,12 @@ import tensorflow as tf
 from hvp.errors import InputError
 
 BATCH_SIZE = 1024
-# For the sampling error: this many batches, each of at least this many examples.
+# For sampling errors, the data are cut into about this many batches of at least so many examples.
 NUM_BATCHES, MIN_EXAMPLES = 10, 32
 
 
 def batch_size_for_sampling_errors(x: np.ndarray) -> int:
-    """Examples a batch, so that there are enough batches for sampling errors.
+    """The number of examples in a batch that gives enough batches for sampling errors.
 
     >>> [batch_size_for_sampling_errors(np.zeros((N, 2))) for N in (5000, 12)]
     [500, 32]
@@ -34,10 +34,10 @@ def batch_size_for_sampling_errors(x: np.ndarray) -> int:
 def as_batches(data: Any, batch_size: int | None) -> Iterable[Any]:
     """`data` as batches that can be read again and again in the same order.
 
-    Arrays (a tuple, a dict or a single array) are cut into parts as equal as possible of at most
-    `batch_size` examples, None keeping them whole; a `tf.data.Dataset` or any other re-iterable
-    is taken as it is. Raises InputError for what can be read only once, is empty, has lengths that
-    differ or holds NaN or infinity.
+    Arrays (a tuple, a dict or a single array) are cut into parts of at most `batch_size` examples,
+    of sizes that are as equal as possible; with `batch_size=None` they are one batch. A
+    `tf.data.Dataset` or another iterable of batches is used as it is. Raises InputError for data
+    that can be read only once, are empty, differ in length or contain NaN or infinity.
     """
     if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
         raise InputError("a batch size of at least 1", repr(batch_size), "leave it out")
@@ -50,18 +50,18 @@ def as_batches(data: Any, batch_size: int | None) -> Iterable[Any]:
             "pass (x, y)",
         )
     if isinstance(data, tf.data.Dataset) and data.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise InputError("a finite data set", "one that repeats for ever", "leave out repeat()")
+        raise InputError("a finite data set", "one that repeats for ever", "remove repeat()")
     if isinstance(data, Iterator):
         raise InputError(
             "data that can be read again",
             f"a {type(data).__name__}, which can be read only once",
-            "pass list(data), or an object whose __iter__ starts anew",
+            "pass list(data), or an object whose __iter__ starts again",
         )
     return _Checked(data)
 
 
 class _Checked:
-    """A re-iterable whose batches must be the same each time they are read."""
+    """An iterable that raises InputError where a batch differs from the first reading."""
 
     def __init__(self, source: Iterable[Any]):
         self._source = source
@@ -81,9 +81,9 @@ class _Checked:
 
     def _refuse(self, number: int) -> None:
         raise InputError(
-            "data that reads the same each time",
+            "the same data each time they are read",
             f"another batch {number} than at first",
-            "leave out shuffling and random augmentation, or put cache() behind them",
+            "remove shuffling and random augmentation, or call cache() after them",
         )
 
 
@@ -106,10 +106,10 @@ def _parts(arrays: Any, batch_size: int | None) -> list[Any]:
 
 
 def check_arrays(batch: Any) -> int:
-    """The number of examples of a nest of arrays."""
+    """The number of examples in a nest of arrays. Raises InputError for invalid arrays."""
     leaves = [leaf for leaf in tf.nest.flatten(batch) if leaf is not None]
     if not leaves:
-        raise InputError("data", "no array in it", "pass (x, y)")
+        raise InputError("data", "no array in them", "pass (x, y)")
     arrays = [_dense(leaf) for leaf in leaves]
     if any(array.ndim == 0 for array in arrays):
         raise InputError("arrays with a first axis of examples", "a scalar", "pass (x, y)")

@@ -1,4 +1,4 @@
-"""Keras models and arrays of examples, read from files; neither executes what is in a file."""
+"""Read Keras models and arrays of examples from files, without running code from the files."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from hvp.objective.batches import check_arrays
 
 
 def load_model(path: str | Path) -> keras.Model:
-    """The model of a ``.keras`` file, in Keras's safe mode: layers with Python code are refused."""
+    """The model of a ``.keras`` file, loaded in safe mode.
+
+    Raises InputError where there is no such file or Keras cannot load it; in safe mode Keras
+    refuses layers with Python code.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError("a .keras file", f"no file {str(path)!r}", "check the path")
     try:
         return keras.models.load_model(path)
-    except Exception as error:  # whatever Keras and the file formats below it raise
+    except Exception as error:  # Keras and its file formats raise many kinds
         reason = _first_line(error)
         raise InputError(
             "a .keras file that Keras can load",
@@ -32,7 +36,10 @@ def _first_line(error: Exception) -> str:
 
 
 def load_arrays(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """The arrays ``x`` and ``y`` of an ``.npz`` file; pickled objects are never read."""
+    """The numeric arrays ``x`` and ``y`` of an ``.npz`` file, with one first axis.
+
+    Pickled objects are never read. Raises InputError for any other file.
+    """
     path = Path(path)
     remedy = "write it with np.savez(file, x=..., y=...)"
     if not path.is_file():
@@ -52,7 +59,7 @@ def load_arrays(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(
             "numeric arrays", f"pickled objects or no arrays in {str(path)!r}", remedy
         ) from error
-    except Exception as error:  # of zip, zlib and the parser of headers: many kinds
+    except Exception as error:  # zip, zlib and NumPy raise many kinds
         raise InputError("an .npz file", f"{str(path)!r} unreadable", remedy) from error
     for name, array in (("x", x), ("y", y)):
         if array.dtype.kind not in "iuf":

@@ -1,8 +1,8 @@
-"""One output's loss as Keras computes it: a sum over examples and what it is divided by.
+"""The loss of one output as Keras computes it: a sum over examples, and a divisor.
 
-Keras averages a batch as Σ weight·mask·value / divisor, where the divisor counts the values, those
-that the mask leaves, or sums the weights. Sum and divisor are told apart here, so that batches add
-up to the whole data set's.
+Keras averages a batch as Σ weight·mask·value / divisor. The divisor is the number of values, the
+number of unmasked values, or the sum of the weights. Here the sum and the divisor are separate, so
+that the sums of all batches add up to that of the whole data set.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import tensorflow as tf
 from hvp.errors import InputError
 from hvp.objective import likelihoods
 
-# The value of each example depends on its own outputs and target alone. Not CosineSimilarity, whose
-# configuration does not tell its axis: it is tried.
+# Losses whose value for an example depends only on the outputs and the target of that example.
+# CosineSimilarity is not one: its configuration does not contain its axis, so it is tested instead.
 BY_EXAMPLE = {
     getattr(keras.losses, name)
     for name in (
@@ -42,10 +42,13 @@ BY_EXAMPLE = {
 
 
 class Term(NamedTuple):
-    """A batch's share of a term of the objective, which is Σ total / Σ divisor over the batches.
+    """The part of one batch in a term of the objective: Σ total / Σ divisor, over the batches.
 
-    A `divisor` of None divides by nothing. `separable` tells whether the total is a sum over
-    examples. `values`, `mean` and `expected` are as in `hvp.objective.objective.Likelihood`.
+    Attributes:
+        total: the weighted sum of the loss values, a scalar.
+        divisor: a scalar; None for a term that is not divided.
+        separable: whether `total` is a sum over examples.
+        values, mean, expected: as in `hvp.objective.objective.Likelihood`.
     """
 
     total: tf.Tensor
@@ -56,7 +59,7 @@ class Term(NamedTuple):
     expected: tf.Tensor | None = None
 
     def scaled(self, weight: float | None) -> Term:
-        """The term with a weight of its own."""
+        """The term times the weight of its loss; None is a weight of one."""
         if weight is None:
             return self
         expected = None if self.expected is None else self.expected * weight
@@ -64,7 +67,11 @@ class Term(NamedTuple):
 
 
 def resolve(loss: Any) -> keras.Loss:
-    """A Keras loss, its class, its name or a function, as a loss that is a sum over examples."""
+    """The Keras loss for a loss, its class, its name or a function.
+
+    Raises InputError for an unknown name, a loss that is not scalar, or one that overrides
+    `__call__`.
+    """
     if isinstance(loss, str):
         try:
             loss = keras.losses.get(loss)
@@ -80,15 +87,18 @@ def resolve(loss: Any) -> keras.Loss:
         raise InputError("a scalar loss", "reduction=None", 'use "sum_over_batch_size" or "sum"')
     if type(loss).__call__ is not keras.Loss.__call__:
         raise InputError(
-            "a loss that overrides call()",
-            f"{type(loss).__name__}.__call__",
-            "override call() alone",
+            "a loss that overrides only call()",
+            f"{type(loss).__name__}.__call__ overridden",
+            "override call() instead",
         )
     return loss
 
 
 def term(loss: keras.Loss, y: Any, z: tf.Tensor, weight: Any, mask: tf.Tensor | None) -> Term:
-    """The loss of outputs z with targets y, in the precision of z where Keras takes floatx()."""
+    """The loss of outputs z with targets y, in the precision of z.
+
+    Keras's own `Loss.__call__` computes in `floatx()`. `weight` are sample weights or None.
+    """
     values = loss.call(tf.cast(y, z.dtype), z)
     ignored = mask_of(values)
     values = tf.convert_to_tensor(values)
@@ -97,7 +107,7 @@ def term(loss: keras.Loss, y: Any, z: tf.Tensor, weight: Any, mask: tf.Tensor | 
         weight = _fitting(weight, values)
         factor = weight if factor is None else factor * weight
     if loss.reduction == "mean_with_sample_weight" and factor is not None:
-        # As they are: Keras counts a weight of several values once.
+        # Before broadcasting: Keras counts a weight of several values once.
         divisor = tf.reduce_sum(factor)
 
     def summed(values: tf.Tensor) -> tf.Tensor:
@@ -113,28 +123,28 @@ def term(loss: keras.Loss, y: Any, z: tf.Tensor, weight: Any, mask: tf.Tensor | 
 
 
 def is_by_example(loss: keras.Loss) -> bool:
-    """Whether the loss is known not to mix examples."""
+    """Whether the loss value of each example is known to depend on that example alone."""
     known = getattr(loss, "fn", None) in BY_EXAMPLE
     return known and loss.get_config().get("axis", -1) in (None, -1)
 
 
 def mask_of(tensor: Any) -> tf.Tensor | None:
-    """The mask that Keras has put on a tensor."""
+    """The mask that Keras has attached to a tensor, or None."""
     return getattr(tensor, "_keras_mask", None)
 
 
 def candidates(z: tf.Tensor) -> list[tf.Tensor]:
-    """What the loss of an output may be a function of: the output, or its logits."""
-    # Keras computes a cross-entropy from what stood before a closing softmax or sigmoid. It keeps
-    # that tensor on the output, or looks the output's operation up; so do we.
-    logits = getattr(z, "_keras_logits", None)
-    if logits is None and z.op.type in ("Softmax", "Sigmoid"):
-        logits = z.op.inputs[0]
+    """The tensors that the loss of an output may be computed from: the output, or its logits.
+
+    Only candidates: the loss is split at one of them if it depends on no other value of the
+    network. A missing candidate means that the loss has no outputs, never a wrong G.
+    """
+    logits = likelihoods.logits_before(z, ("Softmax", "Sigmoid"))
     return [z] if logits is None else [z, logits]
 
 
 def check_targets(loss: keras.Loss, y: tf.Tensor, classes: int) -> None:
-    """Raise InputError for targets that outputs with this last axis do not have."""
+    """Raise InputError for targets that are invalid for outputs with a last axis of `classes`."""
     if _is(loss, "sparse_categorical_crossentropy"):
         _check_classes(y, classes, loss.get_config().get("ignore_class"))
     elif _is(loss, "binary_crossentropy") and y.dtype != tf.bool:
@@ -146,7 +156,7 @@ def check_targets(loss: keras.Loss, y: tf.Tensor, classes: int) -> None:
 
 
 def hits(loss: keras.Loss, y: tf.Tensor, z: tf.Tensor) -> tf.Tensor | None:
-    """How many examples are classified rightly, None where there are no classes."""
+    """The number of examples that are classified correctly; None where there are no classes."""
     if _is(loss, "sparse_categorical_crossentropy"):
         classes = tf.argmax(z, axis=-1)
         return _count(tf.cast(tf.reshape(y, tf.shape(classes)), tf.int64) == classes)
@@ -160,7 +170,7 @@ def hits(loss: keras.Loss, y: tf.Tensor, z: tf.Tensor) -> tf.Tensor | None:
 
 
 def class_weights(weights: dict[int, float], y: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """One weight an example by its class, one for classes not named, as `fit` does."""
+    """The weight of each example (N,) by its class, as in `fit`; classes not named weigh 1."""
     if y.shape.rank > 1:
         y = tf.squeeze(y, -1) if y.shape[-1] == 1 else tf.argmax(y, -1)
     classes = tf.cast(tf.round(tf.cast(y, tf.float64)), tf.int64)
@@ -171,12 +181,12 @@ def class_weights(weights: dict[int, float], y: tf.Tensor, dtype: tf.DType) -> t
 
 
 def _function_loss() -> type[keras.Loss]:
-    # The class that Keras wraps plain functions in (it squeezes ranks alike) has no public name.
+    # The class that wraps a plain function, and makes ranks equal, has no public name in Keras.
     return keras.losses.MeanSquaredError.__bases__[0]
 
 
 def _valid(values: tf.Tensor, masks: list[tf.Tensor]) -> tuple[tf.Tensor | None, tf.Tensor]:
-    """The mask as numbers, None where nothing is masked, and how many values it leaves."""
+    """The mask as numbers, None without masks, and the number of unmasked values."""
     count = tf.cast(tf.size(values), values.dtype)
     if not masks:
         return None, count
@@ -185,14 +195,14 @@ def _valid(values: tf.Tensor, masks: list[tf.Tensor]) -> tuple[tf.Tensor | None,
         raise InputError(
             f"a mask of shape {values.shape}, one entry a loss value",
             str(mask.shape),
-            "take the mask off before the last layers, or pass sample weights instead",
+            "remove the mask before the last layers, or pass sample weights instead",
         )
     factor = tf.cast(mask, values.dtype)
     return factor, tf.reduce_sum(factor) * (count / tf.cast(tf.size(factor), values.dtype))
 
 
 def _fitting(weight: Any, values: tf.Tensor) -> tf.Tensor:
-    """Sample weights, one an example or one a loss value, with as many axes as the values."""
+    """Sample weights, one per example or one per loss value, with as many axes as the values."""
     weight = tf.cast(weight, values.dtype)
     if weight.shape.rank == values.shape.rank + 1 and weight.shape[-1] == 1:
         weight = tf.squeeze(weight, -1)
@@ -200,7 +210,7 @@ def _fitting(weight: Any, values: tf.Tensor) -> tf.Tensor:
         raise InputError(
             f"sample weights of shape {values.shape} or {values.shape[:1]}",
             str(weight.shape),
-            "give one weight an example, or one a loss value",
+            "give one weight per example, or one per loss value",
         )
     for _ in range(values.shape.rank - weight.shape.rank):
         weight = weight[..., tf.newaxis]
@@ -227,5 +237,6 @@ def _check_classes(y: tf.Tensor, classes: int, ignored: int | None) -> None:
         )
 
 
-def _count(right: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_mean(tf.cast(right, tf.float64)) * tf.cast(tf.shape(right)[0], tf.float64)
+def _count(correct: tf.Tensor) -> tf.Tensor:
+    """The number of correct examples; several predictions of one example are averaged."""
+    return tf.reduce_mean(tf.cast(correct, tf.float64)) * tf.cast(tf.shape(correct)[0], tf.float64)

@@ -1,7 +1,7 @@
 """The objective that `fit` minimises for a Keras model: its losses, weights, masks and penalties.
 
-It has a term for each output with a loss, one for what layers add themselves (`add_loss`, activity
-regularisers), and the penalties on the weights.
+It has one term for each output with a loss, one for the losses that layers add (`add_loss`,
+activity regularisers), and the penalties on the weights.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from hvp.objective.objective import Evaluation, Likelihood, Objective, Target, n
 class KerasObjective(Objective):
     """The objective of a built Keras model; its trainable variables are the parameters.
 
-    `loss` is a Keras loss, its name or a function, or a nest of them by output; None takes what the
-    model is compiled with. `class_weight` gives the weight of an example by its class number.
+    `loss` is a Keras loss, its name or a function, or a nest of them by output; with None it is the
+    compiled loss of the model. `class_weight` maps a class number to the weight of its examples.
+    Raises InputError for a model or a loss that has no such objective.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class KerasObjective(Objective):
         ) as scope:
             evaluation = self._terms(batch, params[0].dtype, scope)
         _refuse_assigned(variables, params, scope)
-        # Layers that mix examples, or drop some at random, update batch statistics or seeds.
+        # Layers that mix examples update batch statistics; random layers update their seeds.
         has_new_state = any(
             scope.get_current_value(v) is not None for v in self._model.non_trainable_variables
         )
@@ -88,7 +89,7 @@ class KerasObjective(Objective):
         return tf.add_n([regularizer(params[i]) for i, regularizer in self._penalised])
 
     def targets(self, batch: Any) -> list[Target]:
-        """Where each term has its output and its target among the tensors of a batch."""
+        """The positions of each term's output, and of its target among the tensors of a batch."""
         numbers = itertools.count()
         numbered = tf.nest.map_structure(lambda t: None if t is None else next(numbers), batch)
         y = keras.utils.unpack_x_y_sample_weight(numbered)[1]
@@ -102,14 +103,14 @@ class KerasObjective(Objective):
         ]
 
     def check_targets(self, batch: Any, last_axes: Sequence[int]) -> None:
-        """Raise InputError for targets that outputs with these last axes cannot have."""
+        """Raise InputError for targets that are invalid for outputs with these last axes."""
         y = keras.utils.unpack_x_y_sample_weight(batch)[1]
         for name, loss, _ in self._losses():
             target = self._for_output(y, name, "targets")
             keras_losses.check_targets(loss, target, last_axes[self._output_names.index(name)])
 
     def _terms(self, batch: Any, dtype: tf.DType, scope: keras.StatelessScope) -> Evaluation:
-        """The terms of the loss, evaluated inside the scope that gives the parameters."""
+        """The terms of the loss; runs inside the scope that sets the parameters."""
         x, y, weight = self._unpacked(batch, dtype)
         predicted = self._model(x, training=self._training)
         outputs = self._outputs(predicted)
@@ -163,7 +164,7 @@ class KerasObjective(Objective):
         return x, y, keras_losses.class_weights(dict(self._class_weight), y, dtype)
 
     def _outputs(self, predicted: Any) -> dict[Any, tf.Tensor]:
-        """The outputs by name, by position where they have none."""
+        """The outputs by name, or by position where they have no names."""
         if isinstance(predicted, Mapping):
             outputs = dict(predicted)
         else:
@@ -180,7 +181,7 @@ class KerasObjective(Objective):
         return outputs
 
     def _losses(self) -> list[tuple[Any, keras.Loss, Any]]:
-        """The outputs that have a loss, with it and its weight."""
+        """The name, the loss and the loss weight of each output that has a loss."""
         found = []
         for name in self._output_names:
             loss = self._for_output(self._loss, name, "losses", shared=True)
@@ -191,7 +192,7 @@ class KerasObjective(Objective):
         return found
 
     def _for_output(self, given: Any, name: Any, what: str, *, shared: bool = False) -> Any:
-        """The entry of `given` for an output: by its name or position, or the one for all."""
+        """The entry of `given` for an output: by its name, by its position, or one for all."""
         if isinstance(given, Mapping) and set(given) <= set(self._output_names):
             return given.get(name)
         if isinstance(given, list | tuple) and len(given) == len(self._output_names):
@@ -204,11 +205,11 @@ class KerasObjective(Objective):
         raise InputError(
             f"{what} for the outputs {', '.join(map(str, self._output_names))}",
             f"{sorted(given)}" if isinstance(given, Mapping) else got,
-            "give one an output, in a list or by name",
+            "give one per output, in a list or by name",
         )
 
     def _compute_loss(self, x: Any, y: Any, predicted: Any, weight: Any) -> tf.Tensor:
-        """The result of the `compute_loss` that the model overrides, with all that it adds."""
+        """The scalar result of the `compute_loss` that the model overrides."""
         given = {"x": x, "y": y, "y_pred": predicted, "sample_weight": weight}
         accepted = inspect.signature(self._model.compute_loss).parameters
         if "training" in accepted or any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
@@ -221,14 +222,14 @@ def _check_model(model: keras.Model) -> None:
         raise InputError("a Keras model", type(model).__name__, "or use hvp.linearize_function")
     if not model.built:
         raise InputError(
-            "a built model", f"{model.name!r} without variables", "call it once on a batch of data"
+            "a built model", f"{model.name!r} without variables", "call it once on a batch"
         )
     if not model.trainable_variables:
         raise InputError("a model with trainable variables", "none", "unfreeze a layer")
 
 
 def _notes(model: keras.Model) -> Iterator[tuple[str, str]]:
-    """The layers that act differently in inference and in training, and how."""
+    """The name of each layer that acts differently in training, and how it acts here."""
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             yield layer.name, "uses its moving statistics, which are constants, as training=False"
@@ -242,13 +243,13 @@ def _refuse_layers(model: keras.Model) -> None:
             raise InputError(
                 "layers that compute with floating-point numbers",
                 f"{layer.name!r} quantised to {layer.quantization_mode}",
-                "take the model from before it was quantised",
+                "use the model from before it was quantised",
             )
         if getattr(layer, "synchronized", False):
             raise InputError(
                 "BatchNormalization on one machine",
                 f"{layer.name!r} with synchronized=True",
-                "build it without",
+                "build it without this option",
             )
 
 
@@ -258,7 +259,7 @@ def _refuse_assigned(
     for variable, param in zip(variables, params, strict=True):
         if scope.get_current_value(variable) is not param:
             raise InputError(
-                "a model that leaves its parameters as they are when it is called",
+                "a model that does not change its parameters when it is called",
                 f"{variable.path} assigned by its layer",
                 "pass training=False",
             )
@@ -274,7 +275,7 @@ def _refuse_own_step(model: keras.Model) -> None:
 
 
 def _resolve(loss: Any) -> Any:
-    """The loss of every output, in the nest given."""
+    """The nest of losses, each as a Keras loss."""
     if isinstance(loss, Mapping):
         return {name: _resolve(each) for name, each in loss.items()}
     if isinstance(loss, list | tuple):
@@ -288,5 +289,5 @@ def _loss_name(resolved: Any) -> str:
 
 
 def _names(model: keras.Model) -> list[str]:
-    """Variable paths without the name of the model, with which Keras begins some of them."""
+    """Variable paths without the name of the model, which Keras puts before some of them."""
     return unique([v.path.removeprefix(f"{model.name}/") for v in model.trainable_variables])

@@ -1,4 +1,4 @@
-"""Parameters and one flat vector: names, shapes, offsets, and the selection of some by layer."""
+"""The layout of the parameters in one flat vector, and the selection of parameters by name."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hvp.errors import InputError
 
 
 class Layout:
-    """How named tensors lie in one flat vector of P entries, in the order given, each row-major.
+    """The layout of named tensors in one flat vector of P entries, in order, each row-major.
 
-    A parameter is named ``layer/weight``; what stands before the last slash is its layer. A name
-    without a slash is a layer of its own.
+    A parameter is named ``layer/weight``: the part before the last slash is its layer. A name
+    without a slash is its own layer.
     """
 
     def __init__(self, names: Sequence[str], shapes: Sequence[Sequence[int]], dtype: np.dtype):
@@ -40,17 +40,17 @@ class Layout:
         return layers
 
     def select(self, patterns: str | Sequence[str]) -> tuple[int, ...]:
-        """Positions of the parameters that a layer name, a parameter name or a glob names.
+        """Positions of the parameters that match a layer name, a parameter name or a glob.
 
-        A name also selects what lies below it: ``encoder`` takes ``encoder/dense/kernel``.
-        Raises InputError for a pattern that names nothing.
+        A name also selects all names below it: ``encoder`` selects ``encoder/dense/kernel``.
+        Raises InputError for a pattern that matches nothing.
         """
         patterns = [patterns] if isinstance(patterns, str) else patterns
         if not isinstance(patterns, Iterable) or not all(isinstance(p, str) for p in patterns):
-            raise InputError("names or globs", repr(patterns), f"take some of {self.names}")
+            raise InputError("names or globs", repr(patterns), f"use some of {self.names}")
         chosen: set[int] = set()
         for pattern in patterns:
-            found = {i for i, name in enumerate(self.names) if _names(pattern, name)}
+            found = {i for i, name in enumerate(self.names) if _matches(pattern, name)}
             if not found:
                 raise InputError(
                     f"a layer, a parameter or a glob among {', '.join(self.layers)}",
@@ -59,7 +59,7 @@ class Layout:
                 )
             chosen |= found
         if not chosen:
-            raise InputError("at least one layer", "none", "leave variables=None to take all")
+            raise InputError("at least one layer", "none", "leave out variables= to use all")
         return tuple(sorted(chosen))
 
     def restrict(self, positions: Sequence[int]) -> Layout:
@@ -69,20 +69,22 @@ class Layout:
         )
 
     def split(self, vector: tf.Tensor) -> list[tf.Tensor]:
-        """The flat vector (P,) as one tensor a parameter."""
+        """The flat vector (P,) as one tensor per parameter."""
         pieces = tf.split(vector, self.sizes)
         return [tf.reshape(p, shape) for p, shape in zip(pieces, self.shapes, strict=True)]
 
     def join(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-        """One tensor a parameter as the flat vector (P,)."""
+        """One tensor per parameter as the flat vector (P,)."""
         return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
 
 
 def layer_of(name: str) -> str:
+    """The layer of a parameter name."""
     return name.rpartition("/")[0] or name
 
 
-def _names(pattern: str, name: str) -> bool:
+def _matches(pattern: str, name: str) -> bool:
+    """Whether a pattern matches the name or one of its ancestors."""
     ancestors = [name]
     while "/" in ancestors[-1]:
         ancestors.append(ancestors[-1].rpartition("/")[0])

@@ -158,18 +158,18 @@ def _product(runner: _Runner, node: Node, arguments: list[Argument]) -> Batched 
         return None
     assert isinstance(value, Batched)
     axis, result_axis, sizes = merge
-    behind = _side(value, merge, shape, result)
+    offset = _side(value, merge, shape, result)
     operands = list(arguments)
-    operands[position] = tf.reshape(value.at(axis + behind), _merged(shape, axis, runner.count))
+    operands[position] = tf.reshape(value.at(axis + offset), _merged(shape, axis, runner.count))
     if sizes is not None:
         operands[sizes] = tf.constant(_merged(result, result_axis, runner.count), tf.int32)
     (tensor,) = apply(node, operands)
-    result.insert(result_axis + behind, runner.count)
-    return Batched(tf.reshape(tensor, result), result_axis + behind)
+    result.insert(result_axis + offset, runner.count)
+    return Batched(tf.reshape(tensor, result), result_axis + offset)
 
 
 def _side(value: Batched, merge: Merge, shape: list[int], result: list[int]) -> int:
-    """Whether to merge K from behind the axis (1) or from before it (0)."""
+    """Whether K is the axis after the merged one (1) or before it (0)."""
     found = [side for side in (1, 0) if merge.axis + side in value.axes]
     if found == [0] and math.prod(result) > math.prod(shape):
         # In the end the vectors are wanted last, and to move the operand is cheaper.
@@ -213,15 +213,15 @@ def _is_grouped(runner: _Runner, node: Node) -> bool:
 def _elementwise(runner: _Runner, node: Node, arguments: list[Argument]) -> Batched:
     columns = [a for a in arguments if isinstance(a, Batched)]
     rank = len(runner.shape(node.outputs[0]))
-    behind = _shared(columns)
+    trailing = _trailing_axes(columns)
 
     def aligned(a: Argument) -> tf.Tensor:
         if not isinstance(a, Batched):
-            return a if len(a.shape) <= behind else tf.expand_dims(a, len(a.shape) - behind)
-        if a.rank >= behind:
-            return a.at(a.rank - behind)
+            return a if len(a.shape) <= trailing else tf.expand_dims(a, len(a.shape) - trailing)
+        if a.rank >= trailing:
+            return a.at(a.rank - trailing)
         first = a.at(0)
-        return tf.reshape(first, [runner.count, *[1] * (behind - a.rank), *first.shape[1:]])
+        return tf.reshape(first, [runner.count, *[1] * (trailing - a.rank), *first.shape[1:]])
 
     operands = [aligned(a) for a in arguments]
     if node.op.type == "AddN" and len(columns) < len(arguments):
@@ -229,17 +229,17 @@ def _elementwise(runner: _Runner, node: Node, arguments: list[Argument]) -> Batc
         tensor = functools.reduce(tf.add, operands)
     else:
         (tensor,) = apply(node, operands)
-    return Batched(tensor, rank - behind)
+    return Batched(tensor, rank - trailing)
 
 
-def _shared(columns: list[Batched]) -> int:
-    """How many axes to have behind K, so that the least is moved."""
+def _trailing_axes(columns: list[Batched]) -> int:
+    """The number of axes after K with which the fewest entries are moved."""
 
-    def moved(behind: int) -> int:
-        return sum(a.size for a in columns if a.rank - behind not in a.axes)
+    def entries_moved(trailing: int) -> int:
+        return sum(a.size for a in columns if a.rank - trailing not in a.axes)
 
-    places = sorted({a.rank - axis for a in columns for axis in a.axes}, key=lambda n: n != 1)
-    return min(places, key=moved)
+    counts = sorted({a.rank - axis for a in columns for axis in a.axes}, key=lambda n: n != 1)
+    return min(counts, key=entries_moved)
 
 
 def _reshape(runner: _Runner, node: Node, arguments: list[Argument]) -> Batched | None:

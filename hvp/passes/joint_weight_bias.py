@@ -30,13 +30,13 @@ def join_weight_and_bias(
     joiner = _Joiner(program, source)
     for node in program.nodes:
         joiner.visit(node)
-    outputs, places = joiner.outputs(target.places)
+    outputs, slots = joiner.outputs(target.slots)
     written = joiner.program(outputs)
     used = {n for node in written.nodes for n in node.inputs} | set(outputs)
     tangents = [n for n in joiner.tangents if n in used] or list(joiner.tangents)[:1]
-    written = replace(written, inputs=(*tangents, *program.inputs[len(source.places) :]))
-    source = replace(source, places=tuple(joiner.tangents[n] for n in tangents))
-    return written, source, replace(target, places=tuple(places))
+    written = replace(written, inputs=(*tangents, *program.inputs[len(source.slots) :]))
+    source = replace(source, slots=tuple(joiner.tangents[n] for n in tangents))
+    return written, source, replace(target, slots=tuple(slots))
 
 
 class _Joiner(Rewriter):
@@ -44,8 +44,8 @@ class _Joiner(Rewriter):
 
     def __init__(self, program: Program, source: Packing):
         super().__init__(program)
-        count = len(source.places)
-        self.tangents = dict(zip(program.inputs[:count], source.places, strict=True))
+        count = len(source.slots)
+        self.tangents = dict(zip(program.inputs[:count], source.slots, strict=True))
         self._dtype = source.dtype
         self._outputs = leaves(program.outputs)
         self._uses = Counter(n for node in program.nodes for n in node.inputs)
@@ -77,10 +77,10 @@ class _Joiner(Rewriter):
                 return self.write(lambda *terms: reduce(tf.add, terms), merged, *terms)
         return None
 
-    def outputs(self, places: tuple[Slot, ...]) -> tuple[list[int], list[Slot]]:
+    def outputs(self, slots: tuple[Slot, ...]) -> tuple[list[int], list[Slot]]:
         """The outputs and their slots, with the gradients of kernel and bias joined."""
         found, at = [], []
-        rest = [(self.resolved(n), p) for n, p in zip(self._outputs, places, strict=True)]
+        rest = [(self.resolved(n), p) for n, p in zip(self._outputs, slots, strict=True)]
         while rest:
             (number, place), *rest = rest
             factors = self._factors(number, transposed=True)

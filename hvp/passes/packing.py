@@ -26,7 +26,7 @@ class Slot:
 class Packing:
     """The slots of tensors in a vector of `size` entries; `join` needs slots without gaps."""
 
-    places: tuple[Slot, ...]
+    slots: tuple[Slot, ...]
     size: int
     dtype: tf.DType
 
@@ -38,22 +38,22 @@ class Packing:
 
     @property
     def specs(self) -> list[tf.TensorSpec]:
-        return [tf.TensorSpec(place.shape, self.dtype) for place in self.places]
+        return [tf.TensorSpec(slot.shape, self.dtype) for slot in self.slots]
 
     def split(self, vector: tf.Tensor) -> list[tf.Tensor]:
         """The tensors of a vector (size,), or of the columns of a block (size, K)."""
         axes = vector.shape[1:].as_list()
         # Unlike a part of tf.split, a slice whose edges are aligned is no copy.
         parts = [
-            tf.slice(vector, [place.start, *[0] * len(axes)], [place.size, *axes])
-            for place in self.places
+            tf.slice(vector, [slot.start, *[0] * len(axes)], [slot.size, *axes])
+            for slot in self.slots
         ]
-        return [tf.reshape(t, [*p.shape, *axes]) for t, p in zip(parts, self.places, strict=True)]
+        return [tf.reshape(t, [*p.shape, *axes]) for t, p in zip(parts, self.slots, strict=True)]
 
     def join(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
         """The vector (size,), or block (size, K), of such tensors."""
         flat = [
-            tf.reshape(t, [place.size, *t.shape[len(place.shape) :]])
-            for t, place in zip(tensors, self.places, strict=True)
+            tf.reshape(t, [slot.size, *t.shape[len(slot.shape) :]])
+            for t, slot in zip(tensors, self.slots, strict=True)
         ]
         return flat[0] if len(flat) == 1 else tf.concat(flat, axis=0)

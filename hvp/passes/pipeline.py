@@ -44,12 +44,12 @@ def prepare(program: Program, source: Packing, target: Packing, *, max_bytes: fl
     Tensors computed for all batches at once take at most `max_bytes`.
     """
     if not is_enabled():
-        return Prepared(_unevaluated(program, len(source.places)), source, target, 0)
+        return Prepared(_unevaluated(program, len(source.slots)), source, target, 0)
     program = simplify(program)
-    program = fuse_elementwise(program, len(source.places))
+    program = fuse_elementwise(program, len(source.slots))
     program = simplify(program)
     program, source, target = join_weight_and_bias(program, source, target)
-    parts = partially_evaluate(program, len(source.places))
+    parts = partially_evaluate(program, len(source.slots))
     parts, constant_bytes = evaluate_constants(parts, max_bytes)
     return Prepared(parts, source, target, constant_bytes)
 

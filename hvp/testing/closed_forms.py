@@ -1,4 +1,4 @@
-"""Problems whose H and G are known in closed form, for other people's test suites."""
+"""Problems whose H and G are known in closed form, for test suites."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from hvp.linearization.linearize import linearize_function
 
 @dataclass(frozen=True, eq=False)
 class ClosedForm:
-    """A problem and its answer: `lin` and its dense H, G and ∇L, in float64.
+    """A problem and its solution in float64.
+
+    Attributes:
+        lin: the linearization.
+        H, G: its dense matrices (P, P).
+        gradient: ∇L (P,).
 
     >>> problem = linear_regression()
     >>> bool(np.allclose(problem.lin.hvp(np.eye(problem.lin.size)), problem.H))
@@ -27,9 +32,9 @@ class ClosedForm:
 
 
 def quadratic(size: int = 6, *, seed: int = 0) -> ClosedForm:
-    """L = wᵀAw/2 - bᵀw with a symmetric, indefinite A (P, P): H = A.
+    """L = wᵀAw/2 - bᵀw with a symmetric, indefinite A (P, P): H = G = A.
 
-    Without outputs of its own the whole of it is the loss of the outputs w: G = H.
+    The outputs are w itself, so that the residual H - G is zero.
     """
     rng = np.random.default_rng(seed)
     A = rng.standard_normal((size, size))
@@ -87,11 +92,10 @@ def softmax_regression(
 
 
 def deep_linear(num_examples: int = 20, size: int = 3, *, seed: int = 0) -> ClosedForm:
-    """L = ‖XAB - Y‖²/N with A and B (D, D), a network whose R is not zero.
+    """L = ‖XAB - Y‖²/N with A and B (D, D), a network whose residual H - G is not zero.
 
-    With S = XᵀX and E = Xᵀ(XAB - Y), both over N, the derivative along (dA, dB) of the gradient
-    (2EBᵀ, 2AᵀE) is (2S(dA·B + A·dB)Bᵀ + 2E·dBᵀ, 2Aᵀ·S(dA·B + A·dB) + 2dAᵀ·E), whose terms without
-    E are those of G.
+    Let S = XᵀX/N and E = Xᵀ(XAB - Y)/N. The gradient is (2EBᵀ, 2AᵀE). Its derivative along (dA, dB)
+    is (2S(dA·B + A·dB)Bᵀ + 2E·dBᵀ, 2Aᵀ·S(dA·B + A·dB) + 2dAᵀ·E). The terms without E are Gv.
     """
     rng = np.random.default_rng(seed)
     X, Y = rng.standard_normal((2, num_examples, size))

@@ -1,4 +1,4 @@
-"""Check a model against central differences and against the laws of its products."""
+"""Check the products of a model by central differences and by algebraic laws."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from hvp.testing import operator_laws
 if TYPE_CHECKING:
     from hvp.linearization.linearization import Linearization
 
-# Bound of the relative error of central differences of a smooth loss in float64.
-DIFFERENCES = 1e-6
-# Steps of the differences relative to ‖v‖; the first two quotients that agree to AGREEMENT end it.
+# Bound of the relative error between products and central differences, in float64.
+MAX_DIFFERENCE_ERROR = 1e-6
+# Steps times ‖v‖, tried in order until the quotients of two steps agree to AGREEMENT.
 STEPS = (2e-4, 2e-5, 2e-6, 2e-7, 2e-8, 2e-9)
 AGREEMENT = 1e-8
-# If the best two quotients differ by more, the differences are no evidence.
+# If the best two quotients differ by more, the check is not measured.
 MAX_DISAGREEMENT = 1e-3
-# Hv in the model's own precision must have this fraction of the digits.
-HALF_OF_THE_DIGITS = 0.5
+# Hv in the precision of the model must have this fraction of the digits of that precision.
+FRACTION_OF_DIGITS = 0.5
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check: what was measured, relative to the size of the product, and its bound.
+    """One check: an error, relative to the size of the product, and its bound.
 
-    `error` is None where there was nothing to measure, and `note` says why.
+    `error` is None where it could not be measured, and `note` gives the reason.
     """
 
     name: str
@@ -45,13 +45,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """The checks of a linearization; printed, a line each."""
+    """The checks of a linearization; it prints as one line per check."""
 
     checks: tuple[Check, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether all passed."""
+        """Whether all checks passed."""
         return all(check.passed for check in self.checks)
 
     def __str__(self) -> str:
@@ -70,13 +70,13 @@ class Report:
 def check(lin: Linearization, *, num_directions: int = 3, seed: int = 0) -> Report:
     """Check the products of a linearization by central differences and by algebraic laws.
 
-    In float64 and along random directions with non-zero mean: Hv against central differences of the
+    In float64, along random directions with a non-zero mean: Hv against central differences of the
     gradient, Jv against those of the outputs, forward-over-reverse against reverse-over-reverse,
-    H = G + R, vᵀGv ≥ 0. In the precision of the model: symmetry, linearity, repeatability, the dot
-    test, and what is left of the digits of Hv. The gradient itself is TensorFlow's.
+    H = G + R, and vᵀGv ≥ 0. In the precision of the model: symmetry, linearity, repeatability, the
+    dot test, and the error of Hv against float64. The gradient is TensorFlow's and is not checked.
 
-    Returns a `Report` of all checks, whether they pass or not. Raises InputError for fewer than
-    one direction. Takes some ten gradients and products a direction.
+    Returns a `Report` of all checks, also of those that fail. Raises InputError for fewer than one
+    direction. The cost is about ten gradients and ten products per direction.
 
     >>> import hvp
     >>> from hvp.testing import check, deep_linear
@@ -99,14 +99,14 @@ class _Checker:
 
     def checks(self) -> Iterator[Check]:
         lin = self._lin
-        digits = float(np.finfo(lin.dtype).eps) ** HALF_OF_THE_DIGITS
+        digits = float(np.finfo(lin.dtype).eps) ** FRACTION_OF_DIGITS
         rounding = operator_laws.ROUNDINGS * float(np.finfo(np.float64).eps)
         before = lin.hvp(self._directions[0])
         try:
             exact = lin if lin.dtype == np.float64 else lin.in_float64()
         except InputError as refusal:
             exact = None
-            yield Check("central differences", None, DIFFERENCES, str(refusal))
+            yield Check("central differences", None, MAX_DIFFERENCE_ERROR, str(refusal))
         if exact is not None:
             yield self._differences(
                 "Hv by differences of the gradient", exact.hvp, exact.gradient, exact
@@ -115,7 +115,7 @@ class _Checker:
                 yield self._differences(
                     "Jv by differences of the outputs", exact.jvp, exact.outputs, exact
                 )
-                yield self._worst("H = G + R", exact, _parts, rounding)
+                yield self._worst("H = G + R", exact, _sum_error, rounding)
                 yield self._positive(exact)
             yield self._other_order(exact, rounding)
             yield self._worst("digits of Hv", exact, self._digits, digits)
@@ -144,7 +144,7 @@ class _Checker:
         error: Callable[[Linearization, np.ndarray], float],
         bound: float,
     ) -> Check:
-        """A check of the largest error over all directions."""
+        """A check of the largest error among all directions."""
         return Check(name, max(error(lin, v) for v in self._directions), bound)
 
     def _differences(
@@ -154,8 +154,8 @@ class _Checker:
         function: Callable[..., np.ndarray],
         lin: Linearization,
     ) -> Check:
-        """A product against central differences of the function that it differentiates."""
-        bound, scale = DIFFERENCES, 1e-3 * function(lin.theta)
+        """A check of a product against central differences of its function."""
+        bound, scale = MAX_DIFFERENCE_ERROR, 1e-3 * function(lin.theta)
         errors = []
         for v in self._directions:
             expected, disagreement = _along(function, lin.theta, v)
@@ -174,36 +174,37 @@ class _Checker:
         name = "G is positive semidefinite"
         if not lin.is_convex:
             return Check(name, None, bound, "the loss is not convex in the outputs")
-        lowest = [_lowest(lin.gnvp(v), v) for v in self._directions]
+        lowest = [_relative_form(lin.gnvp(v), v) for v in self._directions]
         return Check(name, max(0.0, -min(lowest)), bound)
 
     def _other_order(self, lin: Linearization, bound: float) -> Check:
         name = "forward-over-reverse against reverse-over-reverse"
         products = {}
         for order in ("forward-over-reverse", "reverse-over-reverse"):
-            # The order that `lin` uses by itself is already traced.
+            # One order is already traced: the one that `lin` uses.
             other = lin if _orders(lin) == {order} else lin.forced(ad=order)
             try:
                 products[order] = [other.hvp(v) for v in self._directions]
             except InputError as error:
                 return Check(name, None, bound, str(error))
             if _orders(other) != {order}:
-                return Check(name, None, bound, "loops have one order alone")
+                return Check(name, None, bound, "loops have only one order")
         errors = [_relative(a, b) for a, b in zip(*products.values(), strict=True)]
         return Check(name, max(errors), bound)
 
 
 def _orders(lin: Linearization) -> set[str]:
-    """The orders of differentiation used for Hv."""
+    """The orders of differentiation that Hv uses."""
     return {choice.order for choice in lin.choices if choice.product == "H"}
 
 
-def _parts(lin: Linearization, v: np.ndarray) -> float:
+def _sum_error(lin: Linearization, v: np.ndarray) -> float:
+    """‖Hv - Gv - Rv‖ relative to the largest of the three products."""
     Hv, Gv, Rv = lin.hvp(v), lin.gnvp(v), lin.residual_vp(v)
     return float(_norm(Hv - Gv - Rv) / max(_norm(Hv), _norm(Gv), _norm(Rv), np.finfo(float).tiny))
 
 
-def _lowest(Gv: np.ndarray, v: np.ndarray) -> float:
+def _relative_form(Gv: np.ndarray, v: np.ndarray) -> float:
     """vᵀGv relative to ‖v‖‖Gv‖."""
     size = _norm(v) * _norm(Gv)
     return float(v @ Gv / size) if size > 0 else 0.0
@@ -212,10 +213,11 @@ def _lowest(Gv: np.ndarray, v: np.ndarray) -> float:
 def _along(
     function: Callable[[np.ndarray], np.ndarray], theta: np.ndarray, v: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """The derivative along v by central differences, and how far the best two quotients disagree.
+    """The derivative along v by central differences of fourth order, and an estimate of its error.
 
-    Of fourth order, with steps that become smaller until two agree: where a kink lies within a step
-    the difference is wrong, and below some 1e-8 rounding takes over.
+    The estimate is the difference between the best two quotients. The steps become smaller until
+    two quotients agree: a quotient is wrong if there is a kink within its step, and with steps
+    below some 1e-8 rounding dominates.
     """
 
     def quotient(step: float) -> np.ndarray:

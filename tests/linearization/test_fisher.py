@@ -309,6 +309,20 @@ def test_the_mean_of_draws_is_the_exact_matrix(last, loss, y):
     assert standard_errors(lin) < 5
 
 
+@pytest.mark.filterwarnings("ignore:.*received `from_logits=True`")
+@pytest.mark.parametrize(
+    ("last", "loss", "y"),
+    [
+        (tf.nn.softmax, LOGITS, LABELS),
+        (tf.sigmoid, losses.BinaryCrossentropy(from_logits=True), ONEHOT),
+    ],
+    ids=["softmax", "sigmoid"],
+)
+def test_draws_use_the_logits_that_keras_takes_before_a_final_operation(last, loss, y):
+    lin = linearize(net(last=last), copied(X, y), loss, sizes=(7 * COPIES,))
+    assert standard_errors(lin) < 5
+
+
 def test_the_mean_of_several_draws_over_ragged_batches_is_the_exact_matrix():
     loss = losses.BinaryCrossentropy(from_logits=True, reduction="sum")
     sizes = (5 * COPIES, 2 * COPIES)

@@ -397,6 +397,6 @@ def test_data_that_change_shape_between_readings_are_refused():
 
     lin = hvp.linearize(dense_net(), Growing(), "mse")
     with pytest.raises(
-        hvp.InputError, match="expected data that reads the same each time, got another batch 1"
+        hvp.InputError, match="expected the same data each time they are read, got another batch 1"
     ):
         lin.hvp(np.ones(lin.size))

@@ -62,7 +62,7 @@ def test_a_variable_that_is_no_parameter_is_a_constant():
 def test_shuffled_data_are_refused_when_they_are_read_again(drop):
     shuffled = tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(7, seed=1)
     data = shuffled.batch(3, drop_remainder=drop)
-    with pytest.raises(hvp.InputError, match="data that reads the same each time"):
+    with pytest.raises(hvp.InputError, match="the same data each time they are read"):
         hvp.linearize(dense_model(), data, "mse").hvp(np.ones(15))
 
 

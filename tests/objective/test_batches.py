@@ -72,7 +72,7 @@ def _nan_in_the_second_batch():
         ((np.where(X == 9, np.nan, X), Y), "got NaN or infinity in example 4; clean"),
         ((X, np.where(Y == 3, np.inf, Y)), "got NaN or infinity in example 3; clean"),
         ((X, 3.0), "expected arrays with a first axis of examples, got a scalar"),
-        ((None,), "expected data, got no array in it"),
+        ((None,), "expected data, got no array in them"),
         ([(X[:5], Y)], r"got lengths \[5, 7\]"),
         (_nan_in_the_second_batch(), "got NaN or infinity in example 4"),
         (5, "expected arrays, a tf.data.Dataset or an iterable of batches, got int"),

@@ -444,7 +444,7 @@ BAD_MODELS = {
         dense_net,
         [MSE, MSE],
         REAL,
-        "expected losses for the outputs .*, got 2 of them; give one an output",
+        "expected losses for the outputs .*, got 2 of them; give one per output",
     ),
     "no reduction": (
         dense_net,
@@ -463,7 +463,7 @@ BAD_MODELS = {
         two_outputs,
         MSE,
         REAL,
-        "expected targets for the outputs dense.*, got one for all; give one an output",
+        "expected targets for the outputs dense.*, got one for all; give one per output",
     ),
     "an unknown output": (
         two_outputs,

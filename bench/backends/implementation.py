@@ -1,4 +1,8 @@
-"""What an implementation is to the benchmark: a problem loaded, and figures in some forms."""
+"""The interface of an implementation: it loads a problem and computes figures in several forms.
+
+A figure is a product or another quantity that is timed. A form is one of the implementation's ways
+to compute it, such as "graph" or "XLA".
+"""
 
 from __future__ import annotations
 
@@ -11,48 +15,48 @@ import numpy as np
 from bench.measurements.problems import Problem
 
 Call = Callable[[np.ndarray], np.ndarray]
-# Name of a form -> what builds it. Building is a part of the time to the first product.
+# Form -> the function that builds it. Building counts in the time to the first product.
 Forms = dict[str, Callable[[], Call]]
 
 PRODUCTS = ("hvp", "gnvp")
 BLOCKS = ("hvp_block", "gnvp_block")
 COLUMNS = 16
 FIGURES = (*PRODUCTS, *BLOCKS, "gradient", "empty", "matmul", "eigsh")
-# A pair's true error over the norm of the operator, which all have to reach.
+# The largest allowed true error of an eigenpair over the norm of the operator.
 TOLERANCE = 1e-3
 LARGEST = 10
-# Of a density: what hvp and hessian-eigenthings take by default.
+# The settings of a density: the defaults of hvp and hessian-eigenthings.
 PROBES = 10
 STEPS = 80
 SEED = 0
-# Of its curve.
+# The number of points of the curve of a density.
 POINTS = 1001
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A spectrum as probes see it: masses, of sum one, at places.
+class DiscreteDensity:
+    """A spectral density as weighted points; the weights sum to one.
 
     Attributes:
-        places: (n,) nodes, or the points of a curve.
-        masses: (n,) weights, or the area of the curve around each point.
-        width: standard width of the bells that make the curve; zero for nodes.
+        points: (n,) nodes of the quadrature, or the points of a curve.
+        weights: (n,) weights of the nodes, or the area of the curve around each point.
+        width: standard deviation of the Gaussians that smooth the curve; zero for nodes.
     """
 
-    places: np.ndarray
-    masses: np.ndarray
+    points: np.ndarray
+    weights: np.ndarray
     width: float = 0.0
 
 
-# Takes a density at the problem that is loaded.
-Density = Callable[[], Seen]
+# Computes a density of the loaded problem.
+Density = Callable[[], DiscreteDensity]
 
 
 class Implementation(ABC):
     """A problem with its weights and data in one framework.
 
-    A call takes a vector of its own layout and returns one, NumPy in and out; `to_own` and
-    `to_shared` change layouts outside of what is timed.
+    A call maps a NumPy vector to a NumPy vector, both in the layout of the framework. `to_own` and
+    `to_shared` convert between this layout and Keras's; they are not timed.
     """
 
     @abstractmethod
@@ -60,42 +64,47 @@ class Implementation(ABC):
 
     @abstractmethod
     def forms(self, figure: str) -> Forms:
-        """The forms of a figure, of which the fastest counts; none where there is no such figure.
+        """The forms of a figure; the fastest counts. Empty where the figure is not available.
 
-        A gradient takes a vector and does not look at it.
+        The call of a gradient ignores its vector.
         """
 
     def work(self, form: str) -> float:
-        """Multiply-adds of a form where forms do different amounts; the fastest does most of
-        them a second."""
+        """The multiply-adds of a form if forms differ in them, else 1.
+
+        The fastest form is the one with the most multiply-adds per second.
+        """
         return 1.0
 
     def to_own(self, v: np.ndarray) -> np.ndarray:
+        """A vector (P,) or block (P, K) from Keras's layout to that of the framework."""
         return v
 
     def to_shared(self, v: np.ndarray) -> np.ndarray:
+        """A vector (P,) or block (P, K) from the layout of the framework to Keras's."""
         return v
 
     def largest(self, figure: str, steps: int | None) -> np.ndarray:
         """The vectors (P, 10) of the largest eigenvalues of H ("hvp") or G ("gnvp").
 
-        `steps` is for methods that need the number of Lanczos steps.
+        `steps` is the number of Lanczos steps, for methods that need it.
         """
         raise NotImplementedError
 
     def densities(self) -> dict[str, Callable[[], Density]]:
-        """What is peculiar about its density of H -> what builds it; the first that works counts.
+        """Description of a method for the density of H -> the function that builds it.
 
-        PROBES probes with STEPS Lanczos steps each, and a curve of POINTS points where it has one.
+        The first that works counts. It uses PROBES probes with STEPS Lanczos steps each, and gives
+        a curve of POINTS points if it can.
         """
         return {}
 
-    def starts(self) -> np.ndarray:
-        """The probes (P, S) of its density, in its own layout."""
+    def probes(self) -> np.ndarray:
+        """The probes (P, PROBES) of its density, in the layout of the framework."""
         raise NotImplementedError
 
 
-def curve(x: np.ndarray, values: np.ndarray, width: float) -> Seen:
-    """A curve on an even grid at whose ends it has gone."""
+def curve(x: np.ndarray, values: np.ndarray, width: float) -> DiscreteDensity:
+    """The density of a curve on an evenly spaced grid; it must be zero at both ends."""
     x, values = x.astype(np.float64), values.astype(np.float64)
-    return Seen(x, values * np.gradient(x), width)
+    return DiscreteDensity(x, values * np.gradient(x), width)

@@ -17,13 +17,13 @@ class Entry:
     """An implementation by name.
 
     Attributes:
-        name: on the command line and in the results.
-        title: in the tables.
-        home: module and class in `bench`.
-        packages: what it imports -> the distribution that brings it.
+        name: its name on the command line and in the results.
+        title: its name in the tables.
+        home: its module in `bench.backends`, and its class.
+        packages: imported package -> the distribution that contains it.
         has_products: whether single products are timed.
-        has_largest: whether it takes part in the ten eigenvalues.
-        has_density: whether it takes part in the densities.
+        has_largest: whether its ten largest eigenvalues are timed.
+        has_density: whether its spectral density is timed.
     """
 
     name: str
@@ -35,8 +35,8 @@ class Entry:
     has_density: bool = False
 
     def missing(self) -> str | None:
-        """What is not installed, as a line; None where all is there."""
-        absent = [dist for name, dist in self.packages.items() if not _is_there(name)]
+        """The distributions that are not installed, in one line; None if all are installed."""
+        absent = [dist for name, dist in self.packages.items() if not _is_installed(name)]
         return f"{', '.join(absent)} not installed" if absent else None
 
     def load(self) -> type[Implementation]:
@@ -94,12 +94,12 @@ PEERS = {
 
 
 def find(name: str) -> Entry:
-    """The implementation of that name, ours and naive TensorFlow included."""
+    """The implementation with this name, among hvp, naive TensorFlow and the peers."""
     return {OURS.name: OURS, NAIVE.name: NAIVE, **PEERS}[name]
 
 
 def select(wanted: str) -> list[Entry]:
-    """The peers of a list with commas between; "all", "none". InputError for an unknown one."""
+    """The peers in a comma-separated list, or "all" or "none". InputError for an unknown name."""
     if wanted == "all":
         return list(PEERS.values())
     names = [] if wanted == "none" else [name.strip() for name in wanted.split(",")]
@@ -112,7 +112,7 @@ def select(wanted: str) -> list[Entry]:
 
 
 def versions(entries: Sequence[Entry]) -> dict[str, str]:
-    """Distribution -> version, of all that takes part and is installed."""
+    """Distribution -> version, for all installed distributions that are measured."""
     wanted = {dist for entry in (OURS, *entries) for dist in entry.packages.values()}
     found = {}
     for dist in sorted(wanted | {"hvp", "numpy", "scipy"}):
@@ -123,5 +123,5 @@ def versions(entries: Sequence[Entry]) -> dict[str, str]:
     return found
 
 
-def _is_there(package: str) -> bool:
+def _is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None

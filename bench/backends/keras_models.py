@@ -18,7 +18,7 @@ from bench.measurements.problems import (
 
 
 def build(problem: Problem) -> keras.Model:
-    """The network with its weights, logits out."""
+    """The network with its weights; its outputs are logits."""
     inputs = tensor = keras.Input(problem.shape)
     for layer in problem.layers:
         tensor = _apply(layer, tensor)
@@ -28,6 +28,7 @@ def build(problem: Problem) -> keras.Model:
 
 
 def loss() -> keras.losses.Loss:
+    """The mean cross-entropy of logits."""
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 

@@ -1,4 +1,4 @@
-"""What one writes in TensorFlow without hvp, and the calls that the products are measured in."""
+"""The products as written in plain TensorFlow, and the calls that serve as units of time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.measurements.problems import Problem, data
 
 
 class NaiveTensorflow(Implementation):
-    """A `ForwardAccumulator` in a `tf.function`; gradient, empty call and matrix products too."""
+    """A `ForwardAccumulator` in a `tf.function`; also gradient, empty call and matrix products."""
 
     def __init__(self, problem: Problem):
         x, y = data(problem)
@@ -23,7 +23,7 @@ class NaiveTensorflow(Implementation):
         self._model = keras_models.build(problem)
         self._x, self._y = tf.constant(x), tf.constant(y)
         self._loss = keras_models.loss()
-        # A ForwardAccumulator does not know Keras's variables, only those inside them.
+        # A ForwardAccumulator needs the TensorFlow variables inside the Keras variables.
         self._w = [variable.value for variable in self._model.trainable_variables]
         self._work: dict[str, float] = {}
 
@@ -38,9 +38,9 @@ class NaiveTensorflow(Implementation):
             case "gnvp_block":
                 return {"loop": lambda: _loop(_numpy(tf.function(self._gnvp)))}
             case "gradient":
-                return _both(lambda compiled: _ignoring(compiled(self._gradient)))
+                return _graph_and_xla(lambda compiled: _ignoring_vector(compiled(self._gradient)))
             case "empty":
-                return _both(lambda compiled: _numpy(compiled(tf.identity)))
+                return _graph_and_xla(lambda compiled: _numpy(compiled(tf.identity)))
             case "matmul":
                 return self._matrix_products()
         return {}
@@ -97,8 +97,8 @@ def _product(multiply: Callable[..., Any], a: Any, b: Any) -> Callable[[], Call]
     return lambda: lambda _: np.asarray(multiply(a, b))
 
 
-def _both(call: Callable[[Any], Call]) -> Forms:
-    """As a graph and compiled by XLA."""
+def _graph_and_xla(call: Callable[[Any], Call]) -> Forms:
+    """The forms of a call as a graph and compiled by XLA."""
     return {
         "graph": lambda: call(tf.function),
         "XLA": lambda: call(lambda function: tf.function(function, jit_compile=True)),
@@ -109,7 +109,7 @@ def _numpy(function: Callable[[tf.Tensor], tf.Tensor]) -> Call:
     return lambda v: function(tf.convert_to_tensor(v)).numpy()
 
 
-def _ignoring(function: Callable[[], tf.Tensor]) -> Call:
+def _ignoring_vector(function: Callable[[], tf.Tensor]) -> Call:
     return lambda _: function().numpy()
 
 

@@ -1,4 +1,4 @@
-"""hvp itself, as its users call it."""
+"""hvp, called as its users call it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from bench.backends.implementation import (
     TOLERANCE,
     Call,
     Density,
+    DiscreteDensity,
     Forms,
     Implementation,
-    Seen,
     curve,
 )
 from bench.measurements.problems import Problem, data
 
-# Names of hvp are imported when first used; imports are not timed.
+# hvp imports its public names at their first use; imports must not be timed.
 _ = hvp.linearize, hvp.eigsh, hvp.Hessian, hvp.density
 
 
 class Ours(Implementation):
-    """`hvp.linearize` once, and its products."""
+    """`hvp.linearize`, called once, and its products."""
 
     def __init__(self, problem: Problem):
         self._model = keras_models.build(problem)
@@ -59,9 +59,9 @@ class Ours(Implementation):
         return largest
 
     def _products(self) -> Call:
-        """All products of a density, and nothing else."""
+        """A call that computes only the products of a density."""
         operator = hvp.Hessian(self._lin)
-        block = self.starts()
+        block = self.probes()
 
         def products(_: np.ndarray) -> np.ndarray:
             for _step in range(STEPS):
@@ -76,18 +76,18 @@ class Ours(Implementation):
     def _density(self) -> Density:
         operator = hvp.Hessian(self._lin)
 
-        def density() -> Seen:
+        def density() -> DiscreteDensity:
             found = hvp.density(operator, num_probes=PROBES, num_steps=STEPS, seed=SEED)
             x = found.grid(POINTS)
             return curve(x, found.curve(x)[0], found.width)
 
         return density
 
-    def starts(self) -> np.ndarray:
+    def probes(self) -> np.ndarray:
         rng = np.random.default_rng(SEED)
         return rng.standard_normal((PROBES, self._lin.size), dtype=np.float32).T
 
     def largest(self, figure: str, steps: int | None) -> np.ndarray:
         operator = hvp.Hessian if figure == "hvp" else hvp.GaussNewton
-        # The tolerance of eigsh bears on A/‖A‖ + 2, whose eigenvalues reach three.
+        # The tolerance of eigsh is relative to the eigenvalues of A/‖A‖ + 2, which reach three.
         return hvp.eigsh(operator(self._lin), LARGEST, tol=TOLERANCE / 3).vectors

@@ -33,14 +33,15 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "linear": lambda x: x,
 }
 
-# What does not depend on v, and a pure function of it and v.
+# The known part (all that does not depend on v), and a pure function (known part, v) -> product.
 Linear = tuple[Any, Callable[[Any, Array], Array]]
 
 
-class _OnJax(Implementation):
-    """What they have in common: pure functions, weights, data, gradient.
+class _JaxImplementation(Implementation):
+    """What all peers on JAX share: pure functions, weights, data and gradient.
 
-    Weights, data and residuals are arguments of what is compiled: constants would be folded.
+    Weights, data and known parts are arguments of compiled functions, because XLA would evaluate
+    constants at compile time.
     """
 
     def __init__(self, problem: Problem):
@@ -61,6 +62,7 @@ class _OnJax(Implementation):
         return {}
 
     def linear(self, figure: str) -> Linear:
+        """The known part and the linear function of a product, "hvp" or "gnvp"."""
         raise NotImplementedError
 
     def _call(self, figure: str) -> Call:
@@ -85,7 +87,7 @@ class _OnJax(Implementation):
         return _cross_entropy(self.outputs(w, x), y)
 
     def outputs(self, w: list[Array], x: Array) -> Array:
-        """The logits."""
+        """The logits (N, classes)."""
         weights = iter(w)
         for layer in self._problem.layers:
             x = _apply(layer, [next(weights) for _ in layer_weights(layer)], x)
@@ -97,8 +99,8 @@ class _OnJax(Implementation):
         return [part.reshape(s) for part, s in zip(jnp.split(v, ends), shapes, strict=True)]
 
 
-class JvpGrad(_OnJax):
-    """Forward over reverse, compiled whole: nothing is kept between products."""
+class JvpGrad(_JaxImplementation):
+    """Forward over reverse, compiled as one function: nothing is kept between products."""
 
     def linear(self, figure: str) -> Linear:
         return (self._w, self._x, self._y), (self._hvp if figure == "hvp" else self._gnvp)
@@ -111,11 +113,11 @@ class JvpGrad(_OnJax):
         w, x, y = known
         z, jv = jax.jvp(lambda w: self.outputs(w, x), (w,), (self.split(v),))
         _, pull = jax.vjp(lambda w: self.outputs(w, x), w)
-        return _join(pull(_bent(z, y, jv))[0])
+        return _join(pull(_loss_hessian_product(z, y, jv))[0])
 
 
-class Linearize(_OnJax):
-    """`jax.linearize` of the gradient or the outputs, then its compiled linear function."""
+class Linearize(_JaxImplementation):
+    """`jax.linearize` of the gradient or of the outputs; its linear function is compiled."""
 
     def linear(self, figure: str) -> Linear:
         return self._hessian() if figure == "hvp" else self._gauss_newton()
@@ -135,7 +137,7 @@ class Linearize(_OnJax):
 
         def product(known: Any, v: Array) -> Array:
             z, push, pull, y = known
-            return _join(pull(_bent(z, y, push(self.split(v))))[0])
+            return _join(pull(_loss_hessian_product(z, y, push(self.split(v))))[0])
 
         return (*known(self._w, self._x), self._y), product
 
@@ -169,8 +171,8 @@ class Matfree(Linearize):
         return np.asarray(rows)[np.argsort(np.asarray(values_))[-LARGEST:]].T
 
 
-def _bent(z: Array, y: Array, jv: Array) -> Array:
-    """The loss's own Hessian in the outputs times Jv."""
+def _loss_hessian_product(z: Array, y: Array, jv: Array) -> Array:
+    """The Hessian of the loss in the outputs, times Jv."""
     return jax.jvp(jax.grad(lambda z: _cross_entropy(z, y)), (z,), (jv,))[1]
 
 
@@ -201,8 +203,8 @@ def _apply(layer: Layer, w: list[Array], x: Array) -> Array:
 
 
 def _encoder(w: list[Array], x: Array) -> Array:
-    x = x + _attention(w[2:10], _normed(x, *w[:2]))
-    hidden = jax.nn.gelu(_normed(x, *w[10:12]) @ w[12] + w[13], approximate=False)
+    x = x + _attention(w[2:10], _layer_norm(x, *w[:2]))
+    hidden = jax.nn.gelu(_layer_norm(x, *w[10:12]) @ w[12] + w[13], approximate=False)
     return x + hidden @ w[14] + w[15]
 
 
@@ -213,7 +215,7 @@ def _attention(w: list[Array], x: Array) -> Array:
     return jnp.einsum("blhd,hdw->blw", mixed, w[6]) + w[7]
 
 
-def _normed(x: Array, scale: Array, shift: Array) -> Array:
+def _layer_norm(x: Array, scale: Array, shift: Array) -> Array:
     mean = x.mean(axis=-1, keepdims=True)
     variance = ((x - mean) ** 2).mean(axis=-1, keepdims=True)
     return (x - mean) / jnp.sqrt(variance + EPSILON) * scale + shift

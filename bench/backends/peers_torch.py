@@ -1,4 +1,4 @@
-"""The peers on PyTorch: double backward by hand, and the libraries."""
+"""The peers on PyTorch: double backward, curvlinops, hessian-eigenthings and PyHessian."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from bench.backends.implementation import (
     TOLERANCE,
     Call,
     Density,
+    DiscreteDensity,
     Forms,
     Implementation,
-    Seen,
     curve,
 )
 from bench.measurements.problems import Problem
 
-# By default PyTorch counts physical cores, the others those they may use.
+# All available cores, as in the other frameworks; PyTorch's default is the physical cores.
 torch.set_num_threads(len(os.sched_getaffinity(0)))
 
 Tensors = list[torch.Tensor]
 
 
-class _OnTorch(Implementation):
-    """What the three have in common: module, data, layout, gradient."""
+class _TorchImplementation(Implementation):
+    """What all peers on PyTorch share: module, data, layout and gradient."""
 
     def __init__(self, problem: Problem):
         self._problem = problem
@@ -63,7 +63,7 @@ class _OnTorch(Implementation):
         return _join(torch.autograd.grad(self._objective(), self._params)).numpy()
 
     def _split(self, v: torch.Tensor) -> Tensors:
-        """Views, of vectors in the columns or in the rows alike."""
+        """A vector (P,) or the rows of a block (K, P), as one tensor per parameter."""
         parts = v.split([p.numel() for p in self._params], dim=-1)
         return [
             part.reshape(*v.shape[:-1], *p.shape)
@@ -71,8 +71,8 @@ class _OnTorch(Implementation):
         ]
 
 
-class Torch(_OnTorch):
-    """Double backward, with the graph of the gradient kept between products."""
+class Torch(_TorchImplementation):
+    """Double backward; the graph of the gradient is kept between products."""
 
     def forms(self, figure: str) -> Forms:
         match figure:
@@ -93,22 +93,22 @@ class Torch(_OnTorch):
         gradient = torch.autograd.grad(self._objective(), self._params, create_graph=True)
 
         def product(v: torch.Tensor) -> torch.Tensor:
-            return _join(_again(gradient, self._params, self._split(v)), v.ndim - 1)
+            return _join(_backward(gradient, self._params, self._split(v)), v.ndim - 1)
 
         return product
 
     def _gnvp(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Jv as the transpose of the transpose, which PyTorch can keep a graph of."""
+        """Gv with Jv as the transpose of the product with Jᵀ, whose graph PyTorch can keep."""
         z = self._module(self._x)
         dummy = torch.zeros_like(z, requires_grad=True)
-        pulled = torch.autograd.grad(z, self._params, dummy, create_graph=True)
+        transposed = torch.autograd.grad(z, self._params, dummy, create_graph=True)
         logits = z.detach().requires_grad_()
         (slope,) = torch.autograd.grad(self._loss(logits, self._y), logits, create_graph=True)
 
         def product(v: torch.Tensor) -> torch.Tensor:
-            jv = _again(pulled, [dummy], self._split(v))
-            bent = _again([slope], [logits], jv)
-            return _join(_again([z], self._params, bent), v.ndim - 1)
+            jv = _backward(transposed, [dummy], self._split(v))
+            hessian_jv = _backward([slope], [logits], jv)
+            return _join(_backward([z], self._params, hessian_jv), v.ndim - 1)
 
         return product
 
@@ -127,8 +127,8 @@ class Torch(_OnTorch):
 
         def product(v: torch.Tensor) -> torch.Tensor:
             _, jv = torch.func.jvp(outputs, params, tuple(self._split(v)))
-            _, bent = torch.func.jvp(slope, (z,), (jv,))
-            return _join(pull(bent))
+            _, hessian_jv = torch.func.jvp(slope, (z,), (jv,))
+            return _join(pull(hessian_jv))
 
         return product
 
@@ -136,7 +136,7 @@ class Torch(_OnTorch):
         return {"batched": lambda: _batched(build()), "loop": lambda: _loop(_numpy(build()))}
 
 
-class Curvlinops(_OnTorch):
+class Curvlinops(_TorchImplementation):
     """`HessianLinearOperator` and `GGNLinearOperator`."""
 
     def forms(self, figure: str) -> Forms:
@@ -176,27 +176,27 @@ class Curvlinops(_OnTorch):
         import curvlinops
 
         operator = self._operator("hvp")
-        kappa = 3.0  # its default
+        kappa = 3.0  # the default of curvlinops
 
-        def density() -> Seen:
+        def density() -> DiscreteDensity:
             torch.manual_seed(SEED)
             x, values = curvlinops.lanczos_approximate_spectrum(
                 operator, STEPS, num_points=POINTS, num_repeats=PROBES, kappa=kappa
             )
-            # Bells that fall to 1/kappa of their height half way between the STEPS points of an
-            # even grid, in units of half the extent.
-            half = float(x[-1] - x[0]) / 2
-            width = 2 / (STEPS - 1) / math.sqrt(8 * math.log(kappa)) * half
+            # Its Gaussians fall to 1/kappa of their height half way between two of STEPS points
+            # that are evenly spaced over the range of x.
+            half_range = float(x[-1] - x[0]) / 2
+            width = 2 / (STEPS - 1) / math.sqrt(8 * math.log(kappa)) * half_range
             return curve(x.numpy(), values.numpy(), width)
 
         return density
 
-    def starts(self) -> np.ndarray:
+    def probes(self) -> np.ndarray:
         torch.manual_seed(SEED)
         return np.stack([torch.randn(self._problem.size).numpy() for _ in range(PROBES)], axis=1)
 
 
-class HessianEigenthings(_OnTorch):
+class HessianEigenthings(_TorchImplementation):
     """`HessianOperator` and `GGNOperator`, one vector at a time."""
 
     def forms(self, figure: str) -> Forms:
@@ -221,14 +221,14 @@ class HessianEigenthings(_OnTorch):
         return peer.GGNOperator(self._module, batches, peer.supervised_forward, of_output)
 
     def densities(self) -> dict[str, Callable[[], Density]]:
-        return {"signs for probes, reorthogonalised": self._density}
+        return {"Rademacher probes, reorthogonalised": self._density}
 
     def _density(self) -> Density:
         import hessian_eigenthings as peer
 
         operator = self._operator("hvp")
 
-        def density() -> Seen:
+        def density() -> DiscreteDensity:
             found = peer.spectral_density(
                 operator,
                 num_runs=PROBES,
@@ -240,7 +240,7 @@ class HessianEigenthings(_OnTorch):
 
         return density
 
-    def starts(self) -> np.ndarray:
+    def probes(self) -> np.ndarray:
         def draw(seed: int) -> np.ndarray:
             generator = torch.Generator().manual_seed(seed)
             return torch.randint(0, 2, (self._problem.size,), generator=generator).numpy()
@@ -248,53 +248,53 @@ class HessianEigenthings(_OnTorch):
         return np.stack([2 * draw(SEED + s) - 1 for s in range(PROBES)], axis=1)
 
 
-class PyHessian(_OnTorch):
+class PyHessian(_TorchImplementation):
     """`hessian.density`, on the graph of the gradient of one batch.
 
-    Its one release calls `torch.eig`, which PyTorch has removed, after the Lanczos steps of the
-    first probe. The second form has it back.
+    Its only release calls `torch.eig`, which PyTorch has removed, and so it fails after the first
+    probe. The second form defines this function again.
     """
 
     def densities(self) -> dict[str, Callable[[], Density]]:
-        form = "signs for probes, reorthogonalised, nodes and no curve"
-        return {form: self._density, f"{form}; torch.eig put back": self._mended}
+        form = "Rademacher probes, reorthogonalised, nodes without a curve"
+        return {form: self._density, f"{form}; torch.eig put back": self._density_with_eig}
 
     def _density(self) -> Density:
         import pyhessian
 
         peer = pyhessian.hessian(self._module, self._loss, data=(self._x, self._y), cuda=False)
 
-        def density() -> Seen:
+        def density() -> DiscreteDensity:
             torch.manual_seed(SEED)
             nodes, weights = peer.density(iter=STEPS, n_v=PROBES)
-            return Seen(np.ravel(nodes), np.ravel(weights) / PROBES)
+            return DiscreteDensity(np.ravel(nodes), np.ravel(weights) / PROBES)
 
         return density
 
-    def _mended(self) -> Density:
+    def _density_with_eig(self) -> Density:
         torch.eig = _eig
         return self._density()
 
-    def starts(self) -> np.ndarray:
+    def probes(self) -> np.ndarray:
         torch.manual_seed(SEED)
         draws = [_join([torch.randint_like(p, 2) for p in self._params]) for _ in range(PROBES)]
         return np.stack([2 * draw.numpy() - 1 for draw in draws], axis=1)
 
 
 def _eig(T: torch.Tensor, eigenvectors: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `torch.eig` gave for a symmetric T: real and imaginary parts (m, 2), and vectors."""
+    """As the old `torch.eig` of a symmetric T: real and imaginary parts (m, 2), and vectors."""
     values, vectors = torch.linalg.eigh(T)
     return torch.stack([values, torch.zeros_like(values)], dim=1), vectors
 
 
-def _again(
+def _backward(
     outputs: Sequence[torch.Tensor],
     inputs: Sequence[torch.Tensor],
     cotangents: Sequence[torch.Tensor],
 ) -> Tensors:
-    """A backward pass that leaves the graph for the next; batched where the cotangents are."""
+    """A backward pass that keeps the graph; batched if the cotangents have one more axis."""
     batched = cotangents[0].ndim > outputs[0].ndim
-    # A gradient that does not depend on a weight has no derivative there, which is zero.
+    # materialize_grads: the derivative in a weight that the gradient does not depend on is zero.
     return list(
         torch.autograd.grad(
             outputs,

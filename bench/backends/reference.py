@@ -1,7 +1,7 @@
 """Hv and Gv of dense nets in float64 NumPy, independent of automatic differentiation.
 
-Pearlmutter 1994: with a the activations and δ the gradients of the loss in what enters them, the
-tangents of both are carried along, ȧ forward and δ̇ backward.
+Pearlmutter 1994: a are the activations, and δ the gradients of the loss in the inputs of the
+activation functions. The tangents ȧ are computed forward, and δ̇ backward.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from bench.measurements.problems import Dense, Problem, data, values
 
 
 class DenseNet:
-    """The known part of a dense net at its weights; the methods are the linear part.
+    """A dense network at fixed weights; the constructor computes all that does not depend on v.
 
     Attributes:
         loss: the mean cross-entropy.
-        gradient: (P,).
+        gradient: of the loss, (P,).
     """
 
     def __init__(self, problem: Problem):
@@ -42,7 +42,7 @@ class DenseNet:
         self._backwards(slope_of_loss / len(labels))
 
     def _backwards(self, slope_of_loss: np.ndarray) -> None:
-        """δ and the gradient in each activation, last layer first."""
+        """Compute δ and the gradient in each activation, last layer first."""
         self._above, self._deltas = [slope_of_loss], [slope_of_loss * self._slopes[-1]]
         for kernel, slope in zip(self._kernels[:0:-1], self._slopes[-2::-1], strict=True):
             self._above.insert(0, self._deltas[0] @ kernel.T)
@@ -84,7 +84,7 @@ class DenseNet:
     def _forwards(
         self, kernels: list[np.ndarray], shifts: list[np.ndarray]
     ) -> tuple[list[np.ndarray | None], list[np.ndarray]]:
-        """The tangents of the activations, None for the inputs, and of what enters them."""
+        """The tangents of the activations (None for the inputs) and of their arguments."""
         tangents: list[np.ndarray | None] = [None]
         entering: list[np.ndarray] = []
         for i, (kernel, shift) in enumerate(zip(kernels, shifts, strict=True)):

@@ -1,4 +1,4 @@
-"""The problems as PyTorch modules, and the way between PyTorch's layout of a vector and Keras's."""
+"""The problems as PyTorch modules, and vectors converted between PyTorch's and Keras's layout."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "linear": nn.Identity}
 
 
 def build(problem: Problem) -> nn.Module:
-    """The network with its weights, logits out; images with the channels first."""
+    """The network with its weights: images with the channels first as inputs, logits as outputs."""
     module = nn.Sequential(*(_module(layer) for layer in problem.layers))
     arrays = zip(module.parameters(), problem.weights, values(problem), strict=True)
     with torch.no_grad():
@@ -37,7 +37,7 @@ def build(problem: Problem) -> nn.Module:
 
 
 def tensors(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
-    """The inputs and the labels."""
+    """The inputs, with the channels of images first, and the labels (N,)."""
     x, y = data(problem)
     if x.ndim == 4:
         x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
@@ -50,7 +50,7 @@ def to_own(problem: Problem, v: np.ndarray) -> np.ndarray:
 
 
 def to_shared(problem: Problem, v: np.ndarray) -> np.ndarray:
-    """And back."""
+    """A vector (P,) or block (P, K) from PyTorch's layout to Keras's."""
     return _rearranged(problem, v, _to_shared)
 
 
@@ -103,7 +103,7 @@ def _module(layer: Layer) -> nn.Module:
 
 
 class _GlobalAverage(nn.Module):
-    """Over the positions: behind the channels of an image, before the width of a sequence."""
+    """The mean over positions: of images (N, C, H, W) or of sequences (N, length, width)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.mean(dim=(2, 3) if x.ndim == 4 else 1)
@@ -127,7 +127,7 @@ class _Encoder(nn.Module):
         return x + self.narrow(nn.functional.gelu(self.wide(self.norm2(x))))
 
     def _attention(self, x: torch.Tensor) -> torch.Tensor:
-        # By hand: the fused attention of PyTorch has no second derivative on CPUs.
+        # Written out: the fused attention of PyTorch has no second derivative on CPUs.
         query, key, value = (
             self._by_head(linear(x)) for linear in (self.query, self.key, self.value)
         )

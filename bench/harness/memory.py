@@ -1,6 +1,6 @@
-"""The most memory that was resident, from the kernel's own account of this process.
+"""The peak of the resident memory of this process, from /proc.
 
-Not `ru_maxrss`, which a process inherits from the one that started it.
+Not `ru_maxrss`, which a process inherits from its parent.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ def resident() -> int:
 
 
 def peak() -> int:
-    """The most bytes that were resident since the start, or the last `reset_peak`."""
+    """The largest number of resident bytes since the start, or since the last `reset_peak`."""
     return _field("VmHWM")
 
 
 def reset_peak() -> None:
-    """Give back what is free, and let the peak begin at what is resident."""
+    """Return free memory to the system, and set the peak to the resident bytes."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     CLEAR.write_text("5")

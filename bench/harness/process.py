@@ -1,4 +1,4 @@
-"""The worker processes as the parent sees them: start, ask, end."""
+"""The worker processes, from the side of the parent: start, ask, end."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "KERAS_BACKEND": "tensorflow",
     "JAX_PLATFORMS": "cpu",
-    # Idle threads of NumPy's BLAS would spin for a tenth of a second, far into the next turn.
+    # By default idle threads of NumPy's BLAS spin for 0.1 s, which disturbs the next turn.
     "OPENBLAS_THREAD_TIMEOUT": "10",
 }
 
 
-# `bench` is imported from the working directory before another checkout comes first on the path.
+# Import `bench` from the working directory, then put the other checkout first on the path.
 START = (
     "import sys, bench; sys.path.insert(0, sys.argv[2]); "
     "from bench.harness.worker import main; main()"
@@ -29,17 +29,17 @@ START = (
 
 
 class WorkerError(RuntimeError):
-    """What went wrong in a worker, in a line."""
+    """An error in a worker, in one line."""
 
 
 class Worker:
-    """A process of one implementation, ended when the block is left.
+    """A process of one implementation; a context manager that ends it.
 
-    A number of requests may be sent before the first answer is read, so that several workers can
-    import at the same time.
+    Requests may be sent before the first answer is read, so that several workers can import at the
+    same time.
 
     Args:
-        name: of the implementation.
+        name: the name of the implementation.
         checkout: the directory whose `hvp` the process imports; `bench` is always this one.
     """
 
@@ -80,11 +80,12 @@ class Worker:
         self.receive()
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """What a `server.Server` answers; WorkerError with its reason if it fails or dies."""
+        """The answer of the `server.Server` to a request; WorkerError if it fails or dies."""
         self.send(method, *arguments)
         return self.receive()
 
     def send(self, method: str, *arguments: Any) -> None:
+        """Send a request without reading the answer."""
         assert self._process.stdin is not None
         try:
             pickle.dump((method, arguments), self._process.stdin)
@@ -93,12 +94,13 @@ class Worker:
             raise WorkerError(self._ending()) from None
 
     def receive(self) -> Any:
+        """Read the answer to the oldest request. Raises WorkerError if it failed."""
         assert self._process.stdout is not None
         try:
-            went_well, answer = pickle.load(self._process.stdout)
+            succeeded, answer = pickle.load(self._process.stdout)
         except EOFError:
             raise WorkerError(self._ending()) from None
-        if not went_well:
+        if not succeeded:
             raise WorkerError(answer)
         return answer
 
@@ -106,6 +108,6 @@ class Worker:
         code = self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        said = f": {lines[-1]}" if lines else ""
-        killed = ", killed, perhaps for want of memory" if code == -9 else ""
-        return f"the process ended with {code}{killed}{said}"
+        last_line = f": {lines[-1]}" if lines else ""
+        killed = ", killed, perhaps because memory ran out" if code == -9 else ""
+        return f"the process ended with {code}{killed}{last_line}"

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.backends import implementations
-from bench.backends.implementation import COLUMNS, Call, Density, Implementation, Seen
+from bench.backends.implementation import COLUMNS, Call, Density, DiscreteDensity, Implementation
 from bench.harness import memory
 from bench.measurements import problems
 
 TRIALS = 4
-# A form this slow is not called again and again to choose among forms.
+# A form slower than this is called only once to choose among the forms.
 SLOW_SECONDS = 0.5
-# Products before the peak is read: the first builds, later ones show what stays allocated.
+# Products before the peak is read: the first compiles, the later ones show what stays allocated.
 PRODUCTS_FOR_PEAK = 3
 
 
@@ -24,11 +24,11 @@ class Prepared:
     """A figure ready to be timed.
 
     Attributes:
-        form: the fastest.
-        seconds: roughly, a call.
-        first: seconds from the start of building to the first result, of the first form.
-        work: multiply-adds of a call where forms differ in them, else 1.
-        refused: form -> why it cannot be used.
+        form: the name of the fastest form.
+        seconds: per call, roughly.
+        first: seconds from the start of building the first form to its first result.
+        work: multiply-adds of a call if forms differ in them, else 1.
+        refused: form -> the reason why it cannot be used.
     """
 
     form: str
@@ -44,17 +44,17 @@ class Server:
     def __init__(self, name: str):
         self._kind = implementations.find(name).load()
         self._ready: dict[str, tuple[Call, np.ndarray]] = {}
-        # Not a part of what is timed later.
+        # Read once here, so that this is not timed later.
         problems.read_digits()
 
     def load(self, problem: str) -> None:
-        """Build the problem, letting go of the last one."""
+        """Build the problem and release the previous one."""
         self._ready.clear()
         self._problem = problems.find(problem)
         self._implementation: Implementation = self._kind(self._problem)
 
     def prepare(self, figure: str) -> Prepared | None:
-        """Build a figure in all its forms and keep the fastest; None where there is none."""
+        """Build a figure in all its forms and keep the fastest; None if there is no form."""
         forms = self._implementation.forms(figure)
         own = self._vector(figure)
         best: Prepared | None = None
@@ -66,7 +66,7 @@ class Server:
                 call(own)
                 first = first or time.perf_counter() - begun
                 seconds = _short_timing(call, own)
-            except Exception as error:  # whatever a framework raises for what it cannot do
+            except Exception as error:  # frameworks raise many kinds
                 refused[form] = line_of(error)
                 continue
             work = self._implementation.work(form)
@@ -78,24 +78,24 @@ class Server:
         return best and Prepared(best.form, best.seconds, best.first, best.work, refused)
 
     def columns(self, figure: str) -> np.ndarray:
-        """The result (P, 1), of a block its first and last column (P, 2), in Keras's layout."""
+        """The result (P, 1), or first and last column (P, 2) of a block, in Keras's layout."""
         call, own = self._ready[figure]
         result = call(own).reshape(len(own), -1)
         chosen = result[:, [0, -1]] if result.shape[1] > 1 else result
         return np.ascontiguousarray(self._implementation.to_shared(chosen))
 
     def time(self, figure: str, calls: int) -> float:
-        """Seconds a call, over some calls."""
+        """Seconds per call, the mean of some calls."""
         call, own = self._ready[figure]
         begun = time.perf_counter()
         for _ in range(calls):
             call(own)
         return (time.perf_counter() - begun) / calls
 
-    def density(self) -> tuple[Prepared, Seen, np.ndarray]:
-        """Build a density and take the first; what it saw, and its probes (P, S).
+    def density(self) -> tuple[Prepared, DiscreteDensity, np.ndarray]:
+        """Build a density and compute it once; the density and its probes (P, PROBES).
 
-        `time("density", 1)` takes more of them.
+        `time("density", 1)` computes it again.
         """
         refused: dict[str, str] = {}
         for form, build in self._implementation.densities().items():
@@ -103,22 +103,23 @@ class Server:
                 begun = time.perf_counter()
                 call = build()
                 built = time.perf_counter()
-                seen = call()
+                density = call()
                 ended = time.perf_counter()
             except Exception as error:
                 refused[form] = line_of(error)
                 continue
-            self._ready["density"] = _ignoring(call), np.zeros(0)
-            starts = self._implementation.to_shared(self._implementation.starts())
-            return Prepared(form, ended - built, ended - begun, 1.0, refused), seen, starts
+            self._ready["density"] = _ignoring_vector(call), np.zeros(0)
+            probes = self._implementation.to_shared(self._implementation.probes())
+            return Prepared(form, ended - built, ended - begun, 1.0, refused), density, probes
         raise RuntimeError("; ".join(refused.values()))
 
     def release(self, figure: str) -> None:
+        """Release a figure that was prepared."""
         self._ready.pop(figure, None)
 
     def peak(self, problem: str, figure: str, form: str) -> int:
-        """Bytes above the loaded problem and the vector; asked of a fresh process."""
-        # What the libraries load once is loaded here.
+        """Peak bytes above the loaded problem and the vector; needs a fresh process."""
+        # A first product on a tiny problem, so that what libraries allocate once does not count.
         self.load("tiny-dense")
         self._implementation.forms(figure)[form]()(self._vector(figure))
         self.load(problem)
@@ -131,7 +132,7 @@ class Server:
         return memory.peak() - resident_before
 
     def largest(self, problem: str, figure: str, steps: int | None) -> tuple[float, np.ndarray]:
-        """Seconds for the ten largest eigenvalues, the model included, and their vectors."""
+        """Seconds to build the model and find ten eigenvalues, and their vectors (P, 10)."""
         begun = time.perf_counter()
         implementation = self._kind(problems.find(problem))
         vectors = implementation.largest(figure, steps)
@@ -143,8 +144,8 @@ class Server:
         return self._implementation.to_own(problems.vectors(self._problem, columns))
 
 
-def _ignoring(density: Density) -> Call:
-    return lambda _: density().masses
+def _ignoring_vector(density: Density) -> Call:
+    return lambda _: density().weights
 
 
 def _short_timing(call: Call, own: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Turns, and the medians of the ratios of neighbouring turns."""
+"""Time implementations in turns, and take the medians of the ratios of neighbouring turns."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-# Threads spin for some milliseconds after their last work, on a core that the next turn needs.
+# Idle threads spin for some milliseconds on cores that the next turn needs.
 PAUSE_SECONDS = 0.02
 
-# One turn: seconds a call.
+# Runs one turn and returns seconds per call.
 Turn = Callable[[], float]
 
 
@@ -20,12 +20,12 @@ class Interleaved:
     """Medians over the rounds.
 
     Attributes:
-        ours: seconds.
-        seconds: of each other.
-        ratios: ours over each other, the median of the ratios of neighbours.
-        rounds: how many.
-        ours_best: seconds of our best turn.
-        best: of each other's.
+        ours: seconds of hvp.
+        seconds: name -> seconds of each other implementation.
+        ratios: name -> the median of the ratios of neighbouring turns, hvp over the other.
+        rounds: the number of rounds.
+        ours_best: seconds of the best turn of hvp.
+        best: name -> seconds of the best turn of each other.
     """
 
     ours: float
@@ -37,42 +37,42 @@ class Interleaved:
 
 
 def interleave(ours: Turn, others: Mapping[str, Turn], rounds: int) -> Interleaved:
-    """A B A C A B A C ...: ours before each other, so that every ratio is of neighbours in time.
+    """A B A C A B A C ...: `ours` before each other, so that each ratio is of neighbours in time.
 
-    A machine that slows down for a while slows both; the median drops the rounds where it did
-    between the two.
+    If the machine becomes slower for a while, both turns are slower. The median drops the rounds in
+    which the speed changed between the two.
     """
 
-    def rested(turn: Turn) -> float:
+    def after_pause(turn: Turn) -> float:
         time.sleep(PAUSE_SECONDS)
         return turn()
 
-    mine: list[float] = []
-    theirs: dict[str, list[float]] = {name: [] for name in others}
+    ours_seconds: list[float] = []
+    others_seconds: dict[str, list[float]] = {name: [] for name in others}
     ratios: dict[str, list[float]] = {name: [] for name in others}
     for _ in range(rounds):
         if not others:
-            mine.append(rested(ours))
+            ours_seconds.append(after_pause(ours))
         for name, turn in others.items():
-            mine.append(rested(ours))
-            theirs[name].append(rested(turn))
-            ratios[name].append(mine[-1] / theirs[name][-1])
+            ours_seconds.append(after_pause(ours))
+            others_seconds[name].append(after_pause(turn))
+            ratios[name].append(ours_seconds[-1] / others_seconds[name][-1])
     return Interleaved(
-        statistics.median(mine),
-        {name: statistics.median(values) for name, values in theirs.items()},
+        statistics.median(ours_seconds),
+        {name: statistics.median(values) for name, values in others_seconds.items()},
         {name: statistics.median(values) for name, values in ratios.items()},
         rounds,
-        min(mine),
-        {name: min(values) for name, values in theirs.items()},
+        min(ours_seconds),
+        {name: min(values) for name, values in others_seconds.items()},
     )
 
 
 def calls_in(turn: float, seconds: float) -> int:
-    """How many calls of so many seconds make a turn."""
+    """The number of calls, each of `seconds`, in a turn of `turn` seconds."""
     return max(1, math.ceil(turn / max(seconds, 1e-9)))
 
 
 def rounds_in(budget: float, seconds_of_a_round: float, most: int) -> int:
-    """An odd number of rounds that fits, from 3 to the most."""
+    """The largest odd number of rounds within the budget in seconds, from 3 to `most`."""
     fitting = min(most, int(budget / max(seconds_of_a_round, 1e-9)))
     return max(3, fitting - (fitting + 1) % 2)

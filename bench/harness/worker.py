@@ -1,4 +1,4 @@
-"""The process of one implementation: reads requests from its input, answers, and waits."""
+"""The worker process of one implementation: it reads requests from its input and answers them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.harness.server import Server, line_of
 
 
 def serve(name: str, requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer (method, arguments) with (whether it went well, result or reason), until the end."""
+    """Answer each (method, arguments) with (succeeded, result or reason), until the input ends."""
     server: Server | None = None
     while True:
         try:

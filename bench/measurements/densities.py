@@ -1,4 +1,7 @@
-"""Densities of H, 10 probes of 80 steps each: one process an implementation, in turns."""
+"""Time the spectral densities of H, in turns, and check their moments.
+
+Each implementation runs in its own process.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench.backends.implementation import PROBES, STEPS, Seen
+from bench.backends.implementation import PROBES, STEPS, DiscreteDensity
 from bench.backends.implementations import OURS, Entry
 from bench.backends.reference import DenseNet
 from bench.harness import machine_load
@@ -18,17 +21,17 @@ from bench.measurements.measure import Plan, Progress, enter, start
 from bench.measurements.problems import Problem
 from bench.results.record import DensityRecord, Result
 
-# Of the moments. Rounding of nodes, of 10⁻⁷ of the largest, bears on the mean of a spectrum that
-# is mostly near zero a thousand times more.
+# Largest relative error of the moments. Nodes have rounding errors of 10⁻⁷ of the largest node; for
+# the mean of a spectrum that is mostly near zero, the relative error is a thousand times larger.
 AGREEMENT = 1e-2
 
 
 def measure(
     problem: Problem, peers: Sequence[Entry], plan: Plan, progress: Progress
 ) -> DensityRecord:
-    """The time of a density where the products are built already, ours beside its products alone.
+    """The time of a density, without building the products; for hvp also that of its products.
 
-    The problem is a dense net: moments are checked by hand.
+    The problem must be a dense network, so that its moments can be computed in NumPy.
     """
     record = DensityRecord(problem.title, PROBES, STEPS)
     found, net = record.figure, DenseNet(problem)
@@ -40,11 +43,12 @@ def measure(
         for name, worker in workers.items():
             progress(f"{problem.title}: density, {name}")
             try:
-                prepared, seen, probes = worker.ask("density")
+                prepared, density, probes = worker.ask("density")
             except WorkerError as error:
                 found.results[name] = Result("failed", note=str(error))
                 continue
-            found.results[name] = judged(prepared, moments(seen), moments_by_hand(net, probes))
+            expected = moments_by_hand(net, probes)
+            found.results[name] = result_of(prepared, moments(density), expected)
             record.first[name] = prepared.first
             turns[name] = _turn(worker, "density")
         if OURS.name in turns:
@@ -64,35 +68,40 @@ def _turn(worker: Worker, figure: str) -> Turn:
     return lambda: worker.ask("time", figure, 1)
 
 
-def judged(prepared: Prepared, found: np.ndarray, by_hand: np.ndarray) -> Result:
-    """Wrong is who misses a moment; who works only when it is mended has failed, though timed."""
+def result_of(prepared: Prepared, found: np.ndarray, by_hand: np.ndarray) -> Result:
+    """The result of a density with the moments `found`.
+
+    It is wrong if a moment differs. It has failed if only a repaired form works, which is timed.
+    """
     result = Result("ok", form=prepared.form)
-    gaps = np.abs(found - by_hand) / np.abs(by_hand)
-    result.error = float(gaps.max()) if np.isfinite(gaps).all() else float("inf")
+    errors = np.abs(found - by_hand) / np.abs(by_hand)
+    result.error = float(errors.max()) if np.isfinite(errors).all() else float("inf")
     if result.error > AGREEMENT:
-        result.status, result.note = "wrong", "a moment is missed"
+        result.status, result.note = "wrong", "a moment differs"
     elif prepared.refused:
         result.status, result.note = "failed", "; ".join(prepared.refused.values())
     return result
 
 
-def moments(seen: Seen) -> np.ndarray:
-    """The mean powers 0 to 4 of what was seen, without what bells add.
+def moments(density: DiscreteDensity) -> np.ndarray:
+    """The moments 0 to 4 of a density before smoothing, (5,).
 
-    For x + σg, with g standard normal, they are m₁, m₂ + σ², m₃ + 3σ²m₁ and m₄ + 6σ²m₂ + 3σ⁴.
+    Smoothing by a Gaussian adds σg to x, with g standard normal. The moments 1 to 4 of x + σg are
+    m₁, m₂ + σ², m₃ + 3σ²m₁ and m₄ + 6σ²m₂ + 3σ⁴.
     """
-    masses = seen.masses.astype(np.float64)
-    m0, m1, m2, m3, m4 = (float(masses @ seen.places.astype(np.float64) ** k) for k in range(5))
-    bell = seen.width**2
-    m2 -= bell * m0
-    return np.array([m0, m1, m2, m3 - 3 * bell * m1, m4 - 6 * bell * m2 - 3 * bell**2 * m0])
+    points, weights = density.points.astype(np.float64), density.weights.astype(np.float64)
+    m0, m1, m2, m3, m4 = (float(weights @ points**k) for k in range(5))
+    variance = density.width**2
+    m2 -= variance * m0
+    m4 = m4 - 6 * variance * m2 - 3 * variance**2 * m0
+    return np.array([m0, m1, m2, m3 - 3 * variance * m1, m4])
 
 
 def moments_by_hand(net: DenseNet, probes: np.ndarray) -> np.ndarray:
-    """The mean over the probes (P, S), of length one, of vᵀHᵏv for k from 0 to 4, in float64.
+    """The mean over the probes (P, S), scaled to length one, of vᵀHᵏv for k from 0 to 4.
 
-    Gauss quadrature of two steps or more has them exactly. So it does not matter that probes
-    differ, whose noise is some per cent of the trace.
+    Computed in float64. Lanczos quadrature of three or more steps has these moments exactly, so the
+    comparison does not depend on the choice of probes.
     """
     rows = []
     for column in probes.astype(np.float64).T:

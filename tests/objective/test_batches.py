@@ -101,8 +101,8 @@ def test_mnist_is_five_hundred_of_each_digit_between_zero_and_one():
     assert np.bincount(y).tolist() == [500] * 10
 
 
-def test_the_licence_lies_beside_the_digits():
-    text = "".join(p.read_text() for p in Path(batches.__file__).parent.glob("mnist/*[!z]"))
+def test_the_licence_is_in_the_directory_of_the_digits():
+    text = "".join(p.read_text() for p in Path(examples.__file__).parent.glob("mnist/*[!z]"))
     for word in ("LeCun", "Cortes", "Burges", "CC BY-SA 3.0"):
         assert word in text
 

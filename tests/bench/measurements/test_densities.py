@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench.backends.implementation import PROBES, STEPS, Seen, curve
+from bench.backends.implementation import PROBES, STEPS, DiscreteDensity, curve
 from bench.backends.implementations import PEERS
 from bench.backends.reference import DenseNet
 from bench.harness.process import Worker
@@ -13,15 +13,19 @@ from bench.measurements import densities, problems
 DENSE = problems.TINY["tiny-dense"]
 
 
-def test_moments_are_those_of_the_nodes_whatever_the_bells():
+def test_moments_are_those_of_the_nodes_for_every_smoothing_width():
     nodes, weights = np.array([-0.5, 0.0, 0.25, 3.0]), np.array([0.2, 0.5, 0.2, 0.1])
     expected = [weights @ nodes**k for k in range(5)]
-    np.testing.assert_allclose(densities.moments(Seen(nodes, weights)), expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        densities.moments(DiscreteDensity(nodes, weights)), expected, rtol=1e-12
+    )
     for width in (0.05, 0.4):
         x = np.linspace(-4.0, 7.0, 1001)
-        bells = np.exp(-(((x[:, None] - nodes) / width) ** 2) / 2) / (width * np.sqrt(2 * np.pi))
-        seen = curve(x, bells @ weights, width)
-        np.testing.assert_allclose(densities.moments(seen), expected, rtol=1e-9)
+        gaussians = np.exp(-(((x[:, None] - nodes) / width) ** 2) / 2) / (
+            width * np.sqrt(2 * np.pi)
+        )
+        density = curve(x, gaussians @ weights, width)
+        np.testing.assert_allclose(densities.moments(density), expected, rtol=1e-9)
 
 
 def test_moments_by_hand_over_a_whole_basis_are_those_of_the_eigenvalues():
@@ -42,12 +46,12 @@ def test_moments_by_hand_over_a_whole_basis_are_those_of_the_eigenvalues():
         (1.02, {"as released": "RuntimeError: no torch.eig"}, "wrong"),
     ],
 )
-def test_a_density_is_wrong_where_a_moment_is_missed_and_has_failed_where_it_was_mended(
+def test_a_density_is_wrong_if_a_moment_differs_and_has_failed_if_only_a_repaired_form_works(
     factor, refused, status
 ):
     by_hand = np.array([1.0, 1e-3, 2e-3, 4e-3, 9e-3])
     found = by_hand * np.array([1, 1, 1, factor, 1])
-    result = densities.judged(Prepared("form", 1.0, 2.0, 1.0, refused), found, by_hand)
+    result = densities.result_of(Prepared("form", 1.0, 2.0, 1.0, refused), found, by_hand)
     assert result.status == status
     assert status != "failed" or "no torch.eig" in result.note
 
@@ -60,9 +64,9 @@ def test_the_densities_of_peers_have_the_moments_of_their_probes(name):
     with Worker(name) as worker:
         worker.wait_until_ready()
         worker.ask("load", DENSE.name)
-        prepared, seen, probes = worker.ask("density")
+        prepared, density, probes = worker.ask("density")
     by_hand = densities.moments_by_hand(DenseNet(DENSE), probes)
-    result = densities.judged(prepared, densities.moments(seen), by_hand)
+    result = densities.result_of(prepared, densities.moments(density), by_hand)
     assert result.status == ("failed" if name == "pyhessian" else "ok")
     assert probes.shape == (DENSE.size, PROBES)
-    assert len(seen.places) in (PROBES * STEPS, 1001)
+    assert len(density.points) in (PROBES * STEPS, 1001)

@@ -1,9 +1,10 @@
-"""Multiply-adds of a gradient and of the parts of Hv and Gv that depend on v.
+"""Count the multiply-adds of a gradient, and those of Hv and Gv that depend on v.
 
-A product A·B is one forward, and two more in the gradient. Where both factors have tangents, Hv
-needs two for the tangent and four for the tangent of the gradient, Gv two and two. The first
-layer's inputs have none: of the gradient one falls away, of Hv four, of Gv two. What is elementwise
-is not counted, nor is the padding of a convolution taken away.
+The unit is the number of multiply-adds of a product A·B in the forward pass. A gradient needs three
+units. If both factors have tangents, Hv needs two units for the tangent of the product and four for
+that of the gradient; Gv needs two and two. The inputs of the first layer have no tangent: there the
+gradient needs one unit less, Hv four less and Gv two less. Elementwise operations are not counted.
+Products with the zeros that pad a convolution are counted.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from bench.measurements.problems import Conv, Dense, Encoder, GlobalAverage, Lay
 
 @dataclass(frozen=True)
 class MultiplyAdds:
-    """For the whole batch."""
+    """Multiply-adds for the whole batch."""
 
     gradient: int = 0
     hvp: int = 0
@@ -29,46 +30,46 @@ class MultiplyAdds:
 
 
 def count(problem: Problem) -> MultiplyAdds:
-    """Of one gradient, one Hv and one Gv."""
-    total, shape, moves = MultiplyAdds(), problem.shape, False
+    """The multiply-adds of one gradient, one Hv and one Gv."""
+    total, shape, has_tangent = MultiplyAdds(), problem.shape, False
     for layer in problem.layers:
-        total += _layer(layer, problem.batch, shape, moves)
-        moves = moves or isinstance(layer, Dense | Conv | Encoder)
+        total += _layer(layer, problem.batch, shape, has_tangent)
+        has_tangent = has_tangent or isinstance(layer, Dense | Conv | Encoder)
         shape = _shape_after(layer, shape)
     return total
 
 
 def matrix_products(problem: Problem) -> list[tuple[int, int, int]]:
-    """Shapes (rows, inner, columns) of the largest layer's products: forward and both backward."""
+    """Shapes (rows, inner, columns) of the three matrix products of the largest layer."""
     largest, shape = (1, 1, 1), problem.shape
     for layer in problem.layers:
-        candidate = _map(layer, problem.batch, shape)
+        candidate = _largest_product(layer, problem.batch, shape)
         largest = max(largest, candidate, key=math.prod)
         shape = _shape_after(layer, shape)
     rows, inner, columns = largest
     return [(rows, inner, columns), (rows, columns, inner), (inner, rows, columns)]
 
 
-def _layer(layer: Layer, batch: int, shape: tuple[int, ...], moves: bool) -> MultiplyAdds:
+def _layer(layer: Layer, batch: int, shape: tuple[int, ...], has_tangent: bool) -> MultiplyAdds:
     match layer:
         case Dense() | Conv():
-            return _product(math.prod(_map(layer, batch, shape)), moves)
+            return _product(math.prod(_largest_product(layer, batch, shape)), has_tangent)
         case Encoder():
             rows, length = batch * shape[0], shape[0]
             projections = 4 * rows * layer.width * layer.width
             attention = 2 * rows * length * layer.width
             dense = 2 * rows * layer.width * layer.hidden
-            # The normalisation before them has weights, so that all of them move.
+            # The normalisation before these products has weights, so that all inputs have tangents.
             return _product(projections + attention + dense, True)
     return MultiplyAdds()
 
 
-def _product(forward: int, moves: bool) -> MultiplyAdds:
-    return MultiplyAdds(*(times * forward for times in ((3, 6, 4) if moves else (2, 2, 2))))
+def _product(forward: int, has_tangent: bool) -> MultiplyAdds:
+    return MultiplyAdds(*(times * forward for times in ((3, 6, 4) if has_tangent else (2, 2, 2))))
 
 
-def _map(layer: Layer, batch: int, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """The largest linear map of a layer as (rows, inputs, outputs)."""
+def _largest_product(layer: Layer, batch: int, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """The largest matrix product of a layer, forward, as (rows, inputs, outputs)."""
     rows = batch * math.prod(shape[:-1])
     match layer:
         case Dense():

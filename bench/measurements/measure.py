@@ -1,4 +1,4 @@
-"""The measurements of a problem: prepare the calls, compare the products, take turns."""
+"""The measurements of a problem: prepare the calls, compare the products, time them in turns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bench.results.record import Measurement, ProblemRecord, Result
 
 Progress = Callable[[str], None]
 
-# Sums of up to 10⁵ products of float32 differ by some 10⁻⁶ with the order; a wrong term is larger.
+# Largest relative difference. Sums of 10⁵ float32 products differ by about 10⁻⁶ with the order.
 AGREEMENT = 1e-4
 # Above this, the blocks of all implementations together do not fit into memory.
 MAX_BLOCK_BYTES = 1.2e9
@@ -33,13 +33,13 @@ class Plan:
     """How much is measured.
 
     Attributes:
-        rounds: at most.
-        budget: seconds for the turns of one figure, if three rounds fit.
-        turn: seconds.
-        figures: which products.
-        memory: figures whose peak is taken, of ours.
-        memory_of_peers: the same, of the peers.
-        repeats: of the end to end runs.
+        rounds: the largest number of rounds.
+        budget: seconds for all turns of one figure; there are at least three rounds.
+        turn: seconds of one turn.
+        figures: the products that are timed.
+        memory: the figures whose peak memory is measured for hvp.
+        memory_of_peers: the same for the peers.
+        repeats: the number of rounds of the end-to-end runs.
     """
 
     rounds: int
@@ -61,7 +61,7 @@ Units = Mapping[str, tuple[Worker, str, Prepared]]
 def measure(
     problem: Problem, peers: Sequence[Entry], plan: Plan, progress: Progress
 ) -> ProblemRecord:
-    """All figures of one problem by ours, naive TensorFlow and the peers."""
+    """All figures of one problem for hvp, naive TensorFlow and the peers."""
     counted = flops.count(problem)
     record = ProblemRecord(problem.title, problem.size, problem.batch, vars(counted).copy())
     entries = [OURS, NAIVE, *(peer for peer in peers if peer.has_products)]
@@ -86,7 +86,10 @@ def measure(
 def start(
     entries: Iterable[Entry], problem: Problem, stack: contextlib.ExitStack
 ) -> tuple[dict[str, Result], dict[str, Worker]]:
-    """Who cannot take part and why, and the workers of the others, the problem loaded."""
+    """The results of entries that cannot be measured, and the workers of the others.
+
+    The workers have loaded the problem.
+    """
     absent: dict[str, Result] = {}
     workers: dict[str, Worker] = {}
     for entry in entries:
@@ -106,7 +109,7 @@ def start(
 
 
 def _prepare_units(workers: Mapping[str, Worker], record: ProblemRecord) -> Units:
-    """The calls of naive TensorFlow's worker that our products are measured in."""
+    """The calls in naive TensorFlow's worker that serve as units for the products of hvp."""
     found: dict[str, tuple[Worker, str, Prepared]] = {}
     worker = workers.get(NAIVE.name)
     for figure in ("gradient", "empty", "matmul") if worker is not None else ():
@@ -173,7 +176,7 @@ def _figure(
 
 
 def judge(found: Measurement, name: str, theirs: np.ndarray, ours: np.ndarray) -> None:
-    """Mark a product that differs from ours as wrong; one that agrees confirms ours."""
+    """Mark a product as wrong if it differs from that of hvp; else it confirms that of hvp."""
     result = found.results[name]
     result.error = relative_difference(theirs, ours)
     if result.error <= AGREEMENT:
@@ -183,7 +186,7 @@ def judge(found: Measurement, name: str, theirs: np.ndarray, ours: np.ndarray) -
 
 
 def judge_ours(found: Measurement, by_hand: np.ndarray, ours: np.ndarray) -> None:
-    """Mark ours as wrong where the float64 product differs."""
+    """Mark the product of hvp as wrong if it differs from the float64 product."""
     result = found.results[OURS.name]
     result.error = relative_difference(ours, by_hand)
     if result.error <= AGREEMENT:
@@ -193,19 +196,20 @@ def judge_ours(found: Measurement, by_hand: np.ndarray, ours: np.ndarray) -> Non
 
 
 def relative_difference(theirs: np.ndarray, ours: np.ndarray) -> float:
-    """‖theirs - ours‖ / ‖ours‖; infinite where either holds no finite number."""
+    """‖theirs - ours‖ / ‖ours‖; infinite if an entry is not finite."""
     if not (np.isfinite(theirs).all() and np.isfinite(ours).all()):
         return float("inf")
     scale = float(np.linalg.norm(ours))
     return float(np.linalg.norm(theirs - ours)) / (scale or 1.0)
 
 
-# Above this many parameters float64 by hand takes longer than all the rest.
-BY_HAND_UP_TO = 20_000_000
+# With more parameters, the float64 product in NumPy takes longer than all other measurements.
+BY_HAND_MAX_PARAMETERS = 20_000_000
 
 
 def _by_hand(problem: Problem, figure: str) -> np.ndarray | None:
-    if not problem.is_dense or problem.size > BY_HAND_UP_TO:
+    """The float64 product (P, 1), or first and last column (P, 2); None for other networks."""
+    if not problem.is_dense or problem.size > BY_HAND_MAX_PARAMETERS:
         return None
     net = DenseNet(problem)
     product = net.hvp if figure.startswith("hvp") else net.gnvp
@@ -227,7 +231,7 @@ def _unit_turns(
     units: Units,
     plan: Plan,
 ) -> tuple[dict[str, Turn], float]:
-    """Turns of what ours is measured in, under names that no implementation has."""
+    """The turns of the units, named "in ...", and the seconds of one turn of each together."""
     if figure in BLOCKS:
         single = figure.removesuffix("_block")
         prepared = workers[OURS.name].ask("prepare", single)
@@ -242,6 +246,7 @@ def _unit_turns(
 
 
 def enter(found: Measurement, figure: str, timed: Interleaved) -> None:
+    """Write the times of a figure into its measurement, in seconds per vector."""
     vectors_a_call = COLUMNS if figure in BLOCKS else 1
     found.rounds = timed.rounds
     found.results[OURS.name].seconds = timed.ours / vectors_a_call
@@ -258,7 +263,7 @@ def enter(found: Measurement, figure: str, timed: Interleaved) -> None:
 
 
 def _name_units(found: Measurement, figure: str, units: Units, record: ProblemRecord) -> None:
-    """A matrix product becomes the limit; a single product is one of the sixteen in a block."""
+    """Convert the matrix product to the limit, and the time of a block to that per vector."""
     if "single" in found.units:
         found.units["single"] /= COLUMNS
     seconds = found.units.pop("matmul seconds", None)
@@ -275,7 +280,10 @@ def _gradients(
     units: Units,
     plan: Plan,
 ) -> Measurement:
-    """One gradient by each; that of the plain Keras model, the unit of ours, leads."""
+    """The time of one gradient in each implementation.
+
+    That of the plain Keras model, the unit for hvp, runs before each other.
+    """
     found = Measurement(results=dict(absent))
     if "gradient" not in units:
         return found
@@ -306,7 +314,7 @@ def _gradients(
 
 def _ask_all(workers: Mapping[str, Worker], method: str, *arguments: object) -> None:
     for worker in workers.values():
-        # Who has died is reported where it was needed.
+        # A worker that has died is reported when a result of it is needed.
         with contextlib.suppress(WorkerError):
             worker.ask(method, *arguments)
 
@@ -337,7 +345,7 @@ def _memories(
 
 
 def _form(record: ProblemRecord, figure: str, name: str) -> str | None:
-    """The form whose memory counts is the one whose time does."""
+    """The form whose memory is measured: the one that was timed."""
     if figure == "eigsh":
         return "eigsh"
     result = record.figures[figure].results.get(name)

@@ -1,8 +1,8 @@
 """The problems: an architecture, its weights and its data, the same for every implementation.
 
-An architecture is a tuple of layers, plain descriptions that each framework builds in its own way.
-A vector of P entries lies as Keras lays it: kernels (inputs, units) and (height, width, channels,
-filters), layer by layer.
+An architecture is a tuple of layers, plain descriptions from which each framework builds a network.
+A vector of P entries has the layout of Keras, layer by layer: kernels are (inputs, units) or
+(height, width, channels, filters).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Dense:
 
 @dataclass(frozen=True)
 class Conv:
-    """A 3 × 3 convolution with bias, stride one, padded to the same size."""
+    """A 3 × 3 convolution with bias and stride one, padded so that the image keeps its size."""
 
     channels: int
     filters: int
@@ -38,7 +38,7 @@ class Conv:
 
 @dataclass(frozen=True)
 class MaxPool:
-    """The largest of 2 × 2."""
+    """The maximum over windows of 2 × 2."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,15 @@ class Encoder:
 
 
 Layer = Dense | Conv | MaxPool | GlobalAverage | Encoder
-# Of LayerNormalization: Keras's own, given to the others.
+# The epsilon of LayerNormalization: the default of Keras, set in all frameworks.
 EPSILON = 1e-3
 
 
 @dataclass(frozen=True)
 class Weight:
-    """One parameter tensor, in the shape Keras gives it.
+    """One parameter tensor, in the shape it has in Keras.
 
-    `role` is matrix (a linear map, whose first axes make `fan_in`), filter, scale or shift.
+    `role` is matrix (a linear map from `fan_in` inputs, its first axes), filter, scale or shift.
     """
 
     shape: tuple[int, ...]
@@ -110,13 +110,13 @@ class Problem:
     """A network with softmax cross-entropy, averaged over a batch.
 
     Attributes:
-        name: on the command line.
-        title: in the tables.
-        shape: of one input.
-        layers: the architecture; its outputs are the logits.
-        batch: examples, all in one batch.
-        digits: whether the inputs are the embedded digits; else they are standard normal.
-        quick: whether `--quick` takes it.
+        name: its name on the command line.
+        title: its name in the tables.
+        shape: the shape of one input.
+        layers: the architecture; the outputs are the logits.
+        batch: the number of examples, all in one batch.
+        digits: whether the inputs are the digits of hvp; else they are standard normal.
+        quick: whether a run with `--quick` includes it.
     """
 
     name: str
@@ -148,7 +148,7 @@ class Problem:
 
 
 def values(problem: Problem, seed: int = 0) -> list[np.ndarray]:
-    """The weights: normal, scaled for signals to keep their size, float32."""
+    """The weights in float32: normal, with variance 1/fan_in, so that signals keep their size."""
     rng = np.random.default_rng(seed)
     return [_draw(weight, rng) for weight in problem.weights]
 
@@ -157,7 +157,7 @@ def _draw(weight: Weight, rng: np.random.Generator) -> np.ndarray:
     noise = rng.standard_normal(weight.shape, dtype=np.float32)
     if weight.role in ("matrix", "filter"):
         return noise / np.float32(math.sqrt(weight.fan_in))
-    # Neither one nor zero, so that a product with scale and shift mixed up is seen to differ.
+    # Neither one nor zero, so that an exchange of scale and shift changes the product.
     return np.float32(weight.role == "scale") + np.float32(0.1) * noise
 
 
@@ -173,14 +173,14 @@ def data(problem: Problem, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def vectors(problem: Problem, columns: int, seed: int = 0) -> np.ndarray:
-    """What is multiplied: (P,) for one column, (P, K) for K."""
+    """The vectors of the products: (P,) for one column, (P, K) for K."""
     rng = np.random.default_rng([seed, 2])
     shape = (problem.size,) if columns == 1 else (problem.size, columns)
     return rng.standard_normal(shape, dtype=np.float32)
 
 
 def read_digits() -> tuple[np.ndarray, np.ndarray]:
-    """The digits that hvp embeds: (5000, 784) in [0, 1] and their labels."""
+    """The digits in the package hvp: images (5000, 784) in [0, 1], and labels (5000,)."""
     stored = (resources.files("hvp") / "mnist" / "mnist_5k.npz").read_bytes()
     with np.load(io.BytesIO(stored), allow_pickle=False) as arrays:
         images = arrays["images"].reshape(len(arrays["images"]), -1)
@@ -222,7 +222,7 @@ PROBLEMS = {
         ),
     )
 }
-# For warming up, and for the tests: every kind of layer that a problem may hold, tiny.
+# Tiny problems for the warm-up and for the tests; together they have all kinds of layers.
 TINY = {
     "tiny-dense": Problem("tiny-dense", "tiny dense net", (9,), _net(9, 6, 5, 3), 6),
     "tiny-convnet": Problem(
@@ -244,7 +244,7 @@ EIGENVALUES = Problem("digits", "784-30-30-10, 5,000 digits", (784,), _SMALL, 50
 
 
 def find(name: str) -> Problem:
-    """The problem of that name, or an InputError that lists them."""
+    """The problem with this name. Raises InputError for an unknown name."""
     known = {**PROBLEMS, **TINY, EIGENVALUES.name: EIGENVALUES}
     if name not in known:
         raise InputError(

@@ -1,4 +1,7 @@
-"""End to end: the ten largest eigenvalues of H and of G on 5,000 digits, a fresh process a run."""
+"""Time the ten largest eigenvalues of H and of G on 5,000 digits, end to end.
+
+Each run has a new process.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ NORM_STEPS = 30
 
 
 def measure(peers: Sequence[Entry], plan: Plan, progress: Progress) -> SpectraRecord:
-    """The time from after the imports to the vectors, and the true errors of these."""
+    """The time from the end of the imports to the eigenvectors, and their true errors."""
     entries = [OURS, *(peer for peer in peers if peer.has_largest)]
     net = DenseNet(EIGENVALUES)
     record = SpectraRecord(EIGENVALUES.title)
@@ -34,10 +37,10 @@ def measure(peers: Sequence[Entry], plan: Plan, progress: Progress) -> SpectraRe
 
 
 class Checker:
-    """True errors by the operator in float64 NumPy.
+    """Computes true errors with the float64 product in NumPy.
 
     Attributes:
-        norm: ‖A‖ by power steps.
+        norm: ‖A‖, by power iteration.
     """
 
     def __init__(self, net: DenseNet, figure: str):
@@ -87,7 +90,7 @@ def _figure(
 
 
 def _checked(entry: Entry, figure: str, checker: Checker) -> tuple[Spectrum, int | None]:
-    """A run that is not timed: the errors, and the steps that suffice where one must say."""
+    """A run that is not timed: its errors, and for matfree the number of steps that suffices."""
     spectrum = Spectrum("failed")
     for steps in STEPS if entry.name == "matfree" else (None,):
         values, error = checker.check(_run(entry, figure, steps)[1])
@@ -109,7 +112,7 @@ def _run(entry: Entry, figure: str, steps: int | None) -> tuple[float, np.ndarra
 
 
 def judge(found: Measurement) -> None:
-    """Mark as wrong who misses the tolerance, or an eigenvalue that another has found."""
+    """Mark spectra as wrong that miss the tolerance, or an eigenvalue that another one has."""
     spectra = {n: r for n, r in found.results.items() if isinstance(r, Spectrum)}
     if not spectra:
         return

@@ -1,4 +1,4 @@
-"""What the figures are meant to reach, and whether they do."""
+"""The targets of the benchmark, and whether a run meets them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Target:
     """A bound on one figure of one problem.
 
     Attributes:
-        against: a unit of ours (limit, gradient, empty, single, products), "fastest peer", the name
-            of an implementation, "seconds" or "vectors".
-        strict: whether the bound itself is too much.
+        against: the unit of the bound: limit, gradient, empty, single, products, "fastest peer",
+            the name of an implementation, "seconds" or "vectors".
+        strict: whether a value equal to the bound misses the target.
     """
 
     problem: str
@@ -28,7 +28,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A target beside what was measured; `value` and `met` are None where nothing was."""
+    """A target and the measured value; both `value` and `met` are None if it is not known."""
 
     target: Target
     value: float | None
@@ -74,7 +74,7 @@ TARGETS = _targets()
 
 
 def verdicts(run: Run) -> list[Verdict]:
-    """One a target whose problem was run."""
+    """One verdict for each target whose problem was run."""
     names = set(run.problems)
     names |= {SPECTRA} if run.spectra is not None else set()
     names |= {DENSITY} if run.density is not None else set()
@@ -82,7 +82,7 @@ def verdicts(run: Run) -> list[Verdict]:
 
 
 def as_rows(found: list[Verdict]) -> list[dict[str, Any]]:
-    """Plain data, for the record."""
+    """The verdicts as plain data for the JSON file."""
     return [{**asdict(verdict.target), **_without_target(verdict)} for verdict in found]
 
 
@@ -95,11 +95,11 @@ def _verdict(target: Target, run: Run) -> Verdict:
     if value is None:
         return Verdict(target, None, None, note or "not measured")
     met = value < target.bound if target.strict else value <= target.bound
-    if met and _has_failed(target, run):  # though it was timed when it was mended
+    if met and _has_failed(target, run):  # only its repaired form was timed
         return Verdict(target, value, None, note)
     if met and target.against == "fastest peer":
         unmeasured = _unmeasured(target, run)
-        if unmeasured:  # who was not there is not beaten
+        if unmeasured:  # a peer without a time may be faster
             return Verdict(target, value, None, f"{note}; without {', '.join(unmeasured)}")
     return Verdict(target, value, met, note)
 
@@ -111,22 +111,22 @@ def _has_failed(target: Target, run: Run) -> bool:
     return other is not None and other.status == "failed"
 
 
-def _at_best(figure: Measurement, ours: Result, bound: float) -> str:
-    """Whom our best turn does not beat at theirs, though it may beat their usual one."""
+def _best_turns(figure: Measurement, ours: Result, bound: float) -> str:
+    """A remark if the ratio of best turns misses the bound, with the worst such peer."""
     ratios = {
         name: ours.best / result.best
         for name, result in figure.results.items()
         if result.status == "ok" and result is not ours and result.best and ours.best
     }
-    ahead = {name: ratio for name, ratio in ratios.items() if ratio >= bound}
-    if not ahead:
+    missed = {name: ratio for name, ratio in ratios.items() if ratio >= bound}
+    if not missed:
         return ""
-    name = max(ahead, key=lambda name: ahead[name])
-    return f"; best turns {ahead[name]:.2f} ({name})"
+    name = max(missed, key=lambda name: missed[name])
+    return f"; best turns {missed[name]:.2f} ({name})"
 
 
 def _unmeasured(target: Target, run: Run) -> list[str]:
-    """The peers that had no chance."""
+    """The peers that are missing or have failed."""
     if target.problem == SPECTRA:
         assert run.spectra is not None
         results = run.spectra.figures[target.figure].results
@@ -139,7 +139,7 @@ def _unmeasured(target: Target, run: Run) -> list[str]:
 
 
 def _value(target: Target, run: Run) -> tuple[float | None, str]:
-    """What was measured, and what has to be said about it."""
+    """The measured value, and a remark."""
     if target.problem == SPECTRA:
         assert run.spectra is not None
         return _of_figure(target, run.spectra.figures.get(target.figure))
@@ -166,7 +166,7 @@ def _of_figure(target: Target, figure: Measurement | None) -> tuple[float | None
         fastest = figure.fastest
         if fastest is None:
             return None, "no peer"
-        return figure.results[fastest].ratio, f"{fastest}{_at_best(figure, ours, target.bound)}"
+        return figure.results[fastest].ratio, f"{fastest}{_best_turns(figure, ours, target.bound)}"
     other = figure.results.get(target.against)
     if other is None or other.ratio is None:
         return None, other.note if other is not None else ""

@@ -25,8 +25,8 @@ class Row:
 
     Attributes:
         measurement: "hvp", "gnvp", "hvp_block", "gnvp_block" or "first".
-        new: seconds a vector, median over the rounds.
-        old: the same of the other checkout.
+        new: seconds per vector, the median over the rounds.
+        old: the same for the other checkout.
         ratio: new over old, the median of the ratios of neighbouring turns.
         difference: ‖new - old‖ / ‖old‖ of the products; None for the first product.
     """
@@ -41,7 +41,7 @@ class Row:
 
 
 def check_checkout(path: Path) -> Path:
-    """The absolute path; InputError where it holds no package `hvp`."""
+    """The absolute path. Raises InputError if there is no package `hvp` in it."""
     if not (path / "hvp" / "__init__.py").is_file():
         raise InputError("a checkout of hvp", repr(str(path)), "give the directory above hvp/")
     return path.resolve()
@@ -50,7 +50,7 @@ def check_checkout(path: Path) -> Path:
 def compare(
     problems: Iterable[Problem], checkout: Path, plan: Plan, progress: Progress
 ) -> Iterator[Row]:
-    """Measure the products of every problem, and the time to the first one, by both versions."""
+    """Measure the products of each problem, and the time to the first one, in both versions."""
     for problem in problems:
         with contextlib.ExitStack() as stack:
             progress(f"{problem.title}: starting")
@@ -73,7 +73,7 @@ def _product(problem: Problem, name: str, new: Worker, old: Worker, plan: Plan) 
     prepared: list[Prepared] = [worker.ask("prepare", name) for worker in (new, old)]
     products: list[np.ndarray] = [worker.ask("columns", name) for worker in (new, old)]
     seconds = sum(max(plan.turn, each.seconds) for each in prepared)
-    # The same number of calls for both: a turn of each must be as long as the other's.
+    # The same number of calls for both, so that their turns take about as long.
     calls = calls_in(plan.turn, min(each.seconds for each in prepared))
     rounds = rounds_in(plan.budget, seconds, plan.rounds)
     timed = interleave(_turn(new, name, calls), {"old": _turn(old, name, calls)}, rounds)

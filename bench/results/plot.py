@@ -1,4 +1,4 @@
-"""The ratios of a run as a matplotlib figure."""
+"""Draw the ratios of a run with matplotlib."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TITLES = {
 
 
 def save(run: Run, path: Path) -> None:
-    """One panel a product: hvp's time over each other's; filled is right, hollow is wrong."""
+    """Save one panel per product: the time of hvp over the others'. Hollow markers are wrong."""
     kinds = [k for k in TITLES if any(k in problem.figures for problem in run.problems.values())]
     if not kinds:
         return

@@ -1,4 +1,4 @@
-"""What a run finds: plain data, as it is written to JSON."""
+"""The results of a run: plain data, as they are written to JSON."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
+# A result is unsteady if its median is more than this many times its best turn.
 UNSTEADY = 1.5
 
 
 @dataclass
 class Result:
-    """One implementation at one figure.
+    """The result of one implementation for one figure.
 
     Attributes:
         status: "ok", "wrong", "missing", "failed" or "unavailable" (it has no such figure).
-        seconds: a vector.
-        ratio: seconds of ours over its own; None for ours and for what was not timed.
-        best: seconds a vector in its best turn.
-        error: relative difference from ours, and of ours from the product by hand.
-        form: which of its forms.
-        note: why it failed, what is missing, which forms were refused.
+        seconds: per vector, the median over the turns.
+        ratio: the time of hvp over its time; None for hvp and if it was not timed.
+        error: relative difference from hvp; for hvp, from the float64 product in NumPy.
+        form: the form that was timed.
+        note: why it failed, what is missing, or which forms were refused.
+        best: seconds per vector in the best turn.
     """
 
     status: str
@@ -38,7 +39,7 @@ class Result:
 
     @property
     def is_unsteady(self) -> bool:
-        """Whether its usual turn is far from its best one."""
+        """Whether the median turn is much slower than the best one."""
         if self.seconds is None or self.best is None:
             return False
         return self.seconds > UNSTEADY * self.best
@@ -46,14 +47,14 @@ class Result:
 
 @dataclass
 class Measurement:
-    """One figure of one problem, by all.
+    """One figure of one problem in all implementations.
 
     Attributes:
-        results: by implementation.
-        units: ours in gradients, limits, empty calls, single products.
-        confirmed_by: who agrees with ours.
-        rounds: how many turns.
-        others_load: the share of the cores that other programs used meanwhile.
+        results: implementation -> result.
+        units: unit -> the time of hvp over that of the unit (gradient, limit, empty, single).
+        confirmed_by: the implementations that agree with hvp.
+        rounds: the number of rounds.
+        others_load: the share of the cores that other programs used, from 0 to 1.
     """
 
     results: dict[str, Result] = field(default_factory=dict)
@@ -64,13 +65,13 @@ class Measurement:
 
     @property
     def fastest(self) -> str | None:
-        """Who of the others is right and fastest; the missing, the failed and the wrong are not."""
-        able = {
+        """The fastest of the other implementations whose status is "ok"; None if there is none."""
+        ratios = {
             name: result.ratio
             for name, result in self.results.items()
             if result.status == "ok" and result.ratio is not None
         }
-        return max(able, key=lambda name: able[name]) if able else None
+        return max(ratios, key=lambda name: ratios[name]) if ratios else None
 
 
 @dataclass
@@ -78,10 +79,11 @@ class ProblemRecord:
     """All figures of a problem.
 
     Attributes:
-        multiply_adds: of a gradient and of the linear parts.
-        speed: multiply-adds a second of the fastest matrix product, and which it was.
-        first: seconds from linearize to the first product, by implementation.
-        memory: figure -> implementation -> bytes above the loaded problem.
+        multiply_adds: those of a gradient, and those of Hv and Gv that depend on v.
+        speed: multiply-adds per second of the fastest matrix product.
+        fastest_product: the library and the shape of that product.
+        first: implementation -> seconds from linearize to the first product.
+        memory: figure -> implementation -> peak bytes above the loaded problem.
     """
 
     title: str
@@ -103,14 +105,14 @@ class ProblemRecord:
 
 @dataclass
 class Spectrum(Result):
-    """Ten eigenvalues by one implementation: `error` is the largest true one over the norm."""
+    """The ten largest eigenvalues; `error` is the largest ‖Av - λv‖ / ‖A‖."""
 
     values: list[float] = field(default_factory=list)
 
 
 @dataclass
 class SpectraRecord:
-    """Ten eigenvalues end to end, of H ("hvp") and of G ("gnvp")."""
+    """The ten largest eigenvalues, end to end, of H ("hvp") and of G ("gnvp")."""
 
     title: str
     norms: dict[str, float] = field(default_factory=dict)
@@ -119,14 +121,15 @@ class SpectraRecord:
 
 @dataclass
 class DensityRecord:
-    """Densities of H: "ok" is who has the moments of its probes, and `error` how well.
+    """Spectral densities of H. A result is "ok" if its moments are those of its probes.
 
     Attributes:
-        title: of the problem.
-        probes: of each.
-        steps: of each probe.
-        figure: seconds a density; ours in the time of its products alone.
-        first: seconds from the start of building to the first density, by implementation.
+        title: the title of the problem.
+        probes: the number of probes of each density.
+        steps: the number of Lanczos steps of each probe.
+        figure: seconds per density, and relative errors of the moments; the unit "products" is
+            the time of the products alone.
+        first: implementation -> seconds from the start of building to the first density.
     """
 
     title: str
@@ -157,7 +160,7 @@ class Run:
 
 
 def machine() -> dict[str, Any]:
-    """What the ratios were measured on."""
+    """A description of this machine."""
     processor = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():

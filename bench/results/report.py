@@ -1,4 +1,4 @@
-"""A run on the screen: a table a problem, the eigenvalues, the targets."""
+"""Print a run: one table per problem, the eigenvalues, the density and the targets."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from bench.results.record import (
 
 HEADINGS = {"hvp": "Hv", "gnvp": "Gv", "hvp_block": "Hv of 16", "gnvp_block": "Gv of 16"}
 WIDTH = 150
-# A row of new against old is called worse where it lost more than this.
+# A comparison of versions marks rows that are slower by more than this fraction.
 TOLERABLE_LOSS = 0.03
 MIB = 2**20
-# Below this a vector is so small that what the framework holds anyway is all one would see.
+# For smaller vectors, memory is given in MiB: it is mostly that of the framework.
 MIN_VECTOR_BYTES = 4 * MIB
 
 
@@ -63,7 +63,7 @@ def show(run: Run, verdicts: list[Verdict], console: Console) -> None:
 
 
 def show_versions(rows: Iterable[versions.Row], console: Console) -> None:
-    """Print new over old, a line a measurement."""
+    """Print the comparison of two versions, one row per measurement."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("problem", "measurement"):
         table.add_column(heading)
@@ -86,7 +86,7 @@ def show_versions(rows: Iterable[versions.Row], console: Console) -> None:
 def _problem_table(problem: ProblemRecord) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.caption = (
-        "milliseconds a vector, and in brackets the time of hvp over that time; "
+        "milliseconds per vector, and in brackets the time of hvp over that time; "
         "gradients: Hv and Gv over one gradient of the same implementation"
     )
     table.caption_justify = "left"
@@ -108,7 +108,7 @@ def _problem_table(problem: ProblemRecord) -> Table:
 
 
 def cell(result: Result | None) -> str:
-    """Time and ratio, or why there is none."""
+    """Time and ratio, or the status if there is no time."""
     if result is None or result.status == "unavailable":
         return ""
     if result.seconds is None:
@@ -121,7 +121,10 @@ def cell(result: Result | None) -> str:
 
 
 def in_gradients(problem: ProblemRecord, kind: str, name: str) -> float | None:
-    """A product over one gradient of the same implementation; ours over the plain Keras model's."""
+    """The time of a product over that of a gradient in the same implementation.
+
+    For hvp it is the gradient of the plain Keras model.
+    """
     figure = problem.figures.get(kind)
     if figure is None:
         return None
@@ -193,8 +196,8 @@ def _unit(name: str) -> str:
 def _spectra_table(spectra: SpectraRecord) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.caption = (
-        "seconds from after the imports to the vectors, the building of the model included; "
-        "error: the largest true one over the norm"
+        "seconds from the end of the imports to the vectors, with the building of the model; "
+        "error: the largest ‖Av - λv‖ / ‖A‖"
     )
     table.caption_justify = "left"
     table.add_column("", no_wrap=True)
@@ -221,8 +224,8 @@ def _spectrum_cells(result: Result | None) -> list[str]:
 def _density_table(density: DensityRecord) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.caption = (
-        f"seconds for {density.probes} probes of {density.steps} steps, products built before; "
-        "first: with the building of the products; error: of the moments of its own probes"
+        f"seconds for {density.probes} probes of {density.steps} steps, products already built; "
+        "first: with the building of the products; error: that of the moments"
     )
     table.caption_justify = "left"
     table.add_column("", no_wrap=True)

@@ -1,4 +1,4 @@
-"""The command line: parse, measure, save, show."""
+"""The command line of the benchmark: measure, save and print."""
 
 from __future__ import annotations
 
@@ -45,19 +45,20 @@ def bench(
         ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Under three minutes: fewer figures, no peers.")
+        bool, typer.Option("--quick", help="Under three minutes: fewer products, no peers.")
     ] = False,
-    json: Annotated[Path, typer.Option(help="Where the figures go.", show_default=True)] = DIRECTORY
-    / "bench.json",
+    json: Annotated[
+        Path, typer.Option(help="JSON file of the results.", show_default=True)
+    ] = DIRECTORY / "bench.json",
     picture: Annotated[
-        Path, typer.Option(help="Where the picture goes.", show_default=True)
+        Path, typer.Option(help="File of the picture.", show_default=True)
     ] = DIRECTORY / "bench.png",
     against: Annotated[
         Path | None,
         typer.Option(help="Another checkout of hvp: compare its products with these, no peers."),
     ] = None,
 ) -> None:
-    """Measure hvp's products beside those of other libraries, in turns, in one run."""
+    """Measure the products of hvp and of other libraries, in turns, in one run."""
     console = Console()
     with one_line_errors("bench"):
         chosen, others = _problems(problem, quick)
@@ -115,7 +116,7 @@ def _run(
 
 @contextlib.contextmanager
 def _progress() -> Iterator[measure.Progress]:
-    """What is being measured: the last line of a terminal, else a line each in the error output."""
+    """Show what is measured: in the last line of a terminal, else as lines on standard error."""
     screen = Console(stderr=True)
     if screen.is_terminal:
         with screen.status("starting") as status:
@@ -126,7 +127,7 @@ def _progress() -> Iterator[measure.Progress]:
 
 
 def _problems(wanted: list[str] | None, quick: bool) -> tuple[list[Problem], list[str]]:
-    """The problems chosen, and which of eigenvalues and density are among them."""
+    """The chosen problems, and the chosen end-to-end measurements."""
     if not wanted:
         every = problems.PROBLEMS.values()
         return [problem for problem in every if problem.quick or not quick], list(END_TO_END)

@@ -28,7 +28,7 @@ def one_line_errors(name: str) -> Iterator[None]:
 
 
 def check_output_path(path: Path) -> None:
-    """Raise InputError, before minutes of work, where no file can be written at `path`."""
+    """Raise InputError if no file can be written at `path`; called before minutes of work."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():

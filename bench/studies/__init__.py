@@ -1,17 +1,17 @@
-"""Claims about curvature from the literature, tried on small networks with `hvp`.
+"""Claims about curvature from the literature, tested on small networks with `hvp`.
 
-    python -m bench.studies                      which studies there are
-    python -m bench.studies chain_rule           one of them, in about five minutes at most
-    python -m bench.studies chain_rule --quick   the same in seconds, at sizes that show nothing
+    python -m bench.studies                      list the studies
+    python -m bench.studies chain_rule           run one of them; it takes at most five minutes
+    python -m bench.studies chain_rule --quick   run it in seconds, too small to test the claim
 
-**What a study is.** A module here of under 100 lines, as a user of `hvp` would write it with the
-public names alone. Its docstring names the paper, the section or figure, and the claim; its `run`
-gives a `Study`: rows of claim, what is published, what was found here, and whether the claim holds
-by a criterion that stands in the code, a figure, and remarks. Seeds are fixed.
+**What a study is.** A module of less than 100 lines that uses only the public names of `hvp`. Its
+docstring names the paper, the section or figure, and the claim. Its `run` returns a `Study`: a
+figure, remarks, and one row for each claim, with the published result, the result found here, and
+whether the claim holds by a criterion in the code. Seeds are fixed.
 
-**What comes out.** A table on the screen; the same table, with date, machine, versions and time,
-appended to `bench-results/studies/NAME.md`, and the figure in `NAME.png` beside it (of a quick run
-`NAME-quick`). A claim that does not hold is reported with its numbers like one that does.
+**What a run writes.** It prints a table. It appends the same table, with date, machine, versions
+and time, to `bench-results/studies/NAME.md`, and saves the figure as `NAME.png` (of a quick run
+`NAME-quick`). Claims that do not hold are reported in the same form as those that do.
 
-`README.md` beside this file holds the tables of full runs.
+`README.md` in this directory contains the tables of full runs.
 """

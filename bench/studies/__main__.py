@@ -21,25 +21,27 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 DIRECTORY = Path("bench-results") / "studies"
-FRAME = {"__init__", "__main__", "study", "table"}
+NOT_STUDIES = {"__init__", "__main__", "study", "table"}
 SOURCES = {
-    path.stem: path for path in sorted(Path(__file__).parent.glob("*.py")) if path.stem not in FRAME
+    path.stem: path
+    for path in sorted(Path(__file__).parent.glob("*.py"))
+    if path.stem not in NOT_STUDIES
 }
 
 
 @app.command()
 def studies(
     name: Annotated[
-        str | None, typer.Argument(help=f"{', '.join(SOURCES)}. Lists them without.")
+        str | None, typer.Argument(help=f"{', '.join(SOURCES)}. Lists them if left out.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Seconds, at sizes that show only that it runs.")
+        bool, typer.Option("--quick", help="Runs in seconds, too small to test the claim.")
     ] = False,
     out: Annotated[
-        Path, typer.Option(help="Where table and picture go.", show_default=True)
+        Path, typer.Option(help="Directory of table and picture.", show_default=True)
     ] = DIRECTORY,
 ) -> None:
-    """Try a published claim about curvature: a table "published / here" and a picture."""
+    """Test a published claim about curvature: a table "published / here" and a picture."""
     console = Console()
     if name is None:
         for known, path in SOURCES.items():
@@ -50,16 +52,16 @@ def studies(
         if name not in SOURCES:
             raise InputError(f"a study among {', '.join(SOURCES)}", repr(name), "choose one")
         stem = out / f"{name}-quick" if quick else out / name
-        places = stem.with_suffix(".md"), stem.with_suffix(".png")
-        for place in places:
-            check_output_path(place)
+        paths = stem.with_suffix(".md"), stem.with_suffix(".png")
+        for path in paths:
+            check_output_path(path)
         begun = time.perf_counter()
         study = importlib.import_module(f"bench.studies.{name}").run(quick)
         seconds = time.perf_counter() - begun
-        table.save(study, *places, seconds)
+        table.save(study, *paths, seconds)
     table.show(study, console)
-    for place in places:
-        console.print(f"wrote {place}", highlight=False, markup=False, soft_wrap=True)
+    for path in paths:
+        console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"{seconds:.0f} s in all", highlight=False)
 
 

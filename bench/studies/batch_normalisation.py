@@ -1,14 +1,14 @@
-"""Batch normalisation suppresses outliers of H, and the gradient leaves their space.
+"""Batch normalisation suppresses outliers of H, and the gradient leaves their eigenspace.
 
-Ghorbani, Krishnan and Xiao 2019, arXiv 1901.10159: without batch normalisation large isolated
-eigenvalues appear rapidly, and the gradient concentrates in their eigenspaces; with it both effects
-are almost absent. There ResNets on CIFAR-10 and ImageNet, here four hidden layers of 50 with ReLU
-on 2,000 digits of 14 × 14, with the same data and batches, at two learning rates; H is that of all
-digits as one batch in training mode, so that it differentiates through the batch's statistics.
+Ghorbani, Krishnan and Xiao 2019, arXiv 1901.10159: without batch normalisation, large isolated
+eigenvalues appear rapidly, and the gradient concentrates in their eigenspaces; with it, both
+effects are almost absent. The paper has ResNets on CIFAR-10 and ImageNet. Here are four hidden
+layers of 50 with ReLU on 2,000 digits of 14 × 14, at two learning rates. H is that of all digits as
+one batch in training mode, so it includes derivatives through the batch statistics.
 
-Criteria: λ₁/λ₁₀, for ten classes, exceeds 10 within a quarter of training without normalisation,
-and 3 nowhere with it; over the second half of the checkpoints the share of ‖∇L‖² in the space of
-the ten largest eigenvalues is above 1/2 at each without it, and below 1/2 at each with it.
+Criteria, for ten classes: without normalisation λ₁/λ₁₀ exceeds 10 in the first quarter of training,
+and with it never 3. In the second half of the checkpoints the share of ‖∇L‖² in the space of the
+ten largest eigenvalues is always above 1/2 without it, and always below 1/2 with it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bench.studies.study import Row, Study
 from hvp import examples
 
 CLASSES, TOP, SHOWN, WIDTH, RATES = 10, 20, 4, 0.1, (0.02, 0.1)
-WAY: Any = {"ad": "forward-over-reverse", "jit": False}
+OPTIONS: Any = {"ad": "forward-over-reverse", "jit": False}
 EPOCHS = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 STYLES = {"without": ("o", study.BLUE), "with": ("s", study.VERMILION)}
 LAWS = {"without": ("large, early", "concentrates"), "with": ("small", "does not concentrate")}
@@ -46,12 +46,12 @@ def network(normalised: bool, rate: float, depth: int, width: int) -> keras.Mode
     return model
 
 
-def course(model: keras.Model, x: np.ndarray, y: np.ndarray, epochs: tuple[int, ...]) -> Any:
-    """λ₁/λ₁₀, the gradient's share and the accuracy at each checkpoint, and one's density."""
+def trajectory(model: keras.Model, x: np.ndarray, y: np.ndarray, epochs: tuple[int, ...]) -> Any:
+    """λ₁/λ₁₀, share of the gradient and accuracy at each checkpoint, and one density."""
     rows, rng = [], np.random.default_rng(0)
     for epoch in range(epochs[-1] + 1):
         if epoch in epochs:
-            lin = hvp.linearize(model, (x, y), training=True, batch_size=len(x), **WAY)
+            lin = hvp.linearize(model, (x, y), training=True, batch_size=len(x), **OPTIONS)
             H, gradient = hvp.Hessian(lin), lin.gradient()
             top = hvp.eigsh(H, k=TOP, tol=1e-3)
             inside = top.vectors[:, -CLASSES:].T @ gradient
@@ -74,7 +74,7 @@ def run(quick: bool) -> Study:
     rows: list[Row] = []
     for rate, name in itertools.product(RATES[: 2 - quick], STYLES):
         model = network(name == "with", rate, depth, width)
-        (ratios, shares, reached), density = course(model, x, y, epochs)
+        (ratios, shares, reached), density = trajectory(model, x, y, epochs)
         case, (marker, colour) = f"{name}, η = {rate}", STYLES[name]
         if rate == RATES[0]:
             grid = density.grid(width=WIDTH)

@@ -1,13 +1,13 @@
-"""The chain rule of the origin's notebook: wᵀHw beside wᵀGw, layer by layer.
+"""The chain rule H = G + R: wᵀHw and wᵀGw, layer by layer.
 
-H = G + R. On each layer's own block R = 0 with ReLU, whose outputs are piecewise linear in the
-weights of any one layer (Botev, Ritter and Barber 2017, "Practical Gauss-Newton optimisation for
-deep learning"); with tanh only on the last layer. Over the whole network R ≠ 0 with
-both, since weights of different layers multiply each other.
+With ReLU, R = 0 on the diagonal block of each layer, because the outputs are piecewise linear in
+the weights of one layer (Botev, Ritter and Barber 2017, "Practical Gauss-Newton optimisation for
+deep learning"). With tanh this holds only for the last layer. For the whole network R ≠ 0 with
+both, because weights of different layers are multiplied with each other.
 
-Forms are the same where they differ by less than a hundred roundings of ‖w‖·‖Hw‖ (`Forms.equal`).
-The forms see one direction; the squared Frobenius norm of R's own block sees all of it, and counts
-as zero below 10⁻¹⁰ of that of H.
+Two forms are equal if they differ by less than a hundred roundings of ‖w‖·‖Hw‖ (`Forms.equal`).
+The forms test one direction. The squared Frobenius norm tests the whole block of R: it counts as
+zero if it is below 10⁻¹⁰ of that of H.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Full-batch gradient descent: sharpness rises to 2/η and stays near it.
 
-Cohen, Kaur, Li, Kolter and Talwalkar 2021, arXiv 2103.00065, figure 1: while the sharpness, the
-largest eigenvalue of H, is below 2/η it tends to rise; then it hovers right at, or just above, 2/η,
-where the loss rises and falls from step to step and yet falls in the long run. There on CIFAR-10,
-here 784-50-50-10 with tanh and squared loss on 1,000 digits.
+Cohen, Kaur, Li, Kolter and Talwalkar 2021, arXiv 2103.00065, figure 1: the sharpness is the
+largest eigenvalue of H. Below 2/η it tends to rise; then it stays at 2/η or just above. There the
+loss rises and falls from step to step, but falls in the long run. The paper uses CIFAR-10. Here is
+784-50-50-10 with tanh and squared loss on 1,000 digits.
 
-Criterion: over the second half of the steps the mean sharpness is within 5 % of 2/η, having begun
-below half of it. Where η is so small that 2/η is out of reach, sharpness passes the level at which
-the others stop, and the loss never rises.
+Criteria: the sharpness begins below half of 2/η, and its mean over the second half of the steps is
+within 5 % of 2/η. If η is so small that 2/η is not reached, the sharpness exceeds the level at
+which it stops for larger η, and the loss never rises.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def network(width: int) -> keras.Model:
 def train(
     rate: float, x: np.ndarray, targets: np.ndarray, width: int, num_steps: int, every: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sharpness every so many steps, and the loss before each step."""
+    """The sharpness at every `every`-th step, and the loss before each step."""
     model = network(width)
     weights = [variable.value for variable in model.trainable_variables]
 

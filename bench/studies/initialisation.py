@@ -1,15 +1,15 @@
-"""Curvature layer by layer at initialisation: which initialisers balance it.
+"""Curvature of each layer at initialisation: for which initialisers it is balanced.
 
-Glorot and Bengio 2010, section 4.2.1: where all weights have one variance, gradients of layers of
-one width have one size, since what signals lose forwards errors lose backwards. The trace of a
-layer's own block, tr G_ll = E ‖a_{l-1}‖² ‖∂z/∂s_l‖² in the norm of Λ, is made of the same two, so
+Glorot and Bengio 2010, section 4.2.1: if all weights have the same variance, the gradients of
+layers of the same width have the same size, as signals shrink forward as much as errors do
+backward. The trace of a diagonal block has both factors, tr G_ll = E ‖a_{l-1}‖² ‖∂z/∂s_l‖²_Λ, so
 
     tr G_ll ∝ q̂_{l-1} χ_l ⋯ χ_{L-2},   q_l = v q̂_{l-1},   v = n Var(w),   L layers,
     q̂_l = E φ(√q_l z)²,   χ_l = v E φ'(√q_l z)²,   z ~ N(0, 1)
 
-by mean field (Poole et al. 2016; Schoenholz et al. 2017): level with ReLU at every v,
-almost with tanh up to v = 1 (Glorot, LeCun); beyond, curvature falls from layer to layer. Agreement
-is within two standard deviations of what a finite width does: 5/n of log ‖a‖² a layer, for ReLU.
+by mean-field theory (Poole et al. 2016; Schoenholz et al. 2017). It is equal in all layers with
+ReLU for every v, and almost with tanh for v ≤ 1 (Glorot, LeCun); for larger v it falls from layer
+to layer. Agreement means two standard deviations: 5/n is the variance of log ‖a‖² per ReLU layer.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from bench.studies.study import Row, Study
 from hvp import examples
 
 WIDTH = 256
-# The v of each for square layers, and how it is made.
+# Name -> v for square layers, and the function that makes the initialiser.
 INITIALISERS: dict[str, tuple[float, Callable]] = {
     "RandomNormal(0.05)": (WIDTH * 0.05**2, partial(init.RandomNormal, 0.0, 0.05)),
     "GlorotUniform": (1.0, init.GlorotUniform),
@@ -73,7 +73,7 @@ def run(quick: bool) -> Study:
 
 
 def _mean_field(phi: str, v: float, q: float, depth: int) -> np.ndarray:
-    """tr G_ll of the second to the last but one layer, over the latter; q is E s² of the first."""
+    """tr G_ll of layers 2 to L - 1, divided by that of layer L - 1; q is E s² of layer 1."""
     z, weights = np.polynomial.hermite_e.hermegauss(100)
     signals, slopes = [], []
     for _ in range(depth - 2):

@@ -1,13 +1,13 @@
 """H has about as many outlying eigenvalues as there are classes, and they are those of G.
 
 Sagun et al. 2017, arXiv 1706.04454: a bulk at zero and about as many outliers as classes. Papyan
-2018, arXiv 1811.07062: the outliers of H = G + R are those of G, the bulk comes from both. Here
-784-128-128-10 on 5,000 digits, with tanh and with ReLU.
+2018, arXiv 1811.07062: the outliers of H = G + R are those of G, the bulk comes from both G and R.
+Here is 784-128-128-10 on 5,000 digits, with tanh and with ReLU.
 
-Rule: outliers end where the ratio of consecutive eigenvalues is largest, among the twenty largest.
-Criteria, once training has begun: there are C - 1 to C + 1 for C classes; the spaces of the C - 1
-largest of H and of G have a mean squared cosine of at least 0.95; and ‖R‖² is between a tenth and
-ten times of the squared Frobenius norm of G without its C - 1 largest.
+Rule: among the twenty largest eigenvalues, the outliers are those above the largest ratio of two
+neighbours. Criteria after the first epoch, for C classes: there are C - 1 to C + 1 outliers; the
+spaces of the C - 1 largest of H and of G have a mean squared cosine of at least 0.95; and ‖R‖² is
+between 1/10 and 10 times the squared Frobenius norm of G without its C - 1 largest eigenvalues.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench.studies.study import Row, Study
 from hvp import examples
 
 C, TOP, SHOWN, EPOCHS, WIDTH = 10, 20, 3, (0, 1, 2, 3, 5, 10), 0.02
-WAY: Any = {"ad": "forward-over-reverse", "jit": False}
+OPTIONS: Any = {"ad": "forward-over-reverse", "jit": False}
 OPERATORS: Any = {"G": hvp.GaussNewton, "H": hvp.Hessian, "R": hvp.Residual}
 COLOURS = {"H": study.H, "G": study.G, "R": study.R}
 MARKERS: Any = {"H": {"marker": "o"}, "G": {"marker": "s", "mfc": "none", "ms": 9}}
@@ -40,13 +40,13 @@ def network(activation: str, width: int) -> keras.Model:
 
 
 def gap(values: np.ndarray) -> tuple[int, float]:
-    """Where, from the top, the ratio of consecutive eigenvalues is largest, and that ratio."""
+    """How many eigenvalues are above the largest ratio of two neighbours, and that ratio."""
     ratios = values[:0:-1] / values[-2::-1]
     return int(np.argmax(ratios)) + 1, float(ratios.max())
 
 
-def beyond(lin: hvp.Linearization, tops: Any, panels: Any) -> dict[str, float]:
-    """Squared Frobenius norms without the outliers; draws eigenvalues and densities."""
+def bulk_norms(lin: hvp.Linearization, tops: Any, panels: Any) -> dict[str, float]:
+    """Squared Frobenius norms without the outliers; also draws eigenvalues and densities."""
     bulk = {}
     for name, operator in OPERATORS.items():
         density = hvp.density(operator(lin), num_probes=4, num_steps=40, pairs=tops.get(name))
@@ -70,7 +70,7 @@ def run(quick: bool) -> Study:
         model, rng, counts, overlaps = network(activation, width), np.random.default_rng(0), [], []
         for epoch in range(epochs[-1] + 1):
             if epoch in epochs:
-                lin = hvp.linearize(model, (x, y), **WAY)
+                lin = hvp.linearize(model, (x, y), **OPTIONS)
                 tops = {n: hvp.eigsh(OPERATORS[n](lin), TOP, tol=1e-3) for n in "HG"}
                 gaps = {name: gap(top.values) for name, top in tops.items()}
                 here = ", ".join(f"{k} of {name} (ratio {r:.2f})" for name, (k, r) in gaps.items())
@@ -81,7 +81,7 @@ def run(quick: bool) -> Study:
                 cosines = tops["H"].vectors.T @ tops["G"].vectors
                 overlaps.append([np.sum(cosines[-k:, -k:] ** 2) / k for k in (C - 1, TOP)])
             if epoch == shown:
-                bulk = beyond(lin, tops, panels)
+                bulk = bulk_norms(lin, tops, panels)
             i = rng.permutation(len(x))
             model.fit(x[i], y[i], batch_size=64, shuffle=False, verbose=0)
         (first, _), (least, wide) = overlaps[0], np.min(overlaps[1:], axis=0)

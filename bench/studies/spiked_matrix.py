@@ -1,15 +1,15 @@
 """Three outliers of a 2000 × 2000 matrix: found, counted and projected out.
 
 Papyan 2020, "Traces of class/cross-class structure pervade deep learning spectra", figure 15a:
-Y = X + ZZᵀ/n with X = diag(3, 4, 5, 0, …) and Z standard normal, n = 2000, seen by 10 probes of 128
-Lanczos steps, before and after the top pairs are projected out. What there is to see is known: the
-bulk follows the law of Marchenko and Pastur on [0, 4], and a spike θ > 2 makes an eigenvalue of
-θ + θ/(θ - 1) whose vector has the share 1 - 1/(θ - 1)² on the spike (Benaych-Georges and
+Y = X + ZZᵀ/n with X = diag(3, 4, 5, 0, …) and Z standard normal, n = 2000. Its density is estimated
+with 10 probes of 128 Lanczos steps, before and after the top pairs are projected out. The result is
+known: the bulk follows the Marchenko-Pastur law on [0, 4], and a spike θ > 2 gives an eigenvalue
+θ + θ/(θ - 1) whose eigenvector has the share 1 - 1/(θ - 1)² on the spike (Benaych-Georges and
 Nadakuditi 2011, theorems 2.1 and 2.2, with the Cauchy transform of that law).
 
-Figures agree within three standard deviations: λ = uᵀYu moves by (2/n) u uᵀZ with Z, so that its
-variance is at most 4 uᵀ(ZZᵀ/n)u / n (Poincaré's inequality for Gaussian variables); for the shares
-1/√n is taken, the order of what they fluctuate by.
+Numbers agree if they differ by at most three standard deviations. The derivative of λ = uᵀYu in Z
+is (2/n) u uᵀZ, so that the variance of λ is at most 4 uᵀ(ZZᵀ/n)u / n (Poincaré's inequality for
+Gaussian variables). For the shares the standard deviation is taken as 1/√n, its order of size.
 """
 
 import numpy as np
@@ -53,7 +53,7 @@ def run(quick: bool) -> Study:
 
 
 def _outliers(pairs: hvp.Eigenpairs, exact: np.ndarray, n: int) -> list[Row]:
-    """Outliers, the spikes behind them and their vectors, beside the theory; all ascending."""
+    """Outliers, spikes and shares of the vectors, compared with theory; all ascending."""
     found, shares = pairs.values, pairs.vectors[:3] ** 2  # (spikes, outliers)
     theory, slopes = SPIKES + SPIKES / (SPIKES - 1), 1 - 1 / (SPIKES - 1) ** 2
     spikes = 2 / (1 - np.sqrt(1 - 4 / found))

@@ -1,4 +1,4 @@
-"""What a study gives, and the colours that its figure is drawn in."""
+"""The result of a study, and the colours of its figure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = COLOURS = (
     "#56B4E9",
 )
 MARKERS = ("o", "s", "^", "D", "v", "P")
-# Of operators, the same in every study.
+# The colours of the operators, the same in every study.
 H, G, R = BLUE, VERMILION, GREEN
 
 
@@ -25,10 +25,10 @@ class Row:
     """One claim.
 
     Attributes:
-        claim: what is said, in a line.
-        published: the number or law of the paper or theory.
-        here: what was found, with errors where there are.
-        holds: whether it agrees; None for a number beside a published one that cannot be judged.
+        claim: the claim in one line.
+        published: the number or law in the paper or theory.
+        here: the number found here, with its error if it has one.
+        holds: whether the two agree; None if there is no criterion.
     """
 
     claim: str
@@ -39,13 +39,13 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """What a study found.
+    """The result of a study.
 
     Attributes:
-        title: a line, with paper and figure.
+        title: one line with the paper and the figure or section.
         rows: the table "published / here".
-        figure: made with `figure`, or any other of matplotlib.
-        remarks: a sentence each: setting, what differs from the paper, why a claim does not hold.
+        figure: a matplotlib figure, for example from `figure`.
+        remarks: sentences on the setting, on differences from the paper, on claims that fail.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""A study as a table: on the screen, and appended to a Markdown text with its picture beside."""
+"""A study as a table: printed, and appended to a Markdown file, with the picture in a file."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def save(study: Study, text: Path, picture: Path, seconds: float) -> None:
 
 
 def markdown(study: Study, picture: str, seconds: float) -> str:
-    """A section: heading, how it was run, table, remarks, picture."""
+    """The Markdown section of a study: heading, machine and time, table, remarks, picture."""
     rows = [HEADINGS, ("---",) * len(HEADINGS)]
     rows += [(row.claim, row.published, row.here, VERDICTS[row.holds]) for row in study.rows]
     lines = [

@@ -1,16 +1,16 @@
-"""Curvature at initialisation against width: λ_max grows like it, the mean falls like it.
+"""Curvature at initialisation: λ_max grows like the width, the mean falls like its inverse.
 
 Karakida, Akaho and Amari 2019, "Universal statistics of Fisher information in deep neural
-networks": of the Fisher matrix of a random network with one output and Gaussian
-inputs, all widths M, on T examples, as M grows,
+networks": the Fisher matrix of a random network with one output and Gaussian inputs, all of width
+M, on T examples, satisfies for large M
 
     tr F ~ κ₁ M,  so that the mean of the P ~ M² eigenvalues falls like 1/M,  and
     λ_max ~ ((T - 1) κ₂ + κ₁) M / T,
 
-with κ₁ = Σ_l q̂_{l-1} q̃_l of signals and errors of an example and κ₂ the same between two examples,
-by the recursions of mean field, for ReLU by the arc-cosine kernels of Cho and Saul 2009. F is G of
-the squared error over two. A power agrees within three standard errors of the fit or 0.1, a
-constant at the largest width within 15 %: the networks are finite.
+with κ₁ = Σ_l q̂_{l-1} q̃_l from the signals and errors of one example, and κ₂ the same for two
+examples. Both follow from mean-field recursions, for ReLU with the arc-cosine kernels of Cho and
+Saul 2009. F is half of G of the squared error. A power agrees within three standard errors of the
+fit or 0.1; a constant agrees at the largest width within three standard errors or 15 %.
 """
 
 import keras
@@ -32,7 +32,7 @@ def run(quick: bool) -> Study:
         for seed in range(seeds):
             F = hvp.GaussNewton(_network(M, T, seed))
             top = hvp.eigsh(F, 1, tol=1e-3).values[0] / 2
-            # The rank is T, so that this is exact.
+            # The rank of F is T, so that the trace is exact.
             found.append((M, top, hvp.trace(F, num_products=2 * T + 4, seed=seed).value / 2))
     M, tops, traces = np.array(found).T
     kappa_1, kappa_2 = _mean_field()
@@ -74,7 +74,7 @@ def _network(M: int, T: int, seed: int) -> hvp.Linearization:
 
 
 def _mean_field() -> tuple[float, float]:
-    """κ₁ and κ₂: of an example with itself, and of two with inputs at right angles."""
+    """κ₁ of an example with itself, and κ₂ of two examples with orthogonal inputs."""
     signals, errors = [np.array([1.0, 0.0])], []
     for _ in range(DEPTH - 1):
         s, t = VARIANCE * signals[-1]

@@ -1,4 +1,4 @@
-"""Forms batch by batch, and the standard error that they tell of the sample."""
+"""Quadratic forms of each batch, and the standard error that follows from them."""
 
 import keras
 import numpy as np

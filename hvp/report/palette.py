@@ -1,4 +1,4 @@
-"""Colours that colour-blind readers tell apart (Okabe and Ito 2008), on white and on black."""
+"""Colours that colour-blind readers can distinguish (Okabe and Ito 2008), on white and on black."""
 
 from __future__ import annotations
 

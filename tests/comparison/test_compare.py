@@ -191,7 +191,7 @@ def test_every_product_is_counted_once(lin, selection):
     assert found.num_products == sum(counts)
 
 
-def test_progress_tells_each_operator_of_each_part(lin):
+def test_progress_names_each_operator_of_each_part(lin):
     seen = {}
     hvp.compare(
         lin, 2, **FEW, progress=lambda label, count: seen.setdefault(label, []).append(count)
@@ -308,7 +308,7 @@ def test_the_document_holds_every_item(document, comparison, model):
     assert document["seconds"] > 0
 
 
-def test_the_document_tells_the_versions(document):
+def test_the_document_contains_the_versions(document):
     for package in ("tensorflow", "keras", "numpy", "scipy", "hvp"):
         assert document["versions"][package] == sys.modules[package].__version__
     assert document["versions"]["python"] == platform.python_version()
@@ -518,7 +518,7 @@ def test_what_r_has_of_h_has_sampling_errors():
         assert np.isfinite(getattr(found.shares.layers["first"], measure).sampling)
 
 
-def test_a_single_batch_tells_no_sampling_error():
+def test_a_single_batch_gives_no_sampling_error():
     found = hvp.compare(known_network(batches=1), 2)
     for part in found.parts.values():
         for sampled in part.sampling.values():

@@ -44,17 +44,17 @@ def test_negative_eigenvalues_and_the_rank_are_counted():
 
 
 def test_a_copy_that_was_missed_is_reported(monkeypatch):
-    from hvp.comparison import spectrum as room
+    from hvp.comparison import spectrum as module
 
     values = [*np.linspace(0.0, 1.0, 40), 3.0, 7.0, 7.0]
-    matrix, original = with_values(values), room.eigsh
+    matrix, original = with_values(values), module.eigsh
 
     def missing(A, k, **options):
         whole = original(A, len(values) - 1, **{**options, "which": "SA"})
         return original(A, k, **options) if k < 4 else whole[np.r_[:2, 39:41]]
 
     assert spectrum(matrix, 2, **OPTIONS).unseen == ()
-    monkeypatch.setattr(room, "eigsh", missing)
+    monkeypatch.setattr(module, "eigsh", missing)
     assert spectrum(matrix, 2, **OPTIONS).unseen == ("largest",)
 
 

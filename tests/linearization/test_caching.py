@@ -1,4 +1,4 @@
-"""What runs once and is kept, and that neither threads nor budgets nor later calls can be told."""
+"""What is computed once and kept; threads, budgets and later calls do not change results."""
 
 import dataclasses
 import gc
@@ -163,7 +163,7 @@ def test_the_known_part_runs_once_a_batch(known, name):
 def test_the_known_part_of_a_block_of_columns_runs_once_a_batch(known):
     lin = ragged()
     lin.hvp(vector(lin, "hvp", 7))
-    # The first batch's once more, which tells how many columns fit.
+    # The first batch once more, to find how many columns fit.
     assert len(known) <= len(SIZES) + 1
 
 
@@ -191,7 +191,7 @@ def test_without_a_cache_the_known_part_runs_once_for_all_columns(known, columns
     lin.hvp(vector(lin, "hvp"))
     known.clear()
     lin.hvp(vector(lin, "hvp", columns))
-    # The first batch's once more, which tells how many columns fit.
+    # The first batch once more, to find how many columns fit.
     assert len(known) <= len(SIZES) + 1
 
 
@@ -267,7 +267,7 @@ def test_a_datasets_batches_are_counted_where_they_are_kept():
     assert tight.memory.kept == 0
 
 
-def test_memory_tells_what_there_is():
+def test_memory_reports_the_bytes_in_use():
     lin = ragged(cache=10**6)
     before = lin.memory
     assert (before.budget, before.kept, before.kept_batches) == (10**6, 0, 0)
@@ -738,7 +738,7 @@ def test_operations_without_a_rule_are_not_traced_once_a_column(monkeypatch):
     assert blocks_of(lin) == []
 
 
-def test_a_defect_of_our_own_is_not_told_as_a_refusal(monkeypatch):
+def test_a_defect_of_our_own_is_not_reported_as_a_refusal(monkeypatch):
     lin = ragged(jit="auto")
     monkeypatch.setattr(pipeline, "fuse_elementwise", lambda program, count: None)
     with pytest.raises(AttributeError, match="NoneType"):

@@ -111,7 +111,7 @@ def weighted(name):
 
 
 @pytest.mark.parametrize("name", CANONICAL)
-def test_fisher_is_the_dense_matrix_of_the_distribution_that_the_outputs_tell(name):
+def test_fisher_is_the_dense_matrix_of_the_distribution_of_the_outputs(name):
     expected = sandwich(net(), CANONICAL[name][-1], WEIGHTS / 7)
     assert error(weighted(name).fisher_vp, expected) < TOLERANCE
 

@@ -1,4 +1,4 @@
-"""What products will take, told before the first and held against what they took."""
+"""The forecast of time and memory, compared with what the products need."""
 
 import keras
 import numpy as np
@@ -22,10 +22,10 @@ def linearized(build=dense_net, **options):
 @pytest.mark.parametrize("batch_size", [3, 7])
 def test_what_is_kept_is_forecast_within_a_factor_of_three(build, batch_size):
     lin = linearized(build, batch_size=batch_size)
-    told = lin.forecast
+    forecast = lin.forecast
     lin.hvp(np.ones(lin.size))
-    assert told.kept / 3 < lin.memory.kept < 3 * told.kept
-    assert told.seconds > 0
+    assert forecast.kept / 3 < lin.memory.kept < 3 * forecast.kept
+    assert forecast.seconds > 0
 
 
 def test_the_batches_are_counted_where_they_are_not_held_in_memory():
@@ -35,14 +35,14 @@ def test_the_batches_are_counted_where_they_are_not_held_in_memory():
 
 
 def test_a_large_network_takes_longer_and_more():
-    def told(width):
+    def forecast_of(width):
         model = keras.Sequential(
             [keras.Input((64,)), keras.layers.Dense(width, "tanh"), keras.layers.Dense(3)]
         )
         x, y = examples((64,), 2000, dtype="float32"), np.arange(2000) % 3
         return hvp.linearize(model, (x, y), LOSS, batch_size=2000).forecast
 
-    small, large = told(4), told(2000)
+    small, large = forecast_of(4), forecast_of(2000)
     assert large.seconds > small.seconds
     assert large.kept > 10 * small.kept
 

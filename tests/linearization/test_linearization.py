@@ -1,4 +1,4 @@
-"""One object behind both doors: compiled once, a snapshot, and the model untouched."""
+"""`linearize` and `linearize_function`: compiled once, a snapshot, and the model unchanged."""
 
 import keras
 import numpy as np

@@ -286,7 +286,7 @@ def mixed_net(policy, **options):
     return in_policy(dense_net(dtype=F32, **options), policy)
 
 
-def test_products_of_mixed_bfloat16_are_finite_and_told_to_be_different():
+def test_products_of_mixed_bfloat16_are_finite_and_reported_as_different():
     lin = linearize(mixed_net("mixed_bfloat16"), (X, LABELS))
     v = direction(lin)
     assert lin.dtype == lin.theta.dtype == np.float32
@@ -301,8 +301,8 @@ def test_products_of_mixed_bfloat16_are_finite_and_told_to_be_different():
     assert different(lin)
     for finding in different(lin):
         assert "computes in bfloat16" in finding.message
-        told = re.search("differs from that in float64 by (.*) of its size", finding.message)
-        assert measured / 4 < float(told[1]) < measured * 4
+        match = re.search("differs from that in float64 by (.*) of its size", finding.message)
+        assert measured / 4 < float(match[1]) < measured * 4
         assert 'dtype="float64"' in finding.remedy
     assert {f.layer for f in different(lin)} == {"dense1", "dense2", "dense3"}
 
@@ -366,7 +366,7 @@ def recurrent_net(**options):
     return sequential((3, 2), rnn, layers.Dense(3, dtype=F32), dtype=F32)
 
 
-def test_loops_in_mixed_bfloat16_are_told_and_exact_in_float64():
+def test_loops_in_mixed_bfloat16_are_reported_and_exact_in_float64():
     twin = recurrent_net()
     model, data = in_policy(twin, "mixed_bfloat16"), (inputs(twin), LABELS)
     rough = linearize(model, data)
@@ -461,7 +461,7 @@ def test_data_and_variables_of_a_function_are_lifted():
     assert abs(lin.hvp(np.ones(1))[0] / expected - 1) < 1e-14
 
 
-def test_float32_inside_float64_is_told_to_be_different():
+def test_float32_inside_float64_is_reported_as_different():
     def loss(w):
         return tf.cast(tf.reduce_sum(tf.sin(tf.cast(w, tf.float32))), w.dtype)
 

@@ -148,7 +148,7 @@ def test_labels_beyond_the_precision_of_the_outputs_keep_their_number():
     assert any("bfloat16" in finding.message for finding in lin.findings)
 
 
-def test_a_users_stop_gradient_is_told():
+def test_a_users_stop_gradient_is_reported():
     lin = hvp.linearize_function(
         lambda w: tf.reduce_sum(tf.stop_gradient(w**2) * w**3), np.array([1.0, 2.0])
     )
@@ -238,7 +238,7 @@ def test_numbers_wider_than_tensorflow_knows_are_refused():
         hvp.linearize(dense_model(), (X.astype(np.longdouble), Y), "mse")
 
 
-def test_an_index_out_of_range_is_told_as_such():
+def test_an_index_out_of_range_is_reported_as_such():
     model = keras.Sequential(
         [keras.Input((2,)), layers.Embedding(5, 3), layers.Flatten(), layers.Dense(3)]
     )

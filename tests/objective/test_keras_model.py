@@ -452,7 +452,7 @@ BAD_MODELS = {
         REAL,
         "expected a scalar loss, got reduction=None",
     ),
-    "own call": (dense_net, OwnCall(), REAL, "got OwnCall.__call__; override call"),
+    "own call": (dense_net, OwnCall(), REAL, "got OwnCall.__call__ overridden; override call"),
     "own step": (
         lambda: compiled(single(layers.Dense(3), OwnStep), MSE),
         None,

@@ -116,6 +116,6 @@ def test_function_parameters_are_named_after_their_variables():
     assert (lin.hvp(np.eye(3)) == [[0, 3, 2], [3, 0, 1], [2, 1, 0]]).all()
 
 
-def test_equal_names_are_told_apart():
+def test_equal_names_are_made_unique():
     params = [tf.Variable(1.0, name="a"), tf.Variable(2.0, name="a")]
     assert hvp.linearize_function(lambda p: p[0] * p[1], params).names == ("a", "a_2")

@@ -199,7 +199,7 @@ MEASURES = {
 
 
 @pytest.mark.parametrize(("function", "expected"), MEASURES.values(), ids=MEASURES)
-def test_what_shapes_tell_is_a_literal(function, expected):
+def test_what_follows_from_shapes_is_a_literal(function, expected):
     program = trace(function, spec(*SHAPE))
     folded = simplify(program)
     assert folded.nodes == ()

@@ -217,7 +217,7 @@ def test_values_that_are_bounds_are_shown_as_bounds(comparison):
     assert all("≤" in point for point in drawn[0].text)
 
 
-def test_a_single_batch_cannot_tell_other_data():
+def test_a_single_batch_gives_no_error_for_other_data():
     found = hvp.compare(network(batches=1), K)
     text = html_page.page(found)
     page = Page(text)
@@ -227,7 +227,7 @@ def test_a_single_batch_cannot_tell_other_data():
     json.loads(plotly_figures.figures(found), parse_constant=lambda name: pytest.fail(name))
 
 
-def test_a_single_probe_cannot_tell_its_error():
+def test_a_single_probe_gives_no_error():
     found = hvp.compare(network(), K, num_probes=1)
     assert np.isnan(found.whole.distance.stderr)
     page = Page(html_page.page(found))
@@ -335,7 +335,7 @@ const wait = setInterval(() => {{
     svgs: [...page.querySelectorAll(".plot:has(.main-svg path)")].length,
     points: page.querySelectorAll(".scatterlayer path.js-line, .scatterlayer path.point").length,
     wide: page.scrollWidth,
-    room: page.clientWidth,
+    available: page.clientWidth,
     over: [...page.querySelectorAll("main *, header *")].filter(
       (e) => e.getBoundingClientRect().right > page.clientWidth + 1 && !e.closest(".table, svg")
     ).map((e) => e.tagName),
@@ -385,8 +385,8 @@ def test_a_browser_draws_everything_at_two_widths(evil, tmp_path, scheme, paper)
     for width, frame in zip((390, 1280), found, strict=True):
         assert frame["drawn"] == frame["plots"] == frame["svgs"] == NUM_FIGURES
         assert frame["points"] > 50
-        assert width - 20 <= frame["room"] <= width
-        assert frame["wide"] <= frame["room"]
+        assert width - 20 <= frame["available"] <= width
+        assert frame["wide"] <= frame["available"]
         assert frame["over"] == []
         assert "<scrip…" in frame["names"]  # shown as it is, cut
         assert frame["scheme"] == paper

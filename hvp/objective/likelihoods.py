@@ -20,7 +20,10 @@ DISTRIBUTIONS = {
     "mean_squared_error": GAUSSIAN,
 }
 # The final operation whose input Keras takes as logits.
-FINAL_OPERATIONS = {CATEGORICAL: ("Softmax",), BERNOULLI: ("Sigmoid",)}
+FINAL_OPERATIONS: dict[str | None, tuple[str, ...]] = {
+    CATEGORICAL: ("Softmax",),
+    BERNOULLI: ("Sigmoid",),
+}
 
 
 def distribution(loss: keras.Loss) -> str | None:

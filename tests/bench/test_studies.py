@@ -20,7 +20,7 @@ from bench.studies.study import Row, Study
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(SOURCES)
-PUBLIC_MODULES = {"data", "models"}
+PUBLIC_MODULES = {"examples", "testing"}
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,8 @@ def test_mnist_is_five_hundred_of_each_digit_between_zero_and_one():
 
 
 def test_the_licence_lies_beside_the_digits():
-    text = "".join(p.read_text() for p in Path(batches.__file__).parent.glob("mnist/*[!z]"))
+    files = (Path(hvp.__file__).parent / "mnist").glob("*[!z]")
+    text = "".join(path.read_text() for path in files)
     for word in ("LeCun", "Cortes", "Burges", "CC BY-SA 3.0"):
         assert word in text
 

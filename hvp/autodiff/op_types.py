@@ -38,6 +38,7 @@ class OpType:
         is_switch: input 0 is the number of the branch that it runs, not a condition.
         is_call: it calls one function, once, on its inputs.
         is_alias: its results are its inputs.
+        reads_table: it reads a table of constants, as vocabularies are.
     """
 
     linear_in: tuple[int, ...] = ()
@@ -57,6 +58,7 @@ class OpType:
     is_switch: bool = False
     is_call: bool = False
     is_alias: bool = False
+    reads_table: bool = False
 
     def linear_inputs(self, count: int) -> Sequence[int]:
         """In which of its `count` inputs it is linear, each alone or all together."""
@@ -109,6 +111,8 @@ OP_TYPES = {
     "If": OpType(bodies=("then_branch", "else_branch")),
     "LeakyReluGrad": OpType(linear_in=(0,), is_diagonal=True),
     "LogMatrixDeterminant": OpType(wrong_if_complex=True),
+    "LookupTableFindV2": OpType(reads_table=True),
+    "LookupTableSizeV2": OpType(reads_table=True),
     "MatMul": OpType(linear_in=(0, 1)),
     "MatrixBandPart": OpType(linear_in=(0,)),
     "MatrixDeterminant": OpType(wrong_if_complex=True),

@@ -135,6 +135,33 @@ class Program:
         values = (*node.inputs, *node.outputs)
         return bool(node.bodies) or any(self.specs[n].dtype == tf.variant for n in values)
 
+    def has_unknown_shapes(self) -> bool:
+        """Whether some shape is known only when it runs, as that of a boolean mask."""
+        made = [self.specs[n] for node in self.nodes for n in node.outputs]
+        return not all(s.shape.is_fully_defined() for s in made if s.dtype != tf.variant)
+
+    def first_not_finite(self, inputs: Sequence[tf.Tensor]) -> Node | None:
+        """The first operation that makes NaN, else infinity, from finite inputs; run one by one."""
+        values = self.values(inputs)
+
+        def is_bad(number: int, is_good: Callable[[tf.Tensor], tf.Tensor]) -> bool:
+            tensor = values[number]
+            kind = tensor.dtype
+            if not (kind.is_floating or kind.is_complex):
+                return False
+            parts = [tf.math.real(tensor), tf.math.imag(tensor)] if kind.is_complex else [tensor]
+            return not all(bool(tf.reduce_all(is_good(part))) for part in parts)
+
+        for is_good in (lambda t: ~tf.math.is_nan(t), tf.math.is_finite):
+            for node in self.nodes:
+                before = any(is_bad(n, tf.math.is_finite) for n in node.inputs)
+                if not before and any(is_bad(n, is_good) for n in node.outputs):
+                    return node
+        for node in self.nodes:
+            if any(is_bad(n, lambda t: ~tf.math.is_nan(t)) for n in node.outputs):
+                return node
+        return None
+
     def nbytes(self, numbers: Iterable[int]) -> int:
         """The bytes of these values; lists of tensors are not counted."""
         specs = [self.specs[number] for number in numbers]

@@ -3,8 +3,10 @@
 `tf.nn.moments` computes the variance as mean((x - stop_gradient(m))²) with m = mean(x) over the
 same axes. The derivative with respect to m, -2 mean(x - m), is zero, so that the gradient is the
 same without the StopGradient. The second derivatives are right only without it: with it, the Hv of
-a network with a LayerNormalization was wrong by 10 %. Every other StopGradient is the user's and
-stays.
+a network with a LayerNormalization was wrong by 10 %. A gradient tape inside the
+loss (a gradient penalty, a step of an inner optimiser) differentiates the variance as
+2 (x - stop_gradient(m)) / n: there TensorFlow's own gradient is wrong too. Every other StopGradient
+is the user's and stays.
 """
 
 from __future__ import annotations
@@ -51,18 +53,23 @@ class _MomentsPattern:
                 self._users[number].append(node)
 
     def matches(self, node: Node) -> bool:
-        """Whether it is stop(mean(x)), used as mean((x - stop(mean(x)))²) and nowhere else."""
+        """Whether it is stop(mean(x)) in mean((x - stop(mean(x)))²), or in derivatives of that."""
         if node.op.type != "StopGradient" or node.outputs[0] in self._results:
             return False
         mean = self._makers.get(node.inputs[0])
         if mean is None or mean.op.type != "Mean" or not mean.op.get_attr("keep_dims"):
             return False
         axes, centred = self._axes(mean), {mean.inputs[0], node.outputs[0]}
-        return axes is not None and all(
-            user.op.type == "SquaredDifference"
-            and set(user.inputs) == centred
-            and self._is_averaged(user.outputs[0], axes)
-            for user in self._users[node.outputs[0]]
+        users = self._users[node.outputs[0]]
+        squares = [user for user in users if user.op.type == "SquaredDifference"]
+        # A derivative of the variance in x inside the loss is x - stop(mean(x)), times a number.
+        differences = [user for user in users if user.op.type == "Sub"]
+        return (
+            axes is not None
+            and bool(squares)
+            and len(squares) + len(differences) == len(users)
+            and all(set(user.inputs) == centred for user in users)
+            and all(self._is_averaged(user.outputs[0], axes) for user in squares)
         )
 
     def _is_averaged(self, number: int, axes: frozenset[int]) -> bool:

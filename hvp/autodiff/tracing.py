@@ -222,7 +222,7 @@ def _refuse_unreplayable(node: Node) -> None:
             f"{node}, which calls functions",
             "write it with TensorFlow operations",
         )
-    if node.op.op_def.is_stateful:
+    if node.op.op_def.is_stateful and not op_type(node.op.type).reads_table:
         raise InputError(
             "a loss that is a function of its parameters and data alone",
             f"the stateful operation {node}",

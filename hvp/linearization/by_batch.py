@@ -7,13 +7,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hvp.errors import InputError
 from hvp.linearization import transfer
 from hvp.linearization.batch_sum import BatchSum
-from hvp.linearization.products import Product
+from hvp.linearization.products import Product, Space
 from hvp.sampling_error import BatchForms, BatchGrams
 
 # A function of the share AV of a batch and of V, both of shape (P, k).
 Reduction = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def not_finite(product: Product, source: str) -> InputError:
+    """The error of a product with NaN or infinity, which `source` gives."""
+    return InputError(
+        f"finite products with {product.name}",
+        f"NaN or infinity{f' from {source}' if source else ''}",
+        "the loss has no second derivative there, or its numbers overflow: change the parameters, "
+        "the data or the operation",
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +48,7 @@ class ByBatch:
             return np.einsum("pk,pk->k", AV, V, dtype=np.float64)
 
         found = np.concatenate(self._reduce(product, V, forms), axis=1)
+        self._require_finite(product, V, found)
         shares, penalty = np.split(found, [len(self.examples)])
         return BatchForms(shares, penalty.sum(axis=0), self.examples)
 
@@ -47,21 +59,31 @@ class ByBatch:
             return (V.T @ AV).astype(np.float64)
 
         found = np.concatenate(self._reduce(product, V, grams), axis=2)
+        self._require_finite(product, V, found)
         found = (found + found.transpose(0, 2, 1)) / 2
         shares, penalty = np.split(found, [len(self.examples)])
         return BatchGrams(shares, penalty.sum(axis=0), self.examples)
 
     def source_of_nan(self, product: Product, V: np.ndarray) -> str:
-        """The first batch, counted from 1, whose product with a block V (P, K) is not finite."""
+        """The first batch, counted from 1, and operation that give NaN or infinity in AV."""
+        if product.domain is Space.OUTPUTS:
+            return ""
         num_batches = len(self.examples)
         with self.buffers.lend(list(V.T)) as lent:
-            terms = self.batch_sum.terms(product)
-            for number, (linear_map, saved) in enumerate(terms, 1):
-                shares = [linear_map.multiply(column, saved).numpy() for column, _ in lent]
-                if not np.isfinite(shares).all():
+            terms = zip(self.batch_sum.terms(product), self.batch_sum.pieces(product), strict=True)
+            for number, ((linear_map, saved), (_, batch)) in enumerate(terms, 1):
+                for column, _ in lent:
+                    if np.isfinite(linear_map.multiply(column, saved).numpy()).all():
+                        continue
                     is_batch = number <= num_batches
-                    return f"batch {number} of {num_batches}" if is_batch else "the penalty"
+                    term = f"batch {number} of {num_batches}" if is_batch else "the penalty"
+                    operation = linear_map.source_of_nan(column, batch)
+                    return f"{operation}, in {term}" if operation else term
         return ""
+
+    def _require_finite(self, product: Product, V: np.ndarray, found: np.ndarray) -> None:
+        if not np.isfinite(found).all():
+            raise not_finite(product, self.source_of_nan(product, V))
 
     def _reduce(self, product: Product, V: np.ndarray, reduce: Reduction) -> list[np.ndarray]:
         """For each part of the columns of V: `reduce` of all batches (and the penalty), stacked."""

@@ -68,6 +68,7 @@ class LinearMap:
         computed = [number for number in saved if number not in batch]
         known = parts.known.part(batch, computed)
         self.source, self._target, self._linear = source, target, parts.linear
+        self._known_program = known
         self._known = tensorflow_private.compiled(known.replay, [specs[n] for n in batch])
         # Positions of the saved tensors in the batch followed by what is computed.
         self._positions = [(*batch, *computed).index(n) for n in saved]
@@ -77,7 +78,11 @@ class LinearMap:
         tangents = set(parts.linear.inputs[:count])
         # The compiled function of a map that is zero would return the same memory at each call.
         self._is_zero = not parts.linear.reach(tangents) & set(leaves(parts.linear.outputs))
-        self._is_unbatched = parts.linear.loops(tangents) or not pipeline.is_enabled()
+        self._is_unbatched = (
+            parts.linear.loops(tangents)
+            or parts.linear.has_unknown_shapes()
+            or not pipeline.is_enabled()
+        )
         self._tries_xla = tries_xla
         self.single = self._compile_single()
         self._blocks: dict[int, CompiledFunction] = {}
@@ -102,6 +107,14 @@ class LinearMap:
         if self._tries_xla and self._block_calls[count] == CALLS_BEFORE_XLA:
             self._try_xla(block, [vector, *saved])
         return block([vector, *saved])
+
+    def source_of_nan(self, vector: tf.Tensor, batch: Sequence[tf.Tensor]) -> str:
+        """The operation that first gives NaN or infinity in a product with a vector (size,)."""
+        node = self._known_program.first_not_finite(batch)
+        if node is None:
+            saved = self.known_part(batch)
+            node = self._linear.first_not_finite([*self.source.split(vector), *saved])
+        return "" if node is None else str(node)
 
     def multiply_all(self, vector: tf.Tensor, batches: Sequence[SavedTensors]) -> tf.Tensor:
         """The sum of the products with several batches, given by their saved tensors, in a call."""

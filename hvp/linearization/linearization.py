@@ -23,7 +23,7 @@ from hvp.errors import Finding, InputError
 from hvp.linearization import transfer
 from hvp.linearization.batch_programs import BatchPrograms
 from hvp.linearization.batch_sum import BatchSum, Choice
-from hvp.linearization.by_batch import ByBatch
+from hvp.linearization.by_batch import ByBatch, not_finite
 from hvp.linearization.cache import SavedTensorCache
 from hvp.linearization.forecast import LONG_SECONDS, Forecast, forecast
 from hvp.linearization.products import (
@@ -489,10 +489,14 @@ class Linearization:
         """The products with several vectors or blocks in one call."""
         with self._buffers.lend(parts) as lent:
             results = self._sums.multiply(product, [tensor for tensor, _ in lent])
-            return [
+            arrays = [
                 transfer.shared(result, apart_from=buffer)
                 for result, (_, buffer) in zip(results, lent, strict=True)
             ]
+        if not all(map(transfer.is_finite, arrays)):
+            columns = np.concatenate([transfer.as_columns(part) for part in parts], axis=1)
+            raise not_finite(product, self._by_batch.source_of_nan(product, columns))
+        return arrays
 
     def _require_likelihood(self, *, known: bool) -> None:
         self._require_outputs()

@@ -201,9 +201,9 @@ class Snapshot:
             if error <= np.sqrt(np.finfo(self.layout.dtype).eps) * (abs(first) + abs(second)):
                 continue
             raise InputError(
-                "losses and terms added by layers that are means over examples, or a single batch",
+                "a loss that is a sum or a mean over examples, as declared, or a single batch",
                 f"{whole:g} for a batch whose halves give {first:g} and {second:g}",
-                "pass batch_size=len(x)",
+                "pass batch_size=len(x), or another reduction",
             )
 
     def _weights_digest(self) -> str:

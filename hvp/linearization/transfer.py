@@ -117,6 +117,13 @@ def shared(tensor: tf.Tensor, apart_from: np.ndarray) -> np.ndarray:
     return array.copy() if np.may_share_memory(array, apart_from) else array
 
 
+def is_finite(array: np.ndarray) -> bool:
+    """Whether no entry is NaN or infinite."""
+    # Both survive a sum of squares, which is fast; so does an overflow, hence the second look.
+    entries = array.ravel(order="K")
+    return bool(np.isfinite(np.vdot(entries, entries)) or np.isfinite(array).all())
+
+
 def difference(first: tf.Tensor, second: tf.Tensor) -> float:
     """‖first - second‖ / ‖second‖ in float64, NaN if either has NaN. Works in chunks."""
     a, b = (np.asarray(memoryview(tensor)).reshape(-1) for tensor in (first, second))

@@ -72,10 +72,12 @@ class FunctionObjective(Objective):
             raise InputError(
                 "a scalar loss", f"shape {value.shape}", "reduce it with tf.reduce_sum or _mean"
             )
+        # Whether it is the sum or the mean over examples is seen on the halves of a batch.
+        checked = self._reduction is not None
         if self._reduction != "mean":
-            return Evaluation([value], [None], zs, True)
+            return Evaluation([value], [None], zs, True, whole=checked)
         count = tf.cast(tf.shape(tf.nest.flatten(batch)[0])[0], value.dtype)
-        return Evaluation([value * count], [count], zs, True)
+        return Evaluation([value * count], [count], zs, True, whole=checked)
 
     def penalty(self, params: Sequence[tf.Tensor]) -> tf.Tensor:
         """Plain functions have no penalty apart from their loss."""

@@ -562,7 +562,7 @@ def test_an_eigenvalue_that_lanczos_missed_is_an_alarm(matrices):
     assert found.whole.H.unseen == ()
     assert blind.unseen == ("largest",)
     part = dataclasses.replace(found.whole, H=blind)
-    assert hvp.comparison.compare._alarms({part.name: part}) == [
+    assert hvp.comparison.compare._missed_eigenvalues({part.name: part}) == [
         "different: whole network: an eigenvalue of H among its 3 largest was missed, "
         "as of a multiple one; raise k"
     ]

@@ -38,6 +38,7 @@ from hvp.linearization.products import FORWARD, REVERSE
 from hvp.passes import pipeline
 
 layers = keras.layers
+ROOT = Path(__file__).parents[2]
 GIVEN = {"ad": FORWARD, "jit": False}
 PRODUCTS = ["hvp", "gnvp", "residual_vp", "jvp", "vjp"]
 SPARSE = CASES[1].loss
@@ -713,7 +714,9 @@ def test_an_order_that_tensorflow_cannot_build_is_noted_and_the_other_taken(monk
         refuse()
 
     forward = curvature.Mode(refused, refused)
-    product = dataclasses.replace(products.H, modes={FORWARD: forward, REVERSE: curvature.REVERSE})
+    product = dataclasses.replace(
+        products.H, modes={FORWARD: forward, REVERSE: curvature.REVERSE_MODE}
+    )
     monkeypatch.setattr(linearization, "H", product)
     lin, expected = ragged(ad="auto"), ragged(ad=REVERSE)
     v = vector(lin, "hvp")
@@ -793,7 +796,11 @@ def test_fifty_linearizations_take_no_more_memory_than_half_of_them():
         [sys.executable, __file__],
         capture_output=True,
         text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={
+            **os.environ,
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests"))),
+        },
         check=True,
     )
     found = json.loads(run.stdout.splitlines()[-1])

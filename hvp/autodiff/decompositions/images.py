@@ -39,6 +39,8 @@ def scale_and_translate(
     if None in (*images.shape[1:3], rows, columns):
         return None
     options = {name: op.get_attr(name) for name in ("kernel_type", "antialias")}
+    # The kernel takes no other precision.
+    scale, translation = tf.cast(scale, tf.float32), tf.cast(translation, tf.float32)
 
     def matrix(axis: int, after: int) -> tf.Tensor:
         before = images.shape[1 + axis]

@@ -40,18 +40,24 @@ def _multiplied(x: tf.Tensor, count: int) -> tf.Tensor:
     return half * half * x if count % 2 else half * half
 
 
-def xlogy(op: tf.Operation, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+def xlogy(op: tf.Operation, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor | None:
     """x log y, and 0 where x is 0: there y counts nothing, unless its logarithm is finite."""
+    if x.dtype.is_complex:
+        return None
     return _times(x, tf.math.log, y, y > 0)
 
 
-def xlog1py(op: tf.Operation, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+def xlog1py(op: tf.Operation, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor | None:
     """x log(1 + y)."""
+    if x.dtype.is_complex:
+        return None
     return _times(x, tf.math.log1p, y, y > -1)
 
 
-def xdivy(op: tf.Operation, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+def xdivy(op: tf.Operation, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor | None:
     """x/y."""
+    if x.dtype.is_complex:
+        return None
     return _times(x, lambda y: 1 / y, y, tf.not_equal(y, 0))
 
 

@@ -18,6 +18,10 @@ class InputError(ValueError):
         super().__init__(f"expected {expected}, got {got}; {remedy}")
 
 
+class NotFiniteError(InputError):
+    """A product with NaN or infinity; the line names the operation, its layer and the batch."""
+
+
 class ConvergenceError(RuntimeError):
     """An iteration that did not reach its tolerance: the message says how far it came.
 

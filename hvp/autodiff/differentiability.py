@@ -96,6 +96,15 @@ def stop_findings(program: Program, active: Collection[int]) -> list[Finding]:
     ]
 
 
+def wrong_gradients(program: Program, active: Collection[int]) -> list[Node]:
+    """Operations on the path whose gradient in TensorFlow may differ from their derivative."""
+    return [
+        node
+        for node in program.nodes
+        if op_type(node.op.type).gradient_may_be_wrong and set(node.inputs) & set(active)
+    ]
+
+
 def _cancels(stop: Node, users: Mapping[int, Sequence[Node]]) -> bool:
     """Whether the value s of a StopGradient is used in log Σ exp(x - s) + s alone."""
     aliases, subtractions, additions = [stop.outputs[0]], list[Node](), list[Node]()

@@ -33,6 +33,8 @@ class OpType:
             all other linear operations.
         wrong_if_complex: TensorFlow's gradient is wrong for complex numbers (measured by
             differences, TensorFlow 2.21).
+        gradient_may_be_wrong: on some real inputs TensorFlow's gradient is not the derivative of
+            the result. It is replaced in `decompositions`; `fit` follows TensorFlow's.
         bodies: the attributes that name the functions which a loop or a branch runs.
         is_loop: it runs its second body as long as its first gives true.
         is_switch: input 0 is the number of the branch that it runs, not a condition.
@@ -53,6 +55,7 @@ class OpType:
     locally_constant: bool = False
     without_gradient: bool = False
     wrong_if_complex: bool = False
+    gradient_may_be_wrong: bool = False
     bodies: tuple[str, ...] = ()
     is_loop: bool = False
     is_switch: bool = False
@@ -92,7 +95,7 @@ OP_TYPES = {
     "Conv3D": OpType(linear_in=(0, 1)),
     "Conv3DBackpropFilterV2": OpType(linear_in=(0, 2)),
     "Conv3DBackpropInputV2": OpType(linear_in=(1, 2)),
-    "Cumprod": OpType(wrong_if_complex=True),
+    "Cumprod": OpType(wrong_if_complex=True, gradient_may_be_wrong=True),
     "Cumsum": OpType(linear_in=(0,)),
     "DepthToSpace": OpType(linear_in=(0,)),
     "DepthwiseConv2dNative": OpType(linear_in=(0, 1)),
@@ -155,6 +158,7 @@ OP_TYPES = {
     "Sign": OpType(locally_constant=True),
     "Size": OpType(gives_shape=True),
     "Slice": OpType(linear_in=(0,), rearranges=0, is_reshape=True),
+    "SoftmaxCrossEntropyWithLogits": OpType(gradient_may_be_wrong=True),
     "SoftplusGrad": OpType(linear_in=(0,), is_diagonal=True),
     "SoftsignGrad": OpType(linear_in=(0,), is_diagonal=True, without_gradient=True),
     "SpaceToBatchND": OpType(linear_in=(0,)),
@@ -181,9 +185,9 @@ OP_TYPES = {
     "UnsortedSegmentProd": OpType(wrong_if_complex=True),
     "UnsortedSegmentSum": OpType(linear_in=(0,)),
     "While": OpType(bodies=("cond", "body"), is_loop=True),
-    "Xdivy": OpType(wrong_if_complex=True),
-    "Xlog1py": OpType(wrong_if_complex=True),
-    "Xlogy": OpType(wrong_if_complex=True),
+    "Xdivy": OpType(wrong_if_complex=True, gradient_may_be_wrong=True),
+    "Xlog1py": OpType(wrong_if_complex=True, gradient_may_be_wrong=True),
+    "Xlogy": OpType(wrong_if_complex=True, gradient_may_be_wrong=True),
     "ZerosLike": OpType(locally_constant=True),
 }
 UNKNOWN = OpType()

@@ -40,6 +40,16 @@ def remove_from_moments(program: Program) -> tuple[Program, tuple[str, ...]]:
     return replace(program, nodes=tuple(nodes)), tuple(places)
 
 
+def differentiated_moments(program: Program) -> tuple[str, ...]:
+    """The places where the loss itself holds a derivative of `tf.nn.moments`."""
+    pattern = _MomentsPattern(program)
+    return tuple(
+        node.place
+        for node in program.nodes
+        if pattern.matches(node) and pattern.is_differentiated(node)
+    )
+
+
 class _MomentsPattern:
     """Finds the pattern of `tf.nn.moments` by the operations that compute and use each value."""
 
@@ -71,6 +81,10 @@ class _MomentsPattern:
             and all(set(user.inputs) == centred for user in users)
             and all(self._is_averaged(user.outputs[0], axes) for user in squares)
         )
+
+    def is_differentiated(self, node: Node) -> bool:
+        """Whether a match is used in a derivative too."""
+        return any(user.op.type == "Sub" for user in self._users[node.outputs[0]])
 
     def _is_averaged(self, number: int, axes: frozenset[int]) -> bool:
         """Whether every use of a value is its mean over these axes."""

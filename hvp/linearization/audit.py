@@ -43,6 +43,8 @@ class Auditor:
         self._chosen = tuple(chosen)
         self._is_promoted = promoted
         self._active: set[int] = set()
+        # Where TensorFlow's gradient may differ from the derivative, and which it is.
+        self._doubtful: dict[str, str] = {}
         self.findings: dict[Finding, None] = {}
         self._note(*(Finding("note", place, message) for place, message in objective.notes))
 
@@ -51,13 +53,25 @@ class Auditor:
 
         Raises InputError for an objective that cannot be traced or differentiated twice.
         """
-        program, removed = stop_gradients.remove_from_moments(self._traced(batch))
+        traced = self._traced(batch)
+        program, removed = stop_gradients.remove_from_moments(traced)
         for place in removed:
             message = "StopGradient of tf.nn.moments removed, it falsifies second derivatives"
             self._note(Finding("note", place, message, "StopGradient"))
         targets = self._objective.targets(batch)
         programs = BatchPrograms.cut(program, len(self._objective.values), targets)
         self._active = self._audit(programs.loss, batch)
+        self._doubtful = {
+            **dict.fromkeys(programs.loss.custom_gradients, "a custom gradient"),
+            **dict.fromkeys(
+                stop_gradients.differentiated_moments(traced),
+                "TensorFlow's gradient of a derivative of tf.nn.moments",
+            ),
+            **{
+                node.place: f"TensorFlow's gradient of {node.op.type}"
+                for node in differentiability.wrong_gradients(programs.loss, self._active)
+            },
+        }
         network = programs.network
         if network is not None and network.outputs.outputs != [
             first for first, *_ in program.outputs.outputs
@@ -72,8 +86,8 @@ class Auditor:
         These are custom gradients that differ from the derivative, and low precision. The batch
         must have valid targets.
         """
-        if programs.evaluate.custom_gradients:
-            self._compare_rules(programs.loss, batch)
+        if self._doubtful:
+            self._compare_gradients(programs.loss, batch)
         self._judge_precision(programs.loss, self._active, batch)
 
     def penalty(self) -> BatchPrograms | None:
@@ -167,20 +181,20 @@ class Auditor:
         differentiability.differentiable_paths(gradient, [gradient.inputs[i] for i in self._chosen])
         return active
 
-    def _compare_rules(self, loss: Program, batch: Any) -> None:
-        """Note custom gradients, which `fit` follows, that differ from the true derivative."""
+    def _compare_gradients(self, loss: Program, batch: Any) -> None:
+        """Note gradients, which `fit` follows, that differ from the true derivative."""
         error = self._difference(
             # A program leaves out custom gradients; the objective itself follows them.
             lambda p: tf.add_n(self._objective.evaluate(p, batch).totals),
             lambda p: tf.add_n(loss.replay(*p, *leaves(batch))),
         )
         if error > np.sqrt(np.finfo(self._layout.dtype).eps):
-            message = (
-                f"a custom gradient is not the derivative of its function (the gradients differ by "
-                f"{error:.1e}): products are those of the function"
-            )
-            remedy = "remove the custom gradient if fit is to follow the function too"
-            for place in loss.custom_gradients:
+            for place, gradient in self._doubtful.items():
+                message = (
+                    f"{gradient} is not the derivative of its function (the gradients differ by "
+                    f"{error:.1e}): products are those of the function, fit follows the gradient"
+                )
+                remedy = "write it another way if fit is to follow the function too"
                 self._note(Finding("different", place, message, remedy=remedy))
 
     def _judge_precision(self, loss: Program, active: set[int], batch: Any) -> None:

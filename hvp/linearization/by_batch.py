@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hvp.errors import InputError
+from hvp.errors import NotFiniteError
 from hvp.linearization import transfer
 from hvp.linearization.batch_sum import BatchSum
 from hvp.linearization.products import Product, Space
@@ -17,9 +17,9 @@ from hvp.sampling_error import BatchForms, BatchGrams
 Reduction = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def not_finite(product: Product, source: str) -> InputError:
+def not_finite(product: Product, source: str) -> NotFiniteError:
     """The error of a product with NaN or infinity, which `source` gives."""
-    return InputError(
+    return NotFiniteError(
         f"finite products with {product.name}",
         f"NaN or infinity{f' from {source}' if source else ''}",
         "the loss has no second derivative there, or its numbers overflow: change the parameters, "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hvp.errors import InputError
+from hvp.errors import InputError, NotFiniteError
 from hvp.operators import GaussNewton, Hessian, Jacobian, Residual
 from hvp.testing import operator_laws
 
@@ -61,7 +61,7 @@ class Report:
         """Name, error, bound and outcome of each check, as text."""
         for check in self.checks:
             error = "" if check.error is None else f"{check.error:.1e}"
-            outcome = "passed" if check.passed else "failed"
+            outcome = "passed" if check.passed else f"failed {check.note}".strip()
             if check.error is None:
                 outcome = f"not measured: {check.note}"
             yield check.name, error, f"{check.bound:.1e}", outcome
@@ -86,8 +86,13 @@ def check(lin: Linearization, *, num_directions: int = 3, seed: int = 0) -> Repo
     """
     if num_directions < 1:
         raise InputError("at least one direction", num_directions, "leave it out for three")
-    checker = _Checker(lin, num_directions, seed)
-    return Report(tuple(checker.checks()))
+    checks = list[Check]()
+    try:
+        for one in _Checker(lin, num_directions, seed).checks():
+            checks.append(one)
+    except NotFiniteError as error:
+        checks.append(Check("all products are finite", np.inf, 0.0, str(error)))
+    return Report(tuple(checks))
 
 
 class _Checker:

@@ -167,3 +167,52 @@ def test_a_users_stop_gradient_beside_moments_stays():
     variable, held = tf.Variable(W), tf.constant(np.var(W, axis=1) ** 2)
     expected = differenced_hessian(lambda: held_fixed(variable), [variable])
     assert relative(product_of(function), expected) < 1e-8
+
+
+@pytest.mark.parametrize("name", ["LayerNormalization", "GroupNormalization"])
+def test_a_gradient_penalty_through_a_normalisation_is_that_of_the_loss(name):
+    options = {"groups": 1} if name == "GroupNormalization" else {}
+    model = keras.Sequential(
+        [
+            keras.Input((4,), dtype="float64"),
+            keras.layers.Dense(5, dtype="float64"),
+            getattr(keras.layers, name)(dtype="float64", **options),
+            keras.layers.Activation("tanh", dtype="float64"),
+            keras.layers.Dense(1, dtype="float64"),
+        ]
+    )
+    rng = np.random.default_rng(0)
+    x = tf.constant(rng.normal(size=(6, 4)))
+    point = [0.2 + 0.6 * rng.normal(size=v.shape) for v in model.trainable_variables]
+
+    def loss(params):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            values = model.stateless_call(list(params), model.non_trainable_variables, x)[0]
+        slopes = tape.gradient(values, x)
+        return tf.reduce_mean((tf.norm(slopes, axis=1) - 1) ** 2)
+
+    def at(t):
+        parts = np.split(t, np.cumsum([p.size for p in point])[:-1])
+        pairs = zip(parts, point, strict=True)
+        return float(run([tf.constant(a.reshape(p.shape)) for a, p in pairs]))
+
+    run = tf.function(loss, autograph=False)
+    lin = hvp.linearize_function(loss, point)
+    theta, v = lin.theta, rng.normal(size=lin.size)
+    v /= np.linalg.norm(v)
+    h = 1e-3
+    near, far = (at(theta + s * v) - at(theta - s * v) for s in (h, 2 * h))
+    slope = (8 * near - far) / (12 * h)
+    bends = [16 * (at(theta + h * v) + at(theta - h * v)), at(theta + 2 * h * v)]
+    curved = (bends[0] - bends[1] - at(theta - 2 * h * v) - 30 * at(theta)) / (12 * h**2)
+    assert v @ lin.gradient() == pytest.approx(slope, rel=1e-7)
+    assert v @ lin.hvp(v) == pytest.approx(curved, rel=1e-5)
+    assert any("tf.nn.moments" in f.message for f in lin.findings if f.severity == "different")
+
+
+def test_the_stop_gradient_of_a_log_sum_exp_is_no_finding():
+    lin = hvp.linearize_function(
+        lambda w: tf.reduce_sum(tf.reduce_logsumexp(w, axis=1)), np.ones((2, 3))
+    )
+    assert lin.findings == ()

@@ -26,7 +26,9 @@ def power(op: tf.Operation, x: tf.Tensor, exponent: tf.Tensor) -> tf.Tensor | No
     whole = int(np.real(first)) if np.isfinite(first) else 0
     if whole != first or not (np.asarray(known) == first).all() or abs(whole) > MAX_EXPONENT:
         return None
-    result = tf.broadcast_to(_multiplied(x, abs(whole)), op.outputs[0].shape)
+    result = _multiplied(x, abs(whole))
+    if np.ndim(known):  # a tensor of one number may broadcast
+        result = result * tf.ones_like(exponent)
     return 1 / result if whole < 0 else result
 
 

@@ -15,6 +15,11 @@ from hvp.linalg.blocks import gram, multiply, squared_lengths
 
 # An asymmetry of up to eps ** ASYMMETRY_EXPONENT, relative to the products, counts as rounding.
 ASYMMETRY_EXPONENT = 0.5
+# Norms up to which, and from whose inverse on, `adapt_exponent` leaves an operator as it is.
+MAX_NORM = {"float32": 1e30, "float64": 1e100}
+# The largest size of float64 products whose squares and their sums are finite; the smallest is its
+# inverse.
+MAX_SIZE = 1e140
 
 
 class CountedOperator(LinearOperator):
@@ -27,6 +32,7 @@ class CountedOperator(LinearOperator):
 
     Attributes:
         count: products made so far.
+        exponent: products are divided by two to the power of this, which is exact.
 
     Args:
         A: a SciPy LinearOperator, sparse or dense matrix of shape (P, P).
@@ -45,6 +51,7 @@ class CountedOperator(LinearOperator):
         operator = _operator(A)
         super().__init__(operator.dtype, operator.shape)
         self.count = 0
+        self.exponent = 0
         self._operator = operator
         self._progress = progress
         self._scale = scale or 0.0
@@ -120,10 +127,43 @@ class CountedOperator(LinearOperator):
                 f"NaN or infinity in product {self.count}{f', from {source}' if source else ''}",
                 "check the data there, or the operator",
             )
-        return product
+        return np.ldexp(product, -self.exponent) if self.exponent else product
+
+    def adapt_exponent(self, norm: float) -> None:
+        """Choose the exponent for an operator of this norm: zero unless squares are out of range.
+
+        Raises:
+            InputError: the products are so small that their rounding is above eps ** 0.5.
+        """
+        if norm and not 1 / MAX_NORM[self.dtype.name] <= norm <= MAX_NORM[self.dtype.name]:
+            self.check_resolution(norm)
+            self.exponent = int(np.frexp(norm)[1])
+
+    def check_resolution(self, norm: float) -> None:
+        """Raise InputError where products with unit vectors are near the smallest number."""
+        info = np.finfo(self.dtype)
+        rounding = np.sqrt(self.shape[0]) * float(info.smallest_subnormal)
+        if 0 < norm < rounding / float(info.eps) ** ASYMMETRY_EXPONENT:
+            raise InputError(
+                f"products that {self.dtype} resolves",
+                f"products of size {norm:.1e}",
+                "multiply the operator by a constant, or use float64",
+            )
 
     def check_symmetry(self, V: np.ndarray, AV: np.ndarray) -> None:
-        """Raise InputError if VᵀAV (K, K) is not symmetric, for random vectors V (P, K)."""
+        """Raise InputError if VᵀAV (K, K) is not symmetric, for random vectors V (P, K).
+
+        Also where the products are so large or small that their squares are out of range.
+        """
+        largest = float(np.abs(AV).max(initial=0.0))
+        norm = max(largest / float(np.abs(V).max(initial=0.0) or 1.0), self._scale)
+        self.check_resolution(norm)
+        if self.dtype == np.float64 and norm and not 1 / MAX_SIZE <= norm <= MAX_SIZE:
+            raise InputError(
+                f"products of size {1 / MAX_SIZE:.0e} to {MAX_SIZE:.0e}",
+                f"size {norm:.1e}",
+                "divide the operator by its norm",
+            )
         inner = gram(V, AV)
         lengths, product_lengths = np.sqrt([squared_lengths(V), squared_lengths(AV)])
         sizes = lengths[:, None] * np.maximum(product_lengths, self._scale * lengths)

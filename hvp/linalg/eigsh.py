@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -107,7 +108,7 @@ def eigsh(
 
     Args:
         A: a SciPy LinearOperator, sparse or dense matrix of shape (P, P), real and symmetric.
-        k: how many, from 1 to P - 1.
+        k: how many, from 1 to P - 1; P too where all eigenpairs are computed.
         which: "LA" the largest, "SA" the smallest, "BE" half from each end, "LM" the largest in
             magnitude.
         tol: error of a pair relative to `scale`; None is the square root of the precision.
@@ -135,33 +136,33 @@ def eigsh(
     """
     counted = CountedOperator(A, progress)
     size, eps = counted.shape[0], float(np.finfo(counted.dtype).eps)
-    _check(k, which, size, max_products, scale)
+    is_dense = size <= DENSE_SIZE and (ncv is None or ncv >= size)
+    _check(k, which, size, is_dense, max_products, scale)
     tol = float(np.sqrt(eps)) if tol is None else tol
     if not tol >= eps:
         raise InputError(f"a tol of at least {eps:.1e}, the precision of A", tol, "loosen it")
-    default = max(
-        2 * k + 5,
-        20 if size < SHORT_BASIS_SIZE else 10,
-        DENSE_SIZE if size <= DENSE_SIZE else 0,
-    )
-    ncv = min(size, default if ncv is None else ncv)
-    if ncv <= k and ncv < size:
+    ncv = _basis_size(k, size) if ncv is None else min(ncv, size)
+    if ncv <= k and not is_dense:
         raise InputError(f"an ncv above k = {k}", ncv, "leave ncv out for the default")
     with few_threads(size):
-        if ncv >= size and size <= DENSE_SIZE:
+        if is_dense:
             vectors, norm = _dense_vectors(counted, k, which)
-            scale = norm if scale is None else scale
+            scale = norm if scale is None else math.ldexp(scale, -counted.exponent)
         else:
             rng = np.random.default_rng(seed)
-            scale = _norm(counted, rng) if scale is None else scale
+            scale = _scale(counted, scale, rng)
             vectors = _arpack(counted, k, which, scale, ncv, tol, max_products, rng)
         pairs = _certified(counted, vectors)
         if second_start and pairs.vectors.shape[1] < size:
             unseen = _second_start(counted, pairs, which, seed)
             pairs = replace(pairs, unseen=unseen, num_products=counted.count)
     scale = max(scale, float(np.abs(pairs.values).max()))
-    allowed = max(10 * tol, 100 * eps) * scale
+    allowed = np.ldexp(max(10 * tol, 100 * eps) * scale, counted.exponent)
+    if counted.exponent:
+        values, errors = (np.ldexp(x, counted.exponent) for x in (pairs.values, pairs.errors))
+        pairs = replace(pairs, values=values, errors=errors)
     if not (pairs.errors <= allowed).all():
+        counted.check_resolution(float(np.ldexp(scale, counted.exponent)))
         raise ConvergenceError(
             f"expected errors up to {allowed:.1e}, got {pairs.errors.max():.1e} after "
             f"{pairs.num_products} products; check that A is symmetric and finite, or loosen tol"
@@ -169,7 +170,21 @@ def eigsh(
     return pairs
 
 
-def _check(k: int, which: str, size: int, max_products: int, scale: float | None) -> None:
+def _basis_size(k: int, size: int) -> int:
+    return min(size, max(2 * k + 5, 20 if size < SHORT_BASIS_SIZE else 10))
+
+
+def _scale(A: CountedOperator, given: float | None, rng: np.random.Generator) -> float:
+    """The scale given, or an estimate of ‖A‖, in units of the operator's exponent."""
+    if given is None:
+        return _norm(A, rng)
+    A.adapt_exponent(given)
+    return math.ldexp(given, -A.exponent)
+
+
+def _check(
+    k: int, which: str, size: int, is_dense: bool, max_products: int, scale: float | None
+) -> None:
     if which == "SM":
         raise InputError(
             f"which among {', '.join(ENDS)}",
@@ -178,7 +193,7 @@ def _check(k: int, which: str, size: int, max_products: int, scale: float | None
         )
     if which not in ENDS:
         raise InputError(f"which among {', '.join(ENDS)}", repr(which), "choose one of these")
-    most = max(size - 1, 1)
+    most = size if is_dense else max(size - 1, 1)
     if not isinstance(k, int | np.integer) or not 1 <= k <= most:
         raise InputError(f"k from 1 to {most} for {size} parameters", k, "ask for fewer")
     if max_products < 1:
@@ -187,11 +202,14 @@ def _check(k: int, which: str, size: int, max_products: int, scale: float | None
         raise InputError("a finite scale from 0", scale, "leave it out")
 
 
-def _norm(A: LinearOperator, rng: np.random.Generator) -> float:
+def _norm(A: CountedOperator, rng: np.random.Generator) -> float:
     """A lower bound of ‖A‖ by power steps; within a factor of two is enough for the shift."""
     norm, v = 0.0, rng.standard_normal(A.shape[0], dtype=A.dtype)
-    for _ in range(POWER_STEPS):
+    for step in range(POWER_STEPS):
         v = A.matvec((v / scipy.linalg.norm(v)).astype(A.dtype))
+        if step == 0:
+            A.adapt_exponent(float(scipy.linalg.norm(v.astype(np.float64))))
+            v = np.ldexp(v, -A.exponent)
         norm = max(norm, float(scipy.linalg.norm(v)))
         if norm == 0:
             break
@@ -246,9 +264,11 @@ def _arpack(
     return vectors
 
 
-def _dense_vectors(A: LinearOperator, k: int, which: str) -> tuple[np.ndarray, float]:
+def _dense_vectors(A: CountedOperator, k: int, which: str) -> tuple[np.ndarray, float]:
     """The (P, k) eigenvectors and ‖A‖, by dense algebra from P products."""
     matrix = A.matmat(np.eye(A.shape[0], dtype=A.dtype))
+    A.adapt_exponent(float(np.abs(matrix).max()))
+    matrix = np.ldexp(matrix, -A.exponent)
     values, vectors = scipy.linalg.eigh((matrix + matrix.T) / 2)
     if which == "LM":
         return vectors[:, np.argsort(np.abs(values))[-k:]], float(np.abs(values).max())

@@ -185,3 +185,18 @@ def test_an_operator_without_rows_is_refused(algorithm):
     with pytest.raises(InputError, match="an operator of at least one row") as caught:
         algorithm(np.zeros((0, 0)))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("norm", [1e-200, 1e200])
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        hvp.density,
+        hvp.diagonal,
+        lambda A: hvp.trace(A, num_products=20),
+        lambda A: hvp.squared_frobenius_norm(A, num_products=3),
+    ],
+)
+def test_sums_of_squares_out_of_range_are_refused(algorithm, norm):
+    with pytest.raises(InputError, match=r"products of size 1e-140 to 1e\+140, got .*; divide"):
+        algorithm(norm * with_spectrum(np.linspace(1.0, 2.0, 200)))

@@ -246,8 +246,8 @@ def no_dtype():
     [
         (np.eye(4), 2, {"which": "SM"}, "'SM', which does not converge.*take 'SA'"),
         (np.eye(4), 2, {"which": "XX"}, "expected which among LA, SA, BE, LM, got 'XX'"),
-        (np.eye(4), 4, {}, "expected k from 1 to 3 for 4 parameters, got 4; ask for fewer"),
-        (np.eye(4), 0, {}, "expected k from 1 to 3 for 4 parameters, got 0"),
+        (np.eye(4), 5, {}, "expected k from 1 to 4 for 4 parameters, got 5; ask for fewer"),
+        (np.eye(4), 0, {}, "expected k from 1 to 4 for 4 parameters, got 0"),
         (np.eye(1), 2, {}, "expected k from 1 to 1 for 1 parameters, got 2"),
         (np.ones((2, 3)), 1, {}, r"expected a square operator, got shape \(2, 3\)"),
         (no_dtype(), 1, {}, "got None; pass dtype= to LinearOperator"),
@@ -310,3 +310,60 @@ def test_enclosures_hold_an_eigenvalue_each():
     for (low, high), value in zip(pairs.enclosures, pairs.values, strict=True):
         assert low <= value <= high
         assert any(low <= true <= high for true in SPECTRA["simple"])
+
+
+# --- sizes out of the common range ---
+
+SPREAD = np.r_[np.linspace(-1.0, 0.1, 57), 0.6, 0.8, 1.0]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("which", ["LA", "SA", "BE", "LM"])
+@pytest.mark.parametrize(
+    ("norm", "dtype", "tol"),
+    [
+        (1e-300, "float64", 1e-7),
+        (1e-160, "float64", 1e-7),
+        (1e160, "float64", 1e-7),
+        (1e300, "float64", 1e-7),
+        (1e-36, "float32", 1e-4),
+        (1e-40, "float32", 1e-3),
+        (1e37, "float32", 1e-4),
+    ],
+)
+def test_operators_of_any_norm_have_eigenpairs(norm, dtype, tol, which, ncv):
+    matrix = (norm * with_spectrum(SPREAD)).astype(dtype)
+    for scale in (None, norm):
+        pairs = eigsh(matrix, 3, which=which, ncv=ncv, scale=scale, second_start=True)
+        expected = chosen(SPREAD, 3, which)
+        np.testing.assert_allclose(pairs.values / norm, expected, atol=tol)
+        assert (pairs.errors / norm < tol).all()
+        assert pairs.unseen is False
+
+
+@pytest.mark.parametrize(("size", "norm"), [(60, 1e-44), (700, 1e-42)])
+def test_products_below_what_float32_resolves_are_refused(size, norm):
+    matrix = (norm * with_spectrum(np.linspace(-1.0, 1.0, size))).astype(np.float32)
+    with pytest.raises(InputError, match=r"products that float32 resolves, got .*; multiply"):
+        eigsh(matrix, 2)
+
+
+@pytest.mark.parametrize("which", ["LA", "SA", "BE", "LM"])
+@pytest.mark.parametrize("size", [1, 2, 5, P])
+def test_all_pairs_of_a_small_matrix(size, which):
+    values = np.linspace(-2.0, 1.0, size)
+    matrix = with_spectrum(values)
+    pairs = eigsh(matrix, size, which=which, second_start=True)
+    np.testing.assert_allclose(pairs.values, values, atol=1e-13)
+    np.testing.assert_allclose(
+        pairs.vectors @ np.diag(values) @ pairs.vectors.T, matrix, atol=1e-13
+    )
+
+
+def test_all_pairs_of_a_space_that_is_not_formed_are_refused():
+    with pytest.raises(
+        InputError, match="k from 1 to 599 for 600 parameters, got 600; ask for fewer"
+    ):
+        eigsh(scipy.sparse.eye_array(600), 600)
+    with pytest.raises(InputError, match="k from 1 to 59 for 60 parameters, got 60; ask for fewer"):
+        eigsh(np.eye(60), 60, ncv=20)

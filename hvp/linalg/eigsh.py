@@ -26,11 +26,13 @@ DENSE_SIZE = 512
 SHORT_BASIS_SIZE = 1 << 20
 # Entries of a vector that are converted to float64 at once.
 CHUNK_ENTRIES = 1 << 16
+# A tolerance of eps to this power takes some hundred products where eigenvalues crowd.
+LOOSE_TOL_EXPONENT = 0.25
 # Vectors and Lanczos steps of the second start.
 SECOND_STARTS, SECOND_STEPS = 2, 40
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Eigenpairs:
     """Eigenvalues in ascending order with their vectors, their errors and the products they took.
 
@@ -51,6 +53,8 @@ class Eigenpairs:
     >>> pairs = eigsh(np.diag([1.0, 2.0, 2.0, 5.0]), 2)
     >>> pairs.vectors.shape, pairs.num_products, pairs.separate.tolist()
     ((4, 2), 6, [True, True])
+    >>> eigsh(np.diag([1.0, 2.0, 2.0]), 2)
+    Eigenpairs(values=[2. 2.], errors up to 0, 5 products, bounds only: [2. 2.])
     """
 
     values: np.ndarray
@@ -58,6 +62,17 @@ class Eigenpairs:
     errors: np.ndarray
     num_products: int
     unseen: bool | None = None
+
+    def __repr__(self) -> str:
+        """The values, and which of them are bounds only: those that are not `separate`."""
+        values = np.asarray(self.values, float)
+        words = [f"values={values}", f"errors up to {np.max(self.errors, initial=0.0):.2g}"]
+        words.append(f"{self.num_products} products")
+        if self.unseen is not None:
+            words.append(f"unseen={self.unseen}")
+        if not self.separate.all():
+            words.append(f"bounds only: {values[~self.separate]}")
+        return f"Eigenpairs({', '.join(words)})"
 
     @property
     def enclosures(self) -> np.ndarray:
@@ -82,6 +97,8 @@ class Eigenpairs:
         is a bound rather than the eigenvalue of that rank. True does not exclude that the iteration
         has missed copies of a multiple eigenvalue.
         """
+        if len(self.values) == 0:
+            return np.zeros(0, bool)
         is_gap = np.diff(self.values) > self.errors[1:] + self.errors[:-1]
         return np.r_[True, is_gap] & np.r_[is_gap, True]
 
@@ -256,12 +273,25 @@ def _arpack(
         )
     except scipy.sparse.linalg.ArpackNoConvergence as error:
         raise ConvergenceError(
-            f"expected {k} pairs at {which} within {tol:.1e}, got {len(error.eigenvalues)} after "
-            f"{A.count} products; loosen tol, or raise max_products ({max_products}) or ncv ({ncv})"
+            f"expected {k} pairs at {which} within {tol:.1e} of ‖A‖, got "
+            f"{len(error.eigenvalues)} that converged after {A.count} products; "
+            f"{_advice(A, k, scale, tol, max_products)}"
         ) from error
     except scipy.sparse.linalg.ArpackError as error:
         raise ConvergenceError(f"expected {k} pairs at {which}, got {error}") from error
     return vectors
+
+
+def _advice(A: CountedOperator, k: int, scale: float, tol: float, max_products: int) -> str:
+    """What lets the iteration converge where eigenvalues crowd, such as near zero."""
+    looser = max(10 * tol, float(np.finfo(A.dtype).eps) ** LOOSE_TOL_EXPONENT)
+    error = np.ldexp(looser * scale, A.exponent)
+    wider = np.ldexp(looser * scale / tol, A.exponent)
+    fewer = f", ask for fewer than {k} pairs" if k > 1 else ""
+    return (
+        f"accept errors up to {error:.1e} by tol={looser:.1e} or scale={wider:.1e} "
+        f"(tol * scale is the absolute error){fewer}, or raise max_products ({max_products})"
+    )
 
 
 def _dense_vectors(A: CountedOperator, k: int, which: str) -> tuple[np.ndarray, float]:

@@ -1,5 +1,7 @@
 """`hvp.eigsh` on matrices made from chosen eigenvalues, judged by dense algebra."""
 
+import re
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -207,10 +209,44 @@ def test_values_are_bounds_even_where_copies_are_missed(ncv):
 
 def test_what_does_not_converge_is_an_error_that_says_what_to_change():
     operator = Counting(with_spectrum(np.linspace(0.0, 1.0, 300)))
-    with pytest.raises(ConvergenceError, match=r"loosen tol, or raise max_products.* or ncv") as e:
+    with pytest.raises(ConvergenceError, match=r"accept errors.* or raise max_products") as e:
         eigsh(operator, 3, max_products=1, ncv=20)
     assert "expected 3 pairs at LA within" in str(e.value)
     assert f"after {operator.count} products" in str(e.value)
+
+
+CROWDED = {
+    "geometric": np.geomspace(1e-16, 1.0, 1000),
+    "half zero": np.r_[np.zeros(500), np.geomspace(1e-10, 1.0, 500)],
+}
+
+
+@pytest.mark.parametrize("name", CROWDED)
+@pytest.mark.parametrize("norm", [1.0, 1e-6, 1e200])
+def test_the_advice_where_eigenvalues_crowd_at_zero_works(name, norm):
+    A = scipy.sparse.diags_array(norm * CROWDED[name]).tocsr()
+    with pytest.raises(ConvergenceError, match="0 that converged after") as e:
+        eigsh(A, 5, which="SA", max_products=2000)
+    advice = re.search(r"errors up to (\S+) by tol=(\S+) or scale=(\S+) \(", str(e.value))
+    error, tol, scale = (float(number) for number in advice.groups())
+    for options in ({"tol": tol}, {"scale": scale}):
+        pairs = eigsh(A, 5, which="SA", **options)
+        assert pairs.num_products < 2000
+        assert pairs.errors.max() < 5 * error
+        assert (pairs.values <= 5 * error).all()
+
+
+def test_values_that_are_bounds_only_are_named():
+    values = np.array([0.0, 1e-9, 2.0])
+    pairs = Eigenpairs(values, np.eye(3), np.full(3, 1e-8), 7, unseen=False)
+    assert repr(pairs) == (
+        "Eigenpairs(values=[0.e+00 1.e-09 2.e+00], errors up to 1e-08, 7 products, unseen=False, "
+        "bounds only: [0.e+00 1.e-09])"
+    )
+    assert (
+        repr(pairs[2:]) == "Eigenpairs(values=[2.], errors up to 1e-08, 7 products, unseen=False)"
+    )
+    assert repr(pairs[:0]) == "Eigenpairs(values=[], errors up to 0, 7 products, unseen=False)"
 
 
 def test_giving_up_costs_no_more_than_was_allowed():

@@ -10,11 +10,15 @@ import numpy as np
 from scipy.special import ndtr
 
 from hvp.errors import InputError
-from hvp.linalg.estimate import Estimate, standard_error_of_mean
+from hvp.linalg.estimate import Estimate, standard_error_of_mean, student_factor
+from hvp.linalg.gauss_radau import radau_rule
 from hvp.linalg.lanczos import ROUNDINGS
 from hvp.linalg.smoothing import grid_points, resolved_width, smoothed, smoothed_rows, to_log
 from hvp.sampling_error import jackknife
 
+# The power of `student_factor` by which an error from the spectrum itself is widened: less than one
+# because that spectrum averages over more than the probes.
+SPECTRAL_POWER = 0.5
 TINY = float(np.finfo(np.float64).tiny)
 
 
@@ -260,6 +264,37 @@ class Density:
         """
         return self._estimate(f, self.size)
 
+    def bracketed_integral(self, f: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+        """tr f(A) of a positive semidefinite A, with a bracket for its depth.
+
+        The derivatives of f at λ ≥ 0 must alternate in sign, f' > 0 > f'', as those of log(λ + δ)
+        and λ/(λ + δ) do. Then the Gauss rule is an upper bound of vᵀf(A)v and the Gauss-Radau rule
+        with a node at zero, less the floor, a lower bound. `depth` is the distance between them,
+        with every node moved by the floor: the error of stopping early is no larger.
+
+        Args:
+            f: as for `integral`; it is also called slightly below the smallest node.
+
+        Source: Golub and Meurant 2010, *Matrices, moments and quadrature with applications*,
+        theorem 6.4.
+        """
+        lowest = min(float(self.nodes.min()), 0.0)
+        rules = [
+            radau_rule(nodes[:n], weights[:n], errors[:n], lowest - self.floor)
+            for nodes, weights, errors, n in zip(
+                self.nodes, self.weights, self.errors, self.steps, strict=True
+            )
+        ]
+        length = max(len(nodes) for nodes, _ in rules)
+        padded = [
+            (np.pad(nodes, (0, length - len(nodes)), "edge"), np.pad(w, (0, length - len(w))))
+            for nodes, w in rules
+        ]
+        nodes, weights = (np.stack(each) for each in zip(*padded, strict=True))
+        lower = np.sum(weights * _applied(f, np.maximum(nodes - self.floor, lowest)), axis=1)
+        upper = np.sum(self.weights * _applied(f, self.nodes + self.floor), axis=1)
+        return self._estimate(f, self.size, depths=upper - lower)
+
     def without_batches(self, f: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """(B, S) what tr f(A) would be without each batch, by probe.
 
@@ -288,6 +323,21 @@ class Density:
         """The mean of rows (S, …) of the bulk plus the outliers' part, and its standard error."""
         share = self._bulk_share
         return share * rows.mean(axis=0) + outliers, share * standard_error_of_mean(rows)
+
+    def _spectral_error(self, f: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> float:
+        """The standard error of the mean over the bulk from the variance of f over the spectrum.
+
+        That of vᵀf(A)v is 2/(n + 2) times it, for n bulk eigenvalues. This does not depend on the
+        spread of a few probes, which may agree by chance where a few eigenvalues are all of f.
+        """
+        count = len(rows)
+        if count < 2:
+            return np.nan
+        squares = np.sum(self.weights * _applied(f, self.nodes) ** 2, axis=1)
+        variance = max(float(squares.mean() - rows.mean() ** 2), 0.0)
+        bulk_size = self.size - len(self.outliers)
+        error = np.sqrt(2 / (bulk_size + 2) * variance / count)
+        return float(self._bulk_share * student_factor(count - 1) ** SPECTRAL_POWER * error)
 
     def _misplaced(self, limit: float) -> np.ndarray:
         """(S,) the most weight of the two nodes next to the limit that may lie beyond it."""
@@ -319,12 +369,19 @@ class Density:
         factor: float,
         min_depths: Any = 0.0,
         smooth: Callable[[np.ndarray], np.ndarray] | None = None,
+        depths: np.ndarray | None = None,
     ) -> Estimate:
-        """factor times the mean of f over all eigenvalues; `smooth` replaces f for `sampling`."""
+        """factor times the mean of f over all eigenvalues.
+
+        `smooth` replaces f for `sampling`; `depths` (S,) replaces the change from m/2 to m steps.
+        """
         rows = np.sum(self.weights * _applied(f, self.nodes), axis=1)
-        half = np.sum(self.half_weights * _applied(f, self.half_nodes), axis=1)
+        if depths is None:
+            half = np.sum(self.half_weights * _applied(f, self.half_nodes), axis=1)
+            depths = np.maximum(np.abs(rows - half), min_depths)
         value, stderr = self._mean(rows, np.sum(_applied(f, self.outliers)) / self.size)
-        depth = self._mean(np.maximum(np.abs(rows - half), min_depths), 0.0)[0]
+        stderr = np.maximum(stderr, self._spectral_error(f, rows))
+        depth = self._mean(depths, 0.0)[0]
         sampling = self._sampling(smooth or f)
         return Estimate(
             float(factor * value),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,11 +26,13 @@ DENSE_SIZE = 512
 SHORT_BASIS_SIZE = 1 << 20
 # Entries of a vector that are converted to float64 at once.
 CHUNK_ENTRIES = 1 << 16
+# A tolerance of eps to this power takes some hundred products where eigenvalues crowd.
+LOOSE_TOL_EXPONENT = 0.25
 # Vectors and Lanczos steps of the second start.
 SECOND_STARTS, SECOND_STEPS = 2, 40
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Eigenpairs:
     """Eigenvalues in ascending order with their vectors, their errors and the products they took.
 
@@ -50,6 +53,8 @@ class Eigenpairs:
     >>> pairs = eigsh(np.diag([1.0, 2.0, 2.0, 5.0]), 2)
     >>> pairs.vectors.shape, pairs.num_products, pairs.separate.tolist()
     ((4, 2), 6, [True, True])
+    >>> eigsh(np.diag([1.0, 2.0, 2.0]), 2)
+    Eigenpairs(values=[2. 2.], errors up to 0, 5 products, bounds only: [2. 2.])
     """
 
     values: np.ndarray
@@ -57,6 +62,17 @@ class Eigenpairs:
     errors: np.ndarray
     num_products: int
     unseen: bool | None = None
+
+    def __repr__(self) -> str:
+        """The values, and which of them are bounds only: those that are not `separate`."""
+        values = np.asarray(self.values, float)
+        words = [f"values={values}", f"errors up to {np.max(self.errors, initial=0.0):.2g}"]
+        words.append(f"{self.num_products} products")
+        if self.unseen is not None:
+            words.append(f"unseen={self.unseen}")
+        if not self.separate.all():
+            words.append(f"bounds only: {values[~self.separate]}")
+        return f"Eigenpairs({', '.join(words)})"
 
     @property
     def enclosures(self) -> np.ndarray:
@@ -81,6 +97,8 @@ class Eigenpairs:
         is a bound rather than the eigenvalue of that rank. True does not exclude that the iteration
         has missed copies of a multiple eigenvalue.
         """
+        if len(self.values) == 0:
+            return np.zeros(0, bool)
         is_gap = np.diff(self.values) > self.errors[1:] + self.errors[:-1]
         return np.r_[True, is_gap] & np.r_[is_gap, True]
 
@@ -107,7 +125,7 @@ def eigsh(
 
     Args:
         A: a SciPy LinearOperator, sparse or dense matrix of shape (P, P), real and symmetric.
-        k: how many, from 1 to P - 1.
+        k: how many, from 1 to P - 1; P too where all eigenpairs are computed.
         which: "LA" the largest, "SA" the smallest, "BE" half from each end, "LM" the largest in
             magnitude.
         tol: error of a pair relative to `scale`; None is the square root of the precision.
@@ -135,33 +153,33 @@ def eigsh(
     """
     counted = CountedOperator(A, progress)
     size, eps = counted.shape[0], float(np.finfo(counted.dtype).eps)
-    _check(k, which, size, max_products, scale)
+    is_dense = size <= DENSE_SIZE and (ncv is None or ncv >= size)
+    _check(k, which, size, is_dense, max_products, scale)
     tol = float(np.sqrt(eps)) if tol is None else tol
     if not tol >= eps:
         raise InputError(f"a tol of at least {eps:.1e}, the precision of A", tol, "loosen it")
-    default = max(
-        2 * k + 5,
-        20 if size < SHORT_BASIS_SIZE else 10,
-        DENSE_SIZE if size <= DENSE_SIZE else 0,
-    )
-    ncv = min(size, default if ncv is None else ncv)
-    if ncv <= k and ncv < size:
+    ncv = _basis_size(k, size) if ncv is None else min(ncv, size)
+    if ncv <= k and not is_dense:
         raise InputError(f"an ncv above k = {k}", ncv, "leave ncv out for the default")
     with few_threads(size):
-        if ncv >= size and size <= DENSE_SIZE:
+        if is_dense:
             vectors, norm = _dense_vectors(counted, k, which)
-            scale = norm if scale is None else scale
+            scale = norm if scale is None else math.ldexp(scale, -counted.exponent)
         else:
             rng = np.random.default_rng(seed)
-            scale = _norm(counted, rng) if scale is None else scale
+            scale = _scale(counted, scale, rng)
             vectors = _arpack(counted, k, which, scale, ncv, tol, max_products, rng)
         pairs = _certified(counted, vectors)
         if second_start and pairs.vectors.shape[1] < size:
             unseen = _second_start(counted, pairs, which, seed)
             pairs = replace(pairs, unseen=unseen, num_products=counted.count)
     scale = max(scale, float(np.abs(pairs.values).max()))
-    allowed = max(10 * tol, 100 * eps) * scale
+    allowed = np.ldexp(max(10 * tol, 100 * eps) * scale, counted.exponent)
+    if counted.exponent:
+        values, errors = (np.ldexp(x, counted.exponent) for x in (pairs.values, pairs.errors))
+        pairs = replace(pairs, values=values, errors=errors)
     if not (pairs.errors <= allowed).all():
+        counted.check_resolution(float(np.ldexp(scale, counted.exponent)))
         raise ConvergenceError(
             f"expected errors up to {allowed:.1e}, got {pairs.errors.max():.1e} after "
             f"{pairs.num_products} products; check that A is symmetric and finite, or loosen tol"
@@ -169,7 +187,21 @@ def eigsh(
     return pairs
 
 
-def _check(k: int, which: str, size: int, max_products: int, scale: float | None) -> None:
+def _basis_size(k: int, size: int) -> int:
+    return min(size, max(2 * k + 5, 20 if size < SHORT_BASIS_SIZE else 10))
+
+
+def _scale(A: CountedOperator, given: float | None, rng: np.random.Generator) -> float:
+    """The scale given, or an estimate of ‖A‖, in units of the operator's exponent."""
+    if given is None:
+        return _norm(A, rng)
+    A.adapt_exponent(given)
+    return math.ldexp(given, -A.exponent)
+
+
+def _check(
+    k: int, which: str, size: int, is_dense: bool, max_products: int, scale: float | None
+) -> None:
     if which == "SM":
         raise InputError(
             f"which among {', '.join(ENDS)}",
@@ -178,7 +210,7 @@ def _check(k: int, which: str, size: int, max_products: int, scale: float | None
         )
     if which not in ENDS:
         raise InputError(f"which among {', '.join(ENDS)}", repr(which), "choose one of these")
-    most = max(size - 1, 1)
+    most = size if is_dense else max(size - 1, 1)
     if not isinstance(k, int | np.integer) or not 1 <= k <= most:
         raise InputError(f"k from 1 to {most} for {size} parameters", k, "ask for fewer")
     if max_products < 1:
@@ -187,11 +219,14 @@ def _check(k: int, which: str, size: int, max_products: int, scale: float | None
         raise InputError("a finite scale from 0", scale, "leave it out")
 
 
-def _norm(A: LinearOperator, rng: np.random.Generator) -> float:
+def _norm(A: CountedOperator, rng: np.random.Generator) -> float:
     """A lower bound of ‖A‖ by power steps; within a factor of two is enough for the shift."""
     norm, v = 0.0, rng.standard_normal(A.shape[0], dtype=A.dtype)
-    for _ in range(POWER_STEPS):
+    for step in range(POWER_STEPS):
         v = A.matvec((v / scipy.linalg.norm(v)).astype(A.dtype))
+        if step == 0:
+            A.adapt_exponent(float(scipy.linalg.norm(v.astype(np.float64))))
+            v = np.ldexp(v, -A.exponent)
         norm = max(norm, float(scipy.linalg.norm(v)))
         if norm == 0:
             break
@@ -238,17 +273,32 @@ def _arpack(
         )
     except scipy.sparse.linalg.ArpackNoConvergence as error:
         raise ConvergenceError(
-            f"expected {k} pairs at {which} within {tol:.1e}, got {len(error.eigenvalues)} after "
-            f"{A.count} products; loosen tol, or raise max_products ({max_products}) or ncv ({ncv})"
+            f"expected {k} pairs at {which} within {tol:.1e} of ‖A‖, got "
+            f"{len(error.eigenvalues)} that converged after {A.count} products; "
+            f"{_advice(A, k, scale, tol, max_products)}"
         ) from error
     except scipy.sparse.linalg.ArpackError as error:
         raise ConvergenceError(f"expected {k} pairs at {which}, got {error}") from error
     return vectors
 
 
-def _dense_vectors(A: LinearOperator, k: int, which: str) -> tuple[np.ndarray, float]:
+def _advice(A: CountedOperator, k: int, scale: float, tol: float, max_products: int) -> str:
+    """What lets the iteration converge where eigenvalues crowd, such as near zero."""
+    looser = max(10 * tol, float(np.finfo(A.dtype).eps) ** LOOSE_TOL_EXPONENT)
+    error = np.ldexp(looser * scale, A.exponent)
+    wider = np.ldexp(looser * scale / tol, A.exponent)
+    fewer = f", ask for fewer than {k} pairs" if k > 1 else ""
+    return (
+        f"accept errors up to {error:.1e} by tol={looser:.1e} or scale={wider:.1e} "
+        f"(tol * scale is the absolute error){fewer}, or raise max_products ({max_products})"
+    )
+
+
+def _dense_vectors(A: CountedOperator, k: int, which: str) -> tuple[np.ndarray, float]:
     """The (P, k) eigenvectors and ‖A‖, by dense algebra from P products."""
     matrix = A.matmat(np.eye(A.shape[0], dtype=A.dtype))
+    A.adapt_exponent(float(np.abs(matrix).max()))
+    matrix = np.ldexp(matrix, -A.exponent)
     values, vectors = scipy.linalg.eigh((matrix + matrix.T) / 2)
     if which == "LM":
         return vectors[:, np.argsort(np.abs(values))[-k:]], float(np.abs(values).max())

@@ -156,7 +156,7 @@ def _orthogonalise(bases: list[np.ndarray], w: np.ndarray) -> float:
         removed = 0.0
         for basis in bases:
             along = basis @ w
-            removed += float(along @ along)
+            removed += float(np.sum(along.astype(np.float64) ** 2))
             for c in chunks(len(w), CHUNK_ENTRIES):
                 w[c] -= along @ basis[:, c]
         norm = np.sqrt(dot(w, w, CHUNK_ENTRIES))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hvp.errors import InputError
-from hvp.linalg.blocks import few_threads, gram, squared_lengths
+from hvp.linalg.blocks import few_threads, float64_sum, gram, squared_lengths
 from hvp.linalg.counted_operator import CountedOperator, check_num_products
 from hvp.linalg.deflation import Deflated, deflate
 from hvp.linalg.estimate import (
@@ -18,11 +18,17 @@ from hvp.linalg.estimate import (
     UNIT_VECTORS,
     Estimate,
     standard_error_of_mean,
+    student_factor,
 )
+from hvp.linalg.hutchinson import squared_norm_error, trace_error
 from hvp.operators import Curvature
 
 # The standard error of a mean over pairs uses pairs of disjoint pairs, which need four probes.
 MIN_PROBES = 4
+# The least error of a squared norm from 4 probes, relative to the mean of g_bc²; from s probes it
+# is (4/s)² times that, no more than the spread of the pairs from about 30 on. Few pairs g_bc g_cb
+# are skewed to small values: where one eigenvalue is most of E, their spread says little.
+PAIRS_FACTOR = 4.0
 # `BlockTraces.name` of the whole operator.
 WHOLE = "whole"
 
@@ -239,13 +245,29 @@ def _block(name: str, rows: Rows, split: Deflated, num_products: int) -> BlockTr
 
     Q, F, probes, remainder = split.Q, split.F, split.probes, split.remainder
     forms, cross = inner(probes, remainder), inner(Q, F)
+    variance = sum(_entry_variance(probes[part], remainder[part]) for part in rows)
     known = 2 * np.sum(inner(Q, Q) * inner(F, F)) + 2 * np.sum(cross * cross.T)
-    mixed = np.sum(
-        inner(Q, probes) * inner(F, remainder) + inner(F, probes) * inner(Q, remainder), axis=0
-    )
+    along = (inner(Q, probes), inner(F, probes)), (inner(F, remainder), inner(Q, remainder))
+    mixed = sum((np.sum(u * v, axis=0) for u, v in zip(*along, strict=True)), np.zeros(len(forms)))
     pairs = known + mixed[:, None] + mixed + forms * forms.T
     traces = 2 * np.trace(cross) + np.diag(forms)
-    return _estimated(name, _length(rows), traces, pairs, split, num_products)
+    s = len(forms)
+    size_of_pairs = (np.sum(forms**2) - np.sum(np.diag(forms) ** 2)) / (s * (s - 1))
+    pairs_error = student_factor(s - 1) * size_of_pairs * PAIRS_FACTOR * (MIN_PROBES / s) ** 2
+    # The factors of the mixed term vary independently, to first order. Their products are skewed,
+    # for which their variance is doubled.
+    spread = sum(
+        np.sum(np.mean(u**2, axis=1) * np.mean(v**2, axis=1)) for u, v in zip(*along, strict=True)
+    )
+    errors = trace_error(variance, s), float(np.hypot(pairs_error, trace_error(4 * spread, s)))
+    return _estimated(name, _length(rows), traces, pairs, errors, split, num_products)
+
+
+def _entry_variance(probes: np.ndarray, remainder: np.ndarray) -> float:
+    """The sum of the variances of the entries of ω ∘ Eω over the probes ω."""
+    return float64_sum(
+        lambda v, product: np.var(v * product, axis=1, ddof=1).sum(), probes, remainder
+    )
 
 
 def _whole(split: Deflated, num_products: int) -> BlockTraces:
@@ -255,7 +277,13 @@ def _whole(split: Deflated, num_products: int) -> BlockTraces:
     pairs = known + (squares[:, None] + squares) / 2
     forms = np.einsum("ps,ps->s", split.probes, split.remainder, dtype=np.float64)
     traces = 2 * np.trace(cross) + forms
-    return _estimated(WHOLE, len(split.Q), traces, pairs, split, num_products)
+    inner = gram(split.remainder, split.remainder)
+    inner_squares = inner[~np.eye(len(inner), dtype=bool)] ** 2
+    errors = (
+        trace_error(_entry_variance(split.probes, split.remainder), len(squares)),
+        squared_norm_error(squares, inner_squares, len(split.Q)),
+    )
+    return _estimated(WHOLE, len(split.Q), traces, pairs, errors, split, num_products)
 
 
 def _estimated(
@@ -263,18 +291,21 @@ def _estimated(
     size: int,
     traces: np.ndarray,
     pairs: np.ndarray,
+    min_errors: tuple[float, float],
     split: Deflated,
     num_products: int,
 ) -> BlockTraces:
     method = DEFLATED if split.Q.shape[1] else HUTCHINSON
     np.fill_diagonal(pairs, 0.0)
-    trace, trace_error = float(traces.mean()), float(standard_error_of_mean(traces))
+    trace = float(traces.mean())
+    stderr = max(float(standard_error_of_mean(traces)), min_errors[0])
     norm = float(pairs.sum() / (len(pairs) * (len(pairs) - 1)))
+    norm_error = max(standard_error_of_pairs(pairs), min_errors[1])
     return BlockTraces(
         name,
         size,
-        Estimate(trace, trace_error, num_products, method=method),
-        Estimate(norm, standard_error_of_pairs(pairs), num_products, method=method),
+        Estimate(trace, stderr, num_products, method=method),
+        Estimate(norm, norm_error, num_products, method=method),
         traces,
         pairs,
     )
@@ -299,19 +330,29 @@ def _exact(A: CountedOperator, layers: Mapping[str, Rows], seed: int) -> LayerTr
 def standard_error_of_pairs(h: np.ndarray) -> float:
     """The standard error of U, the mean of h_bc (s, s) over pairs b ≠ c of s independent probes.
 
-    Var U = (4(s - 2) ζ₁ + 2 ζ₂) / s(s - 1), with ζ₁ the covariance of pairs that share a probe and
-    ζ₂ the variance of a pair (Hoeffding 1948, section 5). Both are estimated without bias, from
-    means over triples, pairs and pairs of disjoint pairs; an estimate below zero is set to zero.
-    Where h_bc is uncorrelated with each of its probes alone, the error is up to √2 times too large.
+    It is √v times `student_factor`, with v the largest of three variances.
+
+    - Var U = (4(s - 2) ζ₁ + 2 ζ₂) / s(s - 1), with ζ₁ the covariance of pairs that share a probe
+      and ζ₂ the variance of a pair (Hoeffding 1948, section 5). Both are estimated without bias,
+      from means over triples, pairs and pairs of disjoint pairs; an estimate below zero is set to
+      zero.
+    - The jackknife, which leaves out a probe at a time. It is never too small in the mean (Efron
+      and Stein 1981).
+    - 16/s² of the largest possible, 2 ζ₂/s, because ζ₁ ≤ ζ₂/2: from few probes, the first two may
+      vanish by chance. From 16 probes on, it is below the first.
     """
     s = len(h)
     if s == 0:
         return 0.0
     h = h - h.sum() / (s * (s - 1))
     np.fill_diagonal(h, 0.0)
-    row_squares, squares = np.sum(h.sum(axis=1) ** 2), np.sum(h**2)
+    sums, squares = h.sum(axis=1), np.sum(h**2)
+    row_squares = np.sum(sums**2)
     disjoint = (2 * squares - 4 * row_squares) / (s * (s - 1) * (s - 2) * (s - 3))
     covariance = (row_squares - squares) / (s * (s - 1) * (s - 2)) - disjoint
     variance = squares / (s * (s - 1)) - disjoint
-    total = (4 * (s - 2) * max(covariance, 0.0) + 2 * max(variance, 0.0)) / (s * (s - 1))
-    return float(np.sqrt(total))
+    unbiased = (4 * (s - 2) * max(covariance, 0.0) + 2 * max(variance, 0.0)) / (s * (s - 1))
+    left_out = -2 * sums / ((s - 1) * (s - 2))
+    jackknife = (s - 1) / s * np.sum(left_out**2)
+    largest = 2 * squares / (s * (s - 1)) / s
+    return student_factor(s - 1) * float(np.sqrt(max(unbiased, jackknife, 16 / s**2 * largest)))

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from hvp.errors import InputError
+from hvp.linalg.density import Density
 from hvp.linalg.estimate import Estimate
 
 # A negative eigenvalue counts as rounding of zero up to this share of the largest.
@@ -23,8 +24,10 @@ class HasIntegral(Protocol):
 def log_determinant(spectrum: HasIntegral, shift: float) -> Estimate:
     """log det(A + δI) = Σ log(λ + δ) of a positive semidefinite operator, from its density.
 
-    One density serves any number of shifts. Negative nodes, down to -1e-5 times the largest, count
-    as rounding of zero.
+    One density serves any number of shifts. Its `depth` is the width of a bracket: because A is
+    positive semidefinite, Gauss and Gauss-Radau quadrature bound the value from above and below
+    (see `Density.bracketed_integral`). Negative nodes, down to -1e-5 times the largest, count as
+    rounding of zero.
 
     Args:
         spectrum: the density of A, or another object whose `integral(f)` estimates tr f(A).
@@ -42,7 +45,7 @@ def log_determinant(spectrum: HasIntegral, shift: float) -> Estimate:
     2.079442
     """
     shift = _shift(shift)
-    return spectrum.integral(lambda nodes: np.log(_nonnegative(nodes) + shift))
+    return _integral(spectrum, lambda nodes: np.log(_nonnegative(nodes) + shift))
 
 
 def effective_dimension(spectrum: HasIntegral, shift: float) -> Estimate:
@@ -64,7 +67,12 @@ def effective_dimension(spectrum: HasIntegral, shift: float) -> Estimate:
         nodes = _nonnegative(nodes)
         return nodes / (nodes + shift)
 
-    return spectrum.integral(share)
+    return _integral(spectrum, share)
+
+
+def _integral(spectrum: HasIntegral, f: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+    """tr f(A), with the bracket of a `Density` for its depth."""
+    return spectrum.bracketed_integral(f) if isinstance(spectrum, Density) else spectrum.integral(f)
 
 
 def _shift(shift: float) -> float:

@@ -18,7 +18,11 @@ from hvp.linalg.blocks import (
 )
 from hvp.linalg.counted_operator import CountedOperator, check_num_products
 from hvp.linalg.estimate import UNIT_VECTORS, XTRACE, Estimate
-from hvp.linalg.hutchinson import hutchinson_mean, is_basis_possible
+from hvp.linalg.hutchinson import (
+    hutchinson_squared_norm,
+    hutchinson_trace,
+    is_basis_possible,
+)
 from hvp.linalg.xtrace import (
     Sketch,
     SketchedMatrix,
@@ -73,7 +77,7 @@ def trace(
         if num_products >= counted.shape[0]:
             return _exact(counted, lambda matrix: np.trace(matrix, dtype=float))
         if not is_basis_possible(counted, num_products):
-            return hutchinson_mean(counted, num_products, seed, _quadratic_forms)
+            return hutchinson_trace(counted, num_products, seed)
         return _xtrace(counted, num_products // 2, seed)
 
 
@@ -104,7 +108,7 @@ def squared_frobenius_norm(
         if num_products >= counted.shape[0]:
             return _exact(counted, lambda matrix: np.sum(squared_lengths(matrix)))
         if not is_basis_possible(counted, num_products):
-            return hutchinson_mean(counted, num_products, seed, lambda V, AV: squared_lengths(AV))
+            return hutchinson_squared_norm(counted, num_products, seed)
         return _xtrace_of_square(counted, num_products // 2, seed)
 
 
@@ -117,15 +121,18 @@ def frobenius_norm(
 ) -> Estimate[float]:
     """‖A‖_F of a symmetric operator, the root of `squared_frobenius_norm`.
 
-    The standard error is that of the square to first order; value and error are good where the
-    error is small relative to the value. Arguments, memory and errors are those of `trace`.
+    The standard error is the distance to the root of the square less its standard error: more than
+    to first order where the error is not small relative to the value. Arguments, memory and errors
+    are those of `trace`.
 
     >>> print(frobenius_norm(np.diag([3.0, 4.0])))
     5 ± 0
     """
     square = squared_frobenius_norm(A, num_products=num_products, seed=seed, progress=progress)
     value = float(np.sqrt(square.value))
-    stderr = square.stderr / (2 * value) if value else 0.0
+    # x - √(x² - e), without cancellation; the value itself where the error e is more than x².
+    lowest = np.sqrt(np.maximum(square.value - square.stderr, 0.0))
+    stderr = float(min(square.stderr / (value + lowest), value)) if value else 0.0
     return Estimate(value, stderr, square.num_products, method=square.method)
 
 
@@ -160,7 +167,3 @@ def _mean(basis: Sketch, B: SketchedMatrix, A: CountedOperator) -> Estimate[floa
     samples = leave_one_out(basis, B)
     stderr = standard_error(samples, leave_two_out(basis, B))
     return Estimate(float(samples.mean()), stderr, A.count, method=XTRACE)
-
-
-def _quadratic_forms(V: np.ndarray, AV: np.ndarray) -> np.ndarray:
-    return np.einsum("pk,pk->k", V, AV, dtype=np.float64)

@@ -13,12 +13,15 @@ import scipy.linalg
 
 from hvp.linalg.blocks import chunks, gram, multiply
 from hvp.linalg.counted_operator import CountedOperator
+from hvp.linalg.estimate import student_factor
 
 # Columns of a block that a symmetry check uses.
 CHECKED_COLUMNS = 4
 # The correlation of the samples is hard to estimate. It raises a standard error by this factor at
 # most.
 MAX_RAISE = 3.0
+# Standard errors are raised by this for the dependence of the samples.
+DEPENDENCE_FACTOR = 1.15
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,12 +128,18 @@ def leave_two_out(basis: Sketch, B: SketchedMatrix) -> np.ndarray:
 def standard_error(one: np.ndarray, two: np.ndarray) -> float:
     """The standard error of the mean T of the xᵢ (s,), which have probes in common.
 
-    √(Σ(xᵢ - T)²/s(s - 1)) would hold for independent xᵢ. It is too small where each probe matters
-    to the others: by a quarter on the Hessian of a network, by two thirds where s is about the
-    rank. Given the other probes, xᵢⱼ and xⱼᵢ are independent and unbiased; hence
-    -E(xᵢⱼ - T)(xⱼᵢ - T) = 2 Cov(xᵢⱼ, T) - Var T. That is Var T where no multiple of xᵢⱼ - T would
-    improve T, as for the best estimate. The larger of the two is returned; for independent samples
-    they are equal.
+    It is √v times `student_factor`, with v the largest of three variances.
+
+    - Σ(xᵢ - T)²/s(s - 1) holds for independent xᵢ. It is too small where each probe matters to the
+      others: by a quarter on the Hessian of a network, by two thirds where s is about the rank.
+    - Given the other probes, xᵢⱼ and xⱼᵢ are independent and unbiased; hence
+      -E(xᵢⱼ - T)(xⱼᵢ - T) = 2 Cov(xᵢⱼ, T) - Var T. That is Var T where no multiple of xᵢⱼ - T would
+      improve T, as for the best estimate.
+    - The mean of (xᵢⱼ - T)²/s, over i ≠ j, is that of samples with one probe fewer. Where s is
+      equal to the rank, all xᵢ may be near each other by chance; the xᵢⱼ are not.
+
+    For independent samples the three are about equal. The result is raised by a tenth and a half,
+    because dependent samples have fewer degrees of freedom than s - 1.
 
     Args:
         one: (s,) the xᵢ.
@@ -138,10 +147,13 @@ def standard_error(one: np.ndarray, two: np.ndarray) -> float:
     """
     count, mean = len(one), one.mean()
     independent = one.var(ddof=1) / count
-    products = (two - mean) * (two.T - mean)
-    np.fill_diagonal(products, 0.0)
-    paired = 0.0 - products.sum() / (count * (count - 1))
-    return float(np.sqrt(np.clip(paired, independent, MAX_RAISE**2 * independent)))
+    deviations = two - mean
+    np.fill_diagonal(deviations, 0.0)
+    num_pairs = count * (count - 1)
+    paired = 0.0 - np.sum(deviations * deviations.T) / num_pairs
+    fewer = np.sum(deviations**2) / num_pairs / count
+    variance = max(np.clip(paired, independent, MAX_RAISE**2 * independent), fewer)
+    return DEPENDENCE_FACTOR * student_factor(count - 1) * float(np.sqrt(variance))
 
 
 def _leave_one_out_terms(

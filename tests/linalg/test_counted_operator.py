@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
+from support.spectra import with_spectrum
 
+import hvp
 from hvp.errors import InputError
 from hvp.linalg.counted_operator import CountedOperator
 
@@ -68,3 +70,133 @@ def test_rounding_of_a_large_operator_is_no_asymmetry_of_a_small_difference():
 def test_the_adjoint_is_the_operator():
     A = CountedOperator(aslinearoperator(np.diag([1.0, 2.0])))
     assert A.H is A
+
+
+# --- operators that share their memory ---
+
+MATRIX = with_spectrum(np.linspace(-3.0, 2.0, 60))
+ALGORITHMS = [
+    lambda A: hvp.eigsh(A, 2, which="SA").values,
+    lambda A: hvp.eigsh(A, 2, which="SA", ncv=30).values,
+    lambda A: hvp.trace(A, num_products=20).value,
+    lambda A: hvp.trace(A, num_products=3).value,
+    lambda A: hvp.squared_frobenius_norm(A, num_products=20).value,
+    lambda A: hvp.diagonal(A, num_products=20).value,
+    lambda A: hvp.density(A, num_probes=4, num_steps=20).nodes,
+    lambda A: hvp.density(A, num_probes=1, num_steps=20).nodes,
+    lambda A: hvp.noise_floor(A).asymmetry,
+]
+algorithms = pytest.mark.parametrize(
+    "algorithm",
+    ALGORITHMS,
+    ids=["dense", "ARPACK", "trace", "three", "norm", "diagonal", "density", "one probe", "noise"],
+)
+
+
+def in_place(v):
+    v = v.reshape(-1)
+    v[:] = MATRIX @ v
+    return v
+
+
+def with_own_buffer(has_blocks):
+    vector, blocks = np.empty(60), {}
+
+    def matvec(v):
+        vector[:] = MATRIX @ v.reshape(-1)
+        return vector
+
+    def matmat(V):
+        block = blocks.setdefault(V.shape[1], np.empty(V.shape))
+        block[:] = MATRIX @ V
+        return block
+
+    return LinearOperator(
+        MATRIX.shape, matvec=matvec, matmat=matmat if has_blocks else None, dtype=float
+    )
+
+
+@algorithms
+def test_an_operator_that_writes_into_its_argument_is_refused(algorithm):
+    A = LinearOperator(MATRIX.shape, matvec=in_place, dtype=float)
+    with pytest.raises(InputError, match="writes into its argument; copy it first"):
+        algorithm(A)
+
+
+@algorithms
+@pytest.mark.parametrize("has_blocks", [True, False], ids=["blocks", "vectors"])
+def test_an_operator_that_returns_its_own_buffer_gives_the_same_results(algorithm, has_blocks):
+    expected = algorithm(MATRIX)
+    np.testing.assert_allclose(algorithm(with_own_buffer(has_blocks)), expected, atol=1e-12)
+
+
+def test_two_products_of_one_buffer_are_two_arrays():
+    A = CountedOperator(with_own_buffer(True))
+    first, second = (A @ v for v in np.eye(60)[:2])
+    np.testing.assert_allclose(first, MATRIX[0])
+    np.testing.assert_allclose(second, MATRIX[1])
+
+
+def test_an_operator_that_returns_its_argument_gets_a_copy_back():
+    A, v = CountedOperator(LinearOperator((3, 3), matvec=lambda v: v, dtype=float)), np.ones(3)
+    for _ in range(2):
+        product = A @ v
+        product[0] = 7.0
+        assert v.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_an_operator_that_only_needs_a_writable_vector_gets_one():
+    def matvec(v):
+        if not v.flags.writeable:
+            raise ValueError("buffer source array is read-only")
+        return MATRIX @ v
+
+    A = CountedOperator(LinearOperator(MATRIX.shape, matvec=matvec, dtype=float))
+    for v in np.eye(60)[:2]:
+        np.testing.assert_allclose(A @ v, MATRIX @ v)
+    assert A.count == 2
+
+
+def test_other_errors_of_an_operator_are_its_own():
+    def matvec(v):
+        raise ValueError("another")
+
+    with pytest.raises(ValueError, match="another"):
+        CountedOperator(LinearOperator((3, 3), matvec=matvec, dtype=float)) @ np.ones(3)
+
+
+def test_equal_columns_of_an_operator_of_rank_one_are_products():
+    A = CountedOperator(np.diag([1.0, 0.0]))
+    assert (A @ np.array([[1.0, 1.0], [1.0, -1.0]])).tolist() == [[1.0, 1.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        lambda A: hvp.eigsh(A, 1),
+        hvp.trace,
+        hvp.squared_frobenius_norm,
+        hvp.diagonal,
+        hvp.density,
+        hvp.noise_floor,
+    ],
+)
+def test_an_operator_without_rows_is_refused(algorithm):
+    with pytest.raises(InputError, match="an operator of at least one row") as caught:
+        algorithm(np.zeros((0, 0)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("norm", [1e-200, 1e200])
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        hvp.density,
+        hvp.diagonal,
+        lambda A: hvp.trace(A, num_products=20),
+        lambda A: hvp.squared_frobenius_norm(A, num_products=3),
+    ],
+)
+def test_sums_of_squares_out_of_range_are_refused(algorithm, norm):
+    with pytest.raises(InputError, match=r"products of size 1e-140 to 1e\+140, got .*; divide"):
+        algorithm(norm * with_spectrum(np.linspace(1.0, 2.0, 200)))

@@ -11,4 +11,4 @@ import hvp
 def test_every_entry_of_a_diagonal_is_unbiased_and_its_error_right(name):
     A = MATRICES[name]
     estimates = [hvp.diagonal(A, num_products=40, seed=seed) for seed in SEEDS]
-    assert_unbiased(estimates, np.diag(A), z=5.0, once=(0.62, 0.72), twice=0.9)
+    assert_unbiased(estimates, np.diag(A), z=5.0, once=(0.65, 0.75), twice=0.94)

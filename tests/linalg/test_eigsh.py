@@ -1,5 +1,7 @@
 """`hvp.eigsh` on matrices made from chosen eigenvalues, judged by dense algebra."""
 
+import re
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -207,10 +209,44 @@ def test_values_are_bounds_even_where_copies_are_missed(ncv):
 
 def test_what_does_not_converge_is_an_error_that_says_what_to_change():
     operator = Counting(with_spectrum(np.linspace(0.0, 1.0, 300)))
-    with pytest.raises(ConvergenceError, match=r"loosen tol, or raise max_products.* or ncv") as e:
+    with pytest.raises(ConvergenceError, match=r"accept errors.* or raise max_products") as e:
         eigsh(operator, 3, max_products=1, ncv=20)
     assert "expected 3 pairs at LA within" in str(e.value)
     assert f"after {operator.count} products" in str(e.value)
+
+
+CROWDED = {
+    "geometric": np.geomspace(1e-16, 1.0, 1000),
+    "half zero": np.r_[np.zeros(500), np.geomspace(1e-10, 1.0, 500)],
+}
+
+
+@pytest.mark.parametrize("name", CROWDED)
+@pytest.mark.parametrize("norm", [1.0, 1e-6, 1e200])
+def test_the_advice_where_eigenvalues_crowd_at_zero_works(name, norm):
+    A = scipy.sparse.diags_array(norm * CROWDED[name]).tocsr()
+    with pytest.raises(ConvergenceError, match="0 that converged after") as e:
+        eigsh(A, 5, which="SA", max_products=2000)
+    advice = re.search(r"errors up to (\S+) by tol=(\S+) or scale=(\S+) \(", str(e.value))
+    error, tol, scale = (float(number) for number in advice.groups())
+    for options in ({"tol": tol}, {"scale": scale}):
+        pairs = eigsh(A, 5, which="SA", **options)
+        assert pairs.num_products < 2000
+        assert pairs.errors.max() < 5 * error
+        assert (pairs.values <= 5 * error).all()
+
+
+def test_values_that_are_bounds_only_are_named():
+    values = np.array([0.0, 1e-9, 2.0])
+    pairs = Eigenpairs(values, np.eye(3), np.full(3, 1e-8), 7, unseen=False)
+    assert repr(pairs) == (
+        "Eigenpairs(values=[0.e+00 1.e-09 2.e+00], errors up to 1e-08, 7 products, unseen=False, "
+        "bounds only: [0.e+00 1.e-09])"
+    )
+    assert (
+        repr(pairs[2:]) == "Eigenpairs(values=[2.], errors up to 1e-08, 7 products, unseen=False)"
+    )
+    assert repr(pairs[:0]) == "Eigenpairs(values=[], errors up to 0, 7 products, unseen=False)"
 
 
 def test_giving_up_costs_no_more_than_was_allowed():
@@ -246,8 +282,8 @@ def no_dtype():
     [
         (np.eye(4), 2, {"which": "SM"}, "'SM', which does not converge.*take 'SA'"),
         (np.eye(4), 2, {"which": "XX"}, "expected which among LA, SA, BE, LM, got 'XX'"),
-        (np.eye(4), 4, {}, "expected k from 1 to 3 for 4 parameters, got 4; ask for fewer"),
-        (np.eye(4), 0, {}, "expected k from 1 to 3 for 4 parameters, got 0"),
+        (np.eye(4), 5, {}, "expected k from 1 to 4 for 4 parameters, got 5; ask for fewer"),
+        (np.eye(4), 0, {}, "expected k from 1 to 4 for 4 parameters, got 0"),
         (np.eye(1), 2, {}, "expected k from 1 to 1 for 1 parameters, got 2"),
         (np.ones((2, 3)), 1, {}, r"expected a square operator, got shape \(2, 3\)"),
         (no_dtype(), 1, {}, "got None; pass dtype= to LinearOperator"),
@@ -310,3 +346,60 @@ def test_enclosures_hold_an_eigenvalue_each():
     for (low, high), value in zip(pairs.enclosures, pairs.values, strict=True):
         assert low <= value <= high
         assert any(low <= true <= high for true in SPECTRA["simple"])
+
+
+# --- sizes out of the common range ---
+
+SPREAD = np.r_[np.linspace(-1.0, 0.1, 57), 0.6, 0.8, 1.0]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("which", ["LA", "SA", "BE", "LM"])
+@pytest.mark.parametrize(
+    ("norm", "dtype", "tol"),
+    [
+        (1e-300, "float64", 1e-7),
+        (1e-160, "float64", 1e-7),
+        (1e160, "float64", 1e-7),
+        (1e300, "float64", 1e-7),
+        (1e-36, "float32", 1e-4),
+        (1e-40, "float32", 1e-3),
+        (1e37, "float32", 1e-4),
+    ],
+)
+def test_operators_of_any_norm_have_eigenpairs(norm, dtype, tol, which, ncv):
+    matrix = (norm * with_spectrum(SPREAD)).astype(dtype)
+    for scale in (None, norm):
+        pairs = eigsh(matrix, 3, which=which, ncv=ncv, scale=scale, second_start=True)
+        expected = chosen(SPREAD, 3, which)
+        np.testing.assert_allclose(pairs.values / norm, expected, atol=tol)
+        assert (pairs.errors / norm < tol).all()
+        assert pairs.unseen is False
+
+
+@pytest.mark.parametrize(("size", "norm"), [(60, 1e-44), (700, 1e-42)])
+def test_products_below_what_float32_resolves_are_refused(size, norm):
+    matrix = (norm * with_spectrum(np.linspace(-1.0, 1.0, size))).astype(np.float32)
+    with pytest.raises(InputError, match=r"products that float32 resolves, got .*; multiply"):
+        eigsh(matrix, 2)
+
+
+@pytest.mark.parametrize("which", ["LA", "SA", "BE", "LM"])
+@pytest.mark.parametrize("size", [1, 2, 5, P])
+def test_all_pairs_of_a_small_matrix(size, which):
+    values = np.linspace(-2.0, 1.0, size)
+    matrix = with_spectrum(values)
+    pairs = eigsh(matrix, size, which=which, second_start=True)
+    np.testing.assert_allclose(pairs.values, values, atol=1e-13)
+    np.testing.assert_allclose(
+        pairs.vectors @ np.diag(values) @ pairs.vectors.T, matrix, atol=1e-13
+    )
+
+
+def test_all_pairs_of_a_space_that_is_not_formed_are_refused():
+    with pytest.raises(
+        InputError, match="k from 1 to 599 for 600 parameters, got 600; ask for fewer"
+    ):
+        eigsh(scipy.sparse.eye_array(600), 600)
+    with pytest.raises(InputError, match="k from 1 to 59 for 60 parameters, got 60; ask for fewer"):
+        eigsh(np.eye(60), 60, ncv=20)

@@ -1,6 +1,7 @@
 """How an estimate is printed, and the standard error of a mean."""
 
 import numpy as np
+import scipy.stats
 
 import hvp
 from hvp.linalg.estimate import standard_error_of_mean
@@ -23,5 +24,5 @@ def test_the_error_of_a_mean_of_a_single_sample_is_unknown():
     assert np.isnan(standard_error_of_mean(np.ones((1, 3)))).tolist() == [True] * 3
     assert standard_error_of_mean(np.empty(0)) == 0
     rows = np.random.default_rng(0).standard_normal((5, 2))
-    expected = rows.std(axis=0, ddof=1) / np.sqrt(5)
-    np.testing.assert_allclose(standard_error_of_mean(rows), expected)
+    expected = rows.std(axis=0, ddof=1) / np.sqrt(5) * scipy.stats.t.ppf(0.975, 4) / 1.959964
+    np.testing.assert_allclose(standard_error_of_mean(rows), expected, rtol=1e-6)

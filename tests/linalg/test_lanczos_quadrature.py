@@ -176,11 +176,11 @@ def runs():
 )
 def test_standard_errors_cover_as_they_should(runs, estimate, truth):
     estimates = [estimate(d) for d in runs]
-    assert 0.90 <= coverage(estimates, truth, 12) <= 0.99
+    assert 0.92 <= coverage(estimates, truth) <= 1.0
     spread = np.std([e.value for e in estimates])
     typical = np.sqrt(np.mean([e.stderr**2 for e in estimates]))
-    # The spread of 200 is itself known to 5 %.
-    assert typical == pytest.approx(spread, rel=0.2)
+    # Of 12 probes, Student's t is 1.12 that of a normal variable; two estimates are compared.
+    assert 1.0 < typical / spread < 1.4
 
 
 def test_the_variance_of_a_probe_is_that_of_the_spectrum_over_half_the_size(runs):
@@ -192,7 +192,7 @@ def test_the_variance_of_a_probe_is_that_of_the_spectrum_over_half_the_size(runs
 def test_standard_errors_of_curves_cover_at_every_point(runs):
     values, width, x = BOTH, 0.5, np.linspace(-8, 9, 25)
     truth = scipy.stats.norm.pdf(x[:, None], values, width).mean(axis=1)
-    bound = scipy.stats.t.ppf(0.975, 11)
+    bound = 1.96
     curves = [d.curve(x, width) for d in runs]
     hits = np.mean([np.abs(c - truth) <= bound * e for c, e in curves], axis=0)
     assert hits.min() > 0.8  # one eigenvalue alone is seen by few, and by some a lot
@@ -432,7 +432,7 @@ def measure(reorthogonalise):
     return (peak() - held) / (4 * SIZE * PROBES)
 
 
-@pytest.mark.parametrize(("reorthogonalise", "most"), [(1, STEPS + 2), (0, 3)])
+@pytest.mark.parametrize(("reorthogonalise", "most"), [(1, STEPS + 2), (0, 3.25)])
 def test_a_probe_takes_as_many_vectors_as_steps_and_a_few(reorthogonalise, most):
     run = subprocess.run(
         (sys.executable, __file__, str(reorthogonalise)),

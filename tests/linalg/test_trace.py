@@ -33,7 +33,8 @@ def test_the_norm_is_the_root_of_its_square(name):
     square = hvp.squared_frobenius_norm(A, num_products=30)
     norm = hvp.frobenius_norm(A, num_products=30)
     assert norm.value == pytest.approx(square.value**0.5)
-    assert norm.stderr == pytest.approx(square.stderr / (2 * norm.value))
+    low = np.sqrt(square.value - square.stderr)
+    assert norm.stderr == pytest.approx(norm.value - low)
     assert norm.num_products == square.num_products == 30
     assert_unbiased(
         [hvp.frobenius_norm(A, num_products=30, seed=seed) for seed in SEEDS], np.linalg.norm(A)
@@ -77,7 +78,7 @@ def test_zero_identity_and_rank_one_are_exact(function, A, num_products):
     truth = FUNCTIONS[function](A)
     if function is hvp.diagonal and num_products < P and np.linalg.matrix_rank(A) == P:
         errors = np.abs(found.value - truth)  # a basis of random signs hides that A is diagonal
-        assert 0.4 < np.mean(errors <= found.stderr) < 0.7
+        assert 0.62 < np.mean(errors <= found.stderr) < 0.9
         return
     np.testing.assert_allclose(found.value, truth, rtol=1e-12, atol=1e-13)
     assert np.max(found.stderr) <= 1e-11

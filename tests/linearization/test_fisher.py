@@ -559,7 +559,9 @@ def test_targets_that_are_broadcast_are_not_drawn():
     lin = linearize(net(), (X, REAL[:, :1]), "mse")
     v = np.ones(lin.size)
     assert relative(lin.fisher_vp(v), lin.gnvp(v)) < TOLERANCE
-    message = r"a target for each of the outputs \(7, 3\), to draw them, got targets \(7, 1\)"
+    message = (
+        r"targets of the shape \(7, 3\) of the outputs, to draw them, got targets of shape \(7, 1\)"
+    )
     with pytest.raises(hvp.InputError, match=message):
         lin.fisher_vp(v, num_samples=2)
 

@@ -15,7 +15,7 @@ from hvp.linalg.estimate import Estimate
 
 SCHEMA = 3
 ABOUT = {
-    "null": "a number that cannot be told, as the sampling error from a single batch",
+    "null": "a number that is not known, as the sampling error from a single batch",
     "units": "eigenvalues, errors, noise and distance in units of the loss per squared weight",
     "parts": "whole network or selected layers, then each layer's own block; size is P",
     "largest, smallest": "eigenvalues in ascending order, each with its error |Av - lambda v|",

@@ -17,10 +17,13 @@
 - A bias is added, and its gradient summed, by operations without an attribute for the layout of
   channels.
 - Select between tensors of one shape is SelectV2, which broadcasts.
-- Softsign and the resizing of images are written with operations that have second derivatives: a
-  quotient, and products with the matrices of the interpolation, which the operation itself gives.
+- Softsign is a quotient, which has second derivatives.
 - Einsum of two operands is one batched matrix product between transpositions. The transposition of
   a known operand is computed once for all products.
+
+What is more than a few lines has a module: `products`, `segments`, `powers`, `determinants` and
+`cross_entropy` are right where TensorFlow's derivatives are not; `images`, `normalisation` and
+`ctc` have second derivatives where TensorFlow has none.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ from typer.testing import CliRunner
 import hvp.comparison.compare
 import hvp.report.matplotlib_figure
 from hvp import ConvergenceError, commands, examples
-from hvp.objective import batches
 from hvp.report import number_format
 
 layers = keras.layers
@@ -125,7 +124,7 @@ def test_what_is_shown_is_what_is_written(inputs, here):
 
 def test_the_default_is_both_activations_on_the_embedded_digits(here, monkeypatch):
     x, y = examples.mnist()
-    monkeypatch.setattr(batches, "mnist", lambda: (x[::25], y[::25]))
+    monkeypatch.setattr(examples, "mnist", lambda: (x[::25], y[::25]))
     monkeypatch.setattr(examples, "EPOCHS", 1)
     result = compare("-k", 2, "--layers", "dense3")
     assert (result.exit_code, result.stderr) == (0, "")

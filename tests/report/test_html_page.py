@@ -222,7 +222,7 @@ def test_a_single_batch_gives_no_error_for_other_data():
     text = html_page.page(found)
     page = Page(text)
     assert SINGLE in said(page)
-    assert "single batch: how much other examples would change is not known" in said(page)
+    assert "The data came as a single batch" in said(page)
     assert "nan" not in said(page).lower()
     json.loads(plotly_figures.figures(found), parse_constant=lambda name: pytest.fail(name))
 
@@ -269,7 +269,7 @@ def test_a_share_that_is_none_is_not_read_as_one(comparison):
     shares = dataclasses.replace(comparison.shares, whole=whole)
     odd = summary.share_of_residual(dataclasses.replace(comparison, shares=shares))
     assert odd.startswith("The trace of R is ")
-    assert "carries" not in odd
+    assert "G carries" not in odd
 
 
 def test_curves_pass_through_the_density_they_are_of(comparison):
@@ -289,7 +289,7 @@ def test_curves_pass_through_the_density_they_are_of(comparison):
 
 
 def test_r_is_left_out_where_it_vanishes(comparison):
-    figure = plotly_figures.densities(comparison.parts["last"])
+    figure = plotly_figures.densities(comparison.parts["last"], comparison.floor)
     assert {trace.name for trace in figure.data if trace.name} == {"H", "G"}
     assert "R vanishes here" in figure.layout.meta["note"]
 

@@ -31,7 +31,7 @@ class ConvergenceError(RuntimeError):
     ...     hvp.eigsh(A, 3, tol=1e-12, max_products=1)
     ... except hvp.ConvergenceError as error:
     ...     print(str(error).partition(",")[0])
-    expected 3 pairs at LA within 1.0e-12
+    expected 3 pairs at LA within 1.0e-12 of ‖A‖
     """
 
 

@@ -51,16 +51,16 @@ def test_another_seed_gives_other_initial_weights():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_origin_is_the_network_of_three_dense_layers(dtype):
+def test_the_network_has_three_dense_layers(dtype):
     model = examples.network("tanh", dtype=dtype)
     weights = [(v.path, tuple(v.shape), v.dtype) for v in model.trainable_variables]
     assert weights == [
-        ("origin_tanh/dense1/kernel", (784, 30), dtype),
-        ("origin_tanh/dense1/bias", (30,), dtype),
-        ("origin_tanh/dense2/kernel", (30, 30), dtype),
-        ("origin_tanh/dense2/bias", (30,), dtype),
-        ("origin_tanh/dense3/kernel", (30, 10), dtype),
-        ("origin_tanh/dense3/bias", (10,), dtype),
+        ("digits_tanh/dense1/kernel", (784, 30), dtype),
+        ("digits_tanh/dense1/bias", (30,), dtype),
+        ("digits_tanh/dense2/kernel", (30, 30), dtype),
+        ("digits_tanh/dense2/bias", (30,), dtype),
+        ("digits_tanh/dense3/kernel", (30, 10), dtype),
+        ("digits_tanh/dense3/bias", (10,), dtype),
     ]
     assert model.loss.get_config()["from_logits"] is True
     assert model(np.zeros((1, 28, 28), dtype)).dtype == dtype

@@ -12,7 +12,8 @@ from support.special_points import SPECIAL_POINTS
 
 import hvp
 from hvp.autodiff import precision
-from hvp.autodiff.decompositions import LARGE_MATRIX_ENTRIES, SUBSTITUTES
+from hvp.autodiff.decompositions import SUBSTITUTES
+from hvp.autodiff.decompositions.matrix_products import LARGE_MATRIX_ENTRIES
 from hvp.autodiff.tracing import trace
 from hvp.passes.simplify import simplify as fold
 

@@ -1,0 +1,120 @@
+"""Max pooling by operations that have second derivatives, and pooling of volumes in float64.
+
+- Max pooling over windows that do not overlap is the average pooling of the winners: linear in x
+  with constant coefficients. TensorFlow's own MaxPoolGrad is slow, its MaxPoolGradGrad slower, and
+  XLA refuses the latter.
+- Volumes in float64, for which TensorFlow has no kernels, are pooled plane by plane and then along
+  the depth.
+- Max pooling to the same shape is a padding and a pooling to a smaller shape. The kernels
+  MaxPoolGradGrad and MaxPool3DGradGrad work in place where the shapes agree, and read entries that
+  they have already overwritten (TensorFlow 2.21): Hv through such a layer is wrong by half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+
+def pool_volume(op: tf.Operation, x: tf.Tensor) -> tf.Tensor | None:
+    """Pooling in float64 of the planes, then along the depth: a mean of means, a max of maxima."""
+    if x.dtype != tf.float64 or op.get_attr("data_format") != b"NDHWC":
+        return None if op.type == "AvgPool3D" else max_pool(op, x)
+    pool = tf.nn.avg_pool2d if op.type == "AvgPool3D" else _max_pool_plane
+    (depth, *plane), (step, *steps) = op.get_attr("ksize")[1:4], op.get_attr("strides")[1:4]
+    padding, channels = op.get_attr("padding").decode(), x.shape[-1]
+    planes = pool(tf.reshape(x, [-1, *x.shape[2:]]), plane, steps, padding)
+    rows, columns = planes.shape[1:3]
+    lines = tf.reshape(planes, [-1, x.shape[1], rows * columns, channels])
+    pooled = pool(lines, [depth, 1], [step, 1], padding)
+    return tf.reshape(pooled, [-1, pooled.shape[1], rows, columns, channels])
+
+
+def _max_pool_plane(
+    x: tf.Tensor, sizes: Sequence[int], strides: Sequence[int], padding: str
+) -> tf.Tensor:
+    """Max pooling of images; to the same shape, padding and then pooling to a smaller shape."""
+    if max(*sizes, *strides) == 1:
+        return x
+    if padding == "SAME" and max(strides) == 1:
+        paddings = [[(size - 1) // 2, size // 2] for size in (1, *sizes, 1)]
+        x, padding = tf.pad(x, paddings, constant_values=x.dtype.min), "VALID"
+    return tf.nn.max_pool2d(x, sizes, strides, padding)
+
+
+def max_pool(op: tf.Operation, x: tf.Tensor) -> tf.Tensor | None:
+    sizes, strides = op.get_attr("ksize"), op.get_attr("strides")
+    if max(sizes) == max(strides) == 1:
+        return x
+    if sizes == strides and _windows_fit(op, x):
+        return _average_of_winners(op, x)
+    return _pool_to_smaller_shape(op, x) if x.shape == op.outputs[0].shape else None
+
+
+def _windows_fit(op: tf.Operation, x: tf.Tensor) -> bool:
+    """Whether every window lies within the image, where channels are the last axis."""
+    if op.get_attr("data_format") not in (b"NHWC", b"NDHWC"):
+        return False
+    if op.get_attr("padding") == b"VALID":
+        return True
+    whole = x.shape.is_fully_defined() and op.get_attr("padding") == b"SAME"
+    return whole and not any(np.mod(x.shape, op.get_attr("ksize")))
+
+
+def _average_of_winners(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
+    volume = op.type == "MaxPool3D"
+    windows = {name: op.get_attr(name) for name in ("ksize", "strides", "data_format")}
+    windows["padding"] = "VALID"
+    pool, grad, average = (
+        getattr(tf.raw_ops, name)
+        for name in (
+            ("MaxPool3D", "MaxPool3DGrad", "AvgPool3D")
+            if volume
+            else ("MaxPool", "MaxPoolGrad", "AvgPool")
+        )
+    )
+    constant = tf.stop_gradient(x)
+    highest = pool(input=constant, **windows)
+
+    def spread(each: tf.Tensor) -> tf.Tensor:
+        return grad(orig_input=constant, orig_output=highest, grad=each, **windows)
+
+    def mean(t: tf.Tensor) -> tf.Tensor:
+        return average(**{"input" if volume else "value": t}, **windows)
+
+    ones = tf.ones_like(highest)
+    # MaxPool3DGrad counts all entries that equal the maximum: each gets an equal share.
+    weights = 1 / mean(spread(ones)) if volume else ones * float(np.prod(windows["ksize"]))
+    # Entries that lose contribute zero, even if they are infinite, as those of masks are.
+    return mean(tf.math.multiply_no_nan(x, tf.stop_gradient(spread(weights))))
+
+
+def _pool_to_smaller_shape(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
+    sizes = op.get_attr("ksize")
+    paddings = [[(size - 1) // 2, size // 2] for size in sizes]
+    if op.get_attr("padding") == b"EXPLICIT":
+        paddings = np.reshape(op.get_attr("explicit_paddings"), (-1, 2)).tolist()
+    return getattr(tf.raw_ops, op.type)(
+        input=tf.pad(x, paddings, constant_values=x.dtype.min),
+        ksize=sizes,
+        strides=op.get_attr("strides"),
+        padding="VALID",
+        data_format=op.get_attr("data_format"),
+        name=op.name,
+    )
+
+
+def max_pool_with_argmax(op: tf.Operation, x: tf.Tensor) -> list[tf.Tensor] | None:
+    """The entries that win, picked by their positions: linear in x."""
+    if not x.shape.is_fully_defined():
+        return None
+    names = ("ksize", "strides", "Targmax", "padding", "include_batch_in_index")
+    options = {name: op.get_attr(name) for name in names}
+    _, positions = tf.raw_ops.MaxPoolWithArgmax(input=tf.stop_gradient(x), **options)
+    flat = tf.cast(positions, tf.int64)
+    if not options["include_batch_in_index"]:
+        size = x.shape[1:].num_elements()
+        flat += tf.reshape(tf.range(x.shape[0], dtype=tf.int64) * size, [-1, 1, 1, 1])
+    return [tf.gather(tf.reshape(x, [-1]), flat), positions]

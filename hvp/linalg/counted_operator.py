@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
+import scipy.sparse
 import scipy.sparse.linalg
 from scipy.sparse.linalg import LinearOperator
 
 from hvp.errors import InputError
 from hvp.linalg.blocks import gram, multiply, squared_lengths
+
+# What SciPy takes for a linear operator: its own, a sparse or a dense matrix.
+Operator: TypeAlias = LinearOperator | scipy.sparse.sparray | scipy.sparse.spmatrix | np.ndarray
 
 # An asymmetry of up to eps ** ASYMMETRY_EXPONENT, relative to the products, counts as rounding.
 ASYMMETRY_EXPONENT = 0.5
@@ -46,7 +50,7 @@ class CountedOperator(LinearOperator):
     """
 
     def __init__(
-        self, A: Any, progress: Callable[[int], None] | None = None, scale: float | None = None
+        self, A: Operator, progress: Callable[[int], None] | None = None, scale: float | None = None
     ):
         operator = _operator(A)
         super().__init__(operator.dtype, operator.shape)
@@ -216,7 +220,7 @@ def _equal_ends(V: np.ndarray) -> bool:
     return np.array_equal(V[:, 0], V[:, -1])
 
 
-def _operator(A: Any) -> LinearOperator:
+def _operator(A: Operator) -> LinearOperator:
     try:
         operator = scipy.sparse.linalg.aslinearoperator(A)
     except TypeError as error:

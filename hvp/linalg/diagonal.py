@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from hvp.linalg.blocks import chunks, few_threads
-from hvp.linalg.counted_operator import CountedOperator, check_num_products
+from hvp.linalg.counted_operator import CountedOperator, Operator, check_num_products
 from hvp.linalg.deflation import deflate
 from hvp.linalg.estimate import (
     DEFLATED,
@@ -24,7 +23,7 @@ MIN_PROBES = 2
 
 
 def diagonal(
-    A: Any,
+    A: Operator,
     *,
     num_products: int = 96,
     seed: int = 0,

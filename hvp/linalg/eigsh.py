@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -14,7 +13,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from hvp.errors import ConvergenceError, InputError
 from hvp.linalg.blocks import dot, few_threads, float64_sum
-from hvp.linalg.counted_operator import CountedOperator
+from hvp.linalg.counted_operator import CountedOperator, Operator
 from hvp.linalg.lanczos import ROUNDINGS, lanczos
 
 ENDS = ("LA", "SA", "BE", "LM")
@@ -104,7 +103,7 @@ class Eigenpairs:
 
 
 def eigsh(
-    A: Any,
+    A: Operator,
     k: int,
     *,
     which: str = "LA",

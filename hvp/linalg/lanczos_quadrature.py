@@ -16,14 +16,13 @@ vectors also stay uniform where eigenvectors are projected out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from hvp.errors import InputError
 from hvp.linalg.blocks import few_threads
-from hvp.linalg.counted_operator import CountedOperator
+from hvp.linalg.counted_operator import CountedOperator, Operator
 from hvp.linalg.density import BatchJackknife, Density
 from hvp.linalg.eigsh import Eigenpairs
 from hvp.linalg.lanczos import Tridiagonal, lanczos
@@ -33,7 +32,7 @@ MAX_GROUPS = 50
 
 
 def density(
-    A: Any,
+    A: Operator,
     *,
     num_probes: int = 10,
     num_steps: int = 80,
@@ -129,7 +128,7 @@ def density(
     )
 
 
-def _check_resampled(A: Any, count: int, num_probes: int, reorthogonalise: bool) -> None:
+def _check_resampled(A: Operator, count: int, num_probes: int, reorthogonalise: bool) -> None:
     if count and not hasattr(A, "batch_grams"):
         raise InputError(
             "Hessian(lin), GaussNewton(lin) or Residual(lin), whose batches are known",
@@ -145,7 +144,11 @@ def _check_resampled(A: Any, count: int, num_probes: int, reorthogonalise: bool)
 
 
 def _left_out(
-    A: Any, T: Tridiagonal, outlier_vectors: np.ndarray, outliers: np.ndarray, num_probes: int
+    A: LinearOperator,
+    T: Tridiagonal,
+    outlier_vectors: np.ndarray,
+    outliers: np.ndarray,
+    num_probes: int,
 ) -> BatchJackknife | None:
     """The first probes' nodes and weights, and the outliers, without each batch.
 

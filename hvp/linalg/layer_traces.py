@@ -10,7 +10,7 @@ import numpy as np
 
 from hvp.errors import InputError
 from hvp.linalg.blocks import few_threads, float64_sum, gram, squared_lengths
-from hvp.linalg.counted_operator import CountedOperator, check_num_products
+from hvp.linalg.counted_operator import CountedOperator, Operator, check_num_products
 from hvp.linalg.deflation import Deflated, deflate
 from hvp.linalg.estimate import (
     DEFLATED,
@@ -92,7 +92,7 @@ class LayerShares:
 
 
 def layer_traces(
-    A: Any,
+    A: Operator,
     lin: Curvature,
     *,
     num_products: int = 96,

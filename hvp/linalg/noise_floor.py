@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from hvp.errors import InputError
-from hvp.linalg.counted_operator import CountedOperator
+from hvp.linalg.counted_operator import CountedOperator, Operator
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ class Noise:
 
 
 def noise_floor(
-    A: Any,
-    exact: Any = None,
+    A: Operator,
+    exact: Operator | None = None,
     *,
     vectors: np.ndarray | None = None,
     num_directions: int = 3,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from hvp.linalg.blocks import (
     multiply,
     squared_lengths,
 )
-from hvp.linalg.counted_operator import CountedOperator, check_num_products
+from hvp.linalg.counted_operator import CountedOperator, Operator, check_num_products
 from hvp.linalg.estimate import UNIT_VECTORS, XTRACE, Estimate
 from hvp.linalg.hutchinson import (
     hutchinson_squared_norm,
@@ -34,7 +33,7 @@ from hvp.linalg.xtrace import (
 
 
 def trace(
-    A: Any,
+    A: Operator,
     *,
     num_products: int = 96,
     seed: int = 0,
@@ -82,7 +81,7 @@ def trace(
 
 
 def squared_frobenius_norm(
-    A: Any,
+    A: Operator,
     *,
     num_products: int = 96,
     seed: int = 0,
@@ -113,7 +112,7 @@ def squared_frobenius_norm(
 
 
 def frobenius_norm(
-    A: Any,
+    A: Operator,
     *,
     num_products: int = 96,
     seed: int = 0,

@@ -1,4 +1,4 @@
-"""Every layer: products against differences of first derivatives, in float64, and without a split.
+"""Every layer: products against differences of first derivatives, in float64, and without passes.
 
 TensorFlow's first derivatives are trusted here, its second ones are not: Hv is held against central
 differences of the gradient, Gv against Jᵀ applied to central differences of the outputs.
@@ -14,8 +14,7 @@ from support.layer_cases import ACTIVATIONS, CASES, NO_SUBJECT
 from support.oracles import along, flat, gradient, kept_precision, relative, variables_of
 
 import hvp
-from hvp.autodiff import curvature
-from hvp.linearization import products
+from hvp.passes import pipeline
 
 
 @pytest.fixture(autouse=True)
@@ -68,19 +67,22 @@ class OutputSplit:
         return hvp.linearize(self.model, data, "mse", training=training, jit=False, **options)
 
 
-def unsplit(lin, v):
-    """H, G and R times v, operation by operation, in reverse order throughout."""
-    snapshot, tangents = lin._snapshot, lin.layout.split(tf.constant(v))
-    (batch,) = snapshot.batches()
-    functions = products.Batch(snapshot, range(len(lin.names)), snapshot.programs(batch), batch)
-    found = products.HGR.build(curvature.REVERSE_MODE, functions, tangents)
-    return np.split(flat(found), 3)
-
-
 def close(got, expected, beside, tolerance=1e-7):
     """Agreement relative to the largest entry of `expected` or, where it is smaller, `beside`."""
     size = max(np.abs(expected).max(), np.abs(beside).max())
     return np.abs(got - expected).max() < tolerance * size
+
+
+def unchanged_without_passes(lin, v, slope):
+    """With all passes off, H, G, R, J and Jᵀ are the same to rounding."""
+    u = np.random.default_rng(7).standard_normal(lin.num_outputs)
+    found = [lin.hvp(v), lin.gnvp(v), lin.residual_vp(v), lin.jvp(v), lin.vjp(u)]
+    with pipeline.without_passes():
+        plain = lin.forced()
+        expected = [*plain.products(v), plain.jvp(v), plain.vjp(u)]
+    size = max(np.abs(product).max() for product in (*expected[:3], slope))
+    for got, one in zip(found, expected, strict=True):
+        assert close(got, one, size if one is not expected[3] else one, 1e-12)
 
 
 def direction(lin):
@@ -94,7 +96,7 @@ def test_products_are_those_of_differences(case):
     v, slope = direction(lin), net.slope()
     assert relative(lin.gradient(), slope) < 1e-10
     expected = along(net.slope, net.variables, v)
-    Hv, Gv, Rv = lin.products(v)
+    Hv, Gv, Rv = lin.hvp(v), lin.gnvp(v), lin.residual_vp(v)
     assert close(Hv, expected, slope)
     Jv = along(lambda: net.seen().numpy(), net.variables, v)
     assert relative(lin.jvp(v), Jv) < 1e-7
@@ -102,8 +104,7 @@ def test_products_are_those_of_differences(case):
     curved[net.y.size :] = 0
     assert relative(Gv, net.pulled(curved)) < 1e-7
     assert close(Rv, expected - Gv, expected)
-    for got, whole in zip((Hv, Gv, Rv), unsplit(lin, v), strict=True):
-        assert close(got, whole, slope, 1e-12)
+    unchanged_without_passes(lin, v, slope)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.lower], ids=str)
@@ -125,6 +126,7 @@ def test_what_tensorflow_computes_in_float32_alone_is_right_in_float64(case):
     else:
         assert close(lin.hvp(v), along(exact_slope, variables, v), slope)
     assert close(lin.gnvp(v) + lin.residual_vp(v), lin.hvp(v), slope, 1e-12)
+    unchanged_without_passes(lin, v, slope)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.refused], ids=str)

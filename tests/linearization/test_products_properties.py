@@ -12,6 +12,8 @@ from hvp import testing
 
 layers = keras.layers
 few = settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
+# Each traces a network.
+fewer = settings(few, max_examples=3)
 seeds = st.integers(0, 2**31)
 
 
@@ -66,7 +68,7 @@ def network(widths, activation, seed):
     return randomised(keras.Sequential(net), seed)
 
 
-@few
+@fewer
 @given(networks)
 def test_random_networks_obey_the_laws(drawn):
     widths, activation, loss, size, seed = drawn
@@ -87,7 +89,7 @@ def test_random_networks_obey_the_laws(drawn):
     assert np.linalg.eigvalsh(g + g.T)[0] > -1e-13 * scale
 
 
-@few
+@fewer
 @given(networks)
 def test_random_networks_match_central_differences(drawn):
     widths, activation, _, size, seed = drawn

@@ -1,47 +1,15 @@
-"""With all passes off, every product of every layer is the same to rounding."""
+"""The switch of all passes; `linearization/test_layers.py` uses it for the products of layers."""
 
 import threading
 
 import numpy as np
 import pytest
-from support.layer_cases import CASES
-from support.oracles import dense_net, examples, kept_precision
+from support.oracles import dense_net, examples
 
 import hvp
 from hvp.passes import pipeline
 
 PRODUCTS = ["hvp", "gnvp", "residual_vp", "jvp", "vjp"]
-
-
-def linearized(case):
-    model, x = case.model(), case.inputs()
-    y = np.random.default_rng(5).standard_normal((len(x), *model.output_shape[1:]))
-    dtype = "float64" if case.lower else None
-    data = [(x, y.astype(case.floatx))]
-    return hvp.linearize(model, data, "mse", training=case.training, jit=False, dtype=dtype)
-
-
-def every_product(lin):
-    """H, G, R, J and Jᵀ times the same vectors."""
-    rng = np.random.default_rng(6)
-    v, u = rng.standard_normal(lin.size) + 0.5, rng.standard_normal(lin.num_outputs)
-    return {name: getattr(lin, name)(u if name == "vjp" else v) for name in PRODUCTS}
-
-
-@pytest.mark.zoo
-@pytest.mark.parametrize("case", [c for c in CASES if not c.refused], ids=str)
-def test_products_without_passes_are_the_same_to_rounding(case):
-    with kept_precision(case.floatx):
-        lin = linearized(case)
-        found = every_product(lin)
-        with pipeline.without_passes():
-            plain = every_product(lin.forced())
-    curvature = max(np.abs(plain[name]).max() for name in ("hvp", "gnvp", "residual_vp"))
-    for name, product in found.items():
-        is_first_order = name in ("jvp", "vjp")
-        size = np.abs(plain[name]).max() if is_first_order else curvature
-        size = max(size, np.abs(lin.gradient()).max())
-        assert np.abs(product - plain[name]).max() < 1e-12 * size, name
 
 
 def network(**options):

@@ -18,6 +18,9 @@ from bench.measurements.measure import MAX_BLOCK_BYTES, Plan, Progress, relative
 from bench.measurements.problems import Problem
 from hvp import InputError
 
+# Products before they are timed: some are compiled, or joined for all batches, after a hundred.
+WARM_UP_TURNS = 20
+
 
 @dataclass(frozen=True)
 class Row:
@@ -76,6 +79,8 @@ def _product(problem: Problem, name: str, new: Worker, old: Worker, plan: Plan) 
     # The same number of calls for both, so that their turns take about as long.
     calls = calls_in(plan.turn, min(each.seconds for each in prepared))
     rounds = rounds_in(plan.budget, seconds, plan.rounds)
+    for worker, each in zip((new, old), prepared, strict=True):
+        worker.ask("time", name, calls_in(WARM_UP_TURNS * plan.turn, each.seconds))
     timed = interleave(_turn(new, name, calls), {"old": _turn(old, name, calls)}, rounds)
     for worker in (new, old):
         worker.ask("release", name)

@@ -20,8 +20,9 @@ ALIGNMENT_BYTES = 64
 SHARED_BYTES = 1 << 20
 # Entries that fit into the cache of a core.
 CHUNK_ENTRIES = 1 << 17
-# Larger arrays are copied by several threads. Two are enough to reach the speed of the memory.
-THREADED_BYTES, COPY_THREADS = 1 << 24, 2
+# Larger arrays are read and copied by several threads. Two are enough to reach the speed of the
+# memory.
+THREADED_BYTES, NUM_THREADS = 1 << 24, 2
 
 
 def check_array(v: ArrayLike, rows: int, dtype: DTypeLike) -> np.ndarray:
@@ -119,9 +120,20 @@ def shared(tensor: tf.Tensor, apart_from: np.ndarray) -> np.ndarray:
 
 def is_finite(array: np.ndarray) -> bool:
     """Whether no entry is NaN or infinite."""
-    # Both survive a sum of squares, which is fast; so does an overflow, hence the second look.
     entries = array.ravel(order="K")
-    return bool(np.isfinite(np.vdot(entries, entries)) or np.isfinite(array).all())
+    results = list[bool]()
+    _in_threads(
+        lambda begin, end: results.append(_is_finite(entries[begin:end])),
+        len(entries),
+        entries.nbytes,
+    )
+    return all(results)
+
+
+def _is_finite(entries: np.ndarray) -> bool:
+    # NaN and infinity survive a sum of squares, which is fast; so does an overflow, hence the
+    # second look.
+    return bool(np.isfinite(np.vdot(entries, entries)) or np.isfinite(entries).all())
 
 
 def difference(first: tf.Tensor, second: tf.Tensor) -> float:
@@ -222,7 +234,7 @@ def _copy_finite(source: np.ndarray, target: np.ndarray) -> None:
         for start in range(begin, end, rows):
             chunk = slice(start, min(start + rows, end))
             np.copyto(target[chunk], source[chunk])
-            if not np.isfinite(target[chunk]).all():
+            if not _is_finite(target[chunk]):
                 raise InputError(
                     "a finite vector", "NaN or infinity in v", "check where it comes from"
                 )
@@ -230,11 +242,11 @@ def _copy_finite(source: np.ndarray, target: np.ndarray) -> None:
     _in_threads(copy, len(source), source.nbytes)
 
 
-def _in_threads(copy: Callable[[int, int], None], rows: int, nbytes: int) -> None:
-    """Call `copy(begin, end)` for all rows: once, or in each thread for its range of rows."""
+def _in_threads(function: Callable[[int, int], None], rows: int, nbytes: int) -> None:
+    """Call `function(begin, end)` for all rows: once, or in each thread for its range of rows."""
     if nbytes < THREADED_BYTES:
-        copy(0, rows)
+        function(0, rows)
         return
-    edges = [rows * i // COPY_THREADS for i in range(COPY_THREADS + 1)]
-    with ThreadPoolExecutor(COPY_THREADS) as pool:
-        list(pool.map(copy, edges[:-1], edges[1:]))
+    edges = [rows * i // NUM_THREADS for i in range(NUM_THREADS + 1)]
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        list(pool.map(function, edges[:-1], edges[1:]))

@@ -39,9 +39,11 @@ from hvp.autodiff.decompositions import (
     determinants,
     images,
     normalisation,
+    norms,
     powers,
     products,
     segments,
+    spectra,
 )
 
 # From so many entries on a matrix is not transposed.
@@ -295,11 +297,14 @@ SUBSTITUTES: dict[str, Substitute] = {
         ],
         segments.sparse,
     ),
+    "ComplexAbs": norms.complex_abs,
     "Pow": powers.power,
     "Xlogy": powers.xlogy,
     "Xlog1py": powers.xlog1py,
     "Xdivy": powers.xdivy,
     "MatrixDeterminant": determinants.determinant,
+    "SelfAdjointEigV2": spectra.eigh,
+    "Svd": spectra.svd,
     "LRN": normalisation.local_response,
     "FusedBatchNormV3": normalisation.fused_batch_norm,
     "SoftmaxCrossEntropyWithLogits": cross_entropy.softmax_cross_entropy,

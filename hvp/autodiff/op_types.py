@@ -95,6 +95,7 @@ OP_TYPES = {
     "AvgPoolGrad": OpType(linear_in=(1,)),
     "BatchMatMulV2": OpType(linear_in=(0, 1)),
     "BatchToSpaceND": OpType(linear_in=(0,)),
+    "BesselI1": OpType(gradient_may_be_wrong=True),
     "BiasAdd": OpType(jointly_linear_in=ALL),
     "BiasAddGrad": OpType(linear_in=(0,)),
     "BroadcastTo": OpType(linear_in=(0,), rearranges=0, is_reshape=True, is_repetition=True),

@@ -21,9 +21,10 @@
 - Einsum of two operands is one batched matrix product between transpositions. The transposition of
   a known operand is computed once for all products.
 
-What is more than a few lines has a module: `products`, `segments`, `powers`, `determinants` and
-`cross_entropy` are right where TensorFlow's derivatives are not; `images`, `normalisation` and
-`ctc` have second derivatives where TensorFlow has none.
+What is more than a few lines has a module: `products`, `segments`, `powers`, `logarithms`,
+`determinants`, `special_functions` and `cross_entropy` are right where TensorFlow's derivatives are
+not, `spectra` at any scale; `norms` is infinite where no derivative exists; `images`,
+`normalisation` and `ctc` have second derivatives where TensorFlow has none.
 """
 
 from __future__ import annotations
@@ -38,11 +39,13 @@ from hvp.autodiff.decompositions import (
     ctc,
     determinants,
     images,
+    logarithms,
     normalisation,
     norms,
     powers,
     products,
     segments,
+    special_functions,
     spectra,
 )
 
@@ -297,6 +300,12 @@ SUBSTITUTES: dict[str, Substitute] = {
         ],
         segments.sparse,
     ),
+    **dict.fromkeys(
+        ["BesselI0", "BesselI0e", "BesselI1", "BesselI1e", "BesselJ0", "BesselJ1"],
+        special_functions.bessel,
+    ),
+    "Spence": special_functions.spence,
+    "CumulativeLogsumexp": logarithms.cumulative_logsumexp,
     "ComplexAbs": norms.complex_abs,
     "Pow": powers.power,
     "Xlogy": powers.xlogy,

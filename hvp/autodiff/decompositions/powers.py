@@ -20,9 +20,11 @@ MAX_EXPONENT = 64
 def power(op: tf.Operation, x: tf.Tensor, exponent: tf.Tensor) -> tf.Tensor | None:
     """Whole powers of one exponent as multiplications; several exponents by their derivatives."""
     known = tf.get_static_value(exponent)
-    if not (x.dtype.is_floating or x.dtype.is_complex) or (known is not None and not known.size):
+    if not (x.dtype.is_floating or x.dtype.is_complex) or (
+        known is not None and not np.size(known)
+    ):
         return None
-    if known is None or not (np.asarray(known) == np.ravel(known)[0]).all():
+    if known is None or not np.any(known) or not (known == np.ravel(known)[0]).all():
         return None if x.dtype.is_complex else _taylor(x, exponent)
     first = np.ravel(known)[0]
     if np.iscomplexobj(first) and np.imag(first):

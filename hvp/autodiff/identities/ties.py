@@ -39,29 +39,39 @@ class Ties(Identity):
         if pair not in self._conditions:
             self._conditions[pair] = self.put(node, _is_first, *pair)
         condition, kind = self._conditions[pair], node.op.type
-        if kind == "Abs":
-            (x,) = node.inputs
-            swapped = len(pair) == 2 and self.first(self.makers[x].inputs[0]) != pair[0]
-            return self.put(node, _swapped_sign if swapped else _sign, condition, x)
-        if kind == "Relu" or len(pair) == 1:
-            kept = kind != "Minimum"
-            return self.put(node, _kept if kept else _dropped, condition, pair[0])
-        first, second = pair if kind == "Maximum" else reversed(pair)
-        return self.put(node, tf.where, condition, first, second)
+        x = self._compared_with_zero(node)
+        if x is None and len(pair) < 2:
+            return None
+        if x is None:
+            first, second = pair if kind == "Maximum" else reversed(pair)
+            return self.put(node, tf.where, condition, first, second)
+        maker = self.makers.get(x)
+        swapped = len(pair) == 2 and maker is not None and self.first(maker.inputs[0]) != pair[0]
+
+        def piece(condition: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+            other = -x if kind == "Abs" else tf.zeros_like(x)
+            above, below = (other, x) if kind == "Minimum" else (x, other)
+            return tf.where(condition, *((below, above) if swapped else (above, below)))
+
+        return self.put(node, piece, condition, x)
 
     def _pair(self, node: Node) -> Pair | None:
         """The values between which the operation has a kink, None for one without a kink."""
-        kind = node.op.type
-        if kind not in ("Abs", "Maximum", "Minimum", "Relu"):
+        is_kink = node.op.type in ("Abs", "Maximum", "Minimum", "Relu")
+        if not is_kink or not self.specs[node.outputs[0]].dtype.is_floating:
             return None
-        if not self.specs[node.outputs[0]].dtype.is_floating:
-            return None
-        maker = self.makers.get(node.inputs[0])
-        if kind == "Abs" and maker is not None and maker.op.type == "Sub":
-            inputs = maker.inputs
+        x = self._compared_with_zero(node)
+        maker = None if x is None else self.makers.get(x)
+        if maker is not None and maker.op.type == "Sub":
+            compared = maker.inputs
         else:
-            inputs = node.inputs
-        return tuple(sorted({self.first(n) for n in inputs if self.number_in(n) != 0}))
+            compared = node.inputs if x is None else (x,)
+        return tuple(sorted({self.first(n) for n in compared}))
+
+    def _compared_with_zero(self, node: Node) -> int | None:
+        """The input x of |x|, relu(x), max(x, 0) and min(x, 0), None where two are compared."""
+        others = [n for n in node.inputs if self.number_in(n) != 0]
+        return others[0] if len(others) == 1 else None
 
     def _is_decaying(self, node: Node) -> bool:
         """Whether it is |x - y| in an exponential of -c|x - y|."""
@@ -83,19 +93,3 @@ class Ties(Identity):
 
 def _is_first(x: tf.Tensor, y: tf.Tensor | float = 0.0) -> tf.Tensor:
     return x >= y
-
-
-def _sign(condition: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    return tf.where(condition, x, -x)
-
-
-def _swapped_sign(condition: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    return tf.where(condition, -x, x)
-
-
-def _kept(condition: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    return tf.where(condition, x, tf.zeros_like(x))
-
-
-def _dropped(condition: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    return tf.where(condition, tf.zeros_like(x), x)

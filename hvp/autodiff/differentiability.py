@@ -78,10 +78,11 @@ def unreached(program: Program, sources: Collection[int], active: Collection[int
     return set(sources) - useful
 
 
-def stop_findings(program: Program, active: Collection[int]) -> list[Finding]:
+def stop_findings(program: Program, active: Collection[int], traced: int) -> list[Finding]:
     """A finding for each StopGradient on the path that changes derivatives.
 
-    That of `tf.reduce_logsumexp` does not: log Σ exp(x - s) + s is the same for every s.
+    That of `tf.reduce_logsumexp` does not: log Σ exp(x - s) + s is the same for every s. Only the
+    first `traced` values were in the user's function.
     """
     users: dict[int, list[Node]] = defaultdict(list)
     for node in program.nodes:
@@ -92,7 +93,10 @@ def stop_findings(program: Program, active: Collection[int]) -> list[Finding]:
     return [
         Finding("different", node.place, message, node.op.type, remedy)
         for node in program.nodes
-        if node.op.type == "StopGradient" and node.inputs[0] in active and not _cancels(node, users)
+        if node.op.type == "StopGradient"
+        and node.inputs[0] in active
+        and node.outputs[0] < traced
+        and not _cancels(node, users)
     ]
 
 

@@ -15,17 +15,21 @@ import tensorflow as tf
 from hvp.autodiff import (
     curvature,
     differentiability,
+    identities,
     precision,
+    singular_points,
     stop_gradients,
     tensorflow_private,
     tracing,
 )
-from hvp.autodiff.program import Program, leaves
+from hvp.autodiff.program import Node, Program, leaves
 from hvp.autodiff.tensorflow_errors import REFUSALS, raise_own, reason
 from hvp.errors import Finding, InputError
 from hvp.linearization.batch_programs import BatchPrograms
 from hvp.objective.objective import Objective
 from hvp.objective.parameters import Layout
+
+Distances = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
 
 
 class Auditor:
@@ -45,6 +49,8 @@ class Auditor:
         self._active: set[int] = set()
         # Where TensorFlow's gradient may differ from the derivative, and which it is.
         self._doubtful: dict[str, str] = {}
+        # By programs: the operations whose points are checked, and how far they are from them.
+        self._distances: dict[BatchPrograms, tuple[list[Node], Distances]] = {}
         self.findings: dict[Finding, None] = {}
         self._note(*(Finding("note", place, message) for place, message in objective.notes))
 
@@ -58,10 +64,12 @@ class Auditor:
         for place in removed:
             message = "StopGradient of tf.nn.moments removed, it falsifies second derivatives"
             self._note(Finding("note", place, message, "StopGradient"))
+        program, rewritten = identities.apply_identities(program)
         targets = self._objective.targets(batch)
         programs = BatchPrograms.cut(program, len(self._objective.values), targets)
-        self._active = self._audit(programs.loss, batch)
+        self._active = self._audit(programs.loss, batch, len(traced.specs))
         self._doubtful = {
+            **{place: f"TensorFlow's gradient of {op}" for place, op in rewritten.items()},
             **dict.fromkeys(programs.loss.custom_gradients, "a custom gradient"),
             **dict.fromkeys(
                 stop_gradients.differentiated_moments(traced),
@@ -90,14 +98,43 @@ class Auditor:
             self._compare_gradients(programs.loss, batch)
         self._judge_precision(programs.loss, self._active, batch)
 
+    def check_point(self, programs: BatchPrograms, batch: Any, where: str) -> None:
+        """Raise InputError where an operation has no right second derivatives for a batch."""
+        if programs not in self._distances:
+            self._distances[programs] = self._distances_of(programs, batch)
+        nodes, distances = self._distances[programs]
+        if not nodes:
+            return
+        found = distances([*self._objective.values, *leaves(batch)])
+        for node, distance in zip(nodes, found, strict=True):
+            eps = float(np.finfo(node.op.outputs[0].dtype.real_dtype.as_numpy_dtype).eps)
+            singular_points.require_regular(node, float(distance), eps, where)
+
+    def _distances_of(self, programs: BatchPrograms, batch: Any) -> tuple[list[Node], Distances]:
+        loss = programs.loss
+        active = differentiability.differentiable_paths(
+            loss, [loss.inputs[i] for i in self._chosen]
+        )
+        singular_points.refuse_in_loops(loss, active)
+        nodes = singular_points.checked_nodes(loss, active)
+
+        def distances(*inputs: tf.Tensor) -> list[tf.Tensor]:
+            return singular_points.distances(loss, nodes, inputs)
+
+        specs = [*map(spec, self._objective.values), *map(spec, leaves(batch))]
+        return nodes, tensorflow_private.compiled(distances, specs) if nodes else _nothing
+
     def penalty(self) -> BatchPrograms | None:
         """The programs of the penalty on the weights, which needs no batch."""
         if not self._objective.has_penalty:
             return None
         specs = [spec(value) for value in self._objective.values]
-        program = tracing.trace(lambda values: [self._objective.penalty(values)], specs)
+        traced = tracing.trace(lambda values: [self._objective.penalty(values)], specs)
+        program, _ = identities.apply_identities(traced)
         self._audit_twice(program, specs)
-        return BatchPrograms(program, program, program.loops(program.inputs))
+        programs = BatchPrograms(program, program, program.loops(program.inputs))
+        self.check_point(programs, (), "the penalty")
+        return programs
 
     def _traced(self, batch: Any) -> Program:
         params = [spec(value) for value in self._objective.values]
@@ -128,7 +165,7 @@ class Auditor:
             )
         return traced
 
-    def _audit(self, loss: Program, batch: Any) -> set[int]:
+    def _audit(self, loss: Program, batch: Any, traced: int) -> set[int]:
         """The numbers of the values through which derivatives flow."""
         params = [loss.inputs[i] for i in self._chosen]
         values = [spec(value) for value in self._objective.values]
@@ -147,7 +184,7 @@ class Auditor:
                 )
             )
         self._note(
-            *differentiability.stop_findings(loss, active),
+            *differentiability.stop_findings(loss, active, traced),
             *differentiability.loop_findings(loss, active),
         )
         return active
@@ -188,11 +225,12 @@ class Auditor:
             lambda p: tf.add_n(self._objective.evaluate(p, batch).totals),
             lambda p: tf.add_n(loss.replay(*p, *leaves(batch))),
         )
-        if error > np.sqrt(np.finfo(self._layout.dtype).eps):
+        if not error <= np.sqrt(np.finfo(self._layout.dtype).eps):
+            size = f"the gradients differ by {error:.1e}" if np.isfinite(error) else "it is NaN"
             for place, gradient in self._doubtful.items():
                 message = (
-                    f"{gradient} is not the derivative of its function (the gradients differ by "
-                    f"{error:.1e}): products are those of the function, fit follows the gradient"
+                    f"{gradient} is not the derivative of its function ({size}): products are "
+                    "those of the function, fit follows the gradient"
                 )
                 remedy = "write it another way if fit is to follow the function too"
                 self._note(Finding("different", place, message, remedy=remedy))
@@ -253,3 +291,7 @@ class Auditor:
 
 def spec(tensor: tf.Tensor) -> tf.TensorSpec:
     return tf.TensorSpec(tensor.shape, tensor.dtype)
+
+
+def _nothing(inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    return []

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from hvp.autodiff import tensorflow_private
@@ -76,8 +77,15 @@ class LinearMap:
         self.branch_bytes = memory_estimate.branch_bytes(known)
         self.product_bytes = memory_estimate.working_bytes(parts.linear)
         tangents = set(parts.linear.inputs[:count])
-        # The compiled function of a map that is zero would return the same memory at each call.
-        self._is_zero = not parts.linear.reach(tangents) & set(leaves(parts.linear.outputs))
+        # The compiled function of a map that is zero would return the same memory at each call. A
+        # result that depends on no tangent and is not zero is NaN.
+        literals = parts.linear.literals
+        self._is_zero = not parts.linear.reach(tangents) & set(
+            leaves(parts.linear.outputs)
+        ) and all(
+            number in literals and not np.any(literals[number])
+            for number in leaves(parts.linear.outputs)
+        )
         self._is_unbatched = (
             parts.linear.loops(tangents)
             or parts.linear.has_unknown_shapes()

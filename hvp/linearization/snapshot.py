@@ -55,6 +55,8 @@ class Snapshot:
         if isinstance(batches, list):
             self._tensors = [tf.nest.map_structure(_tensor, batch) for batch in batches]
         self._programs: dict[Signature, BatchPrograms] = {}
+        # As traced, before they were promoted to another precision.
+        self._traced: dict[Signature, BatchPrograms] = {}
         self._is_promoted = promoted
         tracer = Auditor(objective, layout, self.chosen, promoted=promoted)
         penalty = tracer.penalty()
@@ -130,9 +132,12 @@ class Snapshot:
                 traced = tracer.batch(batch)
                 self._check_targets(traced, batch)
                 tracer.judge(traced, batch)
+                self._traced[_signature(flat)] = traced
                 self._programs[_signature(flat)] = self._in_precision(traced)
             programs = self.programs(flat)
             self._check_targets(programs, batch)
+            if tracer is not None:
+                tracer.check_point(self._traced[_signature(flat)], batch, f"batch {count + 1}")
             evaluation = self.evaluate(programs, flat)
             totals = _plus(totals, evaluation.totals)
             divisors = _plus(divisors, evaluation.divisors)

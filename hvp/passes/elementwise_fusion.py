@@ -18,7 +18,7 @@ import tensorflow as tf
 from hvp.autodiff.op_types import DIAGONAL, REPEATS, SUMS
 from hvp.autodiff.program import Node, Program, leaves, uniform
 from hvp.autodiff.replay import apply
-from hvp.passes.rewriting import Rewriter
+from hvp.autodiff.rewriting import Rewriter
 
 # Σ cᵢ ⊙ xᵢ by the numbers of its xᵢ and cᵢ; None stands for the coefficient one.
 Form = dict[int, int | None]

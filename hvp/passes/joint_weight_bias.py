@@ -15,8 +15,8 @@ from itertools import permutations
 import tensorflow as tf
 
 from hvp.autodiff.program import Node, Program, leaves
+from hvp.autodiff.rewriting import Rewriter
 from hvp.passes.packing import Packing, Slot
-from hvp.passes.rewriting import Rewriter
 
 
 def join_weight_and_bias(

@@ -17,7 +17,7 @@ from hvp.autodiff.decompositions import LINEAR_ALGEBRA, substitute
 from hvp.autodiff.op_types import ARRANGEMENTS, JOINTLY, RESHAPES, SHAPES, VANISHING
 from hvp.autodiff.program import Node, Program, is_uniform, literal, uniform
 from hvp.autodiff.replay import apply
-from hvp.passes.rewriting import Rewriter
+from hvp.autodiff.rewriting import Rewriter, attributes
 
 # Larger constants are computed when the program runs.
 MAX_LITERAL_ENTRIES = 1 << 16
@@ -26,8 +26,9 @@ MAX_LITERAL_ENTRIES = 1 << 16
 def simplify(program: Program) -> Program:
     """The program without operations on constants and zeros and without those that do nothing.
 
-    Its values are the same bit by bit, with two exceptions: 0·x is 0 for an infinite x too, and
-    operations of `decompositions.LINEAR_ALGEBRA` are written by others, to rounding.
+    Its values are the same bit by bit, with two exceptions: 0·x is 0 for an infinite x that is not
+    a constant, and operations of `decompositions.LINEAR_ALGEBRA` are written by others, to
+    rounding.
     """
     simplifier = _Simplifier(program)
     for node in program.nodes:
@@ -63,7 +64,7 @@ class _Simplifier(Rewriter):
 
     def _write_once(self, node: Node) -> None:
         """Write the node, unless an equal one was written before."""
-        twin = self._made.setdefault((node.op.type, _attributes(node.op), node.inputs), node)
+        twin = self._made.setdefault((node.op.type, attributes(node.op), node.inputs), node)
         if twin is node:
             self.nodes.append(node)
         for number, other in zip(node.outputs, twin.outputs, strict=True):
@@ -123,7 +124,7 @@ class _Simplifier(Rewriter):
         """Infer the shapes of the results anew: constants may determine them by now."""
         inputs = [(self.specs[n], self.literals.get(n)) for n in node.inputs]
         known = tuple((spec.dtype, _key(spec.shape, array)) for spec, array in inputs)
-        key = node.op.type, _attributes(node.op), node.dtype, known
+        key = node.op.type, attributes(node.op), node.dtype, known
         if key not in self._inferred:
             with tf.Graph().as_default():
                 given = [
@@ -139,9 +140,21 @@ class _Simplifier(Rewriter):
     def _vanishes(self, node: Node) -> bool:
         """Whether the results are zero because inputs are."""
         kind, inputs = node.op.type, node.inputs
-        if kind in VANISHING:
+        if kind in VANISHING and not self._may_be_nan(node):
             return any(self._is(inputs[i], 0) for i in VANISHING[kind] if i < len(inputs))
         return kind in JOINTLY and all(self._is(number, 0) for number in inputs[JOINTLY[kind]])
+
+    def _may_be_nan(self, node: Node) -> bool:
+        """Whether constants make it 0·∞ or 0/0."""
+        known = [self.literals[n] for n in node.inputs if n in self.literals]
+        numbers = [a.flat[:1] if is_uniform(a) else a for a in known if a.dtype.kind in "fc"]
+        if not all(np.isfinite(array).all() for array in numbers):
+            return True
+        return node.op.type == "RealDiv" and self._has_zero(node.inputs[1])
+
+    def _has_zero(self, number: int) -> bool:
+        array = self.literals.get(number)
+        return array is not None and not np.all(array.flat[:1] if is_uniform(array) else array)
 
     def _without_zeros(self, node: Node) -> Node:
         """A sum without the terms that are zero, but with one term at least."""
@@ -201,9 +214,3 @@ def _key(shape: tf.TensorShape, array: np.ndarray | None) -> tuple[str, bytes | 
     if array is not None and is_uniform(array):
         array = array.flat[0]
     return str(shape), None if array is None else array.tobytes()
-
-
-def _attributes(op: tf.Operation) -> bytes:
-    names = sorted(name for name in op.node_def.attr if not name.startswith("_"))
-    attributes = op.node_def.attr
-    return b"".join(n.encode() + attributes[n].SerializeToString() for n in names)

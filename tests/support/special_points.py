@@ -3,6 +3,9 @@
 `CASES` has a function and its point by name; `SPECIAL_POINTS` the operations that they hold.
 """
 
+import math
+
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -37,7 +40,83 @@ def labelling(logits):
     ).loss
 
 
+def norm(w):
+    return tf.norm(w, axis=1, keepdims=True)
+
+
+def complex_of(w):
+    return tf.complex(w[:, 0], w[:, 1])
+
+
+def far_from_zero(w):
+    """A quotient that is chosen where w is not zero, and its Taylor polynomial elsewhere."""
+    series = sum(w**k / math.factorial(k + 1) for k in range(12))
+    return tf.where(tf.abs(w) > 0.05, (tf.exp(w) - 1) / w, series)
+
+
+# Rows, one of which is zero; pairs, one of which is equal.
+NORMS = np.array([[0.0, 0.0], [0.3, -0.4], [0.0, 0.2]])
+PAIRS = np.array([[1.0, 1.0], [0.3, -0.4], [-2.0, -2.0]])
+ROOTS = {
+    "squared norm": lambda w: tf.norm(w, axis=1) ** 2,
+    "square of a norm": lambda w: tf.square(norm(w)),
+    "squared norm without its axis": lambda w: tf.pow(tf.squeeze(norm(w)), 2.0),
+    "norm times norm": lambda w: norm(w) * norm(w),
+    "norms gathered, scaled and negated": lambda w: (-tf.gather(norm(w), [0, 2, 0]) / 3) ** 2,
+    "norms joined": lambda w: tf.concat([norm(w), norm(w[:, :1])], 1) ** 2,
+    "square of a root": lambda w: tf.sqrt(tf.reduce_sum(w * w, 1)) ** 2,
+    "square of a power of one half": lambda w: tf.pow(tf.reduce_sum(w * w, 1), 0.5) ** 2,
+    "reciprocal root": lambda w: tf.math.rsqrt(tf.reduce_sum(w * w, 1)) ** -2,
+    "fourth power of a root of an absolute value": lambda w: tf.sqrt(tf.abs(w)) ** 4,
+    "squared absolute values": lambda w: tf.abs(w) ** 2,
+    "Euclidean norm": lambda w: tf.math.reduce_euclidean_norm(w, 1) ** 2,
+    "squared absolute values of complex numbers": lambda w: tf.abs(complex_of(w)) ** 2,
+    "power spectrum": lambda w: tf.square(tf.abs(tf.signal.rfft(tf.transpose(w)))),
+}
+TIES = {
+    "logaddexp": lambda w: keras.ops.logaddexp(w[:, 0], w[:, 1]),
+    "logaddexp, swapped": lambda w: (
+        tf.maximum(w[:, 0], w[:, 1]) + tf.math.log1p(tf.exp(-tf.abs(w[:, 1] - w[:, 0])))
+    ),
+    "softplus by relu": lambda w: tf.nn.relu(w - 1) + tf.math.log(1 + tf.exp(-tf.abs(w - 1))),
+    "cross-entropy by maximum": lambda w: (
+        tf.maximum(w - 1, 0.0) - 0.3 * w + tf.math.log1p(tf.exp(-tf.abs(w - 1)))
+    ),
+    "log of a sigmoid by minimum": lambda w: (
+        tf.minimum(w - 1, 0.0) - tf.math.softplus(-tf.abs(w - 1))
+    ),
+    "log cosh": lambda w: tf.abs(w - 1) + tf.math.log1p(tf.exp(-2 * tf.abs(w - 1))),
+    "logsumexp": lambda w: tf.reduce_logsumexp(w, 1),
+    "variance by its root": lambda w: tf.math.reduce_std(w, 1) ** 2,
+}
+BRANCHES = {
+    "unchosen logarithm": lambda w: tf.where(w > 0.25, tf.math.log(w), w),
+    "unchosen quotient": lambda w: tf.where(tf.abs(w) < 0.1, w, 1 / w),
+    "unchosen quotient by Taylor": far_from_zero,
+    "unchosen unit vector": lambda w: tf.where(norm(w) > 0.1, w / norm(w), w),
+    "unchosen overflow": lambda w: tf.where(w < 0.1, w, tf.exp(0.1 / w)),
+    "unchosen arc": lambda w: tf.where(w < 0.1, w, tf.acos(1 - w)),
+}
+SPECIAL_FUNCTIONS = {
+    "prefix logsumexp": lambda w: tf.math.cumulative_logsumexp(w) ** 2,
+    "prefix logsumexp, exclusive, reversed": lambda w: (
+        tf.math.cumulative_logsumexp(w, 0, exclusive=True, reverse=True)[:2] ** 2
+    ),
+    "Spence's function": lambda w: tf.math.special.spence(1 + w),
+    "Bessel functions I": lambda w: tf.math.bessel_i0(w) + tf.math.bessel_i1(w),
+    "scaled Bessel functions": lambda w: (
+        tf.exp(tf.abs(w)) * (tf.math.bessel_i0e(w) + tf.math.bessel_i1e(w))
+    ),
+    "Bessel functions J": lambda w: tf.math.special.bessel_j0(w) + tf.math.special.bessel_j1(w),
+    "powers by several exponents": lambda w: tf.pow(w[..., None], tf.range(5, dtype=tf.float64)),
+}
+
 CASES = {
+    **{name: (lambda w, f=f: mixed(f(w)), NORMS) for name, f in ROOTS.items()},
+    **{name: (lambda w, f=f: mixed(f(w)), PAIRS) for name, f in TIES.items()},
+    **{name: (lambda w, f=f: mixed(f(w)), NORMS) for name, f in BRANCHES.items()},
+    **{name: (lambda w, f=f: mixed(f(w)), NORMS) for name, f in SPECIAL_FUNCTIONS.items()},
+    "mean square by its root": (lambda w: tf.sqrt(tf.reduce_mean(w * w)) ** 2, np.zeros(3)),
     "product with zeros": (tf.reduce_prod, np.array([0.0, 2.0, 3.0])),
     "product with two zeros": (tf.reduce_prod, np.array([0.0, 2.0, 0.0, 3.0])),
     "products along an axis": (lambda w: mixed(tf.reduce_prod(w, 0)), ROWS),
@@ -139,8 +218,22 @@ FLOAT32_ALONE = {
     "labels of a sequence",
 }
 SPECIAL_POINTS = {
+    "Abs",
+    "BesselI0",
+    "BesselI0e",
+    "BesselI1",
+    "BesselI1e",
+    "BesselJ0",
+    "BesselJ1",
+    "ComplexAbs",
+    "EuclideanNorm",
+    "Rsqrt",
+    "SelectV2",
+    "Spence",
+    "Sqrt",
     "CTCLoss",
     "Cumprod",
+    "CumulativeLogsumexp",
     "FusedBatchNormV3",
     "LRN",
     "MatrixDeterminant",

@@ -1,10 +1,11 @@
 """Operations that are replaced by others, with the same values and right or faster derivatives.
 
-`products`, `segments`, `powers`, `determinants` and `cross_entropy` are right where TensorFlow's
-derivatives are not; `pooling`, `convolutions`, `images`, `normalisation` and `ctc` have second
-derivatives where TensorFlow has none; `matrix_products` is faster. Two are a line each: Select
-between tensors of one shape is SelectV2, which broadcasts; Softsign is a quotient, which has second
-derivatives.
+`products`, `segments`, `powers`, `logarithms`, `determinants`, `special_functions` and
+`cross_entropy` are right where TensorFlow's derivatives are not, `spectra` at any scale; `norms` is
+infinite where no derivative exists; `pooling`, `convolutions`, `images`, `normalisation` and `ctc`
+have second derivatives where TensorFlow has none; `matrix_products` is faster. Two are a line each:
+Select between tensors of one shape is SelectV2, which broadcasts; Softsign is a quotient, which has
+second derivatives.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ from hvp.autodiff.decompositions import (
     ctc,
     determinants,
     images,
+    logarithms,
     matrix_products,
     normalisation,
+    norms,
     pooling,
     powers,
     products,
     segments,
+    special_functions,
+    spectra,
 )
 
 Substitute = Callable[..., "tf.Tensor | list[tf.Tensor] | None"]
@@ -79,11 +84,20 @@ SUBSTITUTES: dict[str, Substitute] = {
         ],
         segments.sparse,
     ),
+    **dict.fromkeys(
+        ["BesselI0", "BesselI0e", "BesselI1", "BesselI1e", "BesselJ0", "BesselJ1"],
+        special_functions.bessel,
+    ),
+    "Spence": special_functions.spence,
+    "CumulativeLogsumexp": logarithms.cumulative_logsumexp,
+    "ComplexAbs": norms.complex_abs,
     "Pow": powers.power,
     "Xlogy": powers.xlogy,
     "Xlog1py": powers.xlog1py,
     "Xdivy": powers.xdivy,
     "MatrixDeterminant": determinants.determinant,
+    "SelfAdjointEigV2": spectra.eigh,
+    "Svd": spectra.svd,
     "LRN": normalisation.local_response,
     "FusedBatchNormV3": normalisation.fused_batch_norm,
     "SoftmaxCrossEntropyWithLogits": cross_entropy.softmax_cross_entropy,

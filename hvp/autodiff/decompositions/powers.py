@@ -12,24 +12,50 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from hvp.autodiff.decompositions.taylor import change
+
 MAX_EXPONENT = 64
 
 
 def power(op: tf.Operation, x: tf.Tensor, exponent: tf.Tensor) -> tf.Tensor | None:
-    """Whole powers of one exponent as multiplications."""
+    """Whole powers of one exponent as multiplications; several exponents by their derivatives."""
     known = tf.get_static_value(exponent)
-    if known is None or not (x.dtype.is_floating or x.dtype.is_complex) or not np.size(known):
+    if not (x.dtype.is_floating or x.dtype.is_complex) or (
+        known is not None and not np.size(known)
+    ):
         return None
+    if known is None or not np.any(known) or not (known == np.ravel(known)[0]).all():
+        return None if x.dtype.is_complex else _taylor(x, exponent)
     first = np.ravel(known)[0]
     if np.iscomplexobj(first) and np.imag(first):
         return None
     whole = int(np.real(first)) if np.isfinite(first) else 0
-    if whole != first or not (np.asarray(known) == first).all() or abs(whole) > MAX_EXPONENT:
+    if whole != first or abs(whole) > MAX_EXPONENT:
         return None
     result = _multiplied(x, abs(whole))
     if np.ndim(known):  # a tensor of one number may broadcast
         result = result * tf.ones_like(exponent)
     return 1 / result if whole < 0 else result
+
+
+def _taylor(x: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
+    """xⁿ by its Taylor polynomial: a factor n or n - 1 that is zero makes a derivative zero."""
+    at, m = tf.stop_gradient(x), tf.stop_gradient(n)
+    one, none = tf.ones_like(at * m), tf.zeros_like(at * m)
+    is_inside = at > 0
+    log = tf.where(is_inside, tf.math.log(tf.where(is_inside, at, tf.ones_like(at))), none)
+
+    def term(factor: tf.Tensor, lower: float) -> tf.Tensor:
+        return tf.where(factor == 0, none, factor * tf.pow(at * one, m - lower))
+
+    value, dx, dn = tf.pow(at, m), change(x), change(n)
+    in_n = value * log
+    # At x = 0 the mixed derivative of x¹ is infinite; elsewhere there it is zero, or none.
+    mixed = term(one, 1.0) * (1 + m * log)
+    mixed = tf.where((at == 0) & (m > 1), none, tf.where((at == 0) & (m == 1), -one / 0.0, mixed))
+    both = tf.math.multiply_no_nan(tf.math.multiply_no_nan(mixed, dx * one), dn * one)
+    second = term(m * (m - 1) * one, 2.0) / 2 * dx * dx + in_n * log / 2 * dn * dn
+    return value + term(m * one, 1.0) * dx + in_n * dn + second + both
 
 
 def _multiplied(x: tf.Tensor, count: int) -> tf.Tensor:

@@ -1,7 +1,8 @@
-"""`Rewriter`, the base of passes: it writes a program from the values of another one."""
+"""`Rewriter`, the base of identities and passes: it writes a program from the values of another."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -69,6 +70,18 @@ class Rewriter:
         self.nodes += nodes
         return value
 
+    def write_for(self, node: Node, function: Callable[..., tf.Tensor], *inputs: int) -> int:
+        """Write the operations of a function in the place of a node; return the value it gives."""
+        scope = node.op.name.rpartition("/")[0]
+
+        def scoped(*tensors: tf.Tensor) -> tf.Tensor:
+            with tf.name_scope(f"{scope}/") if scope else contextlib.nullcontext():
+                return function(*tensors)
+
+        nodes, (value,) = self.expanded(scoped, *inputs)
+        self.nodes += [replace(other, place=node.place) for other in nodes]
+        return value
+
     def literal(self, array: np.ndarray) -> int:
         number = self.value(tf.TensorSpec(array.shape, array.dtype))
         self.literals[number] = array
@@ -92,3 +105,10 @@ class Rewriter:
             specs=self.specs,
         )
         return written.part(self._program.inputs, outputs)
+
+
+def attributes(op: tf.Operation) -> bytes:
+    """The attributes of an operation, equal for operations that differ in name and inputs alone."""
+    names = sorted(name for name in op.node_def.attr if not name.startswith("_"))
+    attributes = op.node_def.attr
+    return b"".join(n.encode() + attributes[n].SerializeToString() for n in names)

@@ -1,0 +1,39 @@
+"""Identities, applied to a traced program before it is differentiated: equal values, derivatives
+that exist.
+
+An operation may have no derivative at a point where the function that holds it has one: √s at
+s = 0 in (√s)², |x - y| at a tie in log(eˣ + eʸ), 1/x at x = 0 in a branch that is not chosen. The
+derivative of such an operation alone is 0·∞ or one-sided, so it is written together with its
+neighbours:
+
+- `roots`: powers of roots as powers of what is under them,
+- `ties`: maxima and absolute values whose kinks cancel, by one condition,
+- `branches`: operations inside an unchosen branch, computed where they are finite.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hvp.autodiff.identities import branches, roots, ties
+from hvp.autodiff.program import Program
+from hvp.autodiff.rewriting import Rewriter
+
+IDENTITIES: tuple[type[Rewriter], ...] = (roots.Roots, ties.Ties, branches.Branches)
+
+
+def apply_identities(program: Program) -> tuple[Program, dict[str, str]]:
+    """The program with all identities, and by place the operation that was rewritten."""
+    places: dict[str, str] = {}
+    for i, node in enumerate(program.nodes):
+        if node.bodies:
+            found = [apply_identities(body) for body in node.bodies]
+            nodes = list(program.nodes)
+            nodes[i] = replace(node, bodies=tuple(body for body, _ in found))
+            program = replace(program, nodes=tuple(nodes))
+            for _, inside in found:
+                places |= inside
+    for identity in IDENTITIES:
+        program, rewritten = identity.applied(program)
+        places = rewritten | places
+    return program, places

@@ -1,0 +1,206 @@
+"""What the identities rewrite, and what they must leave as it is."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.operations import call, drawn
+
+import hvp
+from hvp.autodiff import identities, tracing
+from hvp.autodiff.op_types import OP_TYPES
+from hvp.passes.pipeline import without_passes
+
+W = np.array([[0.0, 0.0], [3.0, -4.0]])
+
+
+def hessian(loss, w, **options):
+    return hvp.linearize_function(loss, w, **options).hvp(np.eye(np.size(w)))
+
+
+def kinds(function, *shape):
+    """The types of operations of a function with the identities, and the places rewritten."""
+    program = tracing.trace(function, tf.TensorSpec(shape, tf.float64))
+    program, places = identities.apply_identities(program)
+    return [node.op.type for node in program.nodes], places
+
+
+@pytest.mark.parametrize("ad", ["forward-over-reverse", "reverse-over-reverse"])
+@pytest.mark.parametrize(
+    "cube",
+    [
+        lambda w: tf.norm(w, axis=1) ** 3,
+        lambda w: tf.norm(w, axis=1) * tf.norm(w, axis=1) ** 2,
+        lambda w: tf.reduce_sum(tf.square(w), 1) ** 1.5,
+    ],
+)
+def test_the_cube_of_a_norm_is_flat_at_zero(cube, ad):
+    """The Hessian of ‖x‖³ is 3(‖x‖ I + xxᵀ/‖x‖), and zero at x = 0."""
+    lin = hvp.linearize_function(lambda w: tf.reduce_sum(cube(w)), W, ad=ad)
+    x = W[1]
+    expected = np.zeros((4, 4))
+    expected[2:, 2:] = 3 * (5 * np.eye(2) + np.outer(x, x) / 5)
+    np.testing.assert_allclose(lin.hvp(np.eye(4)), expected, atol=1e-13)
+    np.testing.assert_allclose(lin.gradient(), [0, 0, 45, -60], rtol=1e-14)
+    assert lin.findings == ()
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda w: tf.reduce_sum(tf.norm(w, axis=1)),
+        lambda w: tf.reduce_sum(tf.abs(tf.complex(w[:, 0], w[:, 1]))),
+        lambda w: tf.reduce_sum(tf.abs(w) ** 1.5),
+        lambda w: tf.reduce_sum(tf.abs(w[0])) ** 1.5,
+        lambda w: tf.reduce_sum(tf.nn.relu(w) ** 1.5),
+        lambda w: tf.cos(tf.norm(w[0])),
+    ],
+)
+@pytest.mark.parametrize("w", [W, np.zeros((2, 2))], ids=["a row", "all"])
+def test_what_has_no_second_derivative_or_none_of_ours_is_refused(loss, w):
+    with pytest.raises(hvp.InputError, match="NaN or infinity"):
+        hessian(loss, w)
+
+
+def test_a_power_of_a_root_is_written_without_it():
+    found, places = kinds(lambda w: tf.norm(w, axis=1) ** 2, 3, 2)
+    assert "Sqrt" not in found
+    assert "Pow" not in found
+    assert list(places.values()) == ["Pow"]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda w: tf.sqrt(w) * w,
+        lambda w: tf.abs(w),
+        lambda w: tf.abs(w) * tf.sqrt(1 + w),
+        lambda w: tf.exp(-tf.abs(w)),
+        lambda w: tf.maximum(w, 0.0) + tf.abs(w),
+        lambda w: tf.where(w > 0, w, tf.sin(w)),
+        lambda w: tf.where(w > 0, tf.reduce_sum(tf.math.log(1 + w**2)), w),
+    ],
+)
+def test_a_program_without_a_pattern_is_left(function):
+    program = tracing.trace(function, tf.TensorSpec([3], tf.float64))
+    assert identities.apply_identities(program) == (program, {})
+
+
+def test_a_difference_at_a_tie_is_between_the_same_values():
+    """Beside |x - y| in an exponential, a maximum of other values keeps its own condition."""
+    found, _ = kinds(lambda w: tf.maximum(w[0], w[1]) + tf.exp(-tf.abs(w[0] - w[2])), 3)
+    assert {"Maximum", "Abs"} <= set(found)
+
+
+def test_the_other_uses_of_a_masked_value_stay():
+    """The same root inside `where` and outside of it: the latter has no derivative."""
+    w = np.array([0.0, 4.0])
+
+    def chosen(w):
+        return tf.reduce_sum(tf.where(w > 1, tf.sqrt(w), w))
+
+    np.testing.assert_allclose(hessian(chosen, w), np.diag([0, -0.25 * 4**-1.5]))
+    with pytest.raises(hvp.InputError, match="NaN or infinity"):
+        hessian(lambda w: chosen(w) + tf.reduce_sum(tf.sqrt(w)), w)
+
+
+def test_identities_hold_in_loops_and_in_penalties():
+    def loop(w):
+        return tf.while_loop(
+            lambda i, y: i < 3, lambda i, y: (i + 1, y + tf.norm(w) ** 2), [0, tf.norm(w) ** 2]
+        )[1]
+
+    np.testing.assert_allclose(hessian(loop, np.zeros(2)), 8 * np.eye(2))
+    x, y = np.ones((4, 2)), np.zeros((4, 1))
+    model = keras_model()
+    lin = hvp.linearize(model, (x, y), "mse")
+    expected = 2 * np.ones((2, 2)) + 2 * np.eye(2)
+    np.testing.assert_allclose(lin.hvp(np.eye(2)), expected, atol=1e-12)
+
+
+def keras_model():
+    def squared_norm(kernel):
+        return tf.norm(kernel) ** 2
+
+    dense = keras.layers.Dense(
+        1,
+        use_bias=False,
+        kernel_initializer="zeros",
+        kernel_regularizer=squared_norm,
+        dtype="float64",
+    )
+    return keras.Sequential([keras.Input((2,), dtype="float64"), dense])
+
+
+def test_a_finding_says_where_fit_follows_another_gradient():
+    def loss(w):
+        return tf.reduce_sum(tf.maximum(w, 0.0) + tf.math.log1p(tf.exp(-tf.abs(w))))
+
+    lin = hvp.linearize_function(loss, np.zeros(3))
+    assert lin.gradient().tolist() == [0.5] * 3
+    np.testing.assert_allclose(lin.hvp(np.eye(3)), np.eye(3) / 4)
+    (finding,) = lin.findings
+    assert finding.severity == "different"
+    assert "TensorFlow's gradient" in finding.message
+    assert hvp.linearize_function(loss, np.ones(3)).findings == ()
+
+
+def test_a_zero_weight_does_not_hide_an_infinite_factor():
+    """With parameters that are constants of the program: 0·∞ is NaN, with and without passes."""
+
+    def loss(w):
+        return tf.cos(tf.norm(w))
+
+    with pytest.raises(hvp.InputError, match="NaN or infinity"):
+        hessian(loss, np.zeros(3))
+    with without_passes(), pytest.raises(hvp.InputError, match="NaN or infinity"):
+        hessian(loss, np.zeros(3))
+
+
+ENTRYWISE = [kind for kind, row in OP_TYPES.items() if row.is_entrywise]
+
+
+def inputs_of(kind):
+    """The names of an operation's inputs; the rest are attributes with defaults."""
+    attributes = ("name", "DstT", "Truncate", "alpha", "T")
+    parameters = inspect.signature(getattr(tf.raw_ops, kind)).parameters
+    return [name for name in parameters if name not in attributes]
+
+
+@pytest.mark.parametrize("kind", ENTRYWISE)
+def test_an_entrywise_operation_uses_the_same_entries_alone(kind):
+    row = OP_TYPES[kind]
+    names = inputs_of(kind)
+    options = {"DstT": tf.float64} if kind == "Cast" else {}
+    at = 0.5 if row.finite_at is None else row.finite_at
+    values = [at + 0.1 * drawn(3, seed=i) ** 2 for i in range(len(names))]
+    if kind == "SelectV2":
+        values[0] = np.array([True, False, True])
+
+    def apply(values):
+        if kind == "AddN":
+            return tf.raw_ops.AddN(inputs=list(values))
+        return call(kind, *names, **options)(*map(tf.constant, values))
+
+    whole = apply(values).numpy()
+    each = [apply([v[i : i + 1] for v in values]).numpy()[0] for i in range(3)]
+    np.testing.assert_allclose(whole, each, rtol=1e-15)
+
+
+@pytest.mark.parametrize("kind", [k for k in ENTRYWISE if OP_TYPES[k].finite_at is not None])
+def test_an_entrywise_operation_is_finite_where_its_row_says(kind):
+    names = inputs_of(kind)
+    point = tf.constant(OP_TYPES[kind].finite_at, tf.float64)
+    with tf.GradientTape() as outer:
+        outer.watch(point)
+        with tf.GradientTape() as inner:
+            inner.watch(point)
+            # TensorFlow cannot differentiate the parameter of the gamma integrals twice.
+            first = tf.stop_gradient(point) if kind.startswith("Igamma") else point
+            given = [first] if len(names) == 1 else [first, point]
+            value = call(kind, *names)(*given)
+        slope = inner.gradient(value, point)
+    found = [value, slope, outer.gradient(slope, point)]
+    assert all(np.isfinite(t.numpy()) for t in found if t is not None)

@@ -1,0 +1,117 @@
+"""Eigenvalues and singular values: right where they differ, refused from the data where not."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import hvp
+
+rng = np.random.default_rng(3)
+Q, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+RANDOM = rng.normal(size=(3, 3))
+
+
+def symmetric(w):
+    return (w + tf.transpose(w)) / 2
+
+
+FUNCTIONS = {
+    "SelfAdjointEigV2": lambda w: tf.reduce_sum(tf.math.log(tf.linalg.eigvalsh(symmetric(w)))),
+    "Svd": lambda w: tf.reduce_sum(tf.math.log(tf.linalg.svd(w, compute_uv=False))),
+    "Eig": lambda w: tf.math.real(tf.reduce_sum(tf.math.log(tf.linalg.eigvals(w)))),
+}
+
+
+def log_determinant(w, is_symmetric):
+    """H of log det A: -tr(A⁻¹EA⁻¹F), with the symmetric parts of E and F if asked."""
+    inverse = np.linalg.inv((w + w.T) / 2 if is_symmetric else w)
+    units = np.eye(9).reshape(9, 3, 3)
+    if is_symmetric:
+        units = (units + units.transpose(0, 2, 1)) / 2
+    return -np.einsum("ij,ajk,kl,bli->ab", inverse, units, inverse, units)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("kind", ["SelfAdjointEigV2", "Svd"])
+def test_the_log_determinant_by_values_at_any_scale(kind, scale):
+    w = scale * Q @ np.diag([1.0, 2.0, 3.5]) @ Q.T
+    expected = log_determinant(w, kind == "SelfAdjointEigV2")
+    found = hvp.linearize_function(FUNCTIONS[kind], w).hvp(np.eye(9))
+    np.testing.assert_allclose(found, expected, atol=1e-12 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("gap", [0.0, 1e-11, 1e-9, 1e-7])
+@pytest.mark.parametrize("kind", FUNCTIONS)
+def test_equal_values_are_refused_by_operation(kind, gap):
+    w = Q @ np.diag([1.0, 1.0 + gap, 3.0]) @ Q.T
+    with pytest.raises(hvp.InputError, match=rf"got {kind} in .* two equal .* in batch 1"):
+        hvp.linearize_function(FUNCTIONS[kind], w)
+
+
+def test_a_gap_that_is_wide_enough_is_right():
+    w = Q @ np.diag([1.0, 1.0 + 1e-5, 3.0]) @ Q.T
+    found = hvp.linearize_function(FUNCTIONS["SelfAdjointEigV2"], w).hvp(np.eye(9))
+    np.testing.assert_allclose(found, log_determinant(w, True), atol=1e-8)
+
+
+def test_a_singular_value_of_zero_is_refused():
+    w = np.outer([1.0, 2.0, 3.0], [1.0, 0.0, 2.0])
+    with pytest.raises(hvp.InputError, match=r"got Svd in .* or one of zero"):
+        hvp.linearize_function(lambda w: tf.reduce_sum(tf.linalg.svd(w, compute_uv=False)), w)
+
+
+@pytest.mark.parametrize("w", [np.eye(3), np.triu(RANDOM), np.ones((3, 3))])
+def test_a_triangular_factor_that_jumps_or_a_singular_matrix_is_refused(w):
+    def loss(w):
+        return tf.reduce_sum(tf.sin(tf.linalg.qr(w)[1]))
+
+    with pytest.raises(hvp.InputError, match="got Qr in"):
+        hvp.linearize_function(loss, w)
+    hvp.linearize_function(loss, RANDOM)
+
+
+def test_singular_values_of_complex_matrices_are_refused():
+    def loss(w):
+        return tf.reduce_sum(tf.linalg.svd(tf.complex(w, w**2), compute_uv=False))
+
+    with pytest.raises(hvp.InputError, match=r"Svd in .* complex"):
+        hvp.linearize_function(loss, RANDOM)
+
+
+class Energies(keras.layers.Layer):
+    def call(self, x):
+        matrices = x[:, :, None] * x[:, None, :] + tf.linalg.diag(
+            tf.constant([1.0, 2.0], tf.float64)
+        )
+        return tf.linalg.eigvalsh(matrices)
+
+
+def test_the_refusal_names_layer_and_batch():
+    inputs = keras.Input((2,), dtype="float64")
+    dense = keras.layers.Dense(2, use_bias=False, kernel_initializer="identity", dtype="float64")
+    model = keras.Model(inputs, Energies(dtype="float64", name="energies")(dense(inputs)))
+    good, bad = np.array([[0.5, 1.0]]), np.array([[1.0, 0.0]])
+    target = np.zeros((1, 2))
+    hvp.linearize(model, [(good, target)], "mse")
+    with pytest.raises(hvp.InputError, match=r"SelfAdjointEigV2 in 'energies' .* in batch 2"):
+        hvp.linearize(model, [(good, target), (bad, target)], "mse")
+
+
+def test_a_decomposition_of_data_alone_is_not_checked():
+    data = np.stack([np.eye(3)] * 2)
+
+    def loss(w, a):
+        return tf.reduce_sum(tf.linalg.eigvalsh(a) * w**2)
+
+    lin = hvp.linearize_function(loss, np.ones(3), data, reduction="sum")
+    np.testing.assert_allclose(lin.hvp(np.eye(3)), 4 * np.eye(3))
+
+
+def test_a_decomposition_in_a_loop_is_refused():
+    def loss(w):
+        body = lambda i, y: (i + 1, y + tf.reduce_sum(tf.linalg.eigvalsh(symmetric(w) * y)))  # noqa: E731
+        return tf.while_loop(lambda i, y: i < 2, body, [0, tf.constant(1.0, tf.float64)])[1]
+
+    with pytest.raises(hvp.InputError, match=r"SelfAdjointEigV2 in .*, in a loop or branch"):
+        hvp.linearize_function(loss, RANDOM)

@@ -17,7 +17,7 @@ from hvp.errors import InputError
 def trace(
     function: Callable[..., Any],
     *specs: Any,
-    variables: Sequence[tf.Variable] = (),
+    variables: Sequence[tf.Variable | None] = (),
     layers: Collection[str] = (),
 ) -> Program:
     """The flat program of ``function(*specs)``, where `specs` are nests of `tf.TensorSpec`.
@@ -33,7 +33,8 @@ def trace(
     arguments = graph.inputs[: len(graph.inputs) - len(graph.captures)]
     inputs = tuple(flattener.number(tensor) for tensor in arguments)
     # A list, since `variables` may hold a variable twice.
-    flattener.replaced = [(v.handle, number) for v, number in zip(variables, inputs, strict=False)]
+    pairs = zip(variables, inputs, strict=False)
+    flattener.replaced = [(v.handle, number) for v, number in pairs if v is not None]
     for external, placeholder in graph.captures:
         flattener.captures[flattener.number(placeholder)] = external
     flattener.inline(graph)

@@ -27,6 +27,8 @@ from hvp.linearization.batch_programs import BatchPrograms
 from hvp.objective.objective import Objective
 from hvp.objective.parameters import Layout
 
+Gradient = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
+
 
 class Auditor:
     """Makes the programs of an objective, for derivatives in the chosen parameters.
@@ -120,7 +122,8 @@ class Auditor:
                 f"{reason(error)!r} for batches of shape {shapes or '()'}",
                 "check shapes and types, and use TensorFlow operations alone",
             ) from error
-        if any(handle is v.handle for handle in traced.handles for v in self._objective.variables):
+        handles = [v.handle for v in self._objective.variables if v is not None]
+        if any(read is handle for read in traced.handles for handle in handles):
             raise InputError(
                 "a loss that takes its parameters as arguments",
                 "one that reads their variables from outside, in a loop or a branch",
@@ -183,11 +186,17 @@ class Auditor:
 
     def _compare_gradients(self, loss: Program, batch: Any) -> None:
         """Note gradients, which `fit` follows, that differ from the true derivative."""
-        error = self._difference(
-            # A program leaves out custom gradients; the objective itself follows them.
-            lambda p: tf.add_n(self._objective.evaluate(p, batch).totals),
-            lambda p: tf.add_n(loss.replay(*p, *leaves(batch))),
-        )
+        objective = self._objective
+
+        def followed(params: Sequence[tf.Tensor]) -> tf.Tensor:
+            return tf.add_n(objective.evaluate(params, batch).totals)
+
+        def with_variables(params: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+            pairs = zip(objective.variables, params, strict=True)
+            return curvature.gradient(followed, [t if v is None else v for v, t in pairs])
+
+        # A program leaves out custom gradients; the objective itself follows them.
+        error = self._difference(with_variables, _replayed_gradient(loss, batch))
         if error > np.sqrt(np.finfo(self._layout.dtype).eps):
             for place, gradient in self._doubtful.items():
                 message = (
@@ -215,7 +224,9 @@ class Auditor:
             tensors = [precision.cast(t, tf.float64) for t in (*params, *leaves(batch))]
             return tf.add_n(exact.replay(*tensors))
 
-        error = self._difference(exactly, lambda p: tf.add_n(loss.replay(*p, *leaves(batch))))
+        error = self._difference(
+            lambda p: curvature.gradient(exactly, p), _replayed_gradient(loss, batch)
+        )
         for place in self._innermost(lower):
             message = (
                 f"computes in {lower[place].name}: the gradient differs from that in float64 by "
@@ -231,15 +242,13 @@ class Auditor:
         layers = [place for place in innermost if place not in self._objective.layers[:1]]
         return layers or innermost
 
-    def _difference(
-        self, first: Callable[..., tf.Tensor], second: Callable[..., tf.Tensor]
-    ) -> float:
-        """‖∇first - ∇second‖ / ‖∇first‖ at the parameters."""
+    def _difference(self, first: Gradient, second: Gradient) -> float:
+        """‖first - second‖ / ‖first‖ of two gradients at the parameters."""
 
         def relative(*params: tf.Tensor) -> tf.Tensor:
             one, other = (
-                tf.cast(self._layout.join(curvature.gradient(function, params)), tf.float64)
-                for function in (first, second)
+                tf.cast(self._layout.join(gradient(params)), tf.float64)
+                for gradient in (first, second)
             )
             return tf.norm(one - other) / tf.maximum(tf.norm(one), np.finfo(float).tiny)
 
@@ -249,6 +258,13 @@ class Auditor:
 
     def _note(self, *findings: Finding) -> None:
         self.findings.update(dict.fromkeys(findings))
+
+
+def _replayed_gradient(loss: Program, batch: Any) -> Gradient:
+    """The gradient of the program of a loss on a batch."""
+    return lambda params: curvature.gradient(
+        lambda values: tf.add_n(loss.replay(*values, *leaves(batch))), params
+    )
 
 
 def spec(tensor: tf.Tensor) -> tf.TensorSpec:

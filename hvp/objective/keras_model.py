@@ -72,12 +72,11 @@ class KerasObjective(Objective):
 
     def evaluate(self, params: Sequence[tf.Tensor], batch: Any) -> Evaluation:
         """The loss of a batch, as `fit` computes it, without the penalties on the weights."""
-        variables = self._keras_variables
-        with keras.StatelessScope(
-            zip(variables, params, strict=True), collect_losses=True
-        ) as scope:
+        pairs = zip(self._keras_variables, params, strict=True)
+        replaced = [(variable, param) for variable, param in pairs if param is not variable.value]
+        with keras.StatelessScope(replaced, collect_losses=True) as scope:
             evaluation = self._terms(batch, params[0].dtype, scope)
-        _refuse_assigned(variables, params, scope)
+        _refuse_assigned(replaced, scope)
         # Layers that mix examples update batch statistics; random layers update their seeds.
         has_new_state = any(
             scope.get_current_value(v) is not None for v in self._model.non_trainable_variables
@@ -254,9 +253,9 @@ def _refuse_layers(model: keras.Model) -> None:
 
 
 def _refuse_assigned(
-    variables: Sequence[keras.Variable], params: Sequence[tf.Tensor], scope: keras.StatelessScope
+    replaced: Sequence[tuple[keras.Variable, tf.Tensor]], scope: keras.StatelessScope
 ) -> None:
-    for variable, param in zip(variables, params, strict=True):
+    for variable, param in replaced:
         if scope.get_current_value(variable) is not param:
             raise InputError(
                 "a model that does not change its parameters when it is called",

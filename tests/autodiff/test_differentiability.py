@@ -5,7 +5,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from support.operations import OPERATIONS
-from support.oracles import along, differenced_hessian, examples, gradient, relative, sequential
+from support.oracles import (
+    along,
+    differenced_hessian,
+    examples,
+    gradient,
+    hessian_along,
+    relative,
+    sequential,
+    squared_loss,
+    variables_of,
+)
 
 import hvp
 from hvp.autodiff.op_types import OP_TYPES, op_type
@@ -227,6 +237,46 @@ def test_a_custom_gradient_that_is_the_derivative_is_none():
     lin = hvp.linearize_function(lambda w: tf.reduce_sum(honest(w)), W)
     assert lin.findings == ()
     assert np.allclose(lin.hvp(np.ones(6)), 6 * W, rtol=1e-14)
+
+
+class Recomputed(layers.Layer):
+    """A dense layer with a normalisation, whose values are computed again for the gradient."""
+
+    def __init__(self, recompute):
+        super().__init__(dtype="float64")
+        self.recompute = recompute
+        self.dense = layers.Dense(3, "tanh", dtype="float64")
+        self.norm = layers.LayerNormalization(dtype="float64")
+
+    def build(self, shape):
+        self.dense.build(shape)
+        self.norm.build((*shape[:-1], 3))
+
+    def call(self, x):
+        return self.recompute(lambda t: self.norm(self.dense(t)))(x)
+
+
+@pytest.mark.parametrize("recompute", [tf.recompute_grad, keras.remat], ids=["tf", "keras"])
+def test_recomputed_layers_are_no_finding(recompute):
+    model = sequential((4,), Recomputed(recompute), layers.Dense(2, dtype="float64"))
+    x, y = examples((4,)), examples((2,))
+    lin = hvp.linearize(model, (x, y), keras.losses.MeanSquaredError(dtype="float64"))
+    assert not [f for f in lin.findings if f.severity == "different"]
+    v = examples((lin.size,), 1)[0]
+    expected = hessian_along(lambda: squared_loss(y, model(x)), variables_of(model), v)
+    assert relative(lin.hvp(v), expected) < 1e-8
+
+
+def recomputed(w):
+    return tf.reduce_sum(tf.recompute_grad(lambda t: tf.sin(t * w) * w)(tf.constant(W)))
+
+
+def test_recomputation_is_a_finding_where_its_gradient_is_lost():
+    # Of a variable that its function reads TensorFlow gives the gradient, of a tensor none.
+    assert hvp.linearize_function(recomputed, tf.Variable(W)).findings == ()
+    (finding,) = hvp.linearize_function(recomputed, W).findings
+    assert finding.severity == "different"
+    assert "products are those of the function" in finding.message
 
 
 def test_a_layer_that_computes_in_less_precision_is_named():

@@ -8,8 +8,7 @@ that TensorFlow gives as None is known to be zero.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 import tensorflow as tf
@@ -30,7 +29,8 @@ def differentiable_paths(program: Program, sources: Collection[int]) -> set[int]
     for node in program.nodes:
         known = op_type(node.op.type)
         types = {n: program.specs[n].dtype for n in (*node.inputs, *node.outputs)}
-        positions = [i for i, n in enumerate(node.inputs) if n in active]
+        used = [i for i in range(len(node.inputs)) if i not in known.ignores]
+        positions = [i for i in used if node.inputs[i] in active]
         results = [n for n in node.outputs if _is_continuous(types[n])]
         if not positions or not results or known.locally_constant:
             continue
@@ -78,21 +78,12 @@ def unreached(program: Program, sources: Collection[int], active: Collection[int
     return set(sources) - useful
 
 
-def stop_findings(program: Program, active: Collection[int]) -> list[Finding]:
-    """A finding for each StopGradient on the path that changes derivatives.
-
-    That of `tf.reduce_logsumexp` does not: log Σ exp(x - s) + s is the same for every s.
-    """
-    users: dict[int, list[Node]] = defaultdict(list)
-    for node in program.nodes:
-        for number in node.inputs:
-            users[number].append(node)
-    message = "stop_gradient: its input is a constant for H and G, as for the gradient"
-    remedy = "remove it where its input should be differentiated"
+def stops(program: Program, active: Collection[int]) -> list[Node]:
+    """The StopGradients on the path."""
     return [
-        Finding("different", node.place, message, node.op.type, remedy)
+        node
         for node in program.nodes
-        if node.op.type == "StopGradient" and node.inputs[0] in active and not _cancels(node, users)
+        if node.op.type == "StopGradient" and node.inputs[0] in active
     ]
 
 
@@ -103,28 +94,6 @@ def wrong_gradients(program: Program, active: Collection[int]) -> list[Node]:
         for node in program.nodes
         if op_type(node.op.type).gradient_may_be_wrong and set(node.inputs) & set(active)
     ]
-
-
-def _cancels(stop: Node, users: Mapping[int, Sequence[Node]]) -> bool:
-    """Whether the value s of a StopGradient is used in log Σ exp(x - s) + s alone."""
-    aliases, subtractions, additions = [stop.outputs[0]], list[Node](), list[Node]()
-    for number in aliases:
-        for user in users[number]:
-            kind = user.op.type
-            if kind in ("Reshape", "Squeeze") and user.inputs[0] == number:
-                aliases.append(user.outputs[0])
-            elif kind == "Sub" and user.inputs[1] == number:
-                subtractions.append(user)
-            elif kind in ("Add", "AddV2"):
-                additions.append(user)
-            else:
-                return False
-    values = {node.outputs[0] for node in subtractions}
-    for kinds in (("Exp",), ("Sum",), ("Log",)):
-        found = [user for number in values for user in users[number]]
-        values = {user.outputs[0] for user in found if user.op.type in kinds}
-    restored = {number for node in additions for number in node.inputs}
-    return bool(subtractions) and bool(additions) and bool(values) and values <= restored
 
 
 def loop_findings(program: Program, active: Collection[int]) -> list[Finding]:

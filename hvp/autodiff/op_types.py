@@ -28,6 +28,7 @@ class OpType:
         is_repetition: it repeats the entries of input 0, as broadcasting does where it repeats
             axes of length one alone.
         gives_shape: its results depend on the shapes of its inputs alone.
+        ignores: inputs that it does not depend on: memory for the kernels of some devices.
         locally_constant: its derivative is zero, for which TensorFlow gives None.
         without_gradient: TensorFlow has no gradient for it, although it is linear. It has one for
             all other linear operations.
@@ -52,6 +53,7 @@ class OpType:
     is_reshape: bool = False
     is_repetition: bool = False
     gives_shape: bool = False
+    ignores: tuple[int, ...] = ()
     locally_constant: bool = False
     without_gradient: bool = False
     wrong_if_complex: bool = False
@@ -107,6 +109,7 @@ OP_TYPES = {
     "Fill": OpType(rearranges=1),
     "Floor": OpType(locally_constant=True),
     "FloorDiv": OpType(locally_constant=True),
+    "FusedBatchNormGradV3": OpType(ignores=(5,)),
     "GatherNd": OpType(linear_in=(0,)),
     "GatherV2": OpType(linear_in=(0,)),
     "Identity": OpType(is_alias=True),

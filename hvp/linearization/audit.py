@@ -20,12 +20,16 @@ from hvp.autodiff import (
     tensorflow_private,
     tracing,
 )
-from hvp.autodiff.program import Program, leaves
+from hvp.autodiff.program import Node, Program, leaves
 from hvp.autodiff.tensorflow_errors import REFUSALS, raise_own, reason
 from hvp.errors import Finding, InputError
 from hvp.linearization.batch_programs import BatchPrograms
 from hvp.objective.objective import Objective
 from hvp.objective.parameters import Layout
+
+# What is added to the value of a StopGradient, to see whether the loss depends on it. It is small
+# enough for the exponential of any shifted value to stay finite.
+SHIFT = 0.37
 
 Gradient = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
 
@@ -85,9 +89,14 @@ class Auditor:
     def judge(self, programs: BatchPrograms, batch: Any) -> None:
         """Run the programs that were traced last, and note what only their numbers show.
 
-        These are custom gradients that differ from the derivative, and low precision. The batch
-        must have valid targets.
+        These are StopGradients that matter, custom gradients that differ from the derivative, and
+        low precision. The batch must have valid targets.
         """
+        stops = differentiability.stops(programs.loss, self._active)
+        if stops:
+            self._judge_stops(programs.loss, stops, batch)
+        for node in stop_gradients.in_bodies(programs.loss, self._active):
+            self._judge_stops_within(programs.loss, node, batch)
         if self._doubtful:
             self._compare_gradients(programs.loss, batch)
         self._judge_precision(programs.loss, self._active, batch)
@@ -149,10 +158,7 @@ class Auditor:
                     "note", name, "does not reach the loss: its derivatives through it are zero"
                 )
             )
-        self._note(
-            *differentiability.stop_findings(loss, active),
-            *differentiability.loop_findings(loss, active),
-        )
+        self._note(*differentiability.loop_findings(loss, active))
         return active
 
     def _audit_twice(self, loss: Program, specs: Sequence[tf.TensorSpec]) -> set[int]:
@@ -206,6 +212,71 @@ class Auditor:
                 remedy = "write it another way if fit is to follow the function too"
                 self._note(Finding("different", place, message, remedy=remedy))
 
+    def _judge_stops(self, loss: Program, stops: Sequence[Node], batch: Any) -> None:
+        """Note each StopGradient that matters: another value of it would change the derivatives."""
+        change = self._effect_of_stops(loss, stops, batch)
+        each = np.eye(len(stops))
+        nothing = np.zeros(len(stops))
+        tolerance = np.finfo(self._layout.dtype).eps ** (2 / 3)
+        if change(SHIFT * each.sum(0), nothing) <= tolerance:
+            return
+        for node, one in zip(stops, each, strict=True):
+            if change(SHIFT * one, nothing) <= tolerance:
+                continue
+            size = change(nothing, one)
+            self._note_stop(node, size if size > tolerance else 0.0)
+
+    def _judge_stops_within(self, loss: Program, node: Node, batch: Any) -> None:
+        """Note a loop or branch whose StopGradients change the gradient."""
+        opened = stop_gradients.without_those_of(loss, node)
+        try:
+            size = self._difference(
+                _replayed_gradient(loss, batch), _replayed_gradient(opened, batch)
+            )
+        except REFUSALS:
+            size = np.inf  # what is stopped has no derivative
+        if size > np.finfo(self._layout.dtype).eps ** (2 / 3):
+            self._note_stop(node, size)
+
+    def _note_stop(self, node: Node, size: float) -> None:
+        without = f"differs by {size:.1e} of its size" if size > 0 else "is the same"
+        message = (
+            "stop_gradient: its input is a constant for H and G, as for the gradient, which "
+            f"{without} without it"
+        )
+        remedy = "remove it where its input should be differentiated"
+        self._note(Finding("different", node.place, message, "StopGradient", remedy))
+
+    def _effect_of_stops(
+        self, loss: Program, stops: Sequence[Node], batch: Any
+    ) -> Callable[[np.ndarray, np.ndarray], float]:
+        """How much loss or gradient change, relatively, if StopGradients are shifted or passed."""
+
+        def evaluated(shifts: tf.Tensor, passed: tf.Tensor, *params: tf.Tensor) -> list[tf.Tensor]:
+            def total(values: Sequence[tf.Tensor]) -> tf.Tensor:
+                inputs = [*values, *leaves(batch)]
+                return tf.add_n(stop_gradients.varied(loss, inputs, stops, shifts, passed))
+
+            gradient = self._layout.join(curvature.gradient(total, params))
+            return [total(params), gradient]
+
+        values, marks = self._objective.values, np.zeros(len(stops))
+        specs = [*map(spec, map(tf.constant, (marks, marks))), *map(spec, values)]
+        run = tensorflow_private.compiled(evaluated, specs)
+
+        def at(shifts: np.ndarray, passed: np.ndarray) -> list[np.ndarray]:
+            found = run([tf.constant(shifts), tf.constant(passed), *values])
+            return [tensor.numpy().astype(float) for tensor in found]
+
+        before = at(marks, marks)
+
+        def change(shifts: np.ndarray, passed: np.ndarray) -> float:
+            pairs = zip(at(shifts, passed), before, strict=True)
+            changes = [_relative(now, then) for now, then in pairs]
+            return float(np.nan_to_num(max(changes), nan=np.inf))
+
+        return change
+
     def _judge_precision(self, loss: Program, active: set[int], batch: Any) -> None:
         """Refuse float16, and measure the error of the gradient in other low precisions."""
         lower = differentiability.lower_precisions(loss, active, self._objective.values[0].dtype)
@@ -258,6 +329,11 @@ class Auditor:
 
     def _note(self, *findings: Finding) -> None:
         self.findings.update(dict.fromkeys(findings))
+
+
+def _relative(now: np.ndarray, then: np.ndarray) -> float:
+    size = max(float(np.linalg.norm(then)), np.finfo(float).tiny)
+    return float(np.linalg.norm(now - then)) / size
 
 
 def _replayed_gradient(loss: Program, batch: Any) -> Gradient:

@@ -302,6 +302,7 @@ SUBSTITUTES: dict[str, Substitute] = {
     "MatrixDeterminant": determinants.determinant,
     "LRN": normalisation.local_response,
     "FusedBatchNormV3": normalisation.fused_batch_norm,
+    "FusedBatchNormGradV3": normalisation.fused_batch_norm_grad,
     "SoftmaxCrossEntropyWithLogits": cross_entropy.softmax_cross_entropy,
     "CTCLoss": ctc.ctc_loss,
     **LINEAR_ALGEBRA,

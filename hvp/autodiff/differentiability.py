@@ -37,6 +37,9 @@ def differentiable_paths(program: Program, sources: Collection[int]) -> set[int]
         if node.bodies:
             results = _reached_results(node, positions)
         elif tf.variant not in types.values():
+            if known.is_drawn:
+                why = "whose gradient in TensorFlow is not the derivative of the numbers it draws"
+                _refuse(node, why)
             if known.wrong_if_complex and any(types[n].is_complex for n in node.inputs):
                 _refuse(node, "whose derivative TensorFlow has wrong for complex numbers")
             linear = () if known.without_gradient else known.linear_inputs(len(node.inputs))
@@ -93,6 +96,19 @@ def wrong_gradients(program: Program, active: Collection[int]) -> list[Node]:
         node
         for node in program.nodes
         if op_type(node.op.type).gradient_may_be_wrong and set(node.inputs) & set(active)
+    ]
+
+
+def rounding_findings(program: Program, active: Collection[int]) -> list[Finding]:
+    """A finding for each operation on the path that rounds, and whose gradient does not."""
+    message = (
+        "its values are those of steps: H and G, as the gradient, take it for the identity within "
+        "its range (straight through)"
+    )
+    return [
+        Finding("different", node.place, f"{node.op.type}: {message}", node.op.type)
+        for node in program.nodes
+        if op_type(node.op.type).is_straight_through and set(node.inputs) & set(active)
     ]
 
 
@@ -160,8 +176,9 @@ def _require_gradient(node: Node, position: int, tensors: dict[int, tf.Tensor]) 
 
 
 def _refuse(node: Node, why: str, error: Exception | None = None) -> NoReturn:
+    other = op_type(node.op.type).instead or "other operations"
     raise InputError(
         "a loss that is twice differentiable in its parameters",
         f"{node}, {why}",
-        "replace the operation, or leave the parameters before it out of variables=",
+        f"use {other} in its place, or leave the parameters before it out of variables=",
     ) from error

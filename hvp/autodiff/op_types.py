@@ -36,12 +36,16 @@ class OpType:
             differences, TensorFlow 2.21).
         gradient_may_be_wrong: on some real inputs TensorFlow's gradient is not the derivative of
             the result. It is replaced in `decompositions`; `fit` follows TensorFlow's.
+        is_straight_through: it rounds, and its gradient is that of the identity.
+        is_drawn: its gradient in the parameters of a distribution is right on average over the
+            draws, and is not the derivative of the numbers drawn.
         bodies: the attributes that name the functions which a loop or a branch runs.
         is_loop: it runs its second body as long as its first gives true.
         is_switch: input 0 is the number of the branch that it runs, not a condition.
         is_call: it calls one function, once, on its inputs.
         is_alias: its results are its inputs.
         reads_table: it reads a table of constants, as vocabularies are.
+        instead: what a user can put in its place where it is refused.
     """
 
     linear_in: tuple[int, ...] = ()
@@ -58,12 +62,15 @@ class OpType:
     without_gradient: bool = False
     wrong_if_complex: bool = False
     gradient_may_be_wrong: bool = False
+    is_straight_through: bool = False
+    is_drawn: bool = False
     bodies: tuple[str, ...] = ()
     is_loop: bool = False
     is_switch: bool = False
     is_call: bool = False
     is_alias: bool = False
     reads_table: bool = False
+    instead: str = ""
 
     def linear_inputs(self, count: int) -> Sequence[int]:
         """In which of its `count` inputs it is linear, each alone or all together."""
@@ -73,6 +80,7 @@ class OpType:
 
 
 ALL = slice(None)
+DILATION = "tf.image.extract_patches, the filter added, and tf.reduce_max"
 OP_TYPES = {
     "Add": OpType(jointly_linear_in=ALL, is_sum=True),
     "AddN": OpType(jointly_linear_in=ALL, is_sum=True),
@@ -83,6 +91,7 @@ OP_TYPES = {
     "AvgPoolGrad": OpType(linear_in=(1,)),
     "BatchMatMulV2": OpType(linear_in=(0, 1)),
     "BatchToSpaceND": OpType(linear_in=(0,)),
+    "Betainc": OpType(instead="a quadrature of t^(a-1) (1-t)^(b-1), where a or b are parameters"),
     "BiasAdd": OpType(jointly_linear_in=ALL),
     "BiasAddGrad": OpType(linear_in=(0,)),
     "BroadcastTo": OpType(linear_in=(0,), rearranges=0, is_reshape=True, is_repetition=True),
@@ -103,9 +112,15 @@ OP_TYPES = {
     "DepthwiseConv2dNative": OpType(linear_in=(0, 1)),
     "DepthwiseConv2dNativeBackpropFilter": OpType(linear_in=(0, 2)),
     "DepthwiseConv2dNativeBackpropInput": OpType(linear_in=(1, 2)),
+    "Dilation2DBackpropFilter": OpType(instead=DILATION),
+    "Dilation2DBackpropInput": OpType(instead=DILATION),
     "Einsum": OpType(linear_in=(0, 1)),
     "EluGrad": OpType(linear_in=(0,), is_diagonal=True),
     "ExpandDims": OpType(linear_in=(0,), rearranges=0, is_reshape=True),
+    "ExtractGlimpseV2": OpType(instead="tf.image.crop_and_resize"),
+    "FakeQuantWithMinMaxArgs": OpType(is_straight_through=True),
+    "FakeQuantWithMinMaxVars": OpType(is_straight_through=True),
+    "FakeQuantWithMinMaxVarsPerChannel": OpType(is_straight_through=True),
     "Fill": OpType(rearranges=1),
     "Floor": OpType(locally_constant=True),
     "FloorDiv": OpType(locally_constant=True),
@@ -138,6 +153,12 @@ OP_TYPES = {
     "Pack": OpType(jointly_linear_in=ALL),
     "Pad": OpType(linear_in=(0,)),
     "PartitionedCall": OpType(is_call=True),
+    "QuantizeAndDequantizeV2": OpType(is_straight_through=True),
+    "QuantizeAndDequantizeV3": OpType(is_straight_through=True),
+    "QuantizeAndDequantizeV4": OpType(is_straight_through=True),
+    "RandomGammaGrad": OpType(
+        instead="numbers drawn before, with tf.stop_gradient of the parameters"
+    ),
     "Rank": OpType(gives_shape=True),
     "RealDiv": OpType(linear_in=(0,), is_diagonal=True),
     "ReciprocalGrad": OpType(linear_in=(1,), is_diagonal=True),
@@ -174,6 +195,10 @@ OP_TYPES = {
     "StatefulPartitionedCall": OpType(is_call=True),
     "StatelessCase": OpType(bodies=("branches",), is_switch=True),
     "StatelessIf": OpType(bodies=("then_branch", "else_branch")),
+    "StatelessParameterizedTruncatedNormal": OpType(
+        is_drawn=True,
+        instead="mean + stddev * tf.random.stateless_truncated_normal(shape, seed)",
+    ),
     "StatelessWhile": OpType(bodies=("cond", "body"), is_loop=True),
     "StopGradient": OpType(zero_if_zero=(0,), locally_constant=True),
     "StridedSlice": OpType(linear_in=(0,), rearranges=0),

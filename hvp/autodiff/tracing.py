@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from hvp.autodiff.decompositions import custom_function
 from hvp.autodiff.op_types import op_type
 from hvp.autodiff.program import MAX_INLINE_BYTES, Node, Program, literal, map_nest
 from hvp.autodiff.tensorflow_private import function_body
@@ -102,9 +103,15 @@ class Flattener:
             if op.type == "Placeholder":
                 continue
             inputs = tuple(self.number(tensor) for tensor in op.inputs)
-            if "_gradient_op_type" in op.node_def.attr:
+            is_custom = "_gradient_op_type" in op.node_def.attr
+            written = custom_function(op)
+            if is_custom:
                 self.custom_gradients.append(self._place(op))
-            if known.is_alias:
+            if written is not None and known.bodies:
+                continue  # its loops are replaced with it
+            if is_custom and written is not None:
+                self._write_out(op, inputs, written)
+            elif known.is_alias:
                 self._numbers.update((t.ref(), n) for t, n in zip(op.outputs, inputs, strict=True))
             elif known.is_call:
                 self._call(op, inputs, graph)
@@ -161,16 +168,37 @@ class Flattener:
         outputs = [flattener.number(tensor) for tensor in body.outputs]
         return flattener.program(numbers, outputs)
 
+    def _write_out(
+        self, op: tf.Operation, inputs: Sequence[int], function: Callable[..., tf.Tensor]
+    ) -> None:
+        """Add what computes the first result of a custom gradient from all its tensors."""
+        scope = op.name.rpartition("/")[0]
+
+        def in_scope(*tensors: tf.Tensor) -> tf.Tensor:
+            with tf.name_scope(f"{scope}/"):
+                return function(*tensors)
+
+        specs = [tf.TensorSpec(t.shape, t.dtype) for t in op.inputs]
+        graph = tf.function(in_scope, autograph=False).get_concrete_function(*specs).graph
+        (result,) = self._inlined(graph, inputs)
+        numbers = [result, *inputs[1:]]
+        self._numbers.update((t.ref(), n) for t, n in zip(op.outputs, numbers, strict=True))
+
     def _call(self, op: tf.Operation, inputs: Sequence[int], graph: tf.Graph) -> None:
         body = function_body(graph, op.get_attr("f").name, self._place(op))
+        # Where the function was differentiated, its body has more outputs than the call.
+        results = self._inlined(body, inputs)[: len(op.outputs)]
+        self._numbers.update((t.ref(), n) for t, n in zip(op.outputs, results, strict=True))
+
+    def _inlined(self, body: Any, inputs: Sequence[int]) -> list[int]:
+        """The numbers of the results of a graph on the values `inputs`."""
         outer = self._numbers
         # A function that is called twice is added twice, each time with new numbers.
         self._numbers = {t.ref(): n for t, n in zip(body.inputs, inputs, strict=True)}
         self.inline(body)
-        # Where the function was differentiated, its body has more outputs than the call.
-        results = [self.number(tensor) for tensor in body.outputs[: len(op.outputs)]]
+        results = [self.number(tensor) for tensor in body.outputs]
         self._numbers = outer
-        self._numbers.update((t.ref(), n) for t, n in zip(op.outputs, results, strict=True))
+        return results
 
 
 def _in_order(operations: Sequence[tf.Operation], done: int) -> Iterator[tf.Operation]:

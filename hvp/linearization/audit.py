@@ -27,6 +27,12 @@ from hvp.linearization.batch_programs import BatchPrograms
 from hvp.objective.objective import Objective
 from hvp.objective.parameters import Layout
 
+EPSILON = {
+    tf.bfloat16: 2.0**-7,
+    tf.float16: 2.0**-10,
+    tf.float32: 2.0**-23,
+    tf.float64: 2.0**-52,
+}
 # What is added to the value of a StopGradient, to see whether the loss depends on it. It is small
 # enough for the exponential of any shifted value to stay finite.
 SHIFT = 0.37
@@ -158,7 +164,10 @@ class Auditor:
                     "note", name, "does not reach the loss: its derivatives through it are zero"
                 )
             )
-        self._note(*differentiability.loop_findings(loss, active))
+        self._note(
+            *differentiability.rounding_findings(loss, active),
+            *differentiability.loop_findings(loss, active),
+        )
         return active
 
     def _audit_twice(self, loss: Program, specs: Sequence[tf.TensorSpec]) -> set[int]:
@@ -203,7 +212,7 @@ class Auditor:
 
         # A program leaves out custom gradients; the objective itself follows them.
         error = self._difference(with_variables, _replayed_gradient(loss, batch))
-        if error > np.sqrt(np.finfo(self._layout.dtype).eps):
+        if error > np.sqrt(self._rounding(loss)):
             for place, gradient in self._doubtful.items():
                 message = (
                     f"{gradient} is not the derivative of its function (the gradients differ by "
@@ -217,7 +226,7 @@ class Auditor:
         change = self._effect_of_stops(loss, stops, batch)
         each = np.eye(len(stops))
         nothing = np.zeros(len(stops))
-        tolerance = np.finfo(self._layout.dtype).eps ** (2 / 3)
+        tolerance = self._rounding(loss) ** (2 / 3)
         if change(SHIFT * each.sum(0), nothing) <= tolerance:
             return
         for node, one in zip(stops, each, strict=True):
@@ -235,7 +244,7 @@ class Auditor:
             )
         except REFUSALS:
             size = np.inf  # what is stopped has no derivative
-        if size > np.finfo(self._layout.dtype).eps ** (2 / 3):
+        if size > self._rounding(loss) ** (2 / 3):
             self._note_stop(node, size)
 
     def _note_stop(self, node: Node, size: float) -> None:
@@ -305,6 +314,12 @@ class Auditor:
             )
             remedy = 'dtype="float64" gives all digits'
             self._note(Finding("different", place, message, remedy=remedy))
+
+    def _rounding(self, loss: Program) -> float:
+        """The machine epsilon of the lowest precision on the path."""
+        dtype = self._objective.values[0].dtype
+        lower = differentiability.lower_precisions(loss, self._active, dtype).values()
+        return max(EPSILON[each] for each in (dtype, *lower))
 
     def _innermost(self, places: Iterable[str]) -> list[str]:
         """The places without those that contain other places, such as a model and its layers."""

@@ -33,14 +33,35 @@ REFUSED = {
     "Zeta": lambda w: tf.math.zeta(w + 2, w),
     "Betainc": lambda w: tf.math.betainc(w, w, tf.fill([6], np.float64(0.3))),
     "TruncateMod": lambda w: tf.truncatemod(3 * w, w),
-    "CropAndResize": lambda w: tf.image.crop_and_resize(
-        image(w), [[0.1, 0.1, 0.8, 0.8]], [0], [3, 3]
+    "ExtractGlimpse": lambda w: tf.image.extract_glimpse(
+        tf.cast(image(w), tf.float32), [3, 3], [[0.1, 0.1]]
     ),
-    "FakeQuant": lambda w: tf.quantization.fake_quant_with_min_max_args(tf.cast(w, tf.float32)),
+    "RandomGammaGrad": lambda w: tf.random.stateless_gamma([5], [1, 2], w[0], dtype=tf.float64),
     "Dilation2D": lambda w: tf.nn.dilation2d(
         image(w), tf.ones([2, 2, 3], w.dtype), [1] * 4, "SAME", "NHWC", [1] * 4
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("op", "instead"),
+    [
+        ("ExtractGlimpse", "use tf.image.crop_and_resize in its place"),
+        ("Dilation2D", "use tf.image.extract_patches, .* in its place"),
+        ("Zeta", "use other operations in its place"),
+    ],
+)
+def test_a_refusal_says_what_can_be_put_in_place(op, instead):
+    with pytest.raises(hvp.InputError, match=instead):
+        hvp.linearize_function(lambda w: tf.reduce_sum(REFUSED[op](tf.sigmoid(w)) ** 2), W)
+
+
+def test_numbers_whose_gradient_is_right_on_average_alone_are_refused():
+    def drawn(w):
+        return tf.random.stateless_parameterized_truncated_normal([5], [1, 2], *tf.unstack(w))
+
+    with pytest.raises(hvp.InputError, match="numbers it draws; use mean . stddev"):
+        hvp.linearize_function(lambda w: tf.reduce_sum(drawn(w) ** 2), np.array([0.3, 1.2, -1, 2]))
 
 
 @pytest.mark.parametrize("op", REFUSED)

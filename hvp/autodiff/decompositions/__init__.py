@@ -28,19 +28,23 @@ What is more than a few lines has a module: `products`, `segments`, `powers`, `d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from hvp.autodiff.decompositions import (
+    colours,
     cross_entropy,
     ctc,
     determinants,
     images,
     normalisation,
+    pooling,
     powers,
     products,
+    quantisation,
     segments,
 )
 
@@ -55,6 +59,16 @@ def substitute(op: tf.Operation, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]
     rule = SUBSTITUTES.get(op.type)
     result = None if rule is None else rule(op, *inputs)
     return result if result is None or isinstance(result, list) else [result]
+
+
+def custom_function(op: tf.Operation) -> Callable[..., tf.Tensor] | None:
+    """What computes a function of TensorFlow with a custom gradient anew, with derivatives.
+
+    It takes the results and the arguments of the function, which are the inputs of `op`. TensorFlow
+    opens a name scope for the function.
+    """
+    found = [CUSTOM_FUNCTIONS.get(re.sub(r"_\d+$", "", scope)) for scope in op.name.split("/")]
+    return next((function for function in found if function is not None), None)
 
 
 def _pool_volume(op: tf.Operation, x: tf.Tensor) -> tf.Tensor | None:
@@ -279,6 +293,20 @@ SUBSTITUTES: dict[str, Substitute] = {
         ["ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor"], images.resize
     ),
     "ScaleAndTranslate": images.scale_and_translate,
+    "CropAndResize": images.crop_and_resize,
+    **dict.fromkeys(
+        ["ImageProjectiveTransformV2", "ImageProjectiveTransformV3"], images.projective
+    ),
+    "AdjustContrastv2": colours.adjust_contrast,
+    "AdjustHue": colours.adjust_hue,
+    "AdjustSaturation": colours.adjust_saturation,
+    "HSVToRGB": colours.hsv_to_rgb,
+    **dict.fromkeys(["FractionalAvgPool", "FractionalMaxPool"], pooling.fractional),
+    **dict.fromkeys(
+        [f"FakeQuantWithMinMax{what}" for what in ("Args", "Vars", "VarsPerChannel")],
+        quantisation.fake_quantise,
+    ),
+    "QuantizeAndDequantizeV4": quantisation.quantise,
     "Softsign": _softsign,
     "Prod": products.prod,
     "Cumprod": products.cumprod,
@@ -307,3 +335,4 @@ SUBSTITUTES: dict[str, Substitute] = {
     "CTCLoss": ctc.ctc_loss,
     **LINEAR_ALGEBRA,
 }
+CUSTOM_FUNCTIONS: dict[str, Callable[..., tf.Tensor]] = {"ctc_loss_dense": ctc.dense}

@@ -130,6 +130,8 @@ OP_TYPES = {
     "Identity": OpType(is_alias=True),
     "IdentityN": OpType(is_alias=True),
     "If": OpType(bodies=("then_branch", "else_branch")),
+    "ImageProjectiveTransformV2": OpType(gradient_may_be_wrong=True),
+    "ImageProjectiveTransformV3": OpType(gradient_may_be_wrong=True),
     "LeakyReluGrad": OpType(linear_in=(0,), is_diagonal=True),
     "LogMatrixDeterminant": OpType(wrong_if_complex=True),
     "LookupTableFindV2": OpType(reads_table=True),
@@ -156,9 +158,7 @@ OP_TYPES = {
     "QuantizeAndDequantizeV2": OpType(is_straight_through=True),
     "QuantizeAndDequantizeV3": OpType(is_straight_through=True),
     "QuantizeAndDequantizeV4": OpType(is_straight_through=True),
-    "RandomGammaGrad": OpType(
-        instead="numbers drawn before, with tf.stop_gradient of the parameters"
-    ),
+    "RandomGammaGrad": OpType(instead="numbers that are drawn before"),
     "Rank": OpType(gives_shape=True),
     "RealDiv": OpType(linear_in=(0,), is_diagonal=True),
     "ReciprocalGrad": OpType(linear_in=(1,), is_diagonal=True),

@@ -60,7 +60,7 @@ def test_numbers_whose_gradient_is_right_on_average_alone_are_refused():
     def drawn(w):
         return tf.random.stateless_parameterized_truncated_normal([5], [1, 2], *tf.unstack(w))
 
-    with pytest.raises(hvp.InputError, match="numbers it draws; use mean . stddev"):
+    with pytest.raises(hvp.InputError, match=r"numbers it draws; use mean \+ stddev"):
         hvp.linearize_function(lambda w: tf.reduce_sum(drawn(w) ** 2), np.array([0.3, 1.2, -1, 2]))
 
 
@@ -298,6 +298,16 @@ def test_recomputation_is_a_finding_where_its_gradient_is_lost():
     (finding,) = hvp.linearize_function(recomputed, W).findings
     assert finding.severity == "different"
     assert "products are those of the function" in finding.message
+
+
+def test_an_image_transform_whose_gradient_is_wrong_in_tensorflow_is_a_finding():
+    turn = tf.constant([[1.0, 0.2, 0.3, 0.1, 0.9, -0.2, 0.01, 0.002]])
+    images = np.random.default_rng(0).normal(size=(1, 4, 5, 2))
+    lin = hvp.linearize_function(
+        lambda w: tf.reduce_sum(keras.ops.image.affine_transform(w, turn) ** 2), images
+    )
+    (finding,) = [f for f in lin.findings if f.severity == "different"]
+    assert "TensorFlow's gradient of ImageProjectiveTransformV3 is not" in finding.message
 
 
 def test_a_layer_that_computes_in_less_precision_is_named():

@@ -48,7 +48,7 @@ def quantise(
 def _straight_through(
     values: tf.Tensor, x: tf.Tensor, inside: tf.Tensor, ends: Sequence[tf.Tensor]
 ) -> tf.Tensor:
-    """The values, with the derivative of x where `inside` is one and of the nearer end elsewhere."""
+    """The values, with the derivative of x where `inside` is one, and else of the nearer end."""
     values, inside = (tf.stop_gradient(tf.cast(t, x.dtype)) for t in (values, inside))
 
     def change(t: tf.Tensor) -> tf.Tensor:

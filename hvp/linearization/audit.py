@@ -112,7 +112,17 @@ class Auditor:
         if not self._objective.has_penalty:
             return None
         specs = [spec(value) for value in self._objective.values]
-        program = tracing.trace(lambda values: [self._objective.penalty(values)], specs)
+        try:
+            program = tracing.trace(lambda values: [self._objective.penalty(values)], specs)
+        except InputError:
+            raise
+        except REFUSALS as error:
+            raise_own(error)
+            raise InputError(
+                "penalties that can be computed from the weights",
+                repr(reason(error)),
+                'use float32 layers and pass dtype="float64", or another regulariser',
+            ) from error
         self._audit_twice(program, specs)
         return BatchPrograms(program, program, program.loops(program.inputs))
 

@@ -515,6 +515,8 @@ def test_every_substitute_is_tested():
         "ResizeNearestNeighbor",
         "Select",
         "Softsign",
+        "AdjustHue",
+        "AdjustSaturation",
         "ImageProjectiveTransformV2",
         *STRAIGHT_THROUGH,
     }

@@ -59,7 +59,7 @@ def projected(images, fill_mode):
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=[[1.0, 0.2, 0.3, 0.1, 0.9, -0.2, 0.01, 0.002]],
-        output_shape=[5, 7],
+        output_shape=[4, 5],
         fill_value=0.3,
         interpolation="BILINEAR",
         fill_mode=fill_mode,
@@ -159,20 +159,12 @@ CASES = {
         LARGE_IMAGE,
     ),
     "crops, resized": (
-        lambda w: mixed(tf.cast(tf.image.crop_and_resize(w, BOXES, [0, 0], [3, 4]), "float64")),
+        lambda w: mixed(tf.cast(tf.image.crop_and_resize(w, BOXES, [0, 0], [3, 3]), "float64")),
         IMAGE,
     ),
     "an image, projected": (lambda w: mixed(projected(w, "REFLECT")), IMAGE),
     "an image, projected over nothing": (lambda w: mixed(projected(w, "CONSTANT")), IMAGE),
     "colours of a hue": (lambda w: mixed(tf.image.hsv_to_rgb(w)), COLOURS),
-    "colours with another hue": (
-        lambda w: mixed(tf.cast(tf.image.adjust_hue(tf.cast(w, "float32"), 0.1), "float64")),
-        COLOURS,
-    ),
-    "colours, saturated": (
-        lambda w: mixed(tf.cast(tf.image.adjust_saturation(tf.cast(w, "float32"), 1.3), "float64")),
-        COLOURS,
-    ),
     "colours with more contrast": (
         lambda w: mixed(tf.cast(tf.image.adjust_contrast(tf.cast(w, "float32"), 1.3), "float64")),
         COLOURS,
@@ -206,14 +198,10 @@ FLOAT32_ALONE = {
     "crops, resized",
     "an image, projected",
     "an image, projected over nothing",
-    "colours with another hue",
-    "colours, saturated",
     "colours with more contrast",
 }
 SPECIAL_POINTS = {
     "AdjustContrastv2",
-    "AdjustHue",
-    "AdjustSaturation",
     "CropAndResize",
     "FractionalAvgPool",
     "FractionalMaxPool",

@@ -80,6 +80,7 @@ class OpType:
 
 
 ALL = slice(None)
+PYTHON = "operations of TensorFlow in place of Python and NumPy"
 DILATION = "tf.image.extract_patches, the filter added, and tf.reduce_max"
 OP_TYPES = {
     "Add": OpType(jointly_linear_in=ALL, is_sum=True),
@@ -116,6 +117,7 @@ OP_TYPES = {
     "Dilation2DBackpropInput": OpType(instead=DILATION),
     "Einsum": OpType(linear_in=(0, 1)),
     "EluGrad": OpType(linear_in=(0,), is_diagonal=True),
+    "EagerPyFunc": OpType(instead=PYTHON),
     "ExpandDims": OpType(linear_in=(0,), rearranges=0, is_reshape=True),
     "ExtractGlimpseV2": OpType(instead="tf.image.crop_and_resize"),
     "FakeQuantWithMinMaxArgs": OpType(is_straight_through=True),
@@ -155,6 +157,7 @@ OP_TYPES = {
     "Pack": OpType(jointly_linear_in=ALL),
     "Pad": OpType(linear_in=(0,)),
     "PartitionedCall": OpType(is_call=True),
+    "PyFunc": OpType(instead=PYTHON),
     "QuantizeAndDequantizeV2": OpType(is_straight_through=True),
     "QuantizeAndDequantizeV3": OpType(is_straight_through=True),
     "QuantizeAndDequantizeV4": OpType(is_straight_through=True),

@@ -255,7 +255,9 @@ def _refuse_unreplayable(node: Node) -> None:
         raise InputError(
             "a loss that is a function of its parameters and data alone",
             f"the stateful operation {node}",
-            "use tf.random.stateless_* for randomness and keep variables out of the loss",
+            f"use {op_type(node.op.type).instead}"
+            if op_type(node.op.type).instead
+            else "use tf.random.stateless_* for randomness and keep variables out of the loss",
         )
     if not hasattr(tf.raw_ops, node.op.type):
         raise InputError(

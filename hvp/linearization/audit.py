@@ -203,8 +203,8 @@ class Auditor:
         except (LookupError, NotImplementedError) as error:
             raise InputError(
                 "a loss that is twice differentiable in its parameters",
-                repr(reason(error)),
-                "replace the operation",
+                f"an operation without a second derivative: {reason(error)!r}",
+                "use other operations in its place",
             ) from error
         differentiability.differentiable_paths(gradient, [gradient.inputs[i] for i in self._chosen])
         return active

@@ -42,7 +42,8 @@ class Layout:
     def select(self, patterns: str | Sequence[str]) -> tuple[int, ...]:
         """Positions of the parameters that match a layer name, a parameter name or a glob.
 
-        What is a name is not a glob, whatever its letters. A name also selects all names below it: ``encoder`` selects ``encoder/dense/kernel``.
+        What is a name is not a glob, whatever its letters. A name also selects all names below it:
+        ``encoder`` selects ``encoder/dense/kernel``.
         Raises InputError for a pattern that matches nothing.
         """
         patterns = [patterns] if isinstance(patterns, str) else patterns

@@ -56,6 +56,42 @@ def test_a_refusal_says_what_can_be_put_in_place(op, instead):
         hvp.linearize_function(lambda w: tf.reduce_sum(REFUSED[op](tf.sigmoid(w)) ** 2), W)
 
 
+SEQUENCE = {
+    "labels_indices": np.array([[0, 0]], np.int64),
+    "labels_values": np.array([1], np.int32),
+    "sequence_length": np.array([3], np.int32),
+}
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (
+            lambda w: tf.py_function(tf.sin, [w], tf.float64),
+            "stateful operation EagerPyFunc in .*; use operations of TensorFlow in place of Python",
+        ),
+        (
+            lambda w: (
+                tf.raw_ops.CTCLoss(
+                    inputs=tf.reshape(w, [3, 1, 2]), ctc_merge_repeated=False, **SEQUENCE
+                ).loss
+            ),
+            "CTC that merges repeated classes, .* got 'CTCLoss' with other options; leave",
+        ),
+        (
+            lambda w: tf.nn.ctc_loss(
+                [[1]], tf.reshape(tf.cast(w, tf.float32), [3, 1, 2]), [1], [3], name="mine"
+            ),
+            "a function in 'mine' .* does not expose; .* call tf.nn.ctc_loss without name=",
+        ),
+    ],
+    ids=["Python", "options of CTC", "name of CTC"],
+)
+def test_a_refusal_says_what_to_change(function, text):
+    with pytest.raises(hvp.InputError, match=text):
+        hvp.linearize_function(lambda w: tf.cast(tf.reduce_sum(function(w)), w.dtype), W)
+
+
 def test_numbers_whose_gradient_is_right_on_average_alone_are_refused():
     def drawn(w):
         return tf.random.stateless_parameterized_truncated_normal([5], [1, 2], *tf.unstack(w))

@@ -26,7 +26,11 @@ def ctc_loss(
     """The losses (N,) of logits (T, N, C), whose last class is the blank, and their gradients."""
     plain = op.get_attr("ctc_merge_repeated") and not op.get_attr("preprocess_collapse_repeated")
     if not plain or op.get_attr("ignore_longer_outputs_than_inputs"):
-        return None
+        raise InputError(
+            "CTC that merges repeated classes, and takes the labels as they are",
+            f"{op.name!r} with other options",
+            "leave the options of tf.compat.v1.nn.ctc_loss at their defaults",
+        )
     if not logits.shape.is_fully_defined() or None in (logits.shape[0], logits.shape[2]):
         return None
     count, blank = logits.shape[1], logits.shape[2] - 1

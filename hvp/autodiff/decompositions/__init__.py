@@ -22,8 +22,10 @@
   a known operand is computed once for all products.
 
 What is more than a few lines has a module: `products`, `segments`, `powers`, `determinants` and
-`cross_entropy` are right where TensorFlow's derivatives are not; `images`, `normalisation` and
-`ctc` have second derivatives where TensorFlow has none.
+`cross_entropy` are right where TensorFlow's derivatives are not, and so is the projection in
+`images`; the rest of `images`, `colours`, `pooling`, `normalisation` and `ctc` have second
+derivatives where TensorFlow has none. `quantisation` takes steps for the identity, as training
+does.
 """
 
 from __future__ import annotations

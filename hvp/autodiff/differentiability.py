@@ -8,8 +8,7 @@ that TensorFlow gives as None is known to be zero.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 import tensorflow as tf
@@ -30,13 +29,17 @@ def differentiable_paths(program: Program, sources: Collection[int]) -> set[int]
     for node in program.nodes:
         known = op_type(node.op.type)
         types = {n: program.specs[n].dtype for n in (*node.inputs, *node.outputs)}
-        positions = [i for i, n in enumerate(node.inputs) if n in active]
+        used = [i for i in range(len(node.inputs)) if i not in known.ignores]
+        positions = [i for i in used if node.inputs[i] in active]
         results = [n for n in node.outputs if _is_continuous(types[n])]
         if not positions or not results or known.locally_constant:
             continue
         if node.bodies:
             results = _reached_results(node, positions)
         elif tf.variant not in types.values():
+            if known.is_drawn:
+                why = "whose gradient in TensorFlow is not the derivative of the numbers it draws"
+                _refuse(node, why)
             if known.wrong_if_complex and any(types[n].is_complex for n in node.inputs):
                 _refuse(node, "whose derivative TensorFlow has wrong for complex numbers")
             linear = () if known.without_gradient else known.linear_inputs(len(node.inputs))
@@ -78,25 +81,12 @@ def unreached(program: Program, sources: Collection[int], active: Collection[int
     return set(sources) - useful
 
 
-def stop_findings(program: Program, active: Collection[int], traced: int) -> list[Finding]:
-    """A finding for each StopGradient on the path that changes derivatives.
-
-    That of `tf.reduce_logsumexp` does not: log Σ exp(x - s) + s is the same for every s. Only the
-    first `traced` values were in the user's function.
-    """
-    users: dict[int, list[Node]] = defaultdict(list)
-    for node in program.nodes:
-        for number in node.inputs:
-            users[number].append(node)
-    message = "stop_gradient: its input is a constant for H and G, as for the gradient"
-    remedy = "remove it where its input should be differentiated"
+def stops(program: Program, active: Collection[int], traced: int) -> list[Node]:
+    """The StopGradients on the path, among the first `traced` values, which the user wrote."""
     return [
-        Finding("different", node.place, message, node.op.type, remedy)
+        node
         for node in program.nodes
-        if node.op.type == "StopGradient"
-        and node.inputs[0] in active
-        and node.outputs[0] < traced
-        and not _cancels(node, users)
+        if node.op.type == "StopGradient" and node.inputs[0] in active and node.outputs[0] < traced
     ]
 
 
@@ -109,26 +99,17 @@ def wrong_gradients(program: Program, active: Collection[int]) -> list[Node]:
     ]
 
 
-def _cancels(stop: Node, users: Mapping[int, Sequence[Node]]) -> bool:
-    """Whether the value s of a StopGradient is used in log Σ exp(x - s) + s alone."""
-    aliases, subtractions, additions = [stop.outputs[0]], list[Node](), list[Node]()
-    for number in aliases:
-        for user in users[number]:
-            kind = user.op.type
-            if kind in ("Reshape", "Squeeze") and user.inputs[0] == number:
-                aliases.append(user.outputs[0])
-            elif kind == "Sub" and user.inputs[1] == number:
-                subtractions.append(user)
-            elif kind in ("Add", "AddV2"):
-                additions.append(user)
-            else:
-                return False
-    values = {node.outputs[0] for node in subtractions}
-    for kinds in (("Exp",), ("Sum",), ("Log",)):
-        found = [user for number in values for user in users[number]]
-        values = {user.outputs[0] for user in found if user.op.type in kinds}
-    restored = {number for node in additions for number in node.inputs}
-    return bool(subtractions) and bool(additions) and bool(values) and values <= restored
+def rounding_findings(program: Program, active: Collection[int]) -> list[Finding]:
+    """A finding for each operation on the path that rounds, and whose gradient does not."""
+    message = (
+        "its values are those of steps: H and G, as the gradient, take it for the identity within "
+        "its range (straight through)"
+    )
+    return [
+        Finding("different", node.place, f"{node.op.type}: {message}", node.op.type)
+        for node in program.nodes
+        if op_type(node.op.type).is_straight_through and set(node.inputs) & set(active)
+    ]
 
 
 def loop_findings(program: Program, active: Collection[int]) -> list[Finding]:
@@ -195,8 +176,9 @@ def _require_gradient(node: Node, position: int, tensors: dict[int, tf.Tensor]) 
 
 
 def _refuse(node: Node, why: str, error: Exception | None = None) -> NoReturn:
+    other = op_type(node.op.type).instead or "other operations"
     raise InputError(
         "a loss that is twice differentiable in its parameters",
         f"{node}, {why}",
-        "replace the operation, or leave the parameters before it out of variables=",
+        f"use {other} in its place, or leave the parameters before it out of variables=",
     ) from error

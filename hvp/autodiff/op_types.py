@@ -28,6 +28,7 @@ class OpType:
         is_repetition: it repeats the entries of input 0, as broadcasting does where it repeats
             axes of length one alone.
         gives_shape: its results depend on the shapes of its inputs alone.
+        ignores: inputs that it does not depend on: memory for the kernels of some devices.
         locally_constant: its derivative is zero, for which TensorFlow gives None.
         without_gradient: TensorFlow has no gradient for it, although it is linear. It has one for
             all other linear operations.
@@ -35,6 +36,9 @@ class OpType:
             differences, TensorFlow 2.21).
         gradient_may_be_wrong: on some real inputs TensorFlow's gradient is not the derivative of
             the result. It is replaced in `decompositions`; `fit` follows TensorFlow's.
+        is_straight_through: it rounds, and its gradient is that of the identity.
+        is_drawn: its gradient in the parameters of a distribution is right on average over the
+            draws, and is not the derivative of the numbers drawn.
         bodies: the attributes that name the functions which a loop or a branch runs.
         is_loop: it runs its second body as long as its first gives true.
         is_switch: input 0 is the number of the branch that it runs, not a condition.
@@ -45,6 +49,7 @@ class OpType:
             which are broadcast.
         finite_at: an entrywise operation that may be infinite, or have infinite derivatives, is
             finite with its derivatives where its inputs are this number.
+        instead: what a user can put in its place where it is refused.
     """
 
     linear_in: tuple[int, ...] = ()
@@ -56,10 +61,13 @@ class OpType:
     is_reshape: bool = False
     is_repetition: bool = False
     gives_shape: bool = False
+    ignores: tuple[int, ...] = ()
     locally_constant: bool = False
     without_gradient: bool = False
     wrong_if_complex: bool = False
     gradient_may_be_wrong: bool = False
+    is_straight_through: bool = False
+    is_drawn: bool = False
     bodies: tuple[str, ...] = ()
     is_loop: bool = False
     is_switch: bool = False
@@ -68,6 +76,7 @@ class OpType:
     reads_table: bool = False
     is_entrywise: bool = False
     finite_at: float | None = None
+    instead: str = ""
 
     def linear_inputs(self, count: int) -> Sequence[int]:
         """In which of its `count` inputs it is linear, each alone or all together."""
@@ -77,6 +86,8 @@ class OpType:
 
 
 ALL = slice(None)
+PYTHON = "operations of TensorFlow in place of Python and NumPy"
+DILATION = "tf.image.extract_patches, the filter added, and tf.reduce_max"
 OP_TYPES = {
     "Abs": OpType(is_entrywise=True),
     "Acos": OpType(is_entrywise=True, finite_at=0.5),
@@ -96,6 +107,7 @@ OP_TYPES = {
     "BatchMatMulV2": OpType(linear_in=(0, 1)),
     "BatchToSpaceND": OpType(linear_in=(0,)),
     "BesselI1": OpType(gradient_may_be_wrong=True),
+    "Betainc": OpType(instead="a quadrature of t^(a-1) (1-t)^(b-1), where a or b are parameters"),
     "BiasAdd": OpType(jointly_linear_in=ALL),
     "BiasAddGrad": OpType(linear_in=(0,)),
     "BroadcastTo": OpType(linear_in=(0,), rearranges=0, is_reshape=True, is_repetition=True),
@@ -119,7 +131,10 @@ OP_TYPES = {
     "DepthwiseConv2dNativeBackpropFilter": OpType(linear_in=(0, 2)),
     "DepthwiseConv2dNativeBackpropInput": OpType(linear_in=(1, 2)),
     "Digamma": OpType(is_entrywise=True, finite_at=0.5),
+    "Dilation2DBackpropFilter": OpType(instead=DILATION),
+    "Dilation2DBackpropInput": OpType(instead=DILATION),
     "DivNoNan": OpType(is_entrywise=True),
+    "EagerPyFunc": OpType(instead=PYTHON),
     "Einsum": OpType(linear_in=(0, 1)),
     "Elu": OpType(is_entrywise=True),
     "EluGrad": OpType(linear_in=(0,), is_diagonal=True, is_entrywise=True),
@@ -129,9 +144,14 @@ OP_TYPES = {
     "Exp": OpType(is_entrywise=True, finite_at=0.5),
     "ExpandDims": OpType(linear_in=(0,), rearranges=0, is_reshape=True),
     "Expm1": OpType(is_entrywise=True, finite_at=0.5),
+    "ExtractGlimpseV2": OpType(instead="tf.image.crop_and_resize"),
+    "FakeQuantWithMinMaxArgs": OpType(is_straight_through=True),
+    "FakeQuantWithMinMaxVars": OpType(is_straight_through=True),
+    "FakeQuantWithMinMaxVarsPerChannel": OpType(is_straight_through=True),
     "Fill": OpType(rearranges=1),
     "Floor": OpType(locally_constant=True),
     "FloorDiv": OpType(locally_constant=True),
+    "FusedBatchNormGradV3": OpType(ignores=(5,)),
     "GatherNd": OpType(linear_in=(0,)),
     "GatherV2": OpType(linear_in=(0,)),
     "Identity": OpType(is_alias=True),
@@ -139,6 +159,8 @@ OP_TYPES = {
     "If": OpType(bodies=("then_branch", "else_branch")),
     "Igamma": OpType(is_entrywise=True, finite_at=0.5),
     "Igammac": OpType(is_entrywise=True, finite_at=0.5),
+    "ImageProjectiveTransformV2": OpType(gradient_may_be_wrong=True),
+    "ImageProjectiveTransformV3": OpType(gradient_may_be_wrong=True),
     "LeakyRelu": OpType(is_entrywise=True),
     "LeakyReluGrad": OpType(linear_in=(0,), is_diagonal=True, is_entrywise=True),
     "Lgamma": OpType(is_entrywise=True, finite_at=0.5),
@@ -170,6 +192,11 @@ OP_TYPES = {
     "Pad": OpType(linear_in=(0,)),
     "PartitionedCall": OpType(is_call=True),
     "Pow": OpType(is_entrywise=True, finite_at=0.5),
+    "PyFunc": OpType(instead=PYTHON),
+    "QuantizeAndDequantizeV2": OpType(is_straight_through=True),
+    "QuantizeAndDequantizeV3": OpType(is_straight_through=True),
+    "QuantizeAndDequantizeV4": OpType(is_straight_through=True),
+    "RandomGammaGrad": OpType(instead="numbers that are drawn before"),
     "Rank": OpType(gives_shape=True),
     "RealDiv": OpType(linear_in=(0,), is_diagonal=True, is_entrywise=True, finite_at=0.5),
     "Reciprocal": OpType(is_entrywise=True, finite_at=0.5),
@@ -220,6 +247,10 @@ OP_TYPES = {
     "StatefulPartitionedCall": OpType(is_call=True),
     "StatelessCase": OpType(bodies=("branches",), is_switch=True),
     "StatelessIf": OpType(bodies=("then_branch", "else_branch")),
+    "StatelessParameterizedTruncatedNormal": OpType(
+        is_drawn=True,
+        instead="mean + stddev * tf.random.stateless_truncated_normal(shape, seed)",
+    ),
     "StatelessWhile": OpType(bodies=("cond", "body"), is_loop=True),
     "StopGradient": OpType(zero_if_zero=(0,), locally_constant=True),
     "StridedSlice": OpType(linear_in=(0,), rearranges=0),

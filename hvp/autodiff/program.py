@@ -79,12 +79,16 @@ class Program:
         values = self.values(inputs)
         return map_nest(values.__getitem__, self.outputs)
 
-    def values(self, inputs: Sequence[tf.Tensor]) -> dict[int, tf.Tensor]:
-        """Every value of a replay, by its number."""
+    def values(
+        self,
+        inputs: Sequence[tf.Tensor],
+        run: Callable[[Node, Sequence[tf.Tensor]], list[tf.Tensor]] = apply,
+    ) -> dict[int, tf.Tensor]:
+        """Every value of a replay, by its number; `run` gives the results of one operation."""
         values = self.given(inputs)
         for node in self.nodes:
             arguments = [values[number] for number in node.inputs]
-            for number, tensor in zip(node.outputs, apply(node, arguments), strict=True):
+            for number, tensor in zip(node.outputs, run(node, arguments), strict=True):
                 if not tensor.shape.is_fully_defined():
                     # TensorFlow forgets the shapes of tensors that were in a list.
                     tensor.set_shape(self.specs[number].shape)

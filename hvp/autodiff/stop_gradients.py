@@ -6,17 +6,22 @@ same without the StopGradient. The second derivatives are right only without it:
 a network with a LayerNormalization was wrong by 10 %. A gradient tape inside the
 loss (a gradient penalty, a step of an inner optimiser) differentiates the variance as
 2 (x - stop_gradient(m)) / n: there TensorFlow's own gradient is wrong too. Every other StopGradient
-is the user's and stays.
+stays. It changes nothing where the loss does not depend on its value, as log Σ exp(x - s) + s does
+not depend on s; `varied` is for finding that out.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
-from hvp.autodiff.program import Node, Program, leaves
+from hvp.autodiff.program import Node, Program, leaves, map_nest
+from hvp.autodiff.replay import apply
 
 
 def remove_from_moments(program: Program) -> tuple[Program, tuple[str, ...]]:
@@ -24,14 +29,7 @@ def remove_from_moments(program: Program) -> tuple[Program, tuple[str, ...]]:
     pattern = _MomentsPattern(program)
     removed = {node.outputs[0]: node for node in program.nodes if pattern.matches(node)}
 
-    def source(number: int) -> int:
-        return removed[number].inputs[0] if number in removed else number
-
-    nodes = [
-        replace(node, inputs=tuple(map(source, node.inputs)))
-        for node in program.nodes
-        if not removed.keys() & set(node.outputs)
-    ]
+    nodes = list(_without(program, removed).nodes)
     places = [node.place for node in removed.values()]
     for i, node in enumerate(nodes):
         bodies = [remove_from_moments(body) for body in node.bodies]
@@ -48,6 +46,74 @@ def differentiated_moments(program: Program) -> tuple[str, ...]:
         for node in program.nodes
         if pattern.matches(node) and pattern.is_differentiated(node)
     )
+
+
+def in_bodies(program: Program, active: Collection[int]) -> list[Node]:
+    """The loops and branches on the path that hold a StopGradient."""
+    return [n for n in program.nodes if set(active) & set(n.outputs) and any(map(_holds, n.bodies))]
+
+
+def without_those_of(program: Program, node: Node) -> Program:
+    """The program without the StopGradients in the bodies of a node."""
+    bodies = tuple(map(_without_all, node.bodies))
+    nodes = [replace(n, bodies=bodies) if n is node else n for n in program.nodes]
+    return replace(program, nodes=tuple(nodes))
+
+
+def _holds(body: Program) -> bool:
+    return any(n.op.type == "StopGradient" or any(map(_holds, n.bodies)) for n in body.nodes)
+
+
+def _without_all(body: Program) -> Program:
+    found = {n.outputs[0]: n for n in body.nodes if n.op.type == "StopGradient"}
+    inner = _without(body, found)
+    nodes = [replace(n, bodies=tuple(map(_without_all, n.bodies))) for n in inner.nodes]
+    return replace(inner, nodes=tuple(nodes))
+
+
+def _without(program: Program, removed: Mapping[int, Node]) -> Program:
+    """The program where the input of each of these nodes stands for its output."""
+
+    def source(number: int) -> int:
+        while number in removed:
+            number = removed[number].inputs[0]
+        return number
+
+    nodes = [
+        replace(node, inputs=tuple(map(source, node.inputs)))
+        for node in program.nodes
+        if not removed.keys() & set(node.outputs)
+    ]
+    outputs = map_nest(source, program.outputs)
+    return replace(program, nodes=tuple(nodes), outputs=outputs)
+
+
+def varied(
+    program: Program,
+    inputs: Sequence[tf.Tensor],
+    stops: Sequence[Node],
+    shifts: tf.Tensor,
+    passed: tf.Tensor,
+) -> Any:
+    """The outputs with StopGradients changed.
+
+    Each of `stops` adds its entry of `shifts`, times another factor for each entry of its value,
+    and lets derivatives pass where its entry of `passed` is positive.
+    """
+    positions = {node.outputs[0]: i for i, node in enumerate(stops)}
+
+    def run(node: Node, arguments: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        results = apply(node, arguments)
+        i = positions.get(node.outputs[0]) if node.outputs else None
+        if i is None:
+            return results
+        (x,), (stopped,) = arguments, results
+        factors = 1 + tf.cos(tf.range(tf.cast(tf.size(x), tf.float64))) / 2
+        shift = tf.reshape(shifts[i] * tf.cast(factors, shifts.dtype), tf.shape(x))
+        return [tf.where(passed[i] > 0, x, stopped) + tf.cast(shift, x.dtype)]
+
+    values = program.values(inputs, run)
+    return map_nest(values.__getitem__, program.outputs)
 
 
 class _MomentsPattern:

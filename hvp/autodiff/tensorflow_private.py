@@ -52,5 +52,5 @@ def function_body(graph: Any, name: str, place: str) -> Any:
     raise InputError(
         "operations that TensorFlow differentiates twice",
         f"a function in {place!r} whose operations TensorFlow does not expose",
-        "replace the operation",
+        "write its loop with tf.while_loop, tf.scan or Python; call tf.nn.ctc_loss without name=",
     )

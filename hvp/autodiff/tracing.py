@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from hvp.autodiff.decompositions import custom_function
 from hvp.autodiff.op_types import op_type
 from hvp.autodiff.program import MAX_INLINE_BYTES, Node, Program, literal, map_nest
 from hvp.autodiff.tensorflow_private import function_body
@@ -17,7 +18,7 @@ from hvp.errors import InputError
 def trace(
     function: Callable[..., Any],
     *specs: Any,
-    variables: Sequence[tf.Variable] = (),
+    variables: Sequence[tf.Variable | None] = (),
     layers: Collection[str] = (),
 ) -> Program:
     """The flat program of ``function(*specs)``, where `specs` are nests of `tf.TensorSpec`.
@@ -33,7 +34,8 @@ def trace(
     arguments = graph.inputs[: len(graph.inputs) - len(graph.captures)]
     inputs = tuple(flattener.number(tensor) for tensor in arguments)
     # A list, since `variables` may hold a variable twice.
-    flattener.replaced = [(v.handle, number) for v, number in zip(variables, inputs, strict=False)]
+    pairs = zip(variables, inputs, strict=False)
+    flattener.replaced = [(v.handle, number) for v, number in pairs if v is not None]
     for external, placeholder in graph.captures:
         flattener.captures[flattener.number(placeholder)] = external
     flattener.inline(graph)
@@ -101,9 +103,15 @@ class Flattener:
             if op.type == "Placeholder":
                 continue
             inputs = tuple(self.number(tensor) for tensor in op.inputs)
-            if "_gradient_op_type" in op.node_def.attr:
+            is_custom = "_gradient_op_type" in op.node_def.attr
+            written = custom_function(op)
+            if is_custom:
                 self.custom_gradients.append(self._place(op))
-            if known.is_alias:
+            if written is not None and known.bodies:
+                continue  # its loops are replaced with it
+            if is_custom and written is not None:
+                self._write_out(op, inputs, written)
+            elif known.is_alias:
                 self._numbers.update((t.ref(), n) for t, n in zip(op.outputs, inputs, strict=True))
             elif known.is_call:
                 self._call(op, inputs, graph)
@@ -160,16 +168,37 @@ class Flattener:
         outputs = [flattener.number(tensor) for tensor in body.outputs]
         return flattener.program(numbers, outputs)
 
+    def _write_out(
+        self, op: tf.Operation, inputs: Sequence[int], function: Callable[..., tf.Tensor]
+    ) -> None:
+        """Add what computes the first result of a custom gradient from all its tensors."""
+        scope = op.name.rpartition("/")[0]
+
+        def in_scope(*tensors: tf.Tensor) -> tf.Tensor:
+            with tf.name_scope(f"{scope}/"):
+                return function(*tensors)
+
+        specs = [tf.TensorSpec(t.shape, t.dtype) for t in op.inputs]
+        graph = tf.function(in_scope, autograph=False).get_concrete_function(*specs).graph
+        (result,) = self._inlined(graph, inputs)
+        numbers = [result, *inputs[1:]]
+        self._numbers.update((t.ref(), n) for t, n in zip(op.outputs, numbers, strict=True))
+
     def _call(self, op: tf.Operation, inputs: Sequence[int], graph: tf.Graph) -> None:
         body = function_body(graph, op.get_attr("f").name, self._place(op))
+        # Where the function was differentiated, its body has more outputs than the call.
+        results = self._inlined(body, inputs)[: len(op.outputs)]
+        self._numbers.update((t.ref(), n) for t, n in zip(op.outputs, results, strict=True))
+
+    def _inlined(self, body: Any, inputs: Sequence[int]) -> list[int]:
+        """The numbers of the results of a graph on the values `inputs`."""
         outer = self._numbers
         # A function that is called twice is added twice, each time with new numbers.
         self._numbers = {t.ref(): n for t, n in zip(body.inputs, inputs, strict=True)}
         self.inline(body)
-        # Where the function was differentiated, its body has more outputs than the call.
-        results = [self.number(tensor) for tensor in body.outputs[: len(op.outputs)]]
+        results = [self.number(tensor) for tensor in body.outputs]
         self._numbers = outer
-        self._numbers.update((t.ref(), n) for t, n in zip(op.outputs, results, strict=True))
+        return results
 
 
 def _in_order(operations: Sequence[tf.Operation], done: int) -> Iterator[tf.Operation]:
@@ -226,7 +255,9 @@ def _refuse_unreplayable(node: Node) -> None:
         raise InputError(
             "a loss that is a function of its parameters and data alone",
             f"the stateful operation {node}",
-            "use tf.random.stateless_* for randomness and keep variables out of the loss",
+            f"use {op_type(node.op.type).instead}"
+            if op_type(node.op.type).instead
+            else "use tf.random.stateless_* for randomness and keep variables out of the loss",
         )
     if not hasattr(tf.raw_ops, node.op.type):
         raise InputError(

@@ -23,6 +23,7 @@ from hvp.errors import InputError
 from hvp.linearization import loss_structure
 from hvp.linearization.audit import Auditor
 from hvp.linearization.batch_programs import BatchPrograms
+from hvp.objective.batches import content
 from hvp.objective.objective import Evaluation, Objective
 from hvp.objective.parameters import Layout
 
@@ -150,7 +151,7 @@ class Snapshot:
             rows += programs.network.rows if programs.network is not None else 0
             digests = digests or [hashlib.sha256() for _ in flat]
             for digest, tensor in zip(digests, leaves(batch), strict=True):
-                digest.update(tensor.numpy().tobytes())
+                digest.update(content(np.asarray(tensor)))
         if count == 0:
             raise InputError("at least one batch", "an empty data set", "check where it comes from")
         if count > 1 and not separable:
@@ -217,7 +218,7 @@ class Snapshot:
         captured = [captures[number] for number in sorted(captures)]
         # A loop captures handles of variables too, but reads the values captured with them.
         for tensor in (*self.values, *(t for t in captured if t.dtype != tf.resource)):
-            digest.update(tensor.numpy().tobytes())
+            digest.update(content(np.asarray(tensor)))
         return digest.hexdigest()
 
     def evaluate(self, programs: BatchPrograms, batch: Sequence[tf.Tensor]) -> Evaluation:

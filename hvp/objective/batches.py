@@ -90,8 +90,13 @@ class _Checked:
 def _checksum(batch: Any) -> int:
     total = 0
     for leaf in tf.nest.flatten(batch):
-        total = zlib.crc32(np.asarray(leaf).tobytes(), total)
+        total = zlib.crc32(content(np.asarray(leaf)), total)
     return total
+
+
+def content(array: np.ndarray) -> bytes:
+    """The entries of an array of numbers or of strings, which NumPy keeps as references."""
+    return repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
 
 
 def _parts(arrays: Any, batch_size: int | None) -> list[Any]:
@@ -135,8 +140,9 @@ def _dense(leaf: Any) -> np.ndarray:
         array = np.asarray(leaf)
     except ValueError as error:
         raise InputError("dense arrays", f"a ragged {type(leaf).__name__}", remedy) from error
-    if array.dtype.kind in "OSUMm":
-        raise InputError("arrays of numbers", f"dtype {array.dtype}", remedy)
+    is_text = array.dtype == object and all(isinstance(e, str | bytes) for e in array.flat)
+    if array.dtype.kind in "OMm" and not is_text:
+        raise InputError("arrays of numbers or strings", f"dtype {array.dtype}", remedy)
     if array.dtype.kind in "fc" and array.dtype.itemsize > 8 * (1 + (array.dtype.kind == "c")):
         raise InputError("numbers of 64 bits at most", f"dtype {array.dtype}", "cast them")
     return array

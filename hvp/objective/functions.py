@@ -49,7 +49,7 @@ class FunctionObjective(Objective):
         super().__init__(
             names=_names(given),
             values=[tf.convert_to_tensor(p.value if _is_keras(p) else p) for p in given],
-            variables=[p.value if _is_keras(p) else p for p in given if _is_variable(p)],
+            variables=[_variable(p) for p in given],
             loss_name=name_of(loss),
         )
 
@@ -116,5 +116,7 @@ def _is_keras(param: Any) -> bool:
     return isinstance(param, keras.Variable)
 
 
-def _is_variable(param: Any) -> bool:
-    return _is_keras(param) or isinstance(param, tf.Variable)
+def _variable(param: Any) -> tf.Variable | None:
+    """The TensorFlow variable of a parameter, None for a tensor or an array."""
+    variable = param.value if _is_keras(param) else param
+    return variable if isinstance(variable, tf.Variable) else None

@@ -102,6 +102,10 @@ def term(loss: keras.Loss, y: Any, z: tf.Tensor, weight: Any, mask: tf.Tensor | 
     values = loss.call(tf.cast(y, z.dtype), z)
     ignored = mask_of(values)
     values = tf.convert_to_tensor(values)
+    single = values.shape.rank == 0
+    if single and weight is not None:
+        # Keras weighs a loss of the whole batch by each weight.
+        values *= tf.ones_like(tf.cast(weight, values.dtype))
     factor, divisor = _valid(values, [m for m in (mask, ignored) if m is not None])
     if weight is not None:
         weight = _fitting(weight, values)
@@ -114,7 +118,7 @@ def term(loss: keras.Loss, y: Any, z: tf.Tensor, weight: Any, mask: tf.Tensor | 
         return tf.reduce_sum(values if factor is None else factor * values)
 
     divisor = None if loss.reduction == "sum" else divisor
-    separable = values.shape.rank > 0 and getattr(loss, "fn", None) is not keras.losses.circle
+    separable = not single and getattr(loss, "fn", None) is not keras.losses.circle
     found = Term(summed(values), divisor, separable=separable, values=values)
     if likelihoods.distribution(loss) is None:
         return found
@@ -176,7 +180,8 @@ def class_weights(weights: dict[int, float], y: tf.Tensor, dtype: tf.DType) -> t
     classes = tf.cast(tf.round(tf.cast(y, tf.float64)), tf.int64)
     result = tf.ones(tf.shape(classes), dtype)
     for number, weight in weights.items():
-        result = tf.where(classes == number, tf.cast(weight, dtype), result)
+        # A Python number is cast by way of float32.
+        result = tf.where(classes == number, tf.constant(weight, dtype), result)
     return result
 
 
@@ -202,18 +207,24 @@ def _valid(values: tf.Tensor, masks: list[tf.Tensor]) -> tuple[tf.Tensor | None,
 
 
 def _fitting(weight: Any, values: tf.Tensor) -> tf.Tensor:
-    """Sample weights, one per example or one per loss value, with as many axes as the values."""
+    """Sample weights with as many axes as the loss values: axes of length one come and go.
+
+    Keras repeats weights along the first axes where they have fewer, so that weights by example fit
+    loss values by time step in no other form than as a column.
+    """
     weight = tf.cast(weight, values.dtype)
-    if weight.shape.rank == values.shape.rank + 1 and weight.shape[-1] == 1:
+    rank = values.shape.rank
+    if weight.shape.rank == rank + 1 and weight.shape[-1] == 1:
         weight = tf.squeeze(weight, -1)
-    if weight.shape.rank > values.shape.rank:
-        raise InputError(
-            f"sample weights of shape {values.shape} or {values.shape[:1]}",
-            str(weight.shape),
-            "give one weight per example, or one per loss value",
-        )
-    for _ in range(values.shape.rank - weight.shape.rank):
+    if weight.shape.rank == rank - 1 and values.shape[-1] == 1:
         weight = weight[..., tf.newaxis]
+    if weight.shape.rank not in (0, rank):
+        column = [values.shape[0], *[1] * (rank - 1)]
+        raise InputError(
+            f"sample weights of shape {values.shape} or {tf.TensorShape(column)}, as fit does",
+            str(weight.shape),
+            "give one weight per loss value, or one per example with axes of length one",
+        )
     return weight
 
 

@@ -72,12 +72,11 @@ class KerasObjective(Objective):
 
     def evaluate(self, params: Sequence[tf.Tensor], batch: Any) -> Evaluation:
         """The loss of a batch, as `fit` computes it, without the penalties on the weights."""
-        variables = self._keras_variables
-        with keras.StatelessScope(
-            zip(variables, params, strict=True), collect_losses=True
-        ) as scope:
+        pairs = zip(self._keras_variables, params, strict=True)
+        replaced = [(variable, param) for variable, param in pairs if param is not variable.value]
+        with keras.StatelessScope(replaced, collect_losses=True) as scope:
             evaluation = self._terms(batch, params[0].dtype, scope)
-        _refuse_assigned(variables, params, scope)
+        _refuse_assigned(replaced, scope)
         # Layers that mix examples update batch statistics; random layers update their seeds.
         has_new_state = any(
             scope.get_current_value(v) is not None for v in self._model.non_trainable_variables
@@ -114,6 +113,8 @@ class KerasObjective(Objective):
         x, y, weight = self._unpacked(batch, dtype)
         predicted = self._model(x, training=self._training)
         outputs = self._outputs(predicted)
+        for z in outputs.values():
+            _set_rows(z, tf.nest.flatten(x)[0].shape[0])
         masks = {name: keras_losses.mask_of(z) for name, z in outputs.items()}
         zs = {name: z if z.dtype == dtype else tf.cast(z, dtype) for name, z in outputs.items()}
         terms, hits, losses = [], None, self._losses()
@@ -186,10 +187,21 @@ class KerasObjective(Objective):
         for name in self._output_names:
             loss = self._for_output(self._loss, name, "losses", shared=True)
             if loss is not None:
+                self._require_weight(name)
                 found.append(
                     (name, loss, self._for_output(self._loss_weights, name, "loss weights"))
                 )
         return found
+
+    def _require_weight(self, name: Any) -> None:
+        """Raise InputError for an output that has a loss but, as the only ones, no loss weight."""
+        weights = self._loss_weights
+        if isinstance(weights, Mapping) and weights.get(name) is None:
+            raise InputError(
+                "a loss weight for each output with a loss, as fit does",
+                f"none for {name!r}",
+                "give it the weight 1",
+            )
 
     def _for_output(self, given: Any, name: Any, what: str, *, shared: bool = False) -> Any:
         """The entry of `given` for an output: by its name, by its position, or one for all."""
@@ -201,6 +213,12 @@ class KerasObjective(Objective):
             not tf.nest.is_nested(given) and (shared or len(self._output_names) == 1)
         ):
             return given
+        if what == "losses" and isinstance(given, list | tuple) and len(self._output_names) == 1:
+            raise InputError(
+                f"one loss for the output {name}",
+                f"{len(given)} of them, of which fit takes the first alone",
+                "pass that loss by itself, or a function that adds them",
+            )
         got = f"{len(given)} of them" if tf.nest.is_nested(given) else "one for all"
         raise InputError(
             f"{what} for the outputs {', '.join(map(str, self._output_names))}",
@@ -217,7 +235,24 @@ class KerasObjective(Objective):
         return self._model.compute_loss(**given)
 
 
+def _set_rows(z: tf.Tensor, rows: int) -> None:
+    """Say that an output has a row for each example, where its shape is only known when it runs.
+
+    `TextVectorization` forgets the number of examples.
+    """
+    for tensor in keras_losses.candidates(z):
+        if tensor.shape.rank and tensor.shape[0] is None:
+            tensor.set_shape([rows, *tensor.shape[1:]])
+
+
 def _check_model(model: keras.Model) -> None:
+    kinds = [kind.__module__.partition(".")[0] for kind in type(model).__mro__]
+    if not isinstance(model, keras.Model) and "tf_keras" in kinds:
+        raise InputError(
+            "a model of Keras 3",
+            f"{type(model).__name__}, a model of tf_keras (Keras 2)",
+            "build it with keras, or use hvp.linearize_function(loss, model.trainable_variables)",
+        )
     if not isinstance(model, keras.Model):
         raise InputError("a Keras model", type(model).__name__, "or use hvp.linearize_function")
     if not model.built:
@@ -254,9 +289,9 @@ def _refuse_layers(model: keras.Model) -> None:
 
 
 def _refuse_assigned(
-    variables: Sequence[keras.Variable], params: Sequence[tf.Tensor], scope: keras.StatelessScope
+    replaced: Sequence[tuple[keras.Variable, tf.Tensor]], scope: keras.StatelessScope
 ) -> None:
-    for variable, param in zip(variables, params, strict=True):
+    for variable, param in replaced:
         if scope.get_current_value(variable) is not param:
             raise InputError(
                 "a model that does not change its parameters when it is called",

@@ -78,7 +78,7 @@ class Objective(abc.ABC):
     Attributes:
         names: of the parameters.
         values: of the parameters.
-        variables: the TensorFlow variables that the values were taken from.
+        variables: for each value the TensorFlow variable that it was taken from, or None.
         loss_name: the name of the loss.
         has_penalty: whether there are penalties on the weights.
         layers: the name of the model, then those of its layers; empty for plain functions.
@@ -91,7 +91,7 @@ class Objective(abc.ABC):
         *,
         names: Sequence[str],
         values: Sequence[tf.Tensor],
-        variables: Sequence[tf.Variable],
+        variables: Sequence[tf.Variable | None],
         loss_name: str,
         has_penalty: bool = False,
         layers: Sequence[str] = (),
@@ -106,7 +106,11 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def evaluate(self, params: Sequence[tf.Tensor], batch: Any) -> Evaluation:
-        """The loss of a batch without penalties."""
+        """The loss of a batch without penalties.
+
+        Each of `params` is a tensor or the parameter's own variable. Training differentiates in
+        variables, and `tf.recompute_grad` gives no gradient for a tensor in their place.
+        """
 
     @abc.abstractmethod
     def penalty(self, params: Sequence[tf.Tensor]) -> tf.Tensor:

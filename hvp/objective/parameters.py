@@ -42,7 +42,8 @@ class Layout:
     def select(self, patterns: str | Sequence[str]) -> tuple[int, ...]:
         """Positions of the parameters that match a layer name, a parameter name or a glob.
 
-        A name also selects all names below it: ``encoder`` selects ``encoder/dense/kernel``.
+        What is a name is not a glob, whatever its letters. A name also selects all names below it:
+        ``encoder`` selects ``encoder/dense/kernel``.
         Raises InputError for a pattern that matches nothing.
         """
         patterns = [patterns] if isinstance(patterns, str) else patterns
@@ -50,7 +51,9 @@ class Layout:
             raise InputError("names or globs", repr(patterns), f"use some of {self.names}")
         chosen: set[int] = set()
         for pattern in patterns:
-            found = {i for i, name in enumerate(self.names) if _matches(pattern, name)}
+            found = self._named(pattern) or {
+                i for i, name in enumerate(self.names) if _matches(pattern, name)
+            }
             if not found:
                 raise InputError(
                     f"a layer, a parameter or a glob among {', '.join(self.layers)}",
@@ -61,6 +64,10 @@ class Layout:
         if not chosen:
             raise InputError("at least one layer", "none", "leave out variables= to use all")
         return tuple(sorted(chosen))
+
+    def _named(self, name: str) -> set[int]:
+        """The positions of the parameter or layer of exactly this name, with those below it."""
+        return {i for i, each in enumerate(self.names) if name in _ancestors(each)}
 
     def restrict(self, positions: Sequence[int]) -> Layout:
         """The layout of some of the parameters."""
@@ -83,9 +90,14 @@ def layer_of(name: str) -> str:
     return name.rpartition("/")[0] or name
 
 
+def _ancestors(name: str) -> list[str]:
+    """The name, its layer, the part of the model that this is in, and so on."""
+    found = [name]
+    while "/" in found[-1]:
+        found.append(found[-1].rpartition("/")[0])
+    return found
+
+
 def _matches(pattern: str, name: str) -> bool:
-    """Whether a pattern matches the name or one of its ancestors."""
-    ancestors = [name]
-    while "/" in ancestors[-1]:
-        ancestors.append(ancestors[-1].rpartition("/")[0])
-    return any(pattern == a or fnmatch.fnmatchcase(a, pattern) for a in ancestors)
+    """Whether a glob matches the name or one of its ancestors."""
+    return any(fnmatch.fnmatchcase(each, pattern) for each in _ancestors(name))

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -515,6 +516,10 @@ def test_every_substitute_is_tested():
         "ResizeNearestNeighbor",
         "Select",
         "Softsign",
+        "AdjustHue",
+        "AdjustSaturation",
+        "ImageProjectiveTransformV2",
+        *STRAIGHT_THROUGH,
     }
     assert set(SUBSTITUTES) == here | SPECIAL_POINTS
 
@@ -529,6 +534,178 @@ def test_resizing_is_what_tensorflow_computes(method, size):
         )
         expected = function(images, size, method)
         assert np.allclose(program.replay(tf.constant(images)), expected, atol=1e-6)
+
+
+# --- values are those of the kernels ---
+
+IMAGES = np.random.default_rng(4).uniform(size=(2, 5, 6, 3)).astype(np.float32)
+GREY = np.concatenate([np.full((2, 5, 3, 3), 0.4), np.zeros((2, 5, 3, 3))], 2).astype(np.float32)
+BOXES = np.array([[-0.1, 0.0, 0.7, 1.2], [0.9, 0.1, 0.2, 0.8], [0.0, 0.0, 1.0, 1.0]], np.float32)
+TURNS = np.array(
+    [[1.3, 0.4, -2.3, -0.5, 0.8, 3.1, 0.02, -0.1], [0.2, -1.7, 9.0, 2.2, 0.3, -7.0, -0.25, 0.0]],
+    np.float32,
+)
+
+
+def projective(name, interpolation, fill_mode, count=2):
+    fill = {"fill_value": 0.3} if name.endswith("V3") else {}
+    return lambda x, turns: getattr(tf.raw_ops, name)(
+        images=x,
+        transforms=turns[:count],
+        output_shape=[7, 8],
+        interpolation=interpolation,
+        fill_mode=fill_mode,
+        **fill,
+    )
+
+
+def cropped(size, method):
+    return lambda x, boxes: tf.image.crop_and_resize(x, boxes, [1, 0, 1], size, method, 0.7)
+
+
+KERNELS = {
+    **{
+        f"{name}, {mode}, {how}, {count}": (projective(name, how, mode, count), TURNS)
+        for name, count in (("ImageProjectiveTransformV2", 2), ("ImageProjectiveTransformV3", 1))
+        for mode in ("CONSTANT", "NEAREST", "REFLECT", "WRAP")
+        for how in ("BILINEAR", "NEAREST")
+    },
+    **{
+        f"crops {size} {how}": (cropped(size, how), BOXES)
+        for size in ((4, 3), (1, 1))
+        for how in ("bilinear", "nearest")
+    },
+    **{f"hue {d}": (tf.image.adjust_hue, np.float32(d)) for d in (-0.7, 0.1, 0.9)},
+    **{f"saturation {d}": (tf.image.adjust_saturation, np.float32(d)) for d in (0.0, 0.5, 3.0)},
+    "contrast": (tf.image.adjust_contrast, np.float32(1.7)),
+    "hue to colours": (lambda x, _: tf.image.hsv_to_rgb(x), np.float32(0)),
+}
+
+
+@pytest.mark.parametrize("images", [IMAGES, GREY], ids=["colours", "grey"])
+@pytest.mark.parametrize(("function", "given"), KERNELS.values(), ids=KERNELS)
+def test_transforms_of_images_are_what_tensorflow_computes(function, given, images):
+    specs = [tf.TensorSpec(t.shape, tf.float32) for t in (images, given)]
+    program = trace(function, *specs)
+    found = program.replay(tf.constant(images), tf.constant(given))
+    assert np.allclose(found, function(images, given), atol=2e-5)
+
+
+@pytest.mark.parametrize("overlapping", [True, False])
+@pytest.mark.parametrize("pool", [tf.nn.fractional_max_pool, tf.nn.fractional_avg_pool])
+def test_fractional_regions_are_those_that_tensorflow_draws(pool, overlapping):
+    images = np.random.default_rng(0).normal(size=(2, 13, 11, 3))
+
+    def pooled(x):
+        return pool(x, [1, 1.44, 1.73, 1], False, overlapping, seed=7)[0]
+
+    program = trace(pooled, tf.TensorSpec(images.shape, tf.float64))
+    assert np.allclose(program.replay(tf.constant(images)), pooled(images), rtol=1e-12)
+
+
+def test_fractional_regions_without_a_seed_are_refused():
+    with pytest.raises(hvp.InputError, match="draws other regions each time; give it a seed"):
+        hvp.linearize_function(
+            lambda w: tf.reduce_sum(tf.nn.fractional_max_pool(w, [1, 1.4, 1.4, 1])[0] ** 2),
+            np.ones((1, 6, 6, 1)),
+        )
+
+
+LABELS, SIZES, LENGTHS = np.array([[1, 2, 0], [3, 3, 1], [2, 0, 0]]), [2, 3, 1], [5, 6, 6]
+SEQUENCES = np.random.default_rng(0).normal(size=(6, 3, 4)).astype(np.float32)
+CTC = {
+    "blank first": lambda z: tf.nn.ctc_loss(LABELS, z, SIZES, LENGTHS, blank_index=0),
+    "blank last": lambda z: tf.nn.ctc_loss(
+        np.maximum(LABELS - 1, 0), tf.roll(z, -1, 2), SIZES, LENGTHS, blank_index=-1
+    ),
+    "unique labels": lambda z: tf.nn.ctc_loss(
+        LABELS, z, SIZES, LENGTHS, blank_index=0, unique=tf.nn.ctc_unique_labels(LABELS)
+    ),
+    "of Keras": lambda z: keras.ops.ctc_loss(LABELS, tf.transpose(z, [1, 0, 2]), SIZES, LENGTHS),
+}
+
+
+@pytest.mark.parametrize("losses", CTC.values(), ids=CTC)
+def test_dense_labels_of_sequences_have_the_loss_and_gradient_of_tensorflow(losses):
+    def loss(z):
+        return tf.reduce_sum(losses(z) ** 2)
+
+    lin = hvp.linearize_function(loss, SEQUENCES)
+    variable = tf.Variable(SEQUENCES)
+    with tf.GradientTape() as tape:
+        value = loss(variable)
+    assert lin.loss() == pytest.approx(float(value), rel=1e-5)
+    assert relative(lin.gradient(), tape.gradient(value, variable).numpy().ravel()) < 1e-5
+    assert not lin.findings
+
+
+# --- steps ---
+
+RANGE = {"input_min": np.float64(-1), "input_max": np.float64(1)}
+CHANNELS = (np.float32([-1, -0.5, -0.2]), np.float32([1, 0.5, 0.2]))
+STRAIGHT_THROUGH = {
+    "FakeQuantWithMinMaxArgs": lambda x: tf.quantization.fake_quant_with_min_max_args(
+        tf.cast(x, tf.float32), -1, 1
+    ),
+    "FakeQuantWithMinMaxVars": lambda x: tf.quantization.fake_quant_with_min_max_vars(
+        tf.cast(x, tf.float32), -1.0, 1.0
+    ),
+    "FakeQuantWithMinMaxVarsPerChannel": lambda x: (
+        tf.quantization.fake_quant_with_min_max_vars_per_channel(tf.cast(x, tf.float32), *CHANNELS)
+    ),
+    "QuantizeAndDequantizeV4": lambda x: tf.raw_ops.QuantizeAndDequantizeV4(
+        input=x, range_given=True, **RANGE
+    ),
+}
+KEPT = {
+    "QuantizeAndDequantizeV2": lambda x: tf.quantization.quantize_and_dequantize(x, -1, 1),
+    "QuantizeAndDequantizeV3": lambda x: tf.raw_ops.QuantizeAndDequantizeV3(
+        input=x, num_bits=8, **RANGE
+    ),
+}
+STEPPED = np.array([[-1.7, -0.4, 0.1], [0.6, 0.35, 1.3]])
+
+
+@pytest.mark.parametrize("name", [*STRAIGHT_THROUGH, *KEPT])
+def test_steps_are_passed_straight_through_and_found(name):
+    """For a loss f of the steps q(x), H is f″(q) where q has a slope in TensorFlow."""
+    quantise = (STRAIGHT_THROUGH | KEPT)[name]
+
+    def loss(x):
+        return tf.reduce_sum(tf.sin(tf.cast(quantise(x), tf.float64)))
+
+    variable = tf.Variable(STEPPED)
+    with tf.GradientTape(persistent=True) as tape:
+        q = tf.cast(quantise(variable), tf.float64)
+        value, total = tf.reduce_sum(tf.sin(q)), tf.reduce_sum(q)
+    slopes = tape.gradient(total, variable).numpy().ravel()
+    lin = hvp.linearize_function(loss, STEPPED)
+    assert lin.loss() == pytest.approx(float(value), rel=1e-6)
+    assert np.allclose(lin.gradient(), tape.gradient(value, variable).numpy().ravel(), atol=1e-6)
+    assert np.allclose(lin.hvp(np.eye(6)), np.diag(-np.sin(np.ravel(q)) * slopes), atol=1e-6)
+    assert name in [f.op for f in lin.findings if f.severity == "different"]
+
+
+@pytest.mark.parametrize("channels", [True, False])
+def test_the_ends_of_a_range_are_differentiated_as_tensorflow_does(channels):
+    def quantise(x, low, high):
+        if not channels:
+            low, high = low[0], high[0]
+        function = "fake_quant_with_min_max_vars" + "_per_channel" * channels
+        return getattr(tf.quantization, function)(x, low, high)
+
+    def loss(params):
+        return tf.reduce_sum(tf.sin(quantise(*params)))
+
+    point = [STEPPED.astype(np.float32), *CHANNELS]
+    variables = [tf.Variable(p) for p in point]
+    with tf.GradientTape() as tape:
+        value = loss(variables)
+    expected = np.concatenate([np.ravel(g) for g in tape.gradient(value, variables)])
+    lin = hvp.linearize_function(loss, point)
+    assert np.allclose(lin.gradient(), expected, atol=1e-6)
+    outside = np.abs(lin.hvp(np.eye(12, dtype=np.float32))[6:, 6:]).sum()
+    assert outside > 0.1
 
 
 @pytest.mark.parametrize("pool", [tf.nn.max_pool3d, tf.nn.avg_pool3d])

@@ -5,7 +5,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from support.operations import OPERATIONS
-from support.oracles import along, differenced_hessian, examples, gradient, relative, sequential
+from support.oracles import (
+    along,
+    differenced_hessian,
+    examples,
+    gradient,
+    hessian_along,
+    relative,
+    sequential,
+    squared_loss,
+    variables_of,
+)
 
 import hvp
 from hvp.autodiff.op_types import OP_TYPES, op_type
@@ -23,14 +33,71 @@ REFUSED = {
     "Zeta": lambda w: tf.math.zeta(w + 2, w),
     "Betainc": lambda w: tf.math.betainc(w, w, tf.fill([6], np.float64(0.3))),
     "TruncateMod": lambda w: tf.truncatemod(3 * w, w),
-    "CropAndResize": lambda w: tf.image.crop_and_resize(
-        image(w), [[0.1, 0.1, 0.8, 0.8]], [0], [3, 3]
+    "ExtractGlimpse": lambda w: tf.image.extract_glimpse(
+        tf.cast(image(w), tf.float32), [3, 3], [[0.1, 0.1]]
     ),
-    "FakeQuant": lambda w: tf.quantization.fake_quant_with_min_max_args(tf.cast(w, tf.float32)),
+    "RandomGammaGrad": lambda w: tf.random.stateless_gamma([5], [1, 2], w[0], dtype=tf.float64),
     "Dilation2D": lambda w: tf.nn.dilation2d(
         image(w), tf.ones([2, 2, 3], w.dtype), [1] * 4, "SAME", "NHWC", [1] * 4
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("op", "instead"),
+    [
+        ("ExtractGlimpse", "use tf.image.crop_and_resize in its place"),
+        ("Dilation2D", "use tf.image.extract_patches, .* in its place"),
+        ("Zeta", "use other operations in its place"),
+    ],
+)
+def test_a_refusal_says_what_can_be_put_in_place(op, instead):
+    with pytest.raises(hvp.InputError, match=instead):
+        hvp.linearize_function(lambda w: tf.reduce_sum(REFUSED[op](tf.sigmoid(w)) ** 2), W)
+
+
+SEQUENCE = {
+    "labels_indices": np.array([[0, 0]], np.int64),
+    "labels_values": np.array([1], np.int32),
+    "sequence_length": np.array([3], np.int32),
+}
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (
+            lambda w: tf.py_function(tf.sin, [w], tf.float64),
+            "stateful operation EagerPyFunc in .*; use operations of TensorFlow in place of Python",
+        ),
+        (
+            lambda w: (
+                tf.raw_ops.CTCLoss(
+                    inputs=tf.reshape(w, [3, 1, 2]), ctc_merge_repeated=False, **SEQUENCE
+                ).loss
+            ),
+            "CTC that merges repeated classes, .* got 'CTCLoss' with other options; leave",
+        ),
+        (
+            lambda w: tf.nn.ctc_loss(
+                [[1]], tf.reshape(tf.cast(w, tf.float32), [3, 1, 2]), [1], [3], name="mine"
+            ),
+            "a function in 'mine' .* does not expose; .* call tf.nn.ctc_loss without name=",
+        ),
+    ],
+    ids=["Python", "options of CTC", "name of CTC"],
+)
+def test_a_refusal_says_what_to_change(function, text):
+    with pytest.raises(hvp.InputError, match=text):
+        hvp.linearize_function(lambda w: tf.cast(tf.reduce_sum(function(w)), w.dtype), W)
+
+
+def test_numbers_whose_gradient_is_right_on_average_alone_are_refused():
+    def drawn(w):
+        return tf.random.stateless_parameterized_truncated_normal([5], [1, 2], *tf.unstack(w))
+
+    with pytest.raises(hvp.InputError, match=r"numbers it draws; use mean \+ stddev"):
+        hvp.linearize_function(lambda w: tf.reduce_sum(drawn(w) ** 2), np.array([0.3, 1.2, -1, 2]))
 
 
 @pytest.mark.parametrize("op", REFUSED)
@@ -227,6 +294,56 @@ def test_a_custom_gradient_that_is_the_derivative_is_none():
     lin = hvp.linearize_function(lambda w: tf.reduce_sum(honest(w)), W)
     assert lin.findings == ()
     assert np.allclose(lin.hvp(np.ones(6)), 6 * W, rtol=1e-14)
+
+
+class Recomputed(layers.Layer):
+    """A dense layer with a normalisation, whose values are computed again for the gradient."""
+
+    def __init__(self, recompute):
+        super().__init__(dtype="float64")
+        self.recompute = recompute
+        self.dense = layers.Dense(3, "tanh", dtype="float64")
+        self.norm = layers.LayerNormalization(dtype="float64")
+
+    def build(self, shape):
+        self.dense.build(shape)
+        self.norm.build((*shape[:-1], 3))
+
+    def call(self, x):
+        return self.recompute(lambda t: self.norm(self.dense(t)))(x)
+
+
+@pytest.mark.parametrize("recompute", [tf.recompute_grad, keras.remat], ids=["tf", "keras"])
+def test_recomputed_layers_are_no_finding(recompute):
+    model = sequential((4,), Recomputed(recompute), layers.Dense(2, dtype="float64"))
+    x, y = examples((4,)), examples((2,))
+    lin = hvp.linearize(model, (x, y), keras.losses.MeanSquaredError(dtype="float64"))
+    assert not [f for f in lin.findings if f.severity == "different"]
+    v = examples((lin.size,), 1)[0]
+    expected = hessian_along(lambda: squared_loss(y, model(x)), variables_of(model), v)
+    assert relative(lin.hvp(v), expected) < 1e-8
+
+
+def recomputed(w):
+    return tf.reduce_sum(tf.recompute_grad(lambda t: tf.sin(t * w) * w)(tf.constant(W)))
+
+
+def test_recomputation_is_a_finding_where_its_gradient_is_lost():
+    # Of a variable that its function reads TensorFlow gives the gradient, of a tensor none.
+    assert hvp.linearize_function(recomputed, tf.Variable(W)).findings == ()
+    (finding,) = hvp.linearize_function(recomputed, W).findings
+    assert finding.severity == "different"
+    assert "products are those of the function" in finding.message
+
+
+def test_an_image_transform_whose_gradient_is_wrong_in_tensorflow_is_a_finding():
+    turn = tf.constant([[1.0, 0.2, 0.3, 0.1, 0.9, -0.2, 0.01, 0.002]])
+    images = np.random.default_rng(0).normal(size=(1, 4, 5, 2))
+    lin = hvp.linearize_function(
+        lambda w: tf.reduce_sum(keras.ops.image.affine_transform(w, turn) ** 2), images
+    )
+    (finding,) = [f for f in lin.findings if f.severity == "different"]
+    assert "TensorFlow's gradient of ImageProjectiveTransformV3 is not" in finding.message
 
 
 def test_a_layer_that_computes_in_less_precision_is_named():

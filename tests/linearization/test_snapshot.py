@@ -250,3 +250,17 @@ def test_an_index_out_of_range_is_reported_as_such():
 def test_a_model_in_the_place_of_a_linearization_is_refused(take):
     with pytest.raises(hvp.InputError, match="expected a Linearization, got Sequential"):
         take(dense_model())
+
+
+def test_a_variable_beside_an_array_is_replaced_where_it_is_read_from_outside():
+    x, v = RNG.normal(size=(3, 4)), tf.Variable(RNG.normal(size=(4, 2)))
+    w = RNG.normal(size=(4, 4))
+
+    def loss(params):
+        return tf.reduce_sum((tf.tanh(x @ params[0]) @ v) ** 2)
+
+    def through_arguments(params):
+        return tf.reduce_sum((tf.tanh(x @ params[0]) @ params[1]) ** 2)
+
+    lin, expected = (hvp.linearize_function(f, [w, v]) for f in (loss, through_arguments))
+    assert np.allclose(lin.hvp(np.ones(24)), expected.hvp(np.ones(24)), rtol=1e-12)

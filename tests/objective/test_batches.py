@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -187,3 +188,44 @@ def test_pickled_objects_are_never_unpickled(tmp_path, suffix):
     with pytest.raises(hvp.InputError, match="pickled objects"):
         files.load_arrays(path)
     assert not (tmp_path / "sprung").exists()
+
+
+WORDS = np.array([["a", "b"], ["b", "x"], ["c", "a"], ["a", "a"]])
+
+
+@pytest.mark.parametrize(
+    "words", [WORDS, WORDS.astype(object), WORDS.astype(bytes), tf.constant(WORDS)], ids=str
+)
+def test_strings_are_looked_up_in_the_model(words):
+    look_up = keras.layers.StringLookup(vocabulary=["a", "b", "c"])
+    stack = [keras.layers.Embedding(4, 3), keras.layers.Flatten(), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input((2,), dtype="string"), look_up, *stack])
+    numbers = keras.Sequential([keras.Input((2,), dtype="int64"), *stack])
+    targets = np.array([[1.0], [2.0], [0.5], [-1.0]])
+    lin = hvp.linearize(model, (words, targets), "mse", batch_size=2)
+    expected = hvp.linearize(numbers, (np.asarray(look_up(words)), targets), "mse")
+    block = np.random.default_rng(0).normal(size=(lin.size, 3)).astype(lin.dtype)
+    assert np.allclose(lin.hvp(block), expected.hvp(block), rtol=1e-4, atol=1e-6)
+    again = hvp.linearize(model, (words, targets), "mse", batch_size=2)
+    assert again.data_digest == lin.data_digest
+
+
+def test_text_is_vectorised_in_the_model():
+    text = np.array([["a b c"], ["b b"], ["c a"], ["d"]])
+    vectorise = keras.layers.TextVectorization(
+        vocabulary=["a", "b", "c"], output_mode="int", output_sequence_length=3
+    )
+    stack = [keras.layers.Embedding(6, 3), keras.layers.Flatten(), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input((1,), dtype="string"), vectorise, *stack])
+    numbers = keras.Sequential([keras.Input((3,), dtype="int64"), *stack])
+    targets = np.array([[1.0], [2.0], [0.5], [-1.0]])
+    dataset = tf.data.Dataset.from_tensor_slices((text, targets)).batch(2)
+    lin = hvp.linearize(model, dataset, "mse")
+    expected = hvp.linearize(numbers, (np.asarray(vectorise(text)), targets), "mse")
+    v = np.ones(lin.size, lin.dtype)
+    assert np.allclose(lin.hvp(v), expected.hvp(v), rtol=1e-4, atol=1e-6)
+
+
+def test_objects_other_than_strings_are_refused():
+    with pytest.raises(hvp.InputError, match="arrays of numbers or strings, got dtype object"):
+        batches.check_arrays(np.array([{}, {}], dtype=object))

@@ -171,11 +171,21 @@ def test_a_loss_of_a_whole_batch_is_taken_in_one_alone(loss, y):
         hvp.linearize(model, (X, y), batch_size=4)
 
 
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
+@pytest.mark.parametrize("loss", ["Dice", "Tversky"])
+def test_a_loss_of_a_whole_batch_is_weighed_by_the_weights_of_the_examples(loss, reduction):
+    model = compiled(plain("softmax"), F64[loss](reduction=reduction))
+    holds(model, (X, ONEHOT, SHARES), batch_sizes=(6,))
+
+
 @pytest.mark.parametrize("loss", [F64["CTC"](), "ctc"], ids=["class", "name"])
-def test_what_tensorflow_does_not_differentiate_twice_is_refused(loss):
+def test_the_labels_of_a_sequence(loss):
+    """Keras computes them in single precision."""
     model = compiled(chain((5, 3), layers.Dense(4, "softmax")), loss)
-    with pytest.raises(hvp.InputError, match=r"differentiates twice, got .* in '.*ctc"):
-        hvp.linearize(model, (SEQUENCES, np.ones((6, 2), int)))
+    labels = np.array([[1, 2], [3, 3], [2, 1], [1, 3], [2, 2], [3, 1]])
+    lin = hvp.linearize(model, (SEQUENCES, labels), batch_size=4)
+    assert relative(lin.gradient(), step(model, SEQUENCES, labels)) < 1e-5
+    assert not [f for f in lin.findings if "gradient is not" in f.message]
 
 
 def test_every_loss_of_keras_is_held():
@@ -198,6 +208,17 @@ def test_class_weights(y):
     holds(model, (X, y), class_weight=weights, fit={"class_weight": weights})
 
 
+def test_class_weights_are_sample_weights_to_the_last_digit():
+    model = compiled(plain("softmax"), "sparse_categorical_crossentropy")
+    weights = {0: 0.1, 1: 0.7, 2: 1 / 3}
+    shares = np.array([weights[c] for c in CLASSES])
+    lins = [
+        hvp.linearize(model, (X, CLASSES), class_weight=weights),
+        hvp.linearize(model, (X, CLASSES, shares)),
+    ]
+    assert relative(lins[0].gradient(), lins[1].gradient()) < 1e-15
+
+
 @pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
 def test_weights_by_time_step(reduction):
     y, shares = RNG.standard_normal((6, 5, 2)), RNG.uniform(0.2, 2, (6, 5))
@@ -209,10 +230,36 @@ def test_weights_by_time_step(reduction):
 def test_weights_by_sequence(reduction):
     y, shares = RNG.standard_normal((6, 5, 2)), SHARES[:, None]
     model = compiled(chain((5, 3), layers.Dense(2, "tanh")), F64["MeanSquaredError"](reduction))
-    # `fit` takes a column alone.
-    listed = hvp.linearize(model, (SEQUENCES, y, SHARES), batch_size=4).gradient()
-    assert relative(listed, hvp.linearize(model, (SEQUENCES, y, shares)).gradient()) < 1e-12
     holds(model, (SEQUENCES, y, shares), batch_sizes=(4,))
+
+
+class StepLoss(losses.Loss):
+    def call(self, y, z):
+        return tf.reduce_sum((y - z) ** 4, axis=-1)
+
+
+@pytest.mark.parametrize("loss", [StepLoss(dtype="float64"), "mse"], ids=["own", "of Keras"])
+def test_weights_by_sequence_are_a_column_as_in_fit(loss):
+    y = RNG.standard_normal((6, 5, 2))
+    model = compiled(chain((5, 3), layers.Dense(2, "tanh")), loss)
+    holds(model, (SEQUENCES, y, SHARES[:, None]), batch_sizes=(4,))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        step(model, SEQUENCES, y, SHARES)
+    with pytest.raises(hvp.InputError, match=r"shape \(3, 5\) or \(3, 1\), as fit does, got"):
+        hvp.linearize(model, (SEQUENCES, y, SHARES), batch_size=4)
+
+
+def test_a_regulariser_that_keras_cannot_compute_is_refused():
+    options = {"kernel_regularizer": keras.regularizers.OrthogonalRegularizer(0.1)}
+    double, single = (
+        chain((4,), layers.Dense(3, dtype=kind, **options)) for kind in ("float64", "float32")
+    )
+    with pytest.raises((TypeError, tf.errors.InvalidArgumentError), match="Mul"):
+        step(compiled(double, "mse"), X, REAL)
+    with pytest.raises(hvp.InputError, match='use float32 layers and pass dtype="float64"'):
+        hvp.linearize(double, (X, REAL))
+    compiled(single, "mse")
+    assert hvp.linearize(single, (X, REAL), dtype="float64").hvp(np.ones(15)).shape == (15,)
 
 
 def test_weights_from_a_dataset():

@@ -404,6 +404,11 @@ def two_outputs():
     return keras.Model(i, [layers.Dense(3)(i), layers.Dense(3)(i)], name="two")
 
 
+def two_named_outputs():
+    i = keras.Input((4,))
+    return keras.Model(i, {"a": layers.Dense(3)(i), "b": layers.Dense(3)(i)}, name="two")
+
+
 def masked():
     stack = [layers.Reshape((4, 1)), layers.Masking(), layers.Dense(3, name="dense1")]
     return keras.Sequential([keras.Input((4,)), *stack], name="masked")
@@ -444,7 +449,25 @@ BAD_MODELS = {
         dense_net,
         [MSE, MSE],
         REAL,
-        "expected losses for the outputs .*, got 2 of them; give one per output",
+        "expected one loss for the output .*, got 2 of them, of which fit takes the first alone",
+    ),
+    "compiled with two losses": (
+        lambda: compiled(dense_net(), [MSE, "mae"]),
+        None,
+        REAL,
+        "expected one loss for the output .*, got 2 of them, of which fit takes the first alone",
+    ),
+    "loss weights for some outputs": (
+        lambda: compiled(two_named_outputs(), {"a": MSE, "b": MSE}, loss_weights={"a": 0.5}),
+        None,
+        {"a": REAL, "b": REAL},
+        "expected a loss weight for each output with a loss, as fit does, got none for 'b'",
+    ),
+    "a model of tf_keras": (
+        lambda: type("Functional", (), {"__module__": "tf_keras.src.engine.functional"})(),
+        MSE,
+        REAL,
+        "expected a model of Keras 3, got Functional, a model of tf_keras .Keras 2.; build it with",
     ),
     "no reduction": (
         dense_net,

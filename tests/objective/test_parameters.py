@@ -92,6 +92,15 @@ def test_names_and_theta_are_those_of_the_model():
     assert lin.theta.dtype == lin.dtype == np.float64
 
 
+def test_what_is_a_name_is_not_a_glob():
+    names = ["l[1]/kernel", "l1/kernel", "l1/bias", "what?/kernel", "whats/kernel"]
+    layout = Layout(names, [(1,)] * 5, np.dtype("float64"))
+    assert layout.select("l[1]") == layout.select("l[1]/kernel") == (0,)
+    assert layout.select("l[12]") == (1, 2)
+    assert layout.select("what?") == (3,)
+    assert layout.select(["what*", "l[1]"]) == (0, 3, 4)
+
+
 def test_nested_models_keep_their_name_in_the_path():
     dense = keras.layers.Dense
     inner = keras.Sequential([keras.Input((4,)), dense(3, name="dense")], name="encoder")

@@ -14,6 +14,10 @@ ROWS = np.array([[0.0, 1.2], [0.7, -0.4], [0.0, 0.9], [1.1, 0.0]])
 IDS = np.array([0, 0, 2, 2])
 UNSORTED = np.array([3, 0, 3, -1])
 IMAGE = rng.normal(size=(1, 4, 5, 3))
+LARGE_IMAGE = rng.normal(size=(1, 6, 6, 2))
+# Pixels whose channels differ by more than the steps of differences.
+COLOURS = np.array([[[[0.2, 0.5, 0.8], [0.9, 0.3, 0.6], [0.4, 0.7, 0.1], [0.6, 0.2, 0.9]]]])
+BOXES = [[0.12, 0.13, 0.81, 0.92], [0.01, 0.27, 0.98, 1.13]]
 SYMMETRIC = np.array([[1.0, 2.0, 0.5], [2.0, 4.0, 1.0], [0.3, -1.0, 2.0]])
 WEIGHTS = tf.constant(rng.normal(size=64))
 
@@ -28,6 +32,14 @@ def fused(images):
     """Batch normalisation of images as one operation of TensorFlow, in training."""
     scale, offset = tf.constant([1.0, 2.0, 0.5]), tf.constant([0.0, 0.1, 0.2])
     return tf.compat.v1.nn.fused_batch_norm(images, scale, offset)[0]
+
+
+def fused_penalty(images):
+    """A gradient penalty through fused batch normalisation."""
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        value = tf.reduce_sum(tf.sin(fused(images)))
+    return tape.gradient(value, images)
 
 
 def labelling(logits):
@@ -111,6 +123,24 @@ SPECIAL_FUNCTIONS = {
     "powers by several exponents": lambda w: tf.pow(w[..., None], tf.range(5, dtype=tf.float64)),
 }
 
+
+def dense_labelling(logits):
+    """The same with a matrix of labels, whose blank is the first class."""
+    labels, sizes, lengths = [[1, 2, 0], [3, 3, 1]], [2, 2], [4, 5]
+    return tf.nn.ctc_loss(tf.constant(labels), logits, sizes, lengths, blank_index=0)
+
+
+def projected(images, fill_mode):
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=[[1.0, 0.2, 0.3, 0.1, 0.9, -0.2, 0.01, 0.002]],
+        output_shape=[4, 5],
+        fill_value=0.3,
+        interpolation="BILINEAR",
+        fill_mode=fill_mode,
+    )
+
+
 CASES = {
     **{name: (lambda w, f=f: mixed(f(w)), NORMS) for name, f in ROOTS.items()},
     **{name: (lambda w, f=f: mixed(f(w)), PAIRS) for name, f in TIES.items()},
@@ -180,6 +210,10 @@ CASES = {
         lambda w: mixed(tf.cast(fused(tf.cast(w, "float32")), "float64")),
         IMAGE,
     ),
+    "derivatives of fused batch normalisation": (
+        lambda w: mixed(tf.cast(fused_penalty(tf.cast(w, "float32")), "float64")),
+        IMAGE,
+    ),
     "area resizing": (
         lambda w: mixed(tf.cast(tf.image.resize(w, [2, 3], "area"), "float64")),
         IMAGE,
@@ -191,6 +225,29 @@ CASES = {
     "labels of a sequence": (
         lambda w: mixed(tf.cast(labelling(tf.cast(w, "float32")), "float64")),
         rng.normal(size=(5, 2, 4)),
+    ),
+    "labels of a sequence, dense": (
+        lambda w: mixed(tf.cast(dense_labelling(tf.cast(w, "float32")), "float64")),
+        rng.normal(size=(5, 2, 4)),
+    ),
+    "means of fractional regions": (
+        lambda w: mixed(tf.nn.fractional_avg_pool(w, [1, 1.44, 1.73, 1], seed=3)[0]),
+        LARGE_IMAGE,
+    ),
+    "largest of fractional regions": (
+        lambda w: mixed(tf.nn.fractional_max_pool(w, [1, 1.44, 1.73, 1], seed=3)[0]),
+        LARGE_IMAGE,
+    ),
+    "crops, resized": (
+        lambda w: mixed(tf.cast(tf.image.crop_and_resize(w, BOXES, [0, 0], [3, 3]), "float64")),
+        IMAGE,
+    ),
+    "an image, projected": (lambda w: mixed(projected(w, "REFLECT")), IMAGE),
+    "an image, projected over nothing": (lambda w: mixed(projected(w, "CONSTANT")), IMAGE),
+    "colours of a hue": (lambda w: mixed(tf.image.hsv_to_rgb(w)), COLOURS),
+    "colours with more contrast": (
+        lambda w: mixed(tf.cast(tf.image.adjust_contrast(tf.cast(w, "float32"), 1.3), "float64")),
+        COLOURS,
     ),
     "sums of sparse segments": (
         lambda w: mixed(
@@ -213,9 +270,15 @@ CASES = {
 FLOAT32_ALONE = {
     "local response normalisation",
     "fused batch normalisation",
+    "derivatives of fused batch normalisation",
     "area resizing",
     "resizing by a Lanczos kernel",
     "labels of a sequence",
+    "labels of a sequence, dense",
+    "crops, resized",
+    "an image, projected",
+    "an image, projected over nothing",
+    "colours with more contrast",
 }
 SPECIAL_POINTS = {
     "Abs",
@@ -234,6 +297,13 @@ SPECIAL_POINTS = {
     "CTCLoss",
     "Cumprod",
     "CumulativeLogsumexp",
+    "AdjustContrastv2",
+    "CropAndResize",
+    "FractionalAvgPool",
+    "FractionalMaxPool",
+    "HSVToRGB",
+    "ImageProjectiveTransformV3",
+    "FusedBatchNormGradV3",
     "FusedBatchNormV3",
     "LRN",
     "MatrixDeterminant",

@@ -1,20 +1,23 @@
 """Operations that are replaced by others, with the same values and right or faster derivatives.
 
-`products`, `segments`, `powers`, `logarithms`, `determinants`, `special_functions` and
-`cross_entropy` are right where TensorFlow's derivatives are not, `spectra` at any scale; `norms` is
-infinite where no derivative exists; `pooling`, `convolutions`, `images`, `normalisation` and `ctc`
-have second derivatives where TensorFlow has none; `matrix_products` is faster. Two are a line each:
-Select between tensors of one shape is SelectV2, which broadcasts; Softsign is a quotient, which has
-second derivatives.
+`products`, `segments`, `powers`, `logarithms`, `determinants`, `special_functions`, `cross_entropy`
+and the projections in `images` are right where TensorFlow's derivatives are not, `spectra` at any
+scale; `norms` is infinite where no derivative exists. `pooling`, `convolutions`, `images`,
+`colours`, `normalisation` and `ctc` have second derivatives where TensorFlow has none.
+`quantisation` takes steps for the identity, as training does. `matrix_products` is faster. Two are
+a line each: Select between tensors of one shape is SelectV2, which broadcasts; Softsign is a
+quotient, which has second derivatives.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from hvp.autodiff.decompositions import (
+    colours,
     convolutions,
     cross_entropy,
     ctc,
@@ -27,6 +30,7 @@ from hvp.autodiff.decompositions import (
     pooling,
     powers,
     products,
+    quantisation,
     segments,
     special_functions,
     spectra,
@@ -40,6 +44,16 @@ def substitute(op: tf.Operation, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]
     rule = SUBSTITUTES.get(op.type)
     result = None if rule is None else rule(op, *inputs)
     return result if result is None or isinstance(result, list) else [result]
+
+
+def custom_function(op: tf.Operation) -> Callable[..., tf.Tensor] | None:
+    """What computes a function of TensorFlow with a custom gradient anew, with derivatives.
+
+    It takes the results and the arguments of the function, which are the inputs of `op`. TensorFlow
+    opens a name scope for the function.
+    """
+    found = [CUSTOM_FUNCTIONS.get(re.sub(r"_\d+$", "", scope)) for scope in op.name.split("/")]
+    return next((function for function in found if function is not None), None)
 
 
 def _softsign(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
@@ -68,6 +82,20 @@ SUBSTITUTES: dict[str, Substitute] = {
         ["ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor"], images.resize
     ),
     "ScaleAndTranslate": images.scale_and_translate,
+    "CropAndResize": images.crop_and_resize,
+    **dict.fromkeys(
+        ["ImageProjectiveTransformV2", "ImageProjectiveTransformV3"], images.projective
+    ),
+    "AdjustContrastv2": colours.adjust_contrast,
+    "AdjustHue": colours.adjust_hue,
+    "AdjustSaturation": colours.adjust_saturation,
+    "HSVToRGB": colours.hsv_to_rgb,
+    **dict.fromkeys(["FractionalAvgPool", "FractionalMaxPool"], pooling.fractional),
+    **dict.fromkeys(
+        [f"FakeQuantWithMinMax{what}" for what in ("Args", "Vars", "VarsPerChannel")],
+        quantisation.fake_quantise,
+    ),
+    "QuantizeAndDequantizeV4": quantisation.quantise,
     "Softsign": _softsign,
     "Prod": products.prod,
     "Cumprod": products.cumprod,
@@ -100,7 +128,9 @@ SUBSTITUTES: dict[str, Substitute] = {
     "Svd": spectra.svd,
     "LRN": normalisation.local_response,
     "FusedBatchNormV3": normalisation.fused_batch_norm,
+    "FusedBatchNormGradV3": normalisation.fused_batch_norm_grad,
     "SoftmaxCrossEntropyWithLogits": cross_entropy.softmax_cross_entropy,
     "CTCLoss": ctc.ctc_loss,
     **LINEAR_ALGEBRA,
 }
+CUSTOM_FUNCTIONS: dict[str, Callable[..., tf.Tensor]] = {"ctc_loss_dense": ctc.dense}

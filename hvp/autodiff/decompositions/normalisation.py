@@ -50,6 +50,35 @@ def fused_batch_norm(
     return results[: len(op.outputs)]
 
 
+def fused_batch_norm_grad(
+    op: tf.Operation,
+    slope: tf.Tensor,
+    x: tf.Tensor,
+    scale: tf.Tensor,
+    mu: tf.Tensor,
+    sigma2: tf.Tensor,
+    reserve: tf.Tensor,
+) -> list[tf.Tensor] | None:
+    """Its first derivatives, as in a loss that holds a gradient tape, from μ and σ² of x."""
+    channel = op.get_attr("data_format").decode().index("C")
+    if x.shape.rank is None or not x.shape.is_fully_defined():
+        return None
+    axes = [axis for axis in range(x.shape.rank) if axis != channel]
+    beside = [1] * x.shape.rank
+    beside[channel] = -1
+    g, centred = tf.cast(slope, scale.dtype), tf.cast(x, scale.dtype) - tf.reshape(mu, beside)
+    squares = sigma2 + tf.cast(op.get_attr("epsilon"), scale.dtype)
+    in_x = g
+    if op.get_attr("is_training"):
+        along = tf.reduce_mean(g * centred, axes, keepdims=True)
+        in_x = g - tf.reduce_mean(g, axes, keepdims=True)
+        in_x -= centred * along / tf.reshape(squares, beside)
+    in_x *= tf.reshape(scale * tf.math.rsqrt(squares), beside)
+    in_scale = tf.reduce_sum(g * centred, axes) * tf.math.rsqrt(squares)
+    unused = [tf.zeros(t.shape, t.dtype) for t in op.outputs[3:]]
+    return [tf.cast(in_x, x.dtype), in_scale, tf.reduce_sum(g, axes), *unused]
+
+
 def local_response(op: tf.Operation, x: tf.Tensor) -> tf.Tensor | None:
     """x / (bias + α Σ x²)^β, the sum over neighbouring channels: squares times a band matrix."""
     channels = x.shape[-1]

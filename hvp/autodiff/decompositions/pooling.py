@@ -1,4 +1,4 @@
-"""Max pooling by operations that have second derivatives, and pooling of volumes in float64.
+"""Pooling by operations that have second derivatives, and of volumes in float64.
 
 - Max pooling over windows that do not overlap is the average pooling of the winners: linear in x
   with constant coefficients. TensorFlow's own MaxPoolGrad is slow, its MaxPoolGradGrad slower, and
@@ -8,6 +8,8 @@
 - Max pooling to the same shape is a padding and a pooling to a smaller shape. The kernels
   MaxPoolGradGrad and MaxPool3DGradGrad work in place where the shapes agree, and read entries that
   they have already overwritten (TensorFlow 2.21): Hv through such a layer is wrong by half.
+- Row i of fractional pooling is of the image rows from r_i to r_{i+1}, where the operation draws
+  the numbers r_0 < r_1 < …; the columns likewise. Its gradients in TensorFlow have no derivative.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+
+from hvp.errors import InputError
 
 
 def pool_volume(op: tf.Operation, x: tf.Tensor) -> tf.Tensor | None:
@@ -118,3 +122,34 @@ def max_pool_with_argmax(op: tf.Operation, x: tf.Tensor) -> list[tf.Tensor] | No
         size = x.shape[1:].num_elements()
         flat += tf.reshape(tf.range(x.shape[0], dtype=tf.int64) * size, [-1, 1, 1, 1])
     return [tf.gather(tf.reshape(x, [-1]), flat), positions]
+
+
+def fractional(op: tf.Operation, x: tf.Tensor) -> list[tf.Tensor] | None:
+    """The maxima or the means over the regions, along the rows and then along the columns."""
+    if not op.get_attr("deterministic"):
+        raise InputError(
+            "a loss that is a function of its parameters and data alone",
+            f"{op.type}, which draws other regions each time",
+            "give it a seed",
+        )
+    if None in x.shape[1:3]:
+        return None
+    names = ("pooling_ratio", "pseudo_random", "overlapping", "deterministic", "seed", "seed2")
+    options = {name: op.get_attr(name) for name in names}
+    with tf.init_scope():  # the regions depend on the shape alone
+        _, *drawn = getattr(tf.raw_ops, op.type)(value=tf.zeros([1, *x.shape[1:3], 1]), **options)
+    sequences = [edges.numpy() for edges in drawn]
+    pooled = x
+    for axis, edges in enumerate(sequences, 1):
+        last = np.minimum(edges[1:] - (not options["overlapping"]), x.shape[axis] - 1)
+        positions = edges[:-1, None] + np.arange(np.max(last - edges[:-1]) + 1)
+        inside = positions <= last[:, None]
+        regions = tf.gather(pooled, np.where(inside, positions, last[:, None]), axis=axis)
+        if op.type == "FractionalMaxPool":
+            pooled = tf.reduce_max(regions, axis + 1)
+            continue
+        shares = np.reshape(
+            inside / inside.sum(1, keepdims=True), [*inside.shape, *[1] * (3 - axis)]
+        )
+        pooled = tf.reduce_sum(regions * tf.constant(shares, x.dtype), axis + 1)
+    return [pooled, *map(tf.constant, sequences)]

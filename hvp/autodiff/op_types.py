@@ -33,6 +33,8 @@ class OpType:
             all other linear operations.
         wrong_if_complex: TensorFlow's gradient is wrong for complex numbers (measured by
             differences, TensorFlow 2.21).
+        twice_wrong_if_complex: its gradient is right for complex numbers, the derivative of that is
+            wrong (measured, TensorFlow 2.21).
         gradient_may_be_wrong: on some real inputs TensorFlow's gradient is not the derivative of
             the result. It is replaced in `decompositions`; `fit` follows TensorFlow's.
         bodies: the attributes that name the functions which a loop or a branch runs.
@@ -59,6 +61,7 @@ class OpType:
     locally_constant: bool = False
     without_gradient: bool = False
     wrong_if_complex: bool = False
+    twice_wrong_if_complex: bool = False
     gradient_may_be_wrong: bool = False
     bodies: tuple[str, ...] = ()
     is_loop: bool = False
@@ -226,7 +229,7 @@ OP_TYPES = {
     "StridedSliceGrad": OpType(linear_in=(4,)),
     "Sub": OpType(jointly_linear_in=ALL, is_sum=True, is_entrywise=True),
     "Sum": OpType(linear_in=(0,)),
-    "Svd": OpType(wrong_if_complex=True),
+    "Svd": OpType(twice_wrong_if_complex=True),
     "Tan": OpType(is_entrywise=True, finite_at=0.5),
     "Tanh": OpType(is_entrywise=True),
     "TanhGrad": OpType(linear_in=(1,), is_diagonal=True, is_entrywise=True),

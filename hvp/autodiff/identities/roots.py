@@ -11,6 +11,7 @@ s^(e-2) (∇s)² and s^(e-1) ∇²s tend to zero. They are written as those of a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 
@@ -74,8 +75,10 @@ class Roots(Identity):
         }
         if kind == "Pow":
             known = self.number_in(node.inputs[1])
-            exponent = None if known is None else Fraction(known).limit_denominator(MAX_DENOMINATOR)
-            if exponent is None or float(exponent) != known:
+            if known is None or not math.isfinite(known):
+                return None
+            exponent = Fraction(known).limit_denominator(MAX_DENOMINATOR)
+            if float(exponent) != known:
                 return None
             return self._raised(node.inputs[0], exponent)
         if kind in exponents:

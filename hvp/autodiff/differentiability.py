@@ -40,8 +40,8 @@ def differentiable_paths(program: Program, sources: Collection[int]) -> set[int]
             if known.is_drawn:
                 why = "whose gradient in TensorFlow is not the derivative of the numbers it draws"
                 _refuse(node, why)
-            if known.wrong_if_complex and any(types[n].is_complex for n in node.inputs):
-                _refuse(node, "whose derivative TensorFlow has wrong for complex numbers")
+            if any(types[n].is_complex for n in node.inputs):
+                _refuse_wrong_if_complex(node)
             linear = () if known.without_gradient else known.linear_inputs(len(node.inputs))
             others = tuple(i for i in positions if i not in linear)
             if others:
@@ -50,6 +50,14 @@ def differentiable_paths(program: Program, sources: Collection[int]) -> set[int]
     if unproved:
         _require_gradients(program, [(node, others) for (_, others), node in unproved.items()])
     return active
+
+
+def _refuse_wrong_if_complex(node: Node) -> None:
+    known = op_type(node.op.type)
+    if known.wrong_if_complex:
+        _refuse(node, "whose derivative TensorFlow has wrong for complex numbers")
+    if known.twice_wrong_if_complex:
+        _refuse(node, "whose second derivative TensorFlow has wrong for complex numbers")
 
 
 def _reached_results(node: Node, positions: Collection[int]) -> list[int]:

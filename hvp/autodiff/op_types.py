@@ -34,6 +34,8 @@ class OpType:
             all other linear operations.
         wrong_if_complex: TensorFlow's gradient is wrong for complex numbers (measured by
             differences, TensorFlow 2.21).
+        twice_wrong_if_complex: its gradient is right for complex numbers, the derivative of that is
+            wrong (measured, TensorFlow 2.21).
         gradient_may_be_wrong: on some real inputs TensorFlow's gradient is not the derivative of
             the result. It is replaced in `decompositions`; `fit` follows TensorFlow's.
         is_straight_through: it rounds, and its gradient is that of the identity.
@@ -65,6 +67,7 @@ class OpType:
     locally_constant: bool = False
     without_gradient: bool = False
     wrong_if_complex: bool = False
+    twice_wrong_if_complex: bool = False
     gradient_may_be_wrong: bool = False
     is_straight_through: bool = False
     is_drawn: bool = False
@@ -257,7 +260,7 @@ OP_TYPES = {
     "StridedSliceGrad": OpType(linear_in=(4,)),
     "Sub": OpType(jointly_linear_in=ALL, is_sum=True, is_entrywise=True),
     "Sum": OpType(linear_in=(0,)),
-    "Svd": OpType(wrong_if_complex=True),
+    "Svd": OpType(twice_wrong_if_complex=True),
     "Tan": OpType(is_entrywise=True, finite_at=0.5),
     "Tanh": OpType(is_entrywise=True),
     "TanhGrad": OpType(linear_in=(1,), is_diagonal=True, is_entrywise=True),

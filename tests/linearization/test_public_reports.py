@@ -131,10 +131,8 @@ def test_a_gradient_step_inside_the_loss():
 
 
 def test_low_rank_adapters_with_the_rest_frozen():
-    model = sequential(
-        (4,), layers.Dense(5, "tanh", dtype="float64"), layers.Dense(2, dtype="float64")
-    )
-    x, y = rng.normal(size=(6, 4)), rng.normal(size=(6, 2))
+    model = sequential((4,), layers.Dense(5, "tanh"), layers.Dense(2), dtype="float32")
+    x, y = (rng.normal(size=(6, n)).astype(np.float32) for n in (4, 2))
     for layer in model.layers:
         layer.enable_lora(2)
         layer.lora_kernel_b.assign(rng.normal(size=layer.lora_kernel_b.shape))
@@ -151,10 +149,10 @@ def test_low_rank_adapters_with_the_rest_frozen():
             hidden = tf.tanh(outputs)
         return tf.reduce_mean((outputs - y) ** 2)
 
-    lin = hvp.linearize(model, (x, y), keras.losses.MeanSquaredError(dtype="float64"))
+    lin = hvp.linearize(model, (x, y), "mse")
     expected = oracles.hessian(loss, adapters)
     assert lin.size == sum(int(tf.size(v)) for v in adapters)
-    assert relative(lin.hvp(np.eye(lin.size)), expected) < 1e-11
+    assert relative(lin.hvp(np.eye(lin.size)), expected) < 1e-5
 
 
 class Slices(layers.Layer):

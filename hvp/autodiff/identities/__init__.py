@@ -16,10 +16,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hvp.autodiff.identities import branches, roots, ties
+from hvp.autodiff.identities.identity import Identity
 from hvp.autodiff.program import Program
-from hvp.autodiff.rewriting import Rewriter
 
-IDENTITIES: tuple[type[Rewriter], ...] = (roots.Roots, ties.Ties, branches.Branches)
+IDENTITIES: tuple[type[Identity], ...] = (roots.Roots, ties.Ties, branches.Branches)
 
 
 def apply_identities(program: Program) -> tuple[Program, dict[str, str]]:

@@ -11,6 +11,7 @@ s^(e-2) (∇s)² and s^(e-1) ∇²s tend to zero. They are written as those of a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 
@@ -18,7 +19,7 @@ import tensorflow as tf
 
 from hvp.autodiff.identities.identity import Identity
 from hvp.autodiff.op_types import op_type
-from hvp.autodiff.program import Node
+from hvp.autodiff.program import Node, Program
 
 HALF = Fraction(1, 2)
 MAX_DENOMINATOR = 64
@@ -29,6 +30,10 @@ class Roots(Identity):
     """Follows monomials, and writes those in which a root has become a power of at least one."""
 
     kinds = frozenset({"Abs", "ComplexAbs", "EuclideanNorm", "Pow", "Rsqrt", "Sqrt"})
+
+    def __init__(self, program: Program):
+        super().__init__(program)
+        self._monomials: dict[int, Monomial] = {}
 
     def rewritten(self, node: Node) -> int | None:
         (number,) = node.outputs
@@ -41,10 +46,6 @@ class Roots(Identity):
         if monomial is not None:
             self._monomials[number] = monomial
         return None
-
-    def __init__(self, program):
-        super().__init__(program)
-        self._monomials: dict[int, Monomial] = {}
 
     def _monomial(self, number: int) -> Monomial:
         return self._monomials.get(number, {self.first(number): Fraction(1)})
@@ -66,15 +67,22 @@ class Roots(Identity):
     def _product(self, node: Node) -> Monomial | None:
         """The monomial of an operation that multiplies, divides or raises to a power."""
         kind = node.op.type
-        exponents = {"Sqrt": HALF, "Rsqrt": -HALF, "Square": Fraction(2), "Reciprocal": -1}
+        exponents = {
+            "Sqrt": HALF,
+            "Rsqrt": -HALF,
+            "Square": Fraction(2),
+            "Reciprocal": Fraction(-1),
+        }
         if kind == "Pow":
             known = self.number_in(node.inputs[1])
-            exponent = None if known is None else Fraction(known).limit_denominator(MAX_DENOMINATOR)
-            if exponent is None or float(exponent) != known:
+            if known is None or not math.isfinite(known):
+                return None
+            exponent = Fraction(known).limit_denominator(MAX_DENOMINATOR)
+            if float(exponent) != known:
                 return None
             return self._raised(node.inputs[0], exponent)
         if kind in exponents:
-            return self._raised(node.inputs[0], Fraction(exponents[kind]))
+            return self._raised(node.inputs[0], exponents[kind])
         if kind in ("Mul", "RealDiv"):
             x, y = node.inputs
             right = self._raised(y, Fraction(-1 if kind == "RealDiv" else 1))

@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,7 +85,8 @@ def compare(
     """Compare the spectra of H, G and R = H - G, whole and layer by layer.
 
     Without arguments: a network with 24,790 parameters in two activations, trained on 5,000
-    embedded MNIST digits.
+    embedded MNIST digits. Exits with 1 if differences of gradient and loss say that derivatives are
+    wrong; the results are written all the same.
     """
     start = time.perf_counter()
     from hvp.report.save import save  # a missing package shows before any work
@@ -120,6 +121,7 @@ def compare(
     terminal.say(
         f"{time.perf_counter() - start:.1f} s in total, including the import of TensorFlow"
     )
+    _exit_if_not_certified(results)
 
 
 @app.command()
@@ -152,6 +154,16 @@ def check(
         terminal.say(str(finding))
     terminal.show_checks(report.rows())
     if not report.passed:
+        raise typer.Exit(1)
+
+
+def _exit_if_not_certified(results: Sequence[Comparison]) -> None:
+    from hvp.report import summary
+
+    failed = [result for result in results if not result.certificate.passed]
+    for result in failed:
+        typer.echo(f"hvp: {result.title}: {summary.certificate(result)}", err=True)
+    if failed:
         raise typer.Exit(1)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hvp.certificate import Certificate
 from hvp.comparison.chain_rule import QuadraticForms
 from hvp.comparison.sampling_errors import SamplingErrors
 from hvp.comparison.spectrum import Spectrum
@@ -71,7 +72,9 @@ class Comparison:
     one entry for each layer follows. `chain_rule` has one row for each layer and a last row for all
     layers together. `traces` holds the traces and squared Frobenius norms of H, G and R, `shares`
     those of R divided by those of H, layer by layer. `noise` is the noise of the products with H
-    and G, in units of λ. `command` repeats the comparison, given the same weights and data.
+    and G, in units of λ. `certificate` says whether Hv agrees with differences of the gradient, and
+    the gradient with differences of the loss: where it has not passed, do not trust the numbers.
+    `command` repeats the comparison, given the same weights and data.
 
     >>> from hvp import compare, linearize_function
     >>> lin = linearize_function(
@@ -89,6 +92,7 @@ class Comparison:
     traces: Mapping[str, LayerTraces]
     shares: LayerShares
     noise: Mapping[str, Noise]
+    certificate: Certificate
     rank_bound: int
     loss: float
     gradient_norm: float

@@ -48,6 +48,23 @@ def headline(comparison: Comparison) -> tuple[str, ...]:
     )
 
 
+def certificate(comparison: Comparison) -> str:
+    """Whether differences confirm the products and the gradient, with the errors."""
+    found = comparison.certificate
+    failed = [check for check in found.checks if not check.passed]
+    if failed:
+        wrong = " and ".join(f"{check.name} is {margin(check.error)} off" for check in failed)
+        reasons = [f" ({check.note})" for check in failed[:1] if check.note]
+        return f"The certificate failed: {wrong}{''.join(reasons)}. Do not trust these numbers."
+    parts = [
+        f"{check.name} not measured ({check.note})"
+        if check.error is None
+        else f"{check.name} within {margin(check.error)}"
+        for check in found.checks
+    ]
+    return f"Certificate: {'; '.join(parts)}."
+
+
 def extremes(comparison: Comparison) -> str:
     """The smallest and the largest eigenvalue of H."""
     whole = comparison.whole

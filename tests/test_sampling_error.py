@@ -172,7 +172,5 @@ def poisoned(which):
 
 @pytest.mark.parametrize(("which", "batch"), [(1, "1 of 3"), (4, "3 of 3")])
 def test_a_product_that_is_not_finite_names_its_batch(which, batch):
-    with pytest.raises(
-        hvp.InputError, match=f"expected finite products with H, .* in batch {batch}"
-    ):
+    with pytest.raises(hvp.InputError, match=f"expected finite products with H, .* in batch {batch}"):
         hvp.eigsh(hvp.Hessian(poisoned(which)), 1)

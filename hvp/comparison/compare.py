@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import scipy.linalg
 
-from hvp.certificate import NUM_DIRECTIONS, certify
+from hvp.certificate import certify, in_float64
 from hvp.comparison.chain_rule import chain_rule, whole_name
 from hvp.comparison.results import Comparison, Part
 from hvp.comparison.sampling_errors import sampling_errors, share_with_sampling_errors
@@ -112,10 +112,10 @@ def compare(
     cost = sum(s.num_products for s in spectra.values()) + 3 * len(table)
     scale = parts[whole].H.norm
     traces = {name: _traces(name, lin, scale, seed, report_progress) for name in OPERATORS}
-    exact = None if lin.dtype == np.float64 else lin.in_float64()
-    noise = _noise(lin, exact, parts[whole], seed)
+    exact = in_float64(lin)
+    noise = _noise(lin, None if exact is lin else exact, parts[whole], seed)
     certificate = certify(lin, exact=exact, seed=seed)
-    cost += NUM_DIRECTIONS
+    cost += certificate.num_directions
     cost += sum(found.num_products for found in traces.values())
     cost += sum(found.num_products for found in noise.values())
     return Comparison(

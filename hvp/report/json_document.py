@@ -41,6 +41,9 @@ ABOUT = {
     "is null where it could not be measured",
     "negative": "the number of eigenvalues of H below minus the floor of the noise",
     "rank": "the number of eigenvalues of G above the floor; rank_bound: outputs or parameters",
+    "brackets": "bounds of the numbers of eigenvalues of H below a threshold, and of G above one, "
+    "certain but for the standard error over the probes: first at the noise floor, then at the "
+    "smallest multiple of it whose bounds are within a factor of two",
     "command": "what repeats it, given the same weights and data",
     "chain_rule": "forms of each layer's kernels v; rounding is what |v| |Hv| loses in this dtype",
 }
@@ -62,6 +65,10 @@ def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
             "certificate": _certificate(comparison.certificate),
             "negative": _estimate(comparison.negative),
             "rank": _estimate(comparison.rank),
+            "brackets": {
+                "negative": [vars(found) for found in comparison.negative_brackets],
+                "rank": [vars(found) for found in comparison.rank_brackets],
+            },
             "noise": {
                 name: {**vars(noise), "floor": noise.floor}
                 for name, noise in comparison.noise.items()

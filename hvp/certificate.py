@@ -121,10 +121,10 @@ def certify(lin: Curvature, *, exact: Curvature | None = None, seed: int = 0) ->
     """
     if not hasattr(lin, "loss_and_gradient"):
         note = f"{type(lin).__name__} has no loss_and_gradient at other parameters"
-        checks = [
+        Hv, gradient = (
             Check(name, None, MAX_DIFFERENCE_ERROR, note) for name in (HV_CHECK, GRADIENT_CHECK)
-        ]
-        return Certificate(*checks, str(lin.dtype), 0)
+        )
+        return Certificate(Hv, gradient, str(lin.dtype), 0)
     if exact is None:
         exact = in_float64(lin)
     rng = np.random.default_rng(seed)

@@ -54,7 +54,9 @@ def certificate(comparison: Comparison) -> str:
     found = comparison.certificate
     failed = [check for check in found.checks if not check.passed]
     if failed:
-        wrong = " and ".join(f"{check.name} is {margin(check.error)} off" for check in failed)
+        wrong = " and ".join(
+            f"{check.name} is {margin(check.error or 0.0)} off" for check in failed
+        )
         reasons = [f" ({check.note})" for check in failed[:1] if check.note]
         return f"The certificate failed: {wrong}{''.join(reasons)}. Do not trust these numbers."
     parts = [

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import shlex
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hvp.errors import ConvergenceError, InputError
+from hvp.errors import ConvergenceError, InputError, MixedExamplesError
 
 if TYPE_CHECKING:
     from hvp.comparison.results import Comparison
@@ -31,6 +32,8 @@ app = typer.Typer(
 
 ACTIVATIONS = ("relu", "tanh", "both")
 MAX_SEED = 2**32 - 1
+# The memory of a single batch is extrapolated from so many examples and twice as many.
+FEW_EXAMPLES = 32
 
 
 @app.callback()
@@ -50,7 +53,11 @@ ModelOption = Annotated[
     Path | None, typer.Option(help="A .keras file instead of the built-in network.")
 ]
 DataOption = Annotated[
-    Path | None, typer.Option(help="An .npz file with arrays x and y, for --model.")
+    Path | None,
+    typer.Option(
+        help="An .npz file for --model: arrays x, y and, if examples have weights, sample_weight; "
+        "x.NAME, y.NAME and sample_weight.NAME for several inputs and outputs."
+    ),
 ]
 LossOption = Annotated[
     str | None, typer.Option(help="Name of a Keras loss, instead of the model's compiled one.")
@@ -58,6 +65,13 @@ LossOption = Annotated[
 LayersOption = Annotated[
     list[str] | None,
     typer.Option(help="Layer names or globs, separated by commas: use only their parameters."),
+]
+BatchSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Examples in a batch. The default gives about ten batches, for sampling errors; a "
+        "loss that mixes examples gets all in one."
+    ),
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of weights, training and random vectors.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
@@ -74,6 +88,7 @@ def compare(
     data: DataOption = None,
     loss: LossOption = None,
     layers: LayersOption = None,
+    batch_size: BatchSizeOption = None,
     k: Annotated[int, typer.Option("-k", help="Eigenvalues at each end.")] = 10,
     dtype: Annotated[
         str | None, typer.Option(help="float64: compute in it, whatever precision the model has.")
@@ -85,7 +100,8 @@ def compare(
     """Compare the spectra of H, G and R = H - G, whole and layer by layer.
 
     Without arguments: a network with 24,790 parameters in two activations, trained on 5,000
-    embedded MNIST digits.
+    embedded MNIST digits. Exits with 1 if differences of gradient and loss say that derivatives are
+    wrong; the results are written all the same.
     """
     start = time.perf_counter()
     from hvp.report.save import save  # a missing package shows before any work
@@ -95,7 +111,8 @@ def compare(
     with _one_line_errors(), _interrupts(terminal), terminal.progress:
         _check_choice("--activation", activation, ACTIVATIONS)
         _check_choice("--dtype", dtype, ("float64",))
-        _check_usage(activation, model, data, k, seed)
+        _check_usage(activation, model, data, k, seed, batch_size)
+        options = _Options(loss, layers, dtype, batch_size)
         names = ["relu", "tanh"] if activation in (None, "both") else [str(activation)]
         several = model is None and len(names) > 1
         directories = [out / name for name in names] if several else [out]
@@ -107,7 +124,7 @@ def compare(
             else:
                 jobs = [_builtin_job(name, k, seed, terminal) for name in names]
             command = _command(context)
-            results = [_run(job, loss, layers, dtype, k, seed, command, terminal) for job in jobs]
+            results = [_run(job, options, k, seed, command, terminal) for job in jobs]
             terminal.start("writing")
             written = [
                 save(result, directory)
@@ -120,6 +137,7 @@ def compare(
     terminal.say(
         f"{time.perf_counter() - start:.1f} s in total, including the import of TensorFlow"
     )
+    _exit_if_not_certified(results)
 
 
 @app.command()
@@ -128,6 +146,7 @@ def check(
     data: DataOption = None,
     loss: LossOption = None,
     layers: LayersOption = None,
+    batch_size: BatchSizeOption = None,
     seed: SeedOption = 0,
     quiet: QuietOption = False,
 ) -> None:
@@ -139,19 +158,29 @@ def check(
 
     terminal = Terminal(quiet)
     with _one_line_errors(), _interrupts(terminal), terminal.progress:
-        _check_usage(None, model, data, 1, seed)
+        _check_usage(None, model, data, 1, seed, batch_size)
         terminal.start("importing TensorFlow")
         _import_tensorflow(seed)
         job = _builtin_job("tanh", 1, seed, terminal) if model is None else _load_job(model, data)
         from hvp.testing.finite_differences import check as run
 
-        lin = _linearized(job, loss, layers, None, terminal)
+        lin = _linearized(job, _Options(loss, layers, None, batch_size), terminal)
         terminal.start(f"{job.title}: checking")
         report = run(lin, seed=seed)
     for finding in lin.findings:
         terminal.say(str(finding))
     terminal.show_checks(report.rows())
     if not report.passed:
+        raise typer.Exit(1)
+
+
+def _exit_if_not_certified(results: Sequence[Comparison]) -> None:
+    from hvp.report import summary
+
+    failed = [result for result in results if not result.certificate.passed]
+    for result in failed:
+        typer.echo(f"hvp: {result.title}: {summary.certificate(result)}", err=True)
+    if failed:
         raise typer.Exit(1)
 
 
@@ -174,7 +203,12 @@ def _check_choice(option: str, value: str | None, choices: tuple[str, ...]) -> N
 
 
 def _check_usage(
-    activation: str | None, model: Path | None, data: Path | None, k: int, seed: int
+    activation: str | None,
+    model: Path | None,
+    data: Path | None,
+    k: int,
+    seed: int,
+    batch_size: int | None,
 ) -> None:
     if model is not None and activation is not None:
         raise InputError("--model or --activation", "both", "leave one out")
@@ -183,6 +217,8 @@ def _check_usage(
         raise InputError("--model with --data", "--data alone", remedy)
     if k < 1:
         raise InputError("a -k of at least 1", k, "leave it out for 10")
+    if batch_size is not None and batch_size < 1:
+        raise InputError("a --batch-size of at least 1", batch_size, "leave it out")
     if not 0 <= seed <= MAX_SEED:
         raise InputError(f"a --seed from 0 to {MAX_SEED}", seed, "choose another")
 
@@ -223,7 +259,17 @@ def _remove_empty(directories: list[Path]) -> None:
 class _Job:
     title: str
     model: Any
-    data: tuple[Any, Any]
+    data: tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    """What the user chose of a loss."""
+
+    loss: str | None
+    layers: list[str] | None
+    dtype: str | None
+    batch_size: int | None
 
 
 def _load_job(model: Path, data: Path | None) -> _Job:
@@ -251,18 +297,11 @@ def _builtin_job(name: str, k: int, seed: int, terminal: Terminal) -> _Job:
 
 
 def _run(
-    job: _Job,
-    loss: str | None,
-    layers: list[str] | None,
-    dtype: str | None,
-    k: int,
-    seed: int,
-    command: str,
-    terminal: Terminal,
+    job: _Job, options: _Options, k: int, seed: int, command: str, terminal: Terminal
 ) -> Comparison:
     from hvp.comparison.compare import compare as run
 
-    lin = _linearized(job, loss, layers, dtype, terminal)
+    lin = _linearized(job, options, terminal)
     parts = len(lin.layout.layers)
     terminal.start(f"{job.title}: spectra", 3 * (1 + parts if parts > 1 else 1))
     return run(
@@ -270,22 +309,66 @@ def _run(
     )
 
 
-def _linearized(
-    job: _Job, loss: str | None, layers: list[str] | None, dtype: str | None, terminal: Terminal
-) -> Linearization:
-    from hvp.linearization.linearize import linearize
-    from hvp.objective.batches import batch_size_for_sampling_errors
+def _linearized(job: _Job, options: _Options, terminal: Terminal) -> Linearization:
+    """The loss in batches; in a single one, where it mixes examples and that fits into memory."""
+    from hvp.objective.batches import batch_size_for_sampling_errors, num_examples
 
     terminal.start(f"{job.title}: linearising")
-    chosen = [name for names in layers or [] for name in names.split(",")] or None
+    if options.batch_size is not None:
+        try:
+            return _in_batches(job, options, job.data, options.batch_size)
+        except MixedExamplesError as error:
+            raise InputError(error.expected, error.got, "leave --batch-size out") from error
+    try:
+        return _in_batches(job, options, job.data, batch_size_for_sampling_errors(job.data[0]))
+    except MixedExamplesError as error:
+        count = num_examples(job.data[0])
+        needed, budget = _single_batch_bytes(job, options, count)
+        if needed > budget:
+            got = (
+                f"{error.got}; one batch would save about {needed >> 20:,} MiB of {budget >> 20:,}"
+            )
+            raise InputError(error.expected, got, "take fewer examples") from error
+    terminal.say(
+        f"{job.title}: the loss mixes examples: all {count:,} are one batch, and sampling errors "
+        "are not known"
+    )
+    return _in_batches(job, options, job.data, count)
+
+
+def _single_batch_bytes(job: _Job, options: _Options, count: int) -> tuple[int, int]:
+    """What all examples in one batch would save, and the budget, in bytes.
+
+    Extrapolated from few examples and twice as many: losses of pairs grow like the square.
+    """
+    import keras
+
+    def saved(few: int) -> tuple[int, int]:
+        part = keras.tree.map_structure(lambda array: array[:few], job.data)
+        lin = _in_batches(job, options, part, few)
+        return lin.forecast.kept, lin.memory.budget
+
+    few = min(FEW_EXAMPLES, count)
+    (once, _), (twice, budget) = saved(few), saved(min(2 * few, count))
+    if count <= 2 * few:
+        return twice, budget
+    return int(twice * (twice / once) ** math.log2(count / (2 * few))), budget
+
+
+def _in_batches(
+    job: _Job, options: _Options, data: tuple[Any, ...], batch_size: int
+) -> Linearization:
+    from hvp.linearization.linearize import linearize
+
+    chosen = [name for names in options.layers or [] for name in names.split(",")] or None
     # With order and backend given, no timing decides anything: equal input gives equal bits.
     return linearize(
         job.model,
-        job.data,
-        loss,
+        data,
+        options.loss,
         variables=chosen,
-        dtype=dtype,
-        batch_size=batch_size_for_sampling_errors(job.data[0]),
+        dtype=options.dtype,
+        batch_size=batch_size,
         ad="forward-over-reverse",
         jit=False,
     )

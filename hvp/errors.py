@@ -16,10 +16,15 @@ class InputError(ValueError):
 
     def __init__(self, expected: str, got: object, remedy: str):
         super().__init__(f"expected {expected}, got {got}; {remedy}")
+        self.expected, self.got = expected, got
 
 
 class NotFiniteError(InputError):
     """A product with NaN or infinity; the line names the operation, its layer and the batch."""
+
+
+class MixedExamplesError(InputError):
+    """A loss that is no sum over examples, so that it is another function of several batches."""
 
 
 class ConvergenceError(RuntimeError):

@@ -33,7 +33,8 @@ class Curvature(Protocol):
     """The protocol of a backend: products of a loss at one point, NumPy arrays in and out.
 
     `hvp.Linearization` satisfies it. The operators of this module, `hvp.compare`,
-    `hvp.chain_rule` and `hvp.layer_traces` take any object with these members. A vector is (P,), a
+    `hvp.chain_rule` and `hvp.layer_traces` take any object with these members. With a method
+    ``loss_and_gradient(theta)`` besides, `hvp.compare` tests its derivatives. A vector is (P,), a
     block (P, K); a product has the shape of what it is given. See `hvp.Linearization` for what each
     method computes.
 

@@ -12,16 +12,17 @@ MAY_IMPORT = {
     "errors": (),
     "sampling_error": (),
     "operators": ("errors", "sampling_error"),
+    "certificate": ("operators", "errors"),
     "objective": ("errors",),
     "autodiff": ("errors",),
     "passes": ("autodiff",),
     "linearization": (
-        "passes", "autodiff", "objective", "operators", "errors", "sampling_error",
+        "passes", "autodiff", "objective", "certificate", "operators", "errors", "sampling_error",
     ),
     "linalg": ("operators", "errors", "sampling_error"),
-    "comparison": ("linalg", "operators", "errors", "sampling_error"),
-    "report": ("comparison", "linalg", "errors", "sampling_error"),
-    "testing": ("operators", "linearization", "errors"),
+    "comparison": ("linalg", "certificate", "operators", "errors", "sampling_error"),
+    "report": ("comparison", "linalg", "certificate", "errors", "sampling_error"),
+    "testing": ("certificate", "operators", "linearization", "errors"),
     "examples": ("errors",),
     "cli": ("commands", "comparison"),
     "commands": (
@@ -49,7 +50,9 @@ OUTSIDE = {
     "torch": set(),
     "jax": set(),
 }
-WITHOUT_TENSORFLOW = {"errors", "sampling_error", "operators", "linalg", "comparison", "report"}
+WITHOUT_TENSORFLOW = {
+    "errors", "sampling_error", "operators", "certificate", "linalg", "comparison", "report",
+}  # fmt: skip
 # What Keras writes on tensors, and its walk through all layers of a model.
 PRIVATE_KERAS = {"_keras_mask", "_keras_logits", "_flatten_layers"}
 NAMED_TUPLES = {"_replace"}

@@ -176,6 +176,133 @@ def test_the_command_that_was_typed_is_kept_as_a_shell_takes_it(inputs, here):
     assert command in html.unescape((here / "the out/compare.html").read_text())
 
 
+def last_loss(directory, net, *data, **options):
+    """The loss in the document, and that of Keras."""
+    net.compile(loss=net.loss)
+    found = net.evaluate(*data, verbose=0, return_dict=True, **options)["loss"]
+    return document(directory)["loss"], pytest.approx(found, rel=1e-5)
+
+
+def test_weights_and_truth_values_are_read(here):
+    net, x = model(), arrays()["x"]
+    net.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    net.save("net.keras")
+    rng = np.random.default_rng(2)
+    y, weight = rng.random((12, 3)) > 0.5, rng.random(12)
+    np.savez("data.npz", x=x, y=y, sample_weight=weight)
+    result = compare("--model", "net.keras", "--data", "data.npz", "-k", 1, "--out", "out")
+    assert result.exit_code == 0, result.stderr
+    found, expected = last_loss(here / "out", net, x, y, sample_weight=weight)
+    assert found == expected
+
+
+def test_several_inputs_and_outputs_have_names(here):
+    rng = np.random.default_rng(2)
+    x = {"left": rng.random((12, 3)), "right": rng.random((12, 2))}
+    y = {"one": rng.random((12, 1)), "two": rng.random((12, 2))}
+    weight = {"one": rng.random(12), "two": rng.random(12)}
+    left, right = keras.Input((3,), name="left"), keras.Input((2,), name="right")
+    hidden = layers.Dense(4, "tanh")(layers.Concatenate()([left, right]))
+    ends = {"one": layers.Dense(1, name="one")(hidden), "two": layers.Dense(2, name="two")(hidden)}
+    net = keras.Model([left, right], ends)
+    net.compile(loss={"one": "mse", "two": "mae"})
+    net.save("net.keras")
+    named = {"x": x, "y": y, "sample_weight": weight}
+    flat = {f"{kind}.{name}": a for kind, part in named.items() for name, a in part.items()}
+    np.savez("data.npz", **flat)
+    result = compare("--model", "net.keras", "--data", "data.npz", "-k", 1, "--out", "out")
+    assert result.exit_code == 0, result.stderr
+    found, expected = last_loss(here / "out", net, x, y, sample_weight=weight)
+    assert found == expected
+
+
+@pytest.fixture
+def mixing(here):
+    """A Dice loss, which is no sum over examples."""
+    net, x = model(), np.random.default_rng(3).standard_normal((100, 4)).astype(np.float32)
+    net.compile(loss=keras.losses.Dice())
+    net.save("net.keras")
+    np.savez("data.npz", x=x, y=np.random.default_rng(4).random((100, 3)) > 0.5)
+    return ("--model", "net.keras", "--data", "data.npz")
+
+
+def run_check(*arguments):
+    return CliRunner().invoke(commands.app, ["check", *map(str, arguments)])
+
+
+def test_a_loss_that_mixes_examples_takes_one_batch_and_says_so(mixing, here):
+    result = compare(*mixing, "-k", 1, "--out", "out")
+    assert result.exit_code == 0, result.stderr
+    assert "the loss mixes examples: all 100 are one batch" in " ".join(result.stdout.split())
+    assert document(here / "out")["num_batches"] == 1
+
+
+def test_a_loss_that_mixes_examples_in_smaller_batches_is_refused(mixing, here):
+    result = compare(*mixing, "-k", 1, "--out", "out", "--batch-size", 10)
+    assert_refused(result, "got 10 batches of a loss that mixes examples")
+    assert result.stderr.endswith("; leave --batch-size out\n")
+
+
+def test_a_loss_that_mixes_more_examples_than_fit_is_refused(mixing, here, monkeypatch):
+    monkeypatch.setattr(commands, "_single_batch_bytes", lambda *job: (7 << 30, 2 << 30))
+    result = compare(*mixing, "-k", 1, "--out", "out")
+    assert_refused(result, "one batch would save about 7,168 MiB of 2,048; take fewer examples")
+
+
+def test_the_memory_of_one_batch_grows_as_few_examples_say(mixing, monkeypatch):
+    """Twice the examples save four times as much: all 100 save (100/32)² times that of 32."""
+    monkeypatch.setattr(
+        hvp.Linearization,
+        "forecast",
+        property(lambda lin: type("Forecast", (), {"kept": 1000 * lin.num_examples**2})),
+    )
+    job = commands._load_job(Path("net.keras"), Path("data.npz"))
+    options = commands._Options(None, None, None, None)
+    needed, budget = commands._single_batch_bytes(job, options, 100)
+    assert needed == pytest.approx(1000 * 100**2)
+    assert budget > 1 << 20
+
+
+def test_batches_have_the_size_that_is_asked_for(inputs, here):
+    succeeded(compare(*inputs, "-k", 1, "--out", "out", "--batch-size", 4))
+    assert document(here / "out")["num_batches"] == 3
+    assert "--batch-size 4" in document(here / "out")["command"]
+
+
+@keras.saving.register_keras_serializable("test_cli")
+class Root(layers.Layer):
+    """Square roots of weights that are zero: their derivative is infinite."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1],), initializer="zeros", name="kernel")
+
+    def call(self, x):
+        return x + keras.ops.sqrt(self.kernel)
+
+
+def test_a_check_of_products_that_are_not_finite_is_a_failed_line(inputs):
+    net = keras.Sequential([keras.Input((4,)), layers.Dense(3), Root(name="root")])
+    net.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    net.save("net.keras")
+    result = run_check(*inputs)
+    assert (result.exit_code, result.stderr) == (1, "")
+    (line,) = [line for line in result.stdout.splitlines() if "all products are finite" in line]
+    assert "failed" in line
+
+
+def test_a_failed_certificate_keeps_the_results_and_exits_1(inputs, here, monkeypatch):
+    original = hvp.Linearization.hvp
+    monkeypatch.setattr(hvp.Linearization, "hvp", lambda lin, v: 1.01 * original(lin, v))
+    result = compare(*inputs, "-k", 1, "--out", "out")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("hvp: net: The certificate failed: Hv by differences")
+    assert result.stderr.count("\n") == 1
+    assert "The certificate failed" in " ".join(result.stdout.split())
+    assert files(here / "out") == sorted(f"compare.{kind}" for kind in KINDS)
+    assert not document(here / "out")["certificate"]["passed"]
+    assert compare(*inputs, "-k", 1, "--out", "out", "-q").exit_code == 1
+
+
 def test_quiet_prints_nothing(inputs, here):
     result = compare(*inputs, "-k", 1, "--quiet", "--out", "out")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
@@ -284,6 +411,12 @@ BAD_DATA = {
     "no x": (lambda: np.savez("data.npz", a=[1], y=[1]), "expected arrays x and y, got ['a', 'y']"),
     "objects": (lambda: with_arrays(y=np.array([{}] * 12)), "got pickled objects"),
     "text array": (lambda: with_arrays(y=np.array(["one"] * 12)), "expected a numeric array y"),
+    "unknown array": (
+        lambda: with_arrays(sample_weights=np.ones(12)),
+        "expected arrays x, y and sample_weight, or x.NAME, y.NAME and sample_weight.NAME for "
+        "several inputs and outputs, got ['sample_weights', 'x', 'y'] in 'data.npz'; rename or "
+        "leave out sample_weights",
+    ),
     "complex": (lambda: with_arrays(x=1j * arrays()["x"]), "complex64"),
     "NaN": (lambda: with_value(np.nan), "expected finite data, got NaN or infinity in example 3"),
     "infinity": (lambda: with_value(np.inf), "got NaN or infinity in example 3"),
@@ -314,6 +447,7 @@ BAD_OPTIONS = {
     "loss": (("--loss", "nonsense"), "expected a loss that Keras knows, got 'nonsense'"),
     "k": (("-k", "43"), "expected k from 1 to 42 for 43 parameters, got 43"),
     "k of a layer": (("-k", "25", "--layers", "hidden"), "expected k from 1 to 24"),
+    "batch size": (("--batch-size", "0"), "expected a --batch-size of at least 1, got 0"),
     "activation": (("--activation", "relu"), "expected --model or --activation, got both"),
 }
 

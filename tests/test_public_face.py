@@ -87,6 +87,7 @@ def test_linearize_has_the_arguments_agreed():
             "cache",
             "ad",
             "jit",
+            "verify",
         ],
     }
 
@@ -95,7 +96,8 @@ def test_linearize_function_has_the_arguments_agreed():
     found = parameters(hvp.linearize_function)
     assert found["positional"] == ["loss", "params", "data"]
     assert found["keyword"][:2] == ["outputs", "reduction"]
-    assert set(found["keyword"][2:]) == {"variables", "dtype", "batch_size", "cache", "ad", "jit"}
+    options = {"variables", "dtype", "batch_size", "cache", "ad", "jit", "verify"}
+    assert set(found["keyword"][2:]) == options
 
 
 @pytest.mark.parametrize("name", ["linearize", "linearize_function"])

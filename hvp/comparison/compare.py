@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import scipy.linalg
 
+from hvp.certificate import certify, in_float64
 from hvp.comparison.chain_rule import chain_rule, whole_name
 from hvp.comparison.results import Comparison, Part
 from hvp.comparison.sampling_errors import sampling_errors, share_with_sampling_errors
@@ -48,6 +49,9 @@ def compare(
     progress: Callable[[str, int], None] | None = None,
 ) -> Comparison:
     """Compare the spectra of H, G and R, of the whole network and of each layer's own block.
+
+    The products are tested by differences of the gradient, and the gradient by differences of the
+    loss: see `Comparison.certificate`.
 
     Args:
         lin: a `Linearization` whose loss is a function of outputs.
@@ -108,7 +112,10 @@ def compare(
     cost = sum(s.num_products for s in spectra.values()) + 3 * len(table)
     scale = parts[whole].H.norm
     traces = {name: _traces(name, lin, scale, seed, report_progress) for name in OPERATORS}
-    noise = _noise(lin, parts[whole], seed)
+    exact = in_float64(lin)
+    noise = _noise(lin, None if exact is lin else exact, parts[whole], seed)
+    certificate = certify(lin, exact=exact, seed=seed)
+    cost += certificate.num_directions
     cost += sum(found.num_products for found in traces.values())
     cost += sum(found.num_products for found in noise.values())
     return Comparison(
@@ -120,6 +127,7 @@ def compare(
         traces=traces,
         shares=_shares(traces, parts),
         noise=noise,
+        certificate=certificate,
         rank_bound=min(lin.size, lin.num_outputs),
         loss=lin.loss(),
         gradient_norm=float(np.linalg.norm(lin.gradient().astype(np.float64))),
@@ -225,9 +233,8 @@ def _angles(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(np.sort(a).astype(np.float64) for a in angles)
 
 
-def _noise(lin: Curvature, part: Part, seed: int) -> dict[str, Noise]:
-    """The noise of products with H and G; compared with float64 unless they are in float64."""
-    exact = None if lin.dtype == np.float64 else lin.in_float64()
+def _noise(lin: Curvature, exact: Curvature | None, part: Part, seed: int) -> dict[str, Noise]:
+    """The noise of products with H and G; compared with those in float64, if there are such."""
     return {
         letter: noise_floor(
             OPERATORS[letter](lin),

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hvp.certificate import Certificate
 from hvp.comparison.chain_rule import QuadraticForms
 from hvp.comparison.sampling_errors import SamplingErrors
 from hvp.comparison.spectrum import Spectrum
 from hvp.errors import InputError
+from hvp.linalg.density import CountBracket
 from hvp.linalg.estimate import Estimate
 from hvp.linalg.layer_traces import LayerShares, LayerTraces
 from hvp.linalg.noise_floor import Noise
+
+# Thresholds of counts, in noise floors, tried in order until the count is known.
+MULTIPLES_OF_FLOOR = tuple(factor * 10**power for power in range(8) for factor in (3, 10))
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +76,9 @@ class Comparison:
     one entry for each layer follows. `chain_rule` has one row for each layer and a last row for all
     layers together. `traces` holds the traces and squared Frobenius norms of H, G and R, `shares`
     those of R divided by those of H, layer by layer. `noise` is the noise of the products with H
-    and G, in units of λ. `command` repeats the comparison, given the same weights and data.
+    and G, in units of λ. `certificate` says whether Hv agrees with differences of the gradient, and
+    the gradient with differences of the loss: where it has not passed, do not trust the numbers.
+    `command` repeats the comparison, given the same weights and data.
 
     >>> from hvp import compare, linearize_function
     >>> lin = linearize_function(
@@ -89,6 +96,7 @@ class Comparison:
     traces: Mapping[str, LayerTraces]
     shares: LayerShares
     noise: Mapping[str, Noise]
+    certificate: Certificate
     rank_bound: int
     loss: float
     gradient_norm: float
@@ -127,6 +135,31 @@ class Comparison:
     def rank(self) -> Estimate:
         """The rank of G, at most `rank_bound`: the number of outputs, or of parameters."""
         return self.whole.G.rank(self.floor)
+
+    @property
+    def negative_brackets(self) -> tuple[CountBracket, CountBracket]:
+        """Bounds of the number of eigenvalues of H below -ε: the noise floor, and another ε.
+
+        The other is the smallest of 3, 10, 30, … times the floor whose bounds are within a factor
+        of two; the largest tried where there is none.
+        """
+        return self._brackets(lambda size: self.whole.H.density.bracket_below(-size))
+
+    @property
+    def rank_brackets(self) -> tuple[CountBracket, CountBracket]:
+        """Bounds of the number of eigenvalues of G above ε, for the same kinds of ε."""
+        return self._brackets(lambda size: self.whole.G.density.bracket_above(size))
+
+    def _brackets(
+        self, bracket: Callable[[float], CountBracket]
+    ) -> tuple[CountBracket, CountBracket]:
+        floor = max(self.floor, self.whole.H.density.floor, self.whole.G.density.floor)
+        found = [bracket(floor)]
+        for multiple in MULTIPLES_OF_FLOOR:
+            found.append(bracket(multiple * floor))
+            if found[-1].upper <= 2 * found[-1].lower:
+                break
+        return found[0], found[-1]
 
     def to_json(self) -> dict[str, Any]:
         """The numbers as plain dictionaries and lists, `schema` first; vectors are left out."""

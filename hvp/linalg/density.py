@@ -39,6 +39,27 @@ class BatchJackknife:
     examples: np.ndarray
 
 
+@dataclass(frozen=True)
+class CountBracket:
+    """Bounds of the number of eigenvalues beyond a threshold, certain but for the probes.
+
+    Attributes:
+        threshold: in units of λ.
+        lower, upper: the means of the bounds over the probes.
+        stderr: the larger of their standard errors over the probes.
+    """
+
+    threshold: float
+    lower: float
+    upper: float
+    stderr: float
+
+    @property
+    def at_least(self) -> int:
+        """The lower bound, less two standard errors."""
+        return max(int(np.ceil(self.lower - 2 * self.stderr)), 0) if self.stderr >= 0 else 0
+
+
 @dataclass(frozen=True, eq=False)
 class Density:
     """The spectrum of A by S probes: nodes and weights, and figures that follow from them.
@@ -242,6 +263,36 @@ class Density:
             self._misplaced(limit),
             lambda x: 1 - self._ramp(x, limit),
         )
+
+    def bracket_below(self, threshold: float) -> CountBracket:
+        """Bounds of the number of eigenvalues below a threshold."""
+        return self._bracket(threshold, 1)
+
+    def bracket_above(self, threshold: float) -> CountBracket:
+        """Bounds of the number of eigenvalues above a threshold."""
+        return self._bracket(threshold, -1)
+
+    def _bracket(self, threshold: float, sign: int) -> CountBracket:
+        """Bounds of the number below the threshold, above it with sign -1.
+
+        Of all measures with the moments of a probe, the rule with a node at the threshold has the
+        most mass there: the share below lies between the weights of the nodes below, and those with
+        the threshold's own. Chebyshev, Markov and Stieltjes proved it (Szegő 1975, *Orthogonal
+        polynomials*, theorem 3.41.1).
+        """
+        limit = _number("threshold", threshold)
+        bounds = np.empty((len(self.nodes), 2))
+        for s, n in enumerate(self.steps):
+            nodes, weights = radau_rule(
+                self.nodes[s, :n], self.weights[s, :n], self.errors[s, :n], limit
+            )
+            at = int(np.argmin(np.abs(nodes - limit)))
+            share = weights[:at].sum() if sign > 0 else weights[at + 1 :].sum()
+            bounds[s] = share, share + weights[at]
+        outliers = np.sum(sign * self.outliers < sign * limit) / self.size
+        values, errors = self._mean(bounds, outliers)
+        lower, upper = self.size * values
+        return CountBracket(limit, float(lower), float(upper), float(self.size * np.max(errors)))
 
     def moment(self, k: int) -> Estimate:
         """The mean of the k-th powers of the eigenvalues, tr Aᵏ / P."""

@@ -48,6 +48,8 @@ class Eigenpairs:
         num_products: products with A, all of them.
         unseen: whether a second start found an eigenvalue that these should include but do not;
             None without a second start.
+        num_missing: how many of the pairs asked for did not converge and are left out, with
+            ``partial=True``. The others are then eigenpairs, but of any rank.
 
     >>> pairs = eigsh(np.diag([1.0, 2.0, 2.0, 5.0]), 2)
     >>> pairs.vectors.shape, pairs.num_products, pairs.separate.tolist()
@@ -61,6 +63,7 @@ class Eigenpairs:
     errors: np.ndarray
     num_products: int
     unseen: bool | None = None
+    num_missing: int = 0
 
     def __repr__(self) -> str:
         """The values, and which of them are bounds only: those that are not `separate`."""
@@ -69,7 +72,9 @@ class Eigenpairs:
         words.append(f"{self.num_products} products")
         if self.unseen is not None:
             words.append(f"unseen={self.unseen}")
-        if not self.separate.all():
+        if self.num_missing:
+            words.append(f"{self.num_missing} more did not converge: of any rank")
+        elif not self.separate.all():
             words.append(f"bounds only: {values[~self.separate]}")
         return f"Eigenpairs({', '.join(words)})"
 
@@ -86,6 +91,7 @@ class Eigenpairs:
             self.errors[chosen],
             self.num_products,
             self.unseen,
+            self.num_missing,
         )
 
     @property
@@ -112,6 +118,7 @@ def eigsh(
     ncv: int | None = None,
     max_products: int = 10_000,
     second_start: bool = False,
+    partial: bool = False,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Eigenpairs:
@@ -137,13 +144,16 @@ def eigsh(
         second_start: look for eigenvalues that a single starting vector misses, such as copies of a
             multiple one, by up to 40 Lanczos steps from two vectors orthogonal to the pairs found.
             The result is in `unseen`.
+        partial: where not all pairs converge, return those that did instead of an error; there is
+            still one if none did. `num_missing` says how many are left out.
         seed: of the starting vectors.
         progress: called with the number of products so far.
 
     Raises:
         InputError: A is no symmetric operator, k is out of range, `which` is unknown, or a product
             is not finite.
-        ConvergenceError: the true error of a pair is more than ten times the tolerance.
+        ConvergenceError: the true error of a pair is more than ten times the tolerance, of each
+            pair with `partial`.
 
     >>> import numpy as np
     >>> pairs = eigsh(np.diag([1.0, 2.0, 4.0, 8.0]), 2)
@@ -167,7 +177,7 @@ def eigsh(
         else:
             rng = np.random.default_rng(seed)
             scale = _scale(counted, scale, rng)
-            vectors = _arpack(counted, k, which, scale, ncv, tol, max_products, rng)
+            vectors = _arpack(counted, k, which, scale, ncv, tol, max_products, rng, partial)
         pairs = _certified(counted, vectors)
         if second_start and pairs.vectors.shape[1] < size:
             unseen = _second_start(counted, pairs, which, seed)
@@ -177,7 +187,10 @@ def eigsh(
     if counted.exponent:
         values, errors = (np.ldexp(x, counted.exponent) for x in (pairs.values, pairs.errors))
         pairs = replace(pairs, values=values, errors=errors)
-    if not (pairs.errors <= allowed).all():
+    converged = pairs.errors <= allowed
+    if partial and converged.any():
+        pairs = replace(pairs[converged], num_missing=k - int(converged.sum()))
+    elif not converged.all():
         counted.check_resolution(float(np.ldexp(scale, counted.exponent)))
         raise ConvergenceError(
             f"expected errors up to {allowed:.1e}, got {pairs.errors.max():.1e} after "
@@ -255,7 +268,9 @@ def _arpack(
     tol: float,
     max_products: int,
     rng: np.random.Generator,
+    partial: bool,
 ) -> np.ndarray:
+    """The (P, k) eigenvectors that ARPACK finds; with `partial` fewer, if only those converge."""
     # ARPACK fails on a zero operator, and works on any shift of it.
     shift = 0.0 if which == "LM" and scale > 0 else 2.0
     which = "LA" if which == "BE" and k == 1 else which
@@ -271,6 +286,8 @@ def _arpack(
             rng=rng,
         )
     except scipy.sparse.linalg.ArpackNoConvergence as error:
+        if partial and len(error.eigenvalues):
+            return _orthonormal(error.eigenvectors)
         raise ConvergenceError(
             f"expected {k} pairs at {which} within {tol:.1e} of ‖A‖, got "
             f"{len(error.eigenvalues)} that converged after {A.count} products; "
@@ -279,6 +296,12 @@ def _arpack(
     except scipy.sparse.linalg.ArpackError as error:
         raise ConvergenceError(f"expected {k} pairs at {which}, got {error}") from error
     return vectors
+
+
+def _orthonormal(vectors: np.ndarray) -> np.ndarray:
+    """Columns that ARPACK returns before the end are orthogonal, but not all of length one."""
+    orthonormal, _ = np.linalg.qr(vectors)
+    return orthonormal
 
 
 def _advice(A: CountedOperator, k: int, scale: float, tol: float, max_products: int) -> str:

@@ -21,7 +21,7 @@ def radau_rule(
         nodes: ascending.
         weights: the squares of the first entries of the y.
         errors: |β_m y_m|.
-        end: below all nodes.
+        end: anywhere; the new node is the one closest to it.
 
     Source: Golub 1973, *Some modified matrix eigenvalue problems*, section 7.
 
@@ -33,6 +33,8 @@ def radau_rule(
     matrix = np.zeros((m + 1, m + 1))
     matrix[range(m), range(m)] = nodes
     matrix[m, :m] = matrix[:m, m] = border
-    matrix[m, m] = end + np.sum(border**2 / np.maximum(nodes - end, TINY))
+    distances = nodes - end
+    distances = np.where(np.abs(distances) < TINY, TINY, distances)
+    matrix[m, m] = end + np.sum(border**2 / distances)
     values, vectors = np.linalg.eigh(matrix)
     return values, (np.sqrt(weights) @ vectors[:m]) ** 2

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from hvp.autodiff import curvature, tensorflow_private
 from hvp.autodiff.tensorflow_errors import REFUSALS, raise_own, reason
+from hvp.certificate import Certificate
 from hvp.errors import Finding, InputError
 from hvp.linearization import transfer
 from hvp.linearization.batch_programs import BatchPrograms
@@ -125,6 +126,7 @@ class Linearization:
             moving statistics.
         loss_name: the name of the loss.
         is_whole: whether all parameters of the loss are chosen.
+        certificate: what ``verify=True`` of `linearize` found, else None.
 
     >>> import hvp
     >>> lin = hvp.linearize_function(
@@ -166,6 +168,7 @@ class Linearization:
         self.data_digest: str = snapshot.data_digest
         self.weights_digest: str = snapshot.weights_digest
         self.loss_name: str = snapshot.objective.loss_name
+        self.certificate: Certificate | None = None
         self.is_whole: bool = len(self._chosen) == len(snapshot.values)
 
     def __repr__(self) -> str:
@@ -199,9 +202,29 @@ class Linearization:
         self._require_outputs()
         return self._snapshot.num_outputs
 
-    def loss(self) -> float:
-        """L(w), the loss of all the data with its penalties."""
-        return self._snapshot.loss
+    def loss(self, theta: ArrayLike | None = None) -> float:
+        """L, the loss of all the data with its penalties, at w or at other parameters (P,).
+
+        >>> import hvp
+        >>> lin = hvp.linearize_function(lambda w: w[0] ** 3, np.array([2.0]))
+        >>> lin.loss(), lin.loss(np.array([3.0]))
+        (8.0, 27.0)
+        """
+        if theta is None:
+            return self._snapshot.loss
+        return sum(float(loss) for (loss,) in self._evaluate("loss", theta))
+
+    def loss_and_gradient(self, theta: ArrayLike) -> tuple[float, np.ndarray]:
+        """L and ∇L, (P,), at other parameters `theta` (P,), for less than one after the other.
+
+        >>> import hvp
+        >>> lin = hvp.linearize_function(lambda w: w[0] ** 3, np.array([2.0]))
+        >>> loss, gradient = lin.loss_and_gradient(np.array([3.0]))
+        >>> loss, gradient.tolist()
+        (27.0, [27.0])
+        """
+        gradients, losses = zip(*self._evaluate("gradient", theta), strict=True)
+        return sum(map(float, losses)), functools.reduce(np.add, gradients)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -258,7 +281,7 @@ class Linearization:
 
     def gradient(self, theta: ArrayLike | None = None) -> np.ndarray:
         """∇L, (P,), at w or at other parameters `theta` (P,)."""
-        return functools.reduce(np.add, self._evaluate("gradient", theta))
+        return functools.reduce(np.add, [found for found, _ in self._evaluate("gradient", theta)])
 
     def outputs(self, theta: ArrayLike | None = None) -> np.ndarray:
         """The outputs z, (M,), in the order of the rows of J, at w or at other parameters `theta`.
@@ -268,27 +291,40 @@ class Linearization:
         Raises InputError where the loss is not a function of outputs.
         """
         self._require_outputs()
-        return np.concatenate(self._evaluate("outputs", theta))
+        return np.concatenate([found for (found,) in self._evaluate("outputs", theta)])
 
     @_refusals_as_input_errors
-    def _evaluate(self, what: str, theta: ArrayLike | None) -> list[np.ndarray]:
-        """The "gradient" or the "outputs" of each batch at some parameters (P,)."""
+    def _evaluate(self, what: str, theta: ArrayLike | None) -> list[list[np.ndarray]]:
+        """The "loss", "gradient" (and loss) or "outputs" of each batch at some parameters (P,)."""
         params = self.theta if theta is None else self._array(theta)
         if params.ndim != 1:
             raise InputError(f"parameters of shape ({self.size},)", params.shape, "pass one vector")
         vector = tf.constant(params)
-        pieces = self._sums.pieces(H if what == "gradient" else J)
-        return [self._function(what, p, batch)([vector, *batch])[0].numpy() for p, batch in pieces]
+        pieces = self._sums.pieces(J if what == "outputs" else H)
+        return [
+            [found.numpy() for found in self._function(what, programs, batch)([vector, *batch])]
+            for programs, batch in pieces
+        ]
 
     def _function(
         self, what: str, programs: BatchPrograms, batch: Sequence[tf.Tensor]
     ) -> Callable[[list[tf.Tensor]], list[tf.Tensor]]:
-        """The "gradient" or the "outputs", compiled as a function of parameters and batch."""
+        """One of what `_evaluate` gives, compiled, as a function of parameters and batch."""
 
-        def gradient(theta: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
+        def loss(theta: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
             functions = Batch(self._snapshot, self._chosen, programs, tensors)
-            grads = curvature.gradient(functions.loss, self.layout.split(theta))
-            return self.layout.join(grads)
+            return functions.loss(self.layout.split(theta))
+
+        def gradient(theta: tf.Tensor, *tensors: tf.Tensor) -> list[tf.Tensor]:
+            functions = Batch(self._snapshot, self._chosen, programs, tensors)
+            losses = list[tf.Tensor]()
+
+            def loss(params: Sequence[tf.Tensor]) -> tf.Tensor:
+                losses.append(functions.loss(params))
+                return losses[-1]
+
+            grads = curvature.gradient(loss, self.layout.split(theta))
+            return [self.layout.join(grads), *losses]
 
         def outputs(theta: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
             functions = Batch(self._snapshot, self._chosen, programs, tensors)
@@ -299,7 +335,7 @@ class Linearization:
             if (what, programs) not in self._functions:
                 specs = [tf.TensorSpec(t.shape, t.dtype) for t in batch]
                 theta = tf.TensorSpec([self.size], self.dtype)
-                function = gradient if what == "gradient" else outputs
+                function = {"loss": loss, "gradient": gradient, "outputs": outputs}[what]
                 self._functions[what, programs] = tensorflow_private.compiled(
                     function, [theta, *specs]
                 )

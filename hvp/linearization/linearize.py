@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hvp.certificate import certify
 from hvp.errors import InputError
 from hvp.linearization.cache import SavedTensorCache
 from hvp.linearization.linearization import Linearization
@@ -35,6 +36,7 @@ def linearize(
     cache: str | int = "auto",
     ad: str = "auto",
     jit: str | bool = "auto",
+    verify: bool = False,
 ) -> Linearization:
     """The loss of a Keras model at its current weights w, for products with its curvature.
 
@@ -71,10 +73,14 @@ def linearize(
             whether to multiply several vectors of a block at once and, after 100 blocks of short
             products, whether XLA is faster for them. Either may change the last bits between runs;
             `choices` shows what was taken. With `jit` given, the same input gives the same bits.
+        verify: test Hv by differences of the gradient and the gradient by differences of the loss,
+            in float64 where the model allows it, for less than ten products. The result is in
+            `Linearization.certificate`.
 
     Raises:
         InputError: the model, loss or data cannot be used, an operation has no second derivative,
-            or the loss is not finite. The message says what was expected and what to do.
+            the loss is not finite, or `verify` found a wrong derivative. The message says what was
+            expected and what to do.
 
     >>> import keras, numpy as np
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="dense")])
@@ -89,7 +95,8 @@ def linearize(
         raise InputError("training=True or False", repr(training), "choose one")
     objective = KerasObjective(model, loss, training=training, class_weight=class_weight)
     batches = as_batches(data, batch_size)
-    return _linearization(objective, batches, variables, dtype, cache, ad, jit)
+    lin = _linearization(objective, batches, variables, dtype, cache, ad, jit)
+    return _verified(lin) if verify else lin
 
 
 def linearize_function(
@@ -105,6 +112,7 @@ def linearize_function(
     cache: str | int = "auto",
     ad: str = "auto",
     jit: str | bool = "auto",
+    verify: bool = False,
 ) -> Linearization:
     """A loss given as a TensorFlow function, at given parameters, for products with its curvature.
 
@@ -120,7 +128,7 @@ def linearize_function(
         outputs: a function of ``(params, batch)``, or of ``(params)``, that returns one tensor z.
         reduction: whether the loss of a batch is the "sum" or the "mean" over its examples.
             Required with several batches; without it arrays are not cut.
-        variables, dtype, batch_size, cache, ad, jit: as for `linearize`.
+        variables, dtype, batch_size, cache, ad, jit, verify: as for `linearize`.
 
     Raises:
         InputError: as for `linearize`.
@@ -147,7 +155,7 @@ def linearize_function(
             f"{lin.num_batches} batches and no reduction",
             "say what the loss of one batch is",
         )
-    return lin
+    return _verified(lin) if verify else lin
 
 
 def _linearization(
@@ -172,6 +180,19 @@ def _linearization(
     budget = None if cache == "auto" else int(cache)
     saved_tensors = SavedTensorCache(budget, batches_in_memory=snapshot.in_memory)
     return Linearization(snapshot, chosen, saved_tensors, ad=ad, jit=jit)
+
+
+def _verified(lin: Linearization) -> Linearization:
+    """The linearization with its certificate. Raises InputError for one that has failed."""
+    lin.certificate = certify(lin)
+    if not lin.certificate.passed:
+        failed = [check for check in lin.certificate.checks if not check.passed]
+        raise InputError(
+            "derivatives that agree with differences",
+            "; ".join(" ".join(check.row) for check in failed),
+            "hvp.testing.check says which product is wrong, and verify=False leaves this test out",
+        )
+    return lin
 
 
 def _dtype(objective: Objective, dtype: str | None) -> np.dtype:

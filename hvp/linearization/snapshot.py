@@ -19,7 +19,7 @@ from hvp.autodiff import precision, tensorflow_private
 from hvp.autodiff.program import leaves
 from hvp.autodiff.replay import promoted
 from hvp.autodiff.tensorflow_errors import reason
-from hvp.errors import InputError
+from hvp.errors import InputError, MixedExamplesError
 from hvp.linearization import loss_structure
 from hvp.linearization.audit import Auditor
 from hvp.linearization.batch_programs import BatchPrograms
@@ -156,7 +156,7 @@ class Snapshot:
             raise InputError("at least one batch", "an empty data set", "check where it comes from")
         if count > 1 and not separable:
             layers = ", ".join(self.objective.mixing)
-            raise InputError(
+            raise MixedExamplesError(
                 "a loss that is a sum over examples, or a single batch",
                 f"{count} batches of a loss that mixes examples or drops some at random"
                 f"{f' (in {layers})' if layers else ''}, which is another function of each batch",
@@ -206,7 +206,7 @@ class Snapshot:
             error = abs(whole - first - second)
             if error <= np.sqrt(np.finfo(self.layout.dtype).eps) * (abs(first) + abs(second)):
                 continue
-            raise InputError(
+            raise MixedExamplesError(
                 "a loss that is a sum or a mean over examples, as declared, or a single batch",
                 f"{whole:g} for a batch whose halves give {first:g} and {second:g}",
                 "pass batch_size=len(x), or another reduction",

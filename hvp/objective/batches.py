@@ -21,14 +21,21 @@ BATCH_SIZE = 1024
 NUM_BATCHES, MIN_EXAMPLES = 10, 32
 
 
-def batch_size_for_sampling_errors(x: np.ndarray) -> int:
+def batch_size_for_sampling_errors(x: Any) -> int:
     """The number of examples in a batch that gives enough batches for sampling errors.
+
+    `x` is an array or a nest of arrays.
 
     >>> [batch_size_for_sampling_errors(np.zeros((N, 2))) for N in (5000, 12)]
     [500, 32]
     """
-    count = math.prod(np.shape(x)[:1])
+    count = num_examples(x)
     return min(BATCH_SIZE, max(MIN_EXAMPLES, -(-count // NUM_BATCHES)))
+
+
+def num_examples(x: Any) -> int:
+    """The length of the first axis of the first array in a nest; 1 for a scalar."""
+    return math.prod(np.shape(tf.nest.flatten(x)[0])[:1])
 
 
 def as_batches(data: Any, batch_size: int | None) -> Iterable[Any]:

@@ -35,34 +35,73 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def load_arrays(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """The numeric arrays ``x`` and ``y`` of an ``.npz`` file, with one first axis.
+Arrays = np.ndarray | dict[str, np.ndarray]
+# What an .npz file may hold, in the order of `linearize`'s data.
+KINDS = ("x", "y", "sample_weight")
+REMEDY = "write it with np.savez(file, x=..., y=...)"
 
-    Pickled objects are never read. Raises InputError for any other file.
+
+def load_arrays(path: str | Path) -> tuple[Arrays, ...]:
+    """``(x, y)`` or ``(x, y, sample_weight)``: the numeric arrays of an ``.npz`` file.
+
+    Where a model has several inputs or outputs, their arrays are named ``x.NAME``, ``y.NAME`` and
+    ``sample_weight.NAME``, and come as dicts by NAME. All have one first axis. Pickled objects are
+    never read. Raises InputError for any other file, and for arrays with other names.
     """
     path = Path(path)
-    remedy = "write it with np.savez(file, x=..., y=...)"
+    found = _read(path)
+    _check_names(found, path)
+    for name, array in found.items():
+        if array.dtype.kind not in "biuf":
+            raise InputError(f"a numeric array {name}", f"dtype {array.dtype}", REMEDY)
+    parts = [_of_kind(found, kind) for kind in KINDS]
+    data = tuple(part for part in parts if part is not None)
+    check_arrays(data)
+    return data
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of the file by name."""
     if not path.is_file():
         raise InputError("an .npz file", f"no file {str(path)!r}", "check the path")
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
-            raise InputError("an .npz file", f"a single array in {str(path)!r}", remedy)
+            raise InputError("an .npz file", f"a single array in {str(path)!r}", REMEDY)
         with loaded as arrays:
-            missing = {"x", "y"} - set(arrays)
-            if missing:
-                raise InputError("arrays x and y", f"{sorted(arrays)} in {str(path)!r}", remedy)
-            x, y = arrays["x"], arrays["y"]
+            return {name: arrays[name] for name in arrays}
     except InputError:
         raise
     except ValueError as error:
         raise InputError(
-            "numeric arrays", f"pickled objects or no arrays in {str(path)!r}", remedy
+            "numeric arrays", f"pickled objects or no arrays in {str(path)!r}", REMEDY
         ) from error
     except Exception as error:  # zip, zlib and NumPy raise many kinds
-        raise InputError("an .npz file", f"{str(path)!r} unreadable", remedy) from error
-    for name, array in (("x", x), ("y", y)):
-        if array.dtype.kind not in "iuf":
-            raise InputError(f"a numeric array {name}", f"dtype {array.dtype}", remedy)
-    check_arrays((x, y))
-    return x, y
+        raise InputError("an .npz file", f"{str(path)!r} unreadable", REMEDY) from error
+
+
+def _check_names(found: dict[str, np.ndarray], path: Path) -> None:
+    got = f"{sorted(found)} in {str(path)!r}"
+    kinds = {name: name.partition(".")[0] for name in found}
+    if not {"x", "y"} <= set(kinds.values()):
+        raise InputError("arrays x and y", got, REMEDY)
+    unknown = [name for name, kind in kinds.items() if kind not in KINDS or name.endswith(".")]
+    mixed = [kind for kind in KINDS if kind in found and list(kinds.values()).count(kind) > 1]
+    if unknown or mixed:
+        raise InputError(
+            "arrays x, y and sample_weight, or x.NAME, y.NAME and sample_weight.NAME for several "
+            "inputs and outputs",
+            got,
+            f"rename or leave out {', '.join(unknown or mixed)}",
+        )
+
+
+def _of_kind(found: dict[str, np.ndarray], kind: str) -> Arrays | None:
+    """The array of this name, or the arrays by the NAME behind it; None where there is none."""
+    if kind in found:
+        return found[kind]
+    prefix = f"{kind}."
+    named = {
+        name.removeprefix(prefix): array for name, array in found.items() if name.startswith(prefix)
+    }
+    return named or None

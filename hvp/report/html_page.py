@@ -69,6 +69,8 @@ def _text(c: Comparison) -> dict[str, Any]:
         "facts": _facts(c),
         "headline": typeset(" ".join(summary.headline(c))),
         "sampling": typeset(summary.sampling(c)),
+        "certificate": typeset(summary.certificate(c)),
+        "is_certified": c.certificate.passed,
         "residual": summary.residual(c),
         "key": _key(c),
         "parts": list(c.parts),
@@ -132,6 +134,7 @@ def _tables(c: Comparison) -> dict[str, Table]:
         "chain_rule": _chain_rule(c),
         "errors": _errors(c),
         "noise": _noise(c),
+        "checks": _checks(c),
     }
 
 
@@ -217,6 +220,15 @@ def _noise(c: Comparison) -> Table:
         for letter, n in c.noise.items()
     ]
     return _table("|asymmetry|repeatability|against float64|noise floor", rows)
+
+
+def _checks(c: Comparison) -> Table:
+    rows = [check.row for check in c.certificate.checks]
+    return _table(
+        "certificate|relative error|at most|outcome",
+        [(name, error or NONE, bound, outcome) for name, error, bound, outcome in rows],
+        f"Along {c.certificate.num_directions} random directions, in {c.certificate.dtype}.",
+    )
 
 
 def _made(c: Comparison) -> list[tuple[str, str]]:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from hvp.certificate import Certificate
 from hvp.comparison.results import Comparison, Part
 from hvp.linalg.density import Density
 from hvp.linalg.eigsh import Eigenpairs
 from hvp.linalg.estimate import Estimate
 
-SCHEMA = 3
+SCHEMA = 4
 ABOUT = {
     "null": "a number that is not known, as the sampling error from a single batch",
     "units": "eigenvalues, errors, noise and distance in units of the loss per squared weight",
@@ -35,12 +36,18 @@ ABOUT = {
     "traces": "trace and squared Frobenius norm of every layer's own block and of the whole; "
     "shares are those of R over those of H",
     "noise": "what products of unit vectors are off by; digits below its floor are none",
+    "certificate": "Hv against differences of the gradient and the gradient against those of the "
+    "loss: relative errors and their bounds; where one has not passed, numbers are wrong; error "
+    "is null where it could not be measured",
     "negative": "the number of eigenvalues of H below minus the floor of the noise",
     "rank": "the number of eigenvalues of G above the floor; rank_bound: outputs or parameters",
+    "brackets": "bounds of the numbers of eigenvalues of H below a threshold, and of G above one, "
+    "certain but for the standard error over the probes: first at the noise floor, then at the "
+    "smallest multiple of it whose bounds are within a factor of two",
     "command": "what repeats it, given the same weights and data",
     "chain_rule": "forms of each layer's kernels v; rounding is what |v| |Hv| loses in this dtype",
 }
-CONVERTED_FIELDS = ("parts", "chain_rule", "traces", "shares", "noise")
+CONVERTED_FIELDS = ("parts", "chain_rule", "traces", "shares", "noise", "certificate")
 
 
 def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
@@ -55,8 +62,13 @@ def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
             "schema": SCHEMA,
             "about": ABOUT,
             **plain,
+            "certificate": _certificate(comparison.certificate),
             "negative": _estimate(comparison.negative),
             "rank": _estimate(comparison.rank),
+            "brackets": {
+                "negative": [vars(found) for found in comparison.negative_brackets],
+                "rank": [vars(found) for found in comparison.rank_brackets],
+            },
             "noise": {
                 name: {**vars(noise), "floor": noise.floor}
                 for name, noise in comparison.noise.items()
@@ -78,6 +90,15 @@ def _nan_as_null(plain: Any) -> Any:
     if isinstance(plain, list | tuple):
         return [_nan_as_null(value) for value in plain]
     return None if isinstance(plain, float) and math.isnan(plain) else plain
+
+
+def _certificate(certificate: Certificate) -> dict[str, Any]:
+    return {
+        "passed": certificate.passed,
+        "dtype": certificate.dtype,
+        "num_directions": certificate.num_directions,
+        "checks": [{**vars(check), "passed": check.passed} for check in certificate.checks],
+    }
 
 
 def _traces(comparison: Comparison) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from hvp.comparison.results import Comparison, Part
+from hvp.linalg.density import CountBracket
 from hvp.linalg.eigsh import Eigenpairs
 from hvp.linalg.estimate import Estimate
 from hvp.report.number_format import (
@@ -48,6 +49,25 @@ def headline(comparison: Comparison) -> tuple[str, ...]:
     )
 
 
+def certificate(comparison: Comparison) -> str:
+    """Whether differences confirm the products and the gradient, with the errors."""
+    found = comparison.certificate
+    failed = [check for check in found.checks if not check.passed]
+    if failed:
+        wrong = " and ".join(
+            f"{check.name} is {margin(check.error or 0.0)} off" for check in failed
+        )
+        reasons = [f" ({check.note})" for check in failed[:1] if check.note]
+        return f"The certificate failed: {wrong}{''.join(reasons)}. Do not trust these numbers."
+    parts = [
+        f"{check.name} not measured ({check.note})"
+        if check.error is None
+        else f"{check.name} within {margin(check.error)}"
+        for check in found.checks
+    ]
+    return f"Certificate: {'; '.join(parts)}."
+
+
 def extremes(comparison: Comparison) -> str:
     """The smallest and the largest eigenvalue of H."""
     whole = comparison.whole
@@ -71,8 +91,8 @@ def negatives(comparison: Comparison) -> str:
         return f"{many} of the {comparison.size:,} are negative."
     sure = certainly_negative(comparison)
     if sure:
-        least = WORDS[sure] if sure < len(WORDS) else str(sure)
-        return f"At least {least} are negative; how many in all is {UNKNOWN}."
+        least = WORDS[sure] if sure < len(WORDS) else f"{sure:,}"
+        return f"At least {least} are negative{_beyond(comparison)}."
     H = comparison.whole.H
     if H.smallest.values[0] + H.smallest.errors[0] >= -comparison.floor:
         return "No eigenvalue is negative beyond the noise of the products."
@@ -80,9 +100,33 @@ def negatives(comparison: Comparison) -> str:
 
 
 def certainly_negative(comparison: Comparison) -> int:
-    """How many of the smallest eigenvalues of H are certainly negative, errors included."""
+    """How many eigenvalues of H are certainly negative, errors included."""
     pairs = comparison.whole.H.smallest
-    return int(np.sum((pairs.values + pairs.errors < -comparison.floor) & pairs.separate))
+    found = int(np.sum((pairs.values + pairs.errors < -comparison.floor) & pairs.separate))
+    return max(found, comparison.negative_brackets[0].at_least)
+
+
+def _beyond(comparison: Comparison) -> str:
+    """How many are below the threshold from which on the count is known."""
+    bracket = comparison.negative_brackets[1]
+    if not 0 < bracket.upper <= 2 * bracket.lower:
+        return f"; how many in all is {UNKNOWN}"
+    return (
+        f", {between(bracket)} of them below {margin_of_threshold(bracket)}, "
+        f"{abs(bracket.threshold) / comparison.floor:,.0f} times the noise floor; how many in all "
+        f"is {UNKNOWN}"
+    )
+
+
+def between(bracket: CountBracket) -> str:
+    """The bounds of a count, widened by the error of the probes."""
+    low = max(bracket.lower - bracket.stderr, 0.0)
+    return f"{math.floor(low):,} to {math.ceil(bracket.upper + bracket.stderr):,}"
+
+
+def margin_of_threshold(bracket: CountBracket) -> str:
+    """The threshold of a count to two digits."""
+    return known(bracket.threshold, 0.0, 2)
 
 
 def share_of_residual(comparison: Comparison) -> str:
@@ -190,6 +234,13 @@ def errors(comparison: Comparison) -> tuple[tuple[str, ...], ...]:
         (f"rank of G, at most {comparison.rank_bound:,}", comparison.rank),
     ):
         rows.append(_row(name, estimate, estimate.sampling))
+    for name, sign, estimate, brackets in (
+        ("negative, H", "<", comparison.negative, comparison.negative_brackets),
+        ("rank, G", ">", comparison.rank, comparison.rank_brackets),
+    ):
+        for bracket in brackets if is_unknown(estimate) else ():
+            threshold = f"{name}: λ {sign} {margin_of_threshold(bracket)}"
+            rows.append((threshold, between(bracket), margin(bracket.stderr), NONE, NONE))
     return tuple(rows)
 
 

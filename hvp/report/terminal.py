@@ -114,9 +114,13 @@ class Terminal:
             f"|gradient| {comparison.gradient_norm:.3g}, {comparison.dtype}; "
             f"{comparison.num_products:,} products, {comparison.seconds:.1f} s"
         )
+        if not comparison.certificate.passed:
+            self.console.print(Text(summary.certificate(comparison), style="bold red"))
         self.console.print(self._spectra(comparison))
         self.console.print(_chain_table(comparison))
         self.console.print(_results_table(comparison))
+        rows = [check.row for check in comparison.certificate.checks]
+        self.console.print(_checks_table(rows, "Certificate: derivatives by differences"))
         self.say(" ".join(summary.headline(comparison)))
         for finding in comparison.findings:
             self.say(finding)
@@ -197,9 +201,9 @@ def _results_table(comparison: Comparison) -> Table:
     return table
 
 
-def _checks_table(rows: Iterable[tuple[str, str, str, str]]) -> Table:
+def _checks_table(rows: Iterable[tuple[str, str, str, str]], title: str | None = None) -> Table:
     """A row for each check: name, measured error, bound and outcome."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("check")
     for heading in ("error", "at most"):
         table.add_column(heading, justify="right")

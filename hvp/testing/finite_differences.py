@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hvp.certificate import (
+    MAX_DIFFERENCE_ERROR,
+    Check,
+    Product,
+    by_differences,
+    check_derivatives,
+    random_direction,
+    relative,
+)
 from hvp.errors import InputError, NotFiniteError
 from hvp.operators import GaussNewton, Hessian, Jacobian, Residual
 from hvp.testing import operator_laws
@@ -15,32 +24,8 @@ from hvp.testing import operator_laws
 if TYPE_CHECKING:
     from hvp.linearization.linearization import Linearization
 
-# Bound of the relative error between products and central differences, in float64.
-MAX_DIFFERENCE_ERROR = 1e-6
-# Steps times ‖v‖, tried in order until the quotients of two steps agree to AGREEMENT.
-STEPS = (2e-4, 2e-5, 2e-6, 2e-7, 2e-8, 2e-9)
-AGREEMENT = 1e-8
-# If the best two quotients differ by more, the check is not measured.
-MAX_DISAGREEMENT = 1e-3
 # Hv in the precision of the model must have this fraction of the digits of that precision.
 FRACTION_OF_DIGITS = 0.5
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check: an error, relative to the size of the product, and its bound.
-
-    `error` is None where it could not be measured, and `note` gives the reason.
-    """
-
-    name: str
-    error: float | None
-    bound: float
-    note: str = ""
-
-    @property
-    def passed(self) -> bool:
-        return self.error is None or self.error <= self.bound
 
 
 @dataclass(frozen=True)
@@ -59,21 +44,17 @@ class Report:
 
     def rows(self) -> Iterator[tuple[str, str, str, str]]:
         """Name, error, bound and outcome of each check, as text."""
-        for check in self.checks:
-            error = "" if check.error is None else f"{check.error:.1e}"
-            outcome = "passed" if check.passed else f"failed {check.note}".strip()
-            if check.error is None:
-                outcome = f"not measured: {check.note}"
-            yield check.name, error, f"{check.bound:.1e}", outcome
+        return (check.row for check in self.checks)
 
 
 def check(lin: Linearization, *, num_directions: int = 3, seed: int = 0) -> Report:
     """Check the products of a linearization by central differences and by algebraic laws.
 
-    In float64, along random directions with a non-zero mean: Hv against central differences of the
-    gradient, Jv against those of the outputs, forward-over-reverse against reverse-over-reverse,
-    H = G + R, and vᵀGv ≥ 0. In the precision of the model: symmetry, linearity, repeatability, the
-    dot test, and the error of Hv against float64. The gradient is TensorFlow's and is not checked.
+    In float64, along random directions with a non-zero mean: the gradient against central
+    differences of the loss, Hv against those of the gradient, Jv against those of the outputs,
+    forward-over-reverse against reverse-over-reverse, H = G + R, and vᵀGv ≥ 0. In the precision of
+    the model: symmetry, linearity, repeatability, the dot test, and the error of Hv against
+    float64.
 
     Returns a `Report` of all checks, also of those that fail. Raises InputError for fewer than one
     direction. The cost is about ten gradients and ten products per direction.
@@ -100,7 +81,7 @@ class _Checker:
         self._lin = lin
         self._seed = seed
         rng = np.random.default_rng(seed)
-        self._directions = [0.5 + rng.standard_normal(lin.size) for _ in range(num_directions)]
+        self._directions = [random_direction(rng, lin.size) for _ in range(num_directions)]
 
     def checks(self) -> Iterator[Check]:
         lin = self._lin
@@ -113,13 +94,9 @@ class _Checker:
             exact = None
             yield Check("central differences", None, MAX_DIFFERENCE_ERROR, str(refusal))
         if exact is not None:
-            yield self._differences(
-                "Hv by differences of the gradient", exact.hvp, exact.gradient, exact
-            )
+            yield from check_derivatives(exact, self._directions)
             if lin.has_outputs:
-                yield self._differences(
-                    "Jv by differences of the outputs", exact.jvp, exact.outputs, exact
-                )
+                yield self._outputs(exact)
                 yield self._worst("H = G + R", exact, _sum_error, rounding)
                 yield self._positive(exact)
             yield self._other_order(exact, rounding)
@@ -140,7 +117,7 @@ class _Checker:
             error = operator_laws.dot_test(Jacobian(lin), seed=self._seed, bound=np.inf)
             yield Check("dot test of J", error, own)
         after = lin.hvp(self._directions[0])
-        yield Check("snapshot: the same product as before", _relative(after, before), own)
+        yield Check("snapshot: the same product as before", relative(after, before), own)
 
     def _worst(
         self,
@@ -152,27 +129,17 @@ class _Checker:
         """A check of the largest error among all directions."""
         return Check(name, max(error(lin, v) for v in self._directions), bound)
 
-    def _differences(
-        self,
-        name: str,
-        product: Callable[[np.ndarray], np.ndarray],
-        function: Callable[..., np.ndarray],
-        lin: Linearization,
-    ) -> Check:
-        """A check of a product against central differences of its function."""
-        bound, scale = MAX_DIFFERENCE_ERROR, 1e-3 * function(lin.theta)
-        errors = []
-        for v in self._directions:
-            expected, disagreement = _along(function, lin.theta, v)
-            if disagreement > MAX_DISAGREEMENT:
-                note = f"different steps disagree by {disagreement:.0e}: there are kinks"
-                return Check(name, None, bound, note)
-            bound = max(bound, 10 * disagreement)
-            errors.append(_relative(product(v), expected, scale))
-        return Check(name, max(errors), bound)
+    def _outputs(self, lin: Linearization) -> Check:
+        """A check of Jv against central differences of the outputs."""
+        scale = 1e-3 * _norm(lin.outputs())
+        product = Product("Jv by differences of the outputs", lin.jvp, lambda v: scale)
+        (check,) = by_differences(
+            [product], lambda theta: [lin.outputs(theta)], lin, self._directions
+        )
+        return check
 
     def _digits(self, exact: Linearization, v: np.ndarray) -> float:
-        return _relative(self._lin.hvp(v), exact.hvp(v))
+        return relative(self._lin.hvp(v), exact.hvp(v))
 
     def _positive(self, lin: Linearization) -> Check:
         bound = operator_laws.ROUNDINGS * float(np.finfo(lin.dtype).eps)
@@ -194,7 +161,7 @@ class _Checker:
                 return Check(name, None, bound, str(error))
             if _orders(other) != {order}:
                 return Check(name, None, bound, "loops have only one order")
-        errors = [_relative(a, b) for a, b in zip(*products.values(), strict=True)]
+        errors = [relative(a, b) for a, b in zip(*products.values(), strict=True)]
         return Check(name, max(errors), bound)
 
 
@@ -213,38 +180,6 @@ def _relative_form(Gv: np.ndarray, v: np.ndarray) -> float:
     """vᵀGv relative to ‖v‖‖Gv‖."""
     size = _norm(v) * _norm(Gv)
     return float(v @ Gv / size) if size > 0 else 0.0
-
-
-def _along(
-    function: Callable[[np.ndarray], np.ndarray], theta: np.ndarray, v: np.ndarray
-) -> tuple[np.ndarray, float]:
-    """The derivative along v by central differences of fourth order, and an estimate of its error.
-
-    The estimate is the difference between the best two quotients. The steps become smaller until
-    two quotients agree: a quotient is wrong if there is a kink within its step, and with steps
-    below some 1e-8 rounding dominates.
-    """
-
-    def quotient(step: float) -> np.ndarray:
-        near, far = (function(theta + d * v) - function(theta - d * v) for d in (step, 2 * step))
-        return (8 * near - far) / (12 * step)
-
-    quotients = [quotient(STEPS[0] / _norm(v))]
-    found = []
-    for step in STEPS[1:]:
-        quotients.append(quotient(step / _norm(v)))
-        found.append((_relative(*quotients[-2:]), quotients[-2]))
-        if found[-1][0] < AGREEMENT:
-            break
-    disagreement, best = min(found, key=lambda pair: pair[0])
-    return best, disagreement
-
-
-def _relative(got: np.ndarray, expected: np.ndarray, scale: np.ndarray | None = None) -> float:
-    """‖got - expected‖ relative to the larger of ‖expected‖ and ‖scale‖."""
-    size = max(_norm(expected), 0.0 if scale is None else _norm(scale))
-    error = _norm(np.asarray(got, np.float64) - expected)
-    return float(error / size) if error != 0 else 0.0
 
 
 def _norm(v: np.ndarray) -> float:

@@ -403,3 +403,30 @@ def test_all_pairs_of_a_space_that_is_not_formed_are_refused():
         eigsh(scipy.sparse.eye_array(600), 600)
     with pytest.raises(InputError, match="k from 1 to 59 for 60 parameters, got 60; ask for fewer"):
         eigsh(np.eye(60), 60, ncv=20)
+
+
+def test_pairs_that_converged_are_returned_when_asked():
+    """Three outliers above a bulk whose eigenvalues take more products than are allowed."""
+    values = np.r_[np.linspace(0.0, 1.0, 2000), 5.0, 6.0, 7.0]
+    A, options = scipy.sparse.diags(values), {"tol": 1e-9, "max_products": 40}
+    with pytest.raises(ConvergenceError, match="expected 6 pairs"):
+        eigsh(A, 6, **options)
+    found = eigsh(A, 6, partial=True, **options)
+    assert found.values == pytest.approx([5.0, 6.0, 7.0])
+    assert found.num_missing == found[:1].num_missing == 3
+    assert np.abs(A @ found.vectors - found.vectors * found.values).max() < 1e-8
+    assert np.allclose(found.vectors.T @ found.vectors, np.eye(3))
+    assert "3 more did not converge: of any rank" in repr(found)
+
+
+def test_where_no_pair_converged_there_is_an_error_all_the_same():
+    A = scipy.sparse.diags(np.logspace(-16, 0, 1500))
+    with pytest.raises(ConvergenceError, match="got 0 that converged"):
+        eigsh(A, 6, which="SA", tol=1e-10, max_products=60, partial=True)
+
+
+def test_partial_changes_nothing_where_all_converge():
+    A = scipy.sparse.diags(np.arange(600.0))
+    found = eigsh(A, 2, partial=True)
+    assert found.values == pytest.approx([598.0, 599.0])
+    assert found.num_missing == 0

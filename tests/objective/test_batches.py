@@ -112,11 +112,20 @@ def test_the_licence_is_in_the_directory_of_the_digits():
 
 
 def test_a_file_gives_its_arrays_back(tmp_path):
-    np.savez(tmp_path / "d.npz", x=X, y=Y, more=X)
+    np.savez(tmp_path / "d.npz", x=X, y=Y)
     for path in (tmp_path / "d.npz", str(tmp_path / "d.npz")):
         x, y = files.load_arrays(path)
         assert x.tolist() == X.tolist()
         assert y.tolist() == Y.tolist()
+
+
+def test_a_file_gives_weights_and_named_arrays(tmp_path):
+    np.savez(tmp_path / "d.npz", **{"x.b": X, "x.a": 2 * X, "y": Y > 3, "sample_weight": Y})
+    x, y, weight = files.load_arrays(tmp_path / "d.npz")
+    assert x["a"].tolist() == (2 * X).tolist()
+    assert x["b"].tolist() == X.tolist()
+    assert y.dtype == bool
+    assert weight.tolist() == Y.tolist()
 
 
 @pytest.mark.parametrize(
@@ -129,7 +138,11 @@ def test_a_file_gives_its_arrays_back(tmp_path):
         ({"x": X, "y": Y + np.inf}, "NaN or infinity in example 0"),
         ({"x": X[:0], "y": Y[:0]}, "at least one example"),
         ({"x": X.astype(str), "y": Y}, "expected a numeric array x, got dtype <U"),
-        ({"x": X, "y": Y > 3}, "expected a numeric array y, got dtype bool"),
+        ({"x": X, "y": 1j * Y}, "expected a numeric array y, got dtype complex"),
+        ({"x": X, "y": Y, "more": X}, r"got \['more', 'x', 'y'\].*rename or leave out more"),
+        ({"x": X, "y": Y, "y.one": X}, r"got \['x', 'y', 'y.one'\].*rename or leave out y"),
+        ({"x": X, "y.": Y}, "rename or leave out y."),
+        ({"x": X, "y": Y, "sample_weight": Y[:5]}, r"got lengths \[5, 7\]"),
         ({"x": X, "y": np.array(3)}, "first axis of examples, got a scalar"),
     ],
 )

@@ -185,10 +185,24 @@ def with_depth(comparison, depth):
 def test_a_count_whose_depth_is_beyond_it_is_not_printed(comparison):
     unknown = with_depth(comparison, 10.0)
     assert number_format.is_unknown(unknown.negative)
-    assert f"At least four are negative; how many in all is {UNKNOWN}." in headline(unknown)
+    nearest, far = unknown.negative_brackets
+    count = summary.certainly_negative(unknown)
+    assert 4 <= count == nearest.at_least <= nearest.lower
+    text = headline(unknown)
+    assert f"At least {count} are negative, {summary.between(far)} of them below " in text
+    assert f"times the noise floor; how many in all is {UNKNOWN}." in text
     page = Page(html_page.page(unknown))
     assert UNKNOWN in page.row("negative eigenvalues")
-    assert "≥\xa04" in page.texts["dd"][7]
+    assert summary.between(nearest) in page.row("negative, H: λ < ")
+    assert f"≥\xa0{count}" in page.texts["dd"][7]
+
+
+def test_bounds_of_counts_hold(comparison):
+    true = np.linalg.eigvalsh(network().dense("H"))
+    for bracket in comparison.negative_brackets:
+        count = np.sum(true < bracket.threshold)
+        assert bracket.lower - 4 * bracket.stderr <= count <= bracket.upper + 4 * bracket.stderr
+    assert comparison.negative_brackets[0].at_least <= np.sum(true < 0)
 
 
 def test_a_spectrum_without_negative_eigenvalues_is_said_to_have_none():

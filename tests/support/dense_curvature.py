@@ -63,6 +63,9 @@ class DenseCurvature:
     def gradient(self):
         return self.H @ self.theta
 
+    def loss_and_gradient(self, theta):
+        return float(theta @ self.H @ theta / 2), self.H @ theta
+
     def hvp(self, v):
         return self.H @ v
 

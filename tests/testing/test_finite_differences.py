@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from support.oracles import LABELS, dense_net, examples, norm_net, relative
+from support.special_points import CASES, ROWS
 
 import hvp
-from hvp.autodiff import stop_gradients
+from hvp.autodiff import decompositions, stop_gradients
 from hvp.testing import (
     check,
     deep_linear,
@@ -62,6 +63,43 @@ def test_a_mean_that_is_stopped_inside_a_variance_is_found(monkeypatch):
     assert not found["Hv by differences of the gradient"]
     assert found["symmetry of H"]
     assert found["forward-over-reverse against reverse-over-reverse"]
+
+
+# Operations of `decompositions`, and functions whose derivatives TensorFlow has wrong without them.
+MENDED = {
+    "Prod": ("product with two zeros", CASES["product with two zeros"][1]),
+    "Cumprod": ("prefix products", CASES["prefix products"][1]),
+    "UnsortedSegmentProd": ("products of unsorted segments", ROWS),
+    "Xlogy": ("x log y at x = 0", CASES["x log y at x = 0"][1]),
+    "Xlog1py": ("x log(1 + y) at x = 0", CASES["x log(1 + y) at x = 0"][1]),
+    "Xdivy": ("x/y at x = 0", CASES["x/y at x = 0"][1]),
+    "SoftmaxCrossEntropyWithLogits": (
+        "cross-entropy of several labels",
+        CASES["cross-entropy of several labels"][1],
+    ),
+}
+
+
+@pytest.mark.parametrize("op", MENDED)
+def test_a_wrong_derivative_of_tensorflows_is_found_without_its_mend(monkeypatch, op):
+    name, point = MENDED[op]
+    function = CASES[name][0]
+    assert check(hvp.linearize_function(function, point), num_directions=1).passed
+    monkeypatch.delitem(decompositions.SUBSTITUTES, op)
+    report = check(hvp.linearize_function(function, point), num_directions=1)
+    assert not report.passed
+
+
+def test_means_of_empty_segments_are_found_without_their_mend(monkeypatch):
+    """TensorFlow divides by the number of rows, 0."""
+
+    def function(w):
+        return tf.reduce_sum(tf.exp(tf.math.segment_mean(w, [1, 1, 3, 3]) * w[0]))
+
+    assert check(hvp.linearize_function(function, ROWS), num_directions=1).passed
+    monkeypatch.delitem(decompositions.SUBSTITUTES, "SegmentMean")
+    report = check(hvp.linearize_function(function, ROWS), num_directions=1)
+    assert not report.passed
 
 
 BROKEN = {

@@ -1,0 +1,350 @@
+"""A test of products by differences of the gradient, and of the gradient by those of the loss.
+
+It shares no derivative with what it tests: values of the loss at points on a line give the slope of
+the gradient along it, and gradients at such points give Hv.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import numpy as np
+
+from hvp.errors import Finding, InputError
+from hvp.operators import Curvature
+
+# Bound of the relative error between derivatives and central differences, in float64.
+MAX_DIFFERENCE_ERROR = 1e-6
+# A step is this many times smaller than the one before.
+STEP_RATIO = 8
+# Steps tried along one direction by `hvp.testing.check`, and along all of a certificate.
+NUM_STEPS, NUM_CERTIFICATE_STEPS = 6, 5
+# The bound is so many times the disagreement of two steps, if that is more.
+SAFETY_FACTOR = 10
+# If the best two quotients differ by more, the check is not measured.
+MAX_DISAGREEMENT = 1e-3
+# Directions of a certificate. With two, and five steps in all, it costs less than ten products.
+NUM_DIRECTIONS = 2
+HV_CHECK = "Hv by differences of the gradient"
+GRADIENT_CHECK = "gradient by differences of the loss"
+
+# Parameters (P,) to one or several arrays.
+Function = Callable[[np.ndarray], Sequence[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: an error, relative to the size of the product, and its bound.
+
+    `error` is None where it could not be measured, and `note` gives the reason.
+    """
+
+    name: str
+    error: float | None
+    bound: float
+    note: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.error is None or self.error <= self.bound
+
+    @property
+    def outcome(self) -> str:
+        """ "passed", "failed" or "not measured", with the note."""
+        if self.error is None:
+            return f"not measured: {self.note}"
+        return "passed" if self.passed else f"failed {self.note}".strip()
+
+    @property
+    def row(self) -> tuple[str, str, str, str]:
+        """Name, error, bound and outcome, as text."""
+        error = "" if self.error is None else f"{self.error:.1e}"
+        return self.name, error, f"{self.bound:.1e}", self.outcome
+
+
+class CurvatureElsewhere(Curvature, Protocol):
+    """A backend that also gives the loss L and ∇L, (P,), at other parameters `theta` (P,)."""
+
+    def loss_and_gradient(self, theta: np.ndarray) -> tuple[float, np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What differences say about the products and the gradient of a loss at one point.
+
+    Attributes:
+        Hv: Hv against central differences of the gradient.
+        gradient: the slope vᵀ∇L against central differences of the loss.
+        dtype: the precision in which both were measured.
+        num_directions: the number of directions v.
+
+    >>> import hvp
+    >>> from hvp.certificate import certify
+    >>> lin = hvp.linearize_function(lambda w: (w[0] * w[1]) ** 2, np.array([1.0, 2.0]))
+    >>> certificate = certify(lin)
+    >>> certificate.passed, certificate.dtype
+    (True, 'float64')
+    """
+
+    Hv: Check
+    gradient: Check
+    dtype: str
+    num_directions: int
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        return self.Hv, self.gradient
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed. One that could not be measured has not failed."""
+        return all(check.passed for check in self.checks)
+
+    def __str__(self) -> str:
+        return "\n".join(" ".join(check.row) for check in self.checks)
+
+
+def certify(lin: Curvature, *, exact: Curvature | None = None, seed: int = 0) -> Certificate:
+    """Test Hv by differences of the gradient, and the gradient by differences of the loss.
+
+    In float64 where every operation of the model has it, else in the precision of the model, where
+    the bounds are wider. Where the gradient follows a stop_gradient, so that it is not the
+    derivative of the loss by intention, differences measure nothing. It makes two products and at
+    most thirteen gradients, eleven where no kink is near, together less than ten products.
+
+    Args:
+        lin: a `Linearization`, or another backend.
+        exact: ``lin.in_float64()`` if it is at hand.
+        seed: of the two directions.
+    """
+    if not hasattr(lin, "loss_and_gradient"):
+        note = f"{type(lin).__name__} has no loss_and_gradient at other parameters"
+        Hv, gradient = (
+            Check(name, None, MAX_DIFFERENCE_ERROR, note) for name in (HV_CHECK, GRADIENT_CHECK)
+        )
+        return Certificate(Hv, gradient, str(lin.dtype), 0)
+    if exact is None:
+        exact = in_float64(lin)
+    rng = np.random.default_rng(seed)
+    directions = [random_direction(rng, lin.size) for _ in range(NUM_DIRECTIONS)]
+    gradient, Hv = check_derivatives(
+        cast(CurvatureElsewhere, exact), directions, NUM_CERTIFICATE_STEPS
+    )
+    if not gradient.passed and gradient.note:
+        Hv, gradient = _not_measured(Hv), _not_measured(gradient)
+    return Certificate(Hv, gradient, str(exact.dtype), NUM_DIRECTIONS)
+
+
+def random_direction(rng: np.random.Generator, size: int) -> np.ndarray:
+    """(P,) a random direction with a mean that is not zero."""
+    return 0.5 + rng.standard_normal(size)
+
+
+def check_derivatives(
+    lin: CurvatureElsewhere, directions: Sequence[np.ndarray], max_steps: int | None = None
+) -> tuple[Check, Check]:
+    """vᵀ∇L against differences of the loss, and Hv against those of the gradient, for each v.
+
+    `max_steps` is the most steps along all directions together, None for NUM_STEPS along each.
+    """
+    gradient = lin.gradient().astype(np.float64)
+    size = float(np.linalg.norm(gradient))
+
+    def function(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        loss, slope = lin.loss_and_gradient(theta)
+        return np.array([loss]), slope
+
+    def typical_slope(v: np.ndarray) -> float:
+        """The root mean square of vᵀ∇L over the directions of this length."""
+        return size * float(np.linalg.norm(v)) / np.sqrt(lin.size)
+
+    products = (
+        Product(GRADIENT_CHECK, lambda v: np.array([gradient @ v]), typical_slope),
+        Product(HV_CHECK, lin.hvp, lambda v: 1e-3 * size),
+    )
+    checks = by_differences(products, function, lin, directions, max_steps)
+    of_gradient, of_Hv = (_with_reason(check, lin.findings) for check in checks)
+    return of_gradient, of_Hv
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product with a direction v that differences test.
+
+    Errors are relative to the size of the differences, and at least to `scale` of the direction.
+    """
+
+    name: str
+    multiply: Callable[[np.ndarray], np.ndarray]
+    scale: Callable[[np.ndarray], float]
+
+
+def by_differences(
+    products: Sequence[Product],
+    function: Function,
+    lin: Curvature,
+    directions: Sequence[np.ndarray],
+    max_steps: int | None = None,
+) -> list[Check]:
+    """A check of each product with v against central differences of its result of the function."""
+    theta = lin.theta.astype(np.float64)
+    steps, first, left = _steps(lin.dtype, theta), 0, max_steps
+    least = max(MAX_DIFFERENCE_ERROR, float(np.sqrt(np.finfo(lin.dtype).eps)))
+    errors = np.zeros((len(directions), len(products)))
+    disagreements = np.zeros_like(errors)
+    for i, v in enumerate(directions):
+        # The steps that agreed along one direction are the first along the next.
+        later = (len(directions) - 1 - i) * 2
+        count = NUM_STEPS if left is None else left - later
+        scales = [product.scale(v) for product in products]
+        chosen = steps[first : first + count]
+        slopes, used = slopes_along(function, theta, v, chosen, scales, least / SAFETY_FACTOR)
+        first, left = first + used - 2, None if left is None else left - used
+        for j, (product, slope, scale) in enumerate(zip(products, slopes, scales, strict=True)):
+            errors[i, j] = relative(product.multiply(v), slope.value, scale)
+            disagreements[i, j] = slope.disagreement
+    return [
+        _check(product.name, float(error), float(disagreement), least)
+        for product, error, disagreement in zip(
+            products, errors.max(axis=0), disagreements.max(axis=0), strict=True
+        )
+    ]
+
+
+def _check(name: str, error: float, disagreement: float, least: float) -> Check:
+    """A check from the largest error and the largest disagreement over the directions."""
+    if disagreement > MAX_DISAGREEMENT:
+        note = f"steps disagree by {disagreement:.0e}: there are kinks within them, or rounding"
+        return Check(name, None, least, note)
+    return Check(name, error, max(least, SAFETY_FACTOR * disagreement))
+
+
+@dataclass(frozen=True, eq=False)
+class Slope:
+    """The derivative of a function along a direction.
+
+    `disagreement` is the relative difference between the quotients of two steps, a bound of its
+    error; infinity where the function is not finite.
+    """
+
+    value: np.ndarray
+    disagreement: float
+
+
+def slopes_along(
+    function: Function,
+    theta: np.ndarray,
+    v: np.ndarray,
+    steps: Sequence[float],
+    scales: Sequence[float],
+    agreement: float,
+) -> tuple[list[Slope], int]:
+    """The derivatives along v of each result of a function by central differences.
+
+    The steps, in units of ‖v‖, become smaller until the quotients of two agree to `agreement` for
+    each result, relative to its size or to its scale. A quotient is wrong if there is a kink within
+    its step, and with the smallest steps rounding dominates: the best two are taken, and
+    extrapolated to fourth order. At a kink no two agree. Also returns how many steps were used.
+
+    Source: Richardson's extrapolation of (f(x + h) - f(x - h))/2h = f' + c h² + O(h⁴).
+    """
+    quotients = _quotients(function, theta, v, steps)
+    coarse, best, used = next(quotients), [Slope(np.array(np.nan), np.inf) for _ in scales], 1
+    for fine in quotients:
+        used += 1
+        for i, scale in enumerate(scales):
+            slope = _extrapolated(coarse[i], fine[i], scale)
+            best[i] = min(best[i], slope, key=lambda slope: slope.disagreement)
+        if all(slope.disagreement <= agreement for slope in best):
+            break
+        coarse = fine
+    return best, used
+
+
+@dataclass(frozen=True, eq=False)
+class _Quotient:
+    """Differences of f for one step h: (f(h) - f(-h))/2h and (f(h) + f(-h) - 2f(0))/h.
+
+    The second is proportional to h where f is smooth, and stays as it is where f has a kink at 0.
+    """
+
+    central: np.ndarray
+    second: np.ndarray
+
+
+def _quotients(
+    function: Function, theta: np.ndarray, v: np.ndarray, steps: Sequence[float]
+) -> Iterator[list[_Quotient]]:
+    """The quotients of each result of the function, step after step."""
+
+    def values(distance: float) -> list[np.ndarray]:
+        return [np.asarray(f, np.float64) for f in function(theta + distance * v)]
+
+    here, length = values(0.0), float(np.linalg.norm(v))
+    for h in (step / length for step in steps):
+        yield [
+            _Quotient((ahead - behind) / (2 * h), (ahead + behind - 2 * f) / h)
+            for ahead, behind, f in zip(values(h), values(-h), here, strict=True)
+        ]
+
+
+def _extrapolated(coarse: _Quotient, fine: _Quotient, scale: float) -> Slope:
+    if not all(np.isfinite(quotient.second).all() for quotient in (coarse, fine)):
+        return Slope(fine.central, np.inf)
+    value = (STEP_RATIO**2 * fine.central - coarse.central) / (STEP_RATIO**2 - 1)
+    kink = (STEP_RATIO * fine.second - coarse.second) / (STEP_RATIO - 1)
+    changes = (coarse.central - fine.central, kink)
+    return Slope(value, max(_ratio(change, fine.central, scale) for change in changes))
+
+
+def _ratio(change: np.ndarray, whole: np.ndarray, scale: float) -> float:
+    """‖change‖ relative to the larger of ‖whole‖ and `scale`; 0 if there is no change."""
+    size = max(float(np.linalg.norm(whole)), scale)
+    with np.errstate(divide="ignore"):
+        return float(np.divide(np.linalg.norm(change), size)) if change.any() else 0.0
+
+
+def relative(got: np.ndarray, expected: np.ndarray, scale: float = 0.0) -> float:
+    """‖got - expected‖ relative to the larger of ‖expected‖ and `scale`."""
+    return _ratio(np.asarray(got, np.float64) - expected, expected, scale)
+
+
+def _steps(dtype: np.dtype, theta: np.ndarray) -> list[float]:
+    """Steps around eps^(1/3), the best of central differences, and smaller ones near kinks.
+
+    Where the parameters are large, steps grow with their root mean square.
+    """
+    size = max(1.0, float(np.linalg.norm(theta) / np.sqrt(len(theta))))
+    largest = size * STEP_RATIO * float(np.finfo(dtype).eps) ** (1 / 3)
+    return [largest / STEP_RATIO**i for i in range(NUM_STEPS)]
+
+
+def in_float64(lin: Curvature) -> Curvature:
+    """The linearization in float64, or as it is where an operation has no float64."""
+    if lin.dtype == np.float64:
+        return lin
+    try:
+        exact = lin.in_float64()
+        exact.hvp(np.ones(lin.size))  # refuses an operation without a kernel for float64
+    except InputError:
+        return lin
+    return exact
+
+
+def _with_reason(check: Check, findings: Sequence[Finding]) -> Check:
+    """A failed check with the operations that derivatives hold constant and differences do not."""
+    constant = [finding for finding in findings if finding.severity == "different" and finding.op]
+    if check.passed or not constant:
+        return check
+    note = f"derivatives hold {constant[0].op} in {constant[0].layer} constant"
+    return Check(check.name, check.error, check.bound, note)
+
+
+def _not_measured(check: Check) -> Check:
+    """A failed check as one that measures nothing, for the reason in its note."""
+    if check.passed:
+        return check
+    note = f"{check.error:.1e} off, since {check.note} and differences do not"
+    return Check(check.name, None, check.bound, note)

@@ -611,19 +611,17 @@ def test_fractional_regions_without_a_seed_are_refused():
         )
 
 
-LABELS, NUM_LABELS, LENGTHS = np.array([[1, 2, 0], [3, 3, 1], [2, 0, 0]]), [2, 3, 1], [5, 6, 6]
+LABELS, COUNTS, LENGTHS = np.array([[1, 2, 0], [3, 3, 1], [2, 0, 0]]), [2, 3, 1], [5, 6, 6]
 SEQUENCES = np.random.default_rng(0).normal(size=(6, 3, 4)).astype(np.float32)
 CTC = {
-    "blank first": lambda z: tf.nn.ctc_loss(LABELS, z, NUM_LABELS, LENGTHS, blank_index=0),
+    "blank first": lambda z: tf.nn.ctc_loss(LABELS, z, COUNTS, LENGTHS, blank_index=0),
     "blank last": lambda z: tf.nn.ctc_loss(
-        np.maximum(LABELS - 1, 0), tf.roll(z, -1, 2), NUM_LABELS, LENGTHS, blank_index=-1
+        np.maximum(LABELS - 1, 0), tf.roll(z, -1, 2), COUNTS, LENGTHS, blank_index=-1
     ),
     "unique labels": lambda z: tf.nn.ctc_loss(
-        LABELS, z, NUM_LABELS, LENGTHS, blank_index=0, unique=tf.nn.ctc_unique_labels(LABELS)
+        LABELS, z, COUNTS, LENGTHS, blank_index=0, unique=tf.nn.ctc_unique_labels(LABELS)
     ),
-    "of Keras": lambda z: keras.ops.ctc_loss(
-        LABELS, tf.transpose(z, [1, 0, 2]), NUM_LABELS, LENGTHS
-    ),
+    "of Keras": lambda z: keras.ops.ctc_loss(LABELS, tf.transpose(z, [1, 0, 2]), COUNTS, LENGTHS),
 }
 
 

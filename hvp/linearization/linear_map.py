@@ -26,9 +26,9 @@ MAX_COLUMNS = 64
 MAX_JOINED_BATCHES, MAX_JOINED_BYTES = 8, 1 << 24
 # Below so many seconds the calls themselves are a large part of a product.
 SHORT_SECONDS = 2e-3
-# Larger programs of several columns take seconds to trace, and were never faster on the benchmark:
-# a net of 30 dense layers has as many.
-MAX_BLOCK_OPERATIONS = 400
+# Programs of more operations take more than a second to trace for several columns, and were never
+# faster than one by one on the benchmark: a net of seven dense layers has as many.
+MAX_BLOCK_OPERATIONS = 100
 # Calls with a block before XLA is tried: it takes a second, and wins a millisecond a call.
 CALLS_BEFORE_XLA = 100
 

@@ -1,0 +1,247 @@
+"""What only the numbers of a batch show of derivatives, as findings.
+
+These are StopGradients that matter, gradients of TensorFlow that are not the derivative, and low
+precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from hvp.autodiff import (
+    curvature,
+    differentiability,
+    precision,
+    stop_gradients,
+    tensorflow_private,
+)
+from hvp.autodiff.program import Node, Program, leaves
+from hvp.autodiff.tensorflow_errors import REFUSALS
+from hvp.errors import Finding, InputError
+from hvp.objective.objective import Objective
+from hvp.objective.parameters import Layout
+
+EPSILON = {
+    tf.bfloat16: 2.0**-7,
+    tf.float16: 2.0**-10,
+    tf.float32: 2.0**-23,
+    tf.float64: 2.0**-52,
+}
+# What is added to the value of a StopGradient, to see whether the loss depends on it. It is small
+# enough for the exponential of any shifted value to stay finite.
+SHIFT = 0.37
+
+Gradient = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
+
+
+class GradientChecks:
+    """The checks of a loss on one batch, which must have valid targets.
+
+    Args:
+        objective: evaluates the loss as training does.
+        layout: where its parameters lie in a vector.
+        loss: the program that products differentiate.
+        active: the values of the program through which derivatives flow.
+        batch: a nest of tensors.
+        promoted: whether the program will be promoted to float64.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        layout: Layout,
+        loss: Program,
+        active: set[int],
+        batch: Any,
+        *,
+        promoted: bool,
+    ):
+        self._objective, self._layout = objective, layout
+        self._loss, self._active, self._batch = loss, active, batch
+        self._is_promoted = promoted
+
+    def findings(self, num_traced: int, doubtful: Mapping[str, str]) -> Iterator[Finding]:
+        """The findings of all checks.
+
+        Args:
+            num_traced: values with larger numbers are not of the objective.
+            doubtful: place -> the gradient of TensorFlow there which may not be the derivative.
+        """
+        stops = differentiability.stops(self._loss, self._active, num_traced)
+        if stops:
+            yield from self._stops(stops)
+        for node in stop_gradients.in_bodies(self._loss, self._active):
+            yield from self._stops_within(node)
+        if doubtful:
+            yield from self._wrong_gradients(doubtful)
+        yield from self._low_precision()
+
+    def _wrong_gradients(self, doubtful: Mapping[str, str]) -> Iterator[Finding]:
+        """Note gradients, which `fit` follows, that differ from the true derivative."""
+        objective = self._objective
+
+        def followed(params: Sequence[tf.Tensor]) -> tf.Tensor:
+            return tf.add_n(objective.evaluate(params, self._batch).totals)
+
+        def with_variables(params: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+            pairs = zip(objective.variables, params, strict=True)
+            return curvature.gradient(followed, [t if v is None else v for v, t in pairs])
+
+        # A program leaves out custom gradients; the objective itself follows them.
+        error = self._difference(with_variables, _replayed_gradient(self._loss, self._batch))
+        if not error <= np.sqrt(self._rounding()):
+            size = f"the gradients differ by {error:.1e}" if np.isfinite(error) else "it is NaN"
+            for place, gradient in doubtful.items():
+                message = (
+                    f"{gradient} is not the derivative of its function ({size}): products are "
+                    "those of the function, fit follows the gradient"
+                )
+                remedy = "write it another way if fit is to follow the function too"
+                yield Finding("different", place, message, remedy=remedy)
+
+    def _stops(self, stops: Sequence[Node]) -> Iterator[Finding]:
+        """Note each StopGradient that matters: another value of it would change the derivatives."""
+        change = self._effect_of_stops(stops)
+        each = np.eye(len(stops))
+        nothing = np.zeros(len(stops))
+        tolerance = self._rounding() ** (2 / 3)
+        if change(SHIFT * each.sum(0), nothing) <= tolerance:
+            return
+        for node, one in zip(stops, each, strict=True):
+            if change(SHIFT * one, nothing) <= tolerance:
+                continue
+            size = change(nothing, one)
+            yield _stop_finding(node, size if size > tolerance else 0.0)
+
+    def _stops_within(self, node: Node) -> Iterator[Finding]:
+        """Note a loop or branch whose StopGradients change the gradient."""
+        opened = stop_gradients.without_those_of(self._loss, node)
+        try:
+            size = self._difference(
+                _replayed_gradient(self._loss, self._batch), _replayed_gradient(opened, self._batch)
+            )
+        except REFUSALS:
+            size = np.inf  # what is stopped has no derivative
+        if size > self._rounding() ** (2 / 3):
+            yield _stop_finding(node, size)
+
+    def _effect_of_stops(self, stops: Sequence[Node]) -> Callable[[np.ndarray, np.ndarray], float]:
+        """How much loss or gradient change, relatively, if StopGradients are shifted or passed."""
+
+        def evaluated(shifts: tf.Tensor, passed: tf.Tensor, *params: tf.Tensor) -> list[tf.Tensor]:
+            def total(values: Sequence[tf.Tensor]) -> tf.Tensor:
+                inputs = [*values, *leaves(self._batch)]
+                return tf.add_n(stop_gradients.varied(self._loss, inputs, stops, shifts, passed))
+
+            gradient = self._layout.join(curvature.gradient(total, params))
+            return [total(params), gradient]
+
+        values, marks = self._objective.values, np.zeros(len(stops))
+        specs = [
+            *map(tf.TensorSpec.from_tensor, map(tf.constant, (marks, marks))),
+            *map(tf.TensorSpec.from_tensor, values),
+        ]
+        run = tensorflow_private.compiled(evaluated, specs)
+
+        def at(shifts: np.ndarray, passed: np.ndarray) -> list[np.ndarray]:
+            found = run([tf.constant(shifts), tf.constant(passed), *values])
+            return [tensor.numpy().astype(float) for tensor in found]
+
+        before = at(marks, marks)
+
+        def change(shifts: np.ndarray, passed: np.ndarray) -> float:
+            pairs = zip(at(shifts, passed), before, strict=True)
+            changes = [_relative(now, then) for now, then in pairs]
+            return float(np.nan_to_num(max(changes), nan=np.inf))
+
+        return change
+
+    def _low_precision(self) -> Iterator[Finding]:
+        """Refuse float16, and measure the error of the gradient in other low precisions."""
+        lower = differentiability.lower_precisions(
+            self._loss, self._active, self._objective.values[0].dtype
+        )
+        if self._is_promoted or not lower:
+            return
+        halves = [place for place, dtype in lower.items() if dtype == tf.float16]
+        if halves:
+            raise InputError(
+                "layers that compute in float32, bfloat16 or float64",
+                f"float16 in {halves[0]!r}, whose range second derivatives leave",
+                'pass dtype="float64", or train with mixed_bfloat16',
+            )
+        exact = precision.promote(self._loss, tf.float64)
+
+        def exactly(params: Sequence[tf.Tensor]) -> tf.Tensor:
+            tensors = [precision.cast(t, tf.float64) for t in (*params, *leaves(self._batch))]
+            return tf.add_n(exact.replay(*tensors))
+
+        error = self._difference(
+            lambda p: curvature.gradient(exactly, p), _replayed_gradient(self._loss, self._batch)
+        )
+        for place in self._innermost(lower):
+            message = (
+                f"computes in {lower[place].name}: the gradient differs from that in float64 by "
+                f"{error:.0e} of its size"
+            )
+            remedy = 'dtype="float64" gives all digits'
+            yield Finding("different", place, message, remedy=remedy)
+
+    def _rounding(self) -> float:
+        """The machine epsilon of the lowest precision on the path."""
+        dtype = self._objective.values[0].dtype
+        lower = differentiability.lower_precisions(self._loss, self._active, dtype).values()
+        return max(EPSILON[each] for each in (dtype, *lower))
+
+    def _innermost(self, places: Iterable[str]) -> list[str]:
+        """The places without those that contain other places, such as a model and its layers."""
+        places = list(places)
+        innermost = [p for p in places if not any(q.startswith(f"{p}/") for q in places)]
+        layers = [place for place in innermost if place not in self._objective.layers[:1]]
+        return layers or innermost
+
+    def _difference(self, first: Gradient, second: Gradient) -> float:
+        """‖first - second‖ / ‖first‖ of two gradients at the parameters."""
+
+        def relative(*params: tf.Tensor) -> tf.Tensor:
+            one, other = (
+                tf.cast(self._layout.join(gradient(params)), tf.float64)
+                for gradient in (first, second)
+            )
+            return tf.norm(one - other) / tf.maximum(tf.norm(one), np.finfo(float).tiny)
+
+        values = self._objective.values
+        (error,) = tensorflow_private.compiled(relative, map(tf.TensorSpec.from_tensor, values))(
+            values
+        )
+        return float(error)
+
+
+def _stop_finding(node: Node, size: float) -> Finding:
+    without = f"differs by {size:.1e} of its size" if size > 0 else "is the same"
+    message = (
+        "stop_gradient: its input is a constant for H and G, as for the gradient, which "
+        f"{without} without it"
+    )
+    remedy = "remove it where its input should be differentiated"
+    return Finding("different", node.place, message, "StopGradient", remedy)
+
+
+def _relative(now: np.ndarray, then: np.ndarray) -> float:
+    size = max(float(np.linalg.norm(then)), np.finfo(float).tiny)
+    return float(np.linalg.norm(now - then)) / size
+
+
+def _replayed_gradient(loss: Program, batch: Any) -> Gradient:
+    """The gradient of the program of a loss on a batch."""
+    return lambda params: curvature.gradient(
+        lambda values: tf.add_n(loss.replay(*values, *leaves(batch))), params
+    )
+
+
+def _specs(tensors: Sequence[tf.Tensor]) -> list[tf.TensorSpec]:
+    return [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]

@@ -499,6 +499,25 @@ def test_a_choice_between_arrays(name, swapped):
         derivatives_agree(each, oracle, x)
 
 
+def test_the_slope_of_pooling_volumes_to_the_same_shape_has_the_derivative_of_differences():
+    def loss(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = tf.reduce_sum(tf.nn.max_pool3d(x, 2, 1, "SAME") ** 2)
+        return tf.reduce_sum(tape.gradient(value, x) ** 2)
+
+    x = (np.random.default_rng(2).permutation(12) - 5.0).reshape(1, 2, 3, 2, 1).astype(np.float32)
+    program = trace(loss, tf.TensorSpec(x.shape, tf.float32))
+    with tf.GradientTape() as tape:
+        given = tf.constant(x)
+        tape.watch(given)
+        value = program.replay(given)
+    v = np.random.default_rng(3).standard_normal(x.shape).astype(np.float32)
+    ahead, behind = (float(loss(tf.constant(x + step * v))) for step in (0.1, -0.1))
+    # The loss is quadratic here: central differences are exact.
+    assert np.sum(tape.gradient(value, given) * v) == pytest.approx((ahead - behind) / 0.2, 1e-3)
+
+
 def test_every_substitute_is_tested():
     here = {
         "AvgPool3D",
@@ -511,6 +530,7 @@ def test_every_substitute_is_tested():
         "MatMul",
         "MaxPool",
         "MaxPool3D",
+        "MaxPool3DGrad",
         "ResizeBicubic",
         "ResizeBilinear",
         "ResizeNearestNeighbor",

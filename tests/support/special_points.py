@@ -42,6 +42,18 @@ def fused_penalty(images):
     return tape.gradient(value, images)
 
 
+def slopes(pool):
+    """A function that has the derivatives of a pooling in its value."""
+
+    def penalised(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = tf.reduce_sum(pool(x) ** 3)
+        return tape.gradient(value, x)
+
+    return penalised
+
+
 def labelling(logits):
     """The losses of two sequences of logits, (T, 2, C), given their labels."""
     return tf.raw_ops.CTCLoss(
@@ -142,6 +154,10 @@ def projected(images, fill_mode):
 
 
 CASES = {
+    "slopes of max pooling to the same shape": (
+        lambda w: mixed(slopes(lambda x: tf.nn.max_pool2d(x, 2, 1, "SAME"))(w)),
+        IMAGE,
+    ),
     **{name: (lambda w, f=f: mixed(f(w)), NORMS) for name, f in ROOTS.items()},
     **{name: (lambda w, f=f: mixed(f(w)), PAIRS) for name, f in TIES.items()},
     **{name: (lambda w, f=f: mixed(f(w)), NORMS) for name, f in BRANCHES.items()},
@@ -286,6 +302,7 @@ FLOAT32_ALONE = {
     "colours with more contrast",
 }
 SPECIAL_POINTS = {
+    "MaxPoolGrad",
     "BesselI0",
     "BesselI0e",
     "BesselI1",

@@ -76,6 +76,7 @@ LINEAR_ALGEBRA: dict[str, Substitute] = {
 SUBSTITUTES: dict[str, Substitute] = {
     "MaxPool": pooling.max_pool,
     **dict.fromkeys(["AvgPool3D", "MaxPool3D"], pooling.pool_volume),
+    **dict.fromkeys(["MaxPoolGrad", "MaxPool3DGrad"], pooling.max_pool_grad),
     **dict.fromkeys(["Conv2D", "Conv3D"], convolutions.grouped_convolution),
     "MaxPoolWithArgmax": pooling.max_pool_with_argmax,
     **dict.fromkeys(

@@ -7,7 +7,8 @@
   the depth.
 - Max pooling to the same shape is a padding and a pooling to a smaller shape. The kernels
   MaxPoolGradGrad and MaxPool3DGradGrad work in place where the shapes agree, and read entries that
-  they have already overwritten (TensorFlow 2.21): Hv through such a layer is wrong by half.
+  they have already overwritten (TensorFlow 2.21): Hv through such a layer is wrong by half, and so
+  is the gradient of a gradient penalty.
 - Row i of fractional pooling is of the image rows from r_i to r_{i+1}, where the operation draws
   the numbers r_0 < r_1 < …; the columns likewise. Its gradients in TensorFlow have no derivative.
 """
@@ -96,18 +97,39 @@ def _average_of_winners(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
 
 
 def _pool_to_smaller_shape(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
-    sizes = op.get_attr("ksize")
-    paddings = [[(size - 1) // 2, size // 2] for size in sizes]
-    if op.get_attr("padding") == b"EXPLICIT":
-        paddings = np.reshape(op.get_attr("explicit_paddings"), (-1, 2)).tolist()
-    return getattr(tf.raw_ops, op.type)(
-        input=tf.pad(x, paddings, constant_values=x.dtype.min),
-        ksize=sizes,
-        strides=op.get_attr("strides"),
-        padding="VALID",
-        data_format=op.get_attr("data_format"),
-        name=op.name,
+    padded = tf.pad(x, _paddings(op), constant_values=x.dtype.min)
+    return getattr(tf.raw_ops, op.type)(input=padded, name=op.name, **_windows_inside(op))
+
+
+def max_pool_grad(
+    op: tf.Operation, x: tf.Tensor, highest: tf.Tensor, grad: tf.Tensor
+) -> tf.Tensor | None:
+    """The derivative of max pooling to the same shape, as that of pooling to a smaller shape.
+
+    It is in a loss that holds a gradient itself, such as a gradient penalty.
+    """
+    is_volume_in_float64 = op.type == "MaxPool3DGrad" and x.dtype == tf.float64
+    if x.shape != highest.shape or max(op.get_attr("ksize")) == 1 or is_volume_in_float64:
+        return None
+    paddings = _paddings(op)
+    padded = tf.pad(x, paddings, constant_values=x.dtype.min)
+    spread = getattr(tf.raw_ops, op.type)(
+        orig_input=padded, orig_output=highest, grad=grad, **_windows_inside(op)
     )
+    return tf.slice(spread, [before for before, _ in paddings], tf.shape(x))
+
+
+def _paddings(op: tf.Operation) -> list[list[int]]:
+    """Before and after each axis, of a pooling to the same shape."""
+    if op.get_attr("padding") == b"EXPLICIT":
+        return np.reshape(op.get_attr("explicit_paddings"), (-1, 2)).tolist()
+    return [[(size - 1) // 2, size // 2] for size in op.get_attr("ksize")]
+
+
+def _windows_inside(op: tf.Operation) -> dict[str, object]:
+    """The windows of a pooling whose image is padded already."""
+    given = {name: op.get_attr(name) for name in ("ksize", "strides", "data_format")}
+    return {**given, "padding": "VALID"}
 
 
 def max_pool_with_argmax(op: tf.Operation, x: tf.Tensor) -> list[tf.Tensor] | None:

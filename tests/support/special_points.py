@@ -119,6 +119,10 @@ BRANCHES = {
     "unchosen quotient by Taylor": far_from_zero,
     "unchosen unit vector": lambda w: tf.where(norm(w) > 0.1, w / norm(w), w),
     "unchosen overflow": lambda w: tf.where(w < 0.1, w, tf.exp(0.1 / w)),
+    "unchosen reciprocal root": lambda w: (
+        w * tf.minimum(tf.math.rsqrt(tf.reduce_sum(w**2, 1, keepdims=True)), 3.0)
+    ),
+    "unchosen root": lambda w: tf.maximum(tf.sqrt(tf.reduce_sum(w**2, 1)), 0.1),
     "unchosen arc": lambda w: tf.where(w < 0.1, w, tf.acos(1 - w)),
 }
 SPECIAL_FUNCTIONS = {

@@ -3,7 +3,7 @@
 `tf.where` gives the branch that is not chosen the cotangent zero, and its derivative may be
 infinite: 0·∞. The entrywise operations of a branch are written once more for this use; the inputs
 of those that can be infinite are replaced by a number inside the domain where the branch is not
-chosen.
+chosen. The smaller and the larger of two values are branches too: min(1/√s, c) is c at s = 0.
 """
 
 from __future__ import annotations
@@ -17,26 +17,45 @@ from hvp.autodiff.identities.identity import Identity
 from hvp.autodiff.op_types import op_type
 from hvp.autodiff.program import Node
 
+CHOICES = {"Minimum": tf.less_equal, "Maximum": tf.greater_equal}
+
 
 class Branches(Identity):
-    """Writes the branches of `where` so that they are finite where they are not chosen."""
+    """Writes the branches of a choice so that they are finite where they are not chosen."""
 
-    kinds = frozenset({"Select", "SelectV2"})
+    kinds = frozenset({"Select", "SelectV2", *CHOICES})
 
     def rewritten(self, node: Node) -> int | None:
         if node.op.type not in self.kinds or not self.specs[node.outputs[0]].dtype.is_floating:
             return None
-        condition, *branches = node.inputs
+        *given, first, second = node.inputs
         shapes = {str(self.specs[n].shape) for n in node.inputs}
         if node.op.type == "Select" and len(shapes) > 1:
             return None
+        if node.op.type in CHOICES:
+            if not (self._may_be_infinite(first) or self._may_be_infinite(second)):
+                return None
+            # At a tie TensorFlow takes the first, as the derivative of the operation does.
+            given = [self.put(node, CHOICES[node.op.type], first, second)]
+        (condition,) = given
         masked = [
             _Branch(self, node, condition, is_first).masked(number)
-            for number, is_first in zip(branches, (True, False), strict=True)
+            for number, is_first in ((first, True), (second, False))
         ]
-        if masked == branches:
+        if masked == [first, second]:
             return None
         return self.put(node, tf.where, condition, *masked)
+
+    def _may_be_infinite(self, number: int) -> bool:
+        """Whether an operation among the entrywise ones that make a value may be infinite."""
+        maker = self.makers.get(number)
+        known = op_type("" if maker is None else maker.op.type)
+        if maker is None or not known.is_entrywise:
+            return False
+        is_variable = any(n not in self.literals for n in maker.inputs)
+        return (known.finite_at is not None and is_variable) or any(
+            map(self._may_be_infinite, maker.inputs)
+        )
 
 
 class _Branch:

@@ -143,9 +143,9 @@ class _Fuser(Rewriter):
 
     def _added(self, terms: list[int]) -> int:
         """Write the sum of values, those of one shape by one operation."""
-        alike: dict[tuple[int, ...], list[int]] = {}
+        alike: dict[str, list[int]] = {}
         for n in terms:
-            alike.setdefault(tuple(self.specs[n].shape), []).append(n)
+            alike.setdefault(str(self.specs[n].shape), []).append(n)
         sums = [
             self.write(lambda *tensors: tf.raw_ops.AddN(inputs=tensors), *ns) if ns[1:] else ns[0]
             for ns in alike.values()

@@ -100,9 +100,11 @@ class _Joiner(Rewriter):
         return list(map(self.resolved, maker.inputs))
 
     def _factors(self, number: int, *, transposed: bool) -> tuple[int, int] | None:
-        """The factors of a matrix product, None where the first one is not known."""
+        """The factors of a matrix product, None where the first one or its shape is not known."""
         maker = self._makers.get(number)
         if maker is None or maker.op.type != "MatMul" or maker.inputs[0] in self._linear:
+            return None
+        if not self.specs[self.resolved(maker.inputs[0])].shape.is_fully_defined():
             return None
         flags = maker.op.get_attr("transpose_a"), maker.op.get_attr("transpose_b")
         if flags != (transposed, False):
@@ -117,8 +119,7 @@ class _Joiner(Rewriter):
 
     def _row(self, number: int) -> int | None:
         """The vector added to every row of a matrix where `number` is added to it."""
-        rows = tuple(self.specs[number].shape[:-1])
-        return self._unshaped(number) if rows in ((), (1,)) else None
+        return self._unshaped(number) if self._rows(number) in ((), (1,)) else None
 
     def _summed(self, number: int) -> int | None:
         """The matrix whose rows a value sums."""
@@ -128,7 +129,12 @@ class _Joiner(Rewriter):
             axes = self.literals.get(maker.inputs[1])
             rows = axes is not None and axes.reshape(-1).tolist() == [0]
             return self.resolved(maker.inputs[0]) if rows else None
-        return number if tuple(self.specs[number].shape[:-1]) == (1,) else None
+        return number if self._rows(number) == (1,) else None
+
+    def _rows(self, number: int) -> tuple[int | None, ...] | None:
+        """The shape of a value without its last axis, None where the rank is not known."""
+        shape = self.specs[number].shape
+        return None if shape.rank is None else tuple(shape[:-1])
 
     def _matrix(self, kernel: int, bias: int | None) -> Slot | None:
         """The slot of the joint matrix of two tangents."""

@@ -168,3 +168,18 @@ def test_a_bias_along_the_rows_in_a_hessian():
     v, step = drawn(12), 1e-6
     expected = (gradient(lin.theta + step * v) - gradient(lin.theta - step * v)) / (2 * step)
     np.testing.assert_allclose(lin.hvp(v), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_rows_whose_number_is_known_only_when_it_runs():
+    """L = Σ (xW + b)⁴ over the rows that a mask keeps, against the rows chosen by hand."""
+    x, w, b = drawn(6, 3), drawn(3, 2, seed=1), drawn(2, seed=2)
+
+    def linearized(x, rows):
+        def loss(params, batch):
+            return tf.reduce_sum((rows(batch) @ params[0] + params[1]) ** 4)
+
+        return hvp.linearize_function(loss, [w, b], x, reduction="sum")
+
+    masked = linearized(x, lambda batch: tf.boolean_mask(batch, batch[:, 0] > 0))
+    chosen, V = linearized(x[x[:, 0] > 0], lambda batch: batch), drawn(8, 3, seed=3)
+    np.testing.assert_allclose(masked.hvp(V), chosen.hvp(V), rtol=1e-12, atol=1e-12)

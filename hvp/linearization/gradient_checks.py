@@ -141,10 +141,7 @@ class GradientChecks:
             return [total(params), gradient]
 
         values, marks = self._objective.values, np.zeros(len(stops))
-        specs = [
-            *map(tf.TensorSpec.from_tensor, map(tf.constant, (marks, marks))),
-            *map(tf.TensorSpec.from_tensor, values),
-        ]
+        specs = _specs([tf.constant(marks), tf.constant(marks), *values])
         run = tensorflow_private.compiled(evaluated, specs)
 
         def at(shifts: np.ndarray, passed: np.ndarray) -> list[np.ndarray]:
@@ -215,9 +212,7 @@ class GradientChecks:
             return tf.norm(one - other) / tf.maximum(tf.norm(one), np.finfo(float).tiny)
 
         values = self._objective.values
-        (error,) = tensorflow_private.compiled(relative, map(tf.TensorSpec.from_tensor, values))(
-            values
-        )
+        (error,) = tensorflow_private.compiled(relative, _specs(values))(values)
         return float(error)
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from hvp.autodiff.decompositions.prefixes import prefixes
+
 
 def is_number(x: tf.Tensor) -> bool:
     """Whether derivatives may flow through a tensor: shapes are computed by products too."""
@@ -50,28 +52,4 @@ def _tree(factors: tf.Tensor) -> tf.Tensor:
 
 def cumprod(op: tf.Operation, x: tf.Tensor, axis: tf.Tensor) -> tf.Tensor | None:
     """The prefix products along an axis."""
-    along = tf.get_static_value(axis)
-    if not is_number(x) or along is None or not x.shape.is_fully_defined():
-        return None
-    along = int(along) % x.shape.rank
-    order = [i for i in range(x.shape.rank) if i != along]
-    order = [along, *order]
-    factors = tf.transpose(x, order)
-    if op.get_attr("reverse"):
-        factors = tf.reverse(factors, [0])
-    if op.get_attr("exclusive"):
-        factors = _shifted(factors, 1)
-    step = 1
-    while step < factors.shape[0]:
-        factors = factors * _shifted(factors, step)
-        step *= 2
-    if op.get_attr("reverse"):
-        factors = tf.reverse(factors, [0])
-    return tf.transpose(factors, np.argsort(order))
-
-
-def _shifted(x: tf.Tensor, step: int) -> tf.Tensor:
-    """x moved by some rows, with ones where there was none."""
-    step = min(step, x.shape[0])
-    ones = tf.ones([step, *x.shape[1:]], x.dtype)
-    return tf.concat([ones, x[: x.shape[0] - step]], 0)
+    return prefixes(op, x, axis, tf.multiply, 1) if is_number(x) else None

@@ -62,13 +62,13 @@ class Auditor:
         Raises InputError for an objective that cannot be traced or differentiated twice.
         """
         traced = self._traced(batch)
-        program, removed = stop_gradients.remove_from_moments(traced)
+        plain, removed = stop_gradients.remove_from_moments(traced)
         for place in removed:
             message = "StopGradient of tf.nn.moments removed, it falsifies second derivatives"
             self._note(Finding("note", place, message, "StopGradient"))
-        program, rewritten = identities.apply_identities(program)
+        program, rewritten = identities.apply_identities(plain)
         targets = self._objective.targets(batch)
-        programs = BatchPrograms.cut(program, len(self._objective.values), targets)
+        programs = BatchPrograms.cut(program, len(self._objective.values), targets, plain)
         self._num_traced = len(traced.specs)
         self._active = self._audit(programs.loss, batch)
         self._doubtful = {
@@ -83,10 +83,7 @@ class Auditor:
                 for node in differentiability.wrong_gradients(programs.loss, self._active)
             },
         }
-        network = programs.network
-        if network is not None and network.outputs.outputs != [
-            first for first, *_ in program.outputs.outputs
-        ]:
+        if programs.network is not None and programs.network.at_logits:
             message = "the outputs of G are the logits that the loss is computed from"
             self._note(Finding("note", "the last layer", message))
         return programs

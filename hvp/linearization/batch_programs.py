@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import tensorflow as tf
 
 from hvp.autodiff import precision
+from hvp.autodiff.identities import apply_identities
 from hvp.autodiff.program import Program
 from hvp.errors import InputError
 from hvp.objective.objective import Evaluation, Target
@@ -26,6 +27,7 @@ class OutputSplit:
         shapes: the shapes of z.
         likelihood: (z, batch) -> `Likelihood`; None where the loss is no known likelihood.
         weigh: (loss values, batch) -> their totals; None with `likelihood`.
+        at_logits: whether z are not the outputs of the model, but what they are made of.
     """
 
     outputs: Program
@@ -33,6 +35,17 @@ class OutputSplit:
     shapes: list[tuple[int, ...]]
     likelihood: Program | None = None
     weigh: Program | None = None
+    at_logits: bool = False
+
+    @classmethod
+    def first_of(cls, evaluate: Program, num_params: int) -> OutputSplit | None:
+        """The split at the first candidate outputs that has one."""
+        candidates: list[list[int]] = evaluate.outputs.outputs
+        for position, z in enumerate(itertools.product(*candidates) if candidates else ()):
+            split = cls.of(evaluate, z, num_params)
+            if split is not None:
+                return replace(split, at_logits=position > 0)
+        return None
 
     @classmethod
     def of(cls, evaluate: Program, z: Sequence[int], num_params: int) -> OutputSplit | None:
@@ -60,6 +73,11 @@ class OutputSplit:
             return network
         return replace(network, likelihood=likelihood, weigh=weigh)
 
+    def with_identities(self) -> OutputSplit:
+        """The same with the identities in the network, and in the loss of its outputs."""
+        (outputs, _), (loss_of, _) = map(apply_identities, (self.outputs, self.loss_of))
+        return replace(self, outputs=outputs, loss_of=loss_of)
+
     @property
     def rows(self) -> int:
         return sum(map(math.prod, self.shapes))
@@ -75,6 +93,7 @@ class BatchPrograms:
         loops: whether loops or branches depend on the parameters.
         network: the split at the outputs; None where the loss is not a function of outputs.
         targets: where each term of the loss has its output and its target.
+        traced: `evaluate` before the identities.
     """
 
     evaluate: Program
@@ -82,25 +101,34 @@ class BatchPrograms:
     loops: bool
     network: OutputSplit | None = None
     targets: Sequence[Target] = ()
+    traced: Program | None = None
 
     @classmethod
-    def cut(cls, evaluate: Program, num_params: int, targets: Sequence[Target]) -> BatchPrograms:
-        """Split at the first candidate outputs through which all parameters reach the loss."""
-        result: Evaluation = evaluate.outputs
-        loss = evaluate.part(evaluate.inputs, result.totals)
+    def cut(
+        cls, evaluate: Program, num_params: int, targets: Sequence[Target], traced: Program
+    ) -> BatchPrograms:
+        """Split at the first candidate outputs through which all parameters reach the loss.
+
+        An identity may lead from the loss past the outputs: with z = √s and the loss z² it is s.
+        Then the program `traced`, without identities, is split, and they are applied to its parts.
+        """
+        loss = evaluate.part(evaluate.inputs, evaluate.outputs.totals)
         loops = loss.loops(loss.inputs[:num_params])
-        for z in itertools.product(*result.outputs) if result.outputs else ():
-            network = OutputSplit.of(evaluate, z, num_params)
-            if network is not None:
-                return cls(evaluate, loss, loops, network, targets)
-        return cls(evaluate, loss, loops)
+        network = OutputSplit.first_of(evaluate, num_params)
+        if network is None and traced is not evaluate:
+            network = OutputSplit.first_of(traced, num_params)
+            network = network and network.with_identities()
+        if network is None:
+            return cls(evaluate, loss, loops)
+        return cls(evaluate, loss, loops, network, targets, traced)
 
     def promoted(self, num_params: int, dtype: tf.DType) -> BatchPrograms:
         """The programs in another precision."""
         evaluate = precision.promote(self.evaluate, dtype)
         if self.evaluate is self.loss:
             return BatchPrograms(evaluate, evaluate, self.loops)
-        return BatchPrograms.cut(evaluate, num_params, self.targets)
+        traced = evaluate if self.traced is None else precision.promote(self.traced, dtype)
+        return BatchPrograms.cut(evaluate, num_params, self.targets, traced)
 
     @functools.cached_property
     def evaluate_now(self) -> Callable[..., Evaluation]:

@@ -497,7 +497,7 @@ def masked_sequences():
 
 
 STEP_WEIGHTS = {
-    "one an example": WEIGHTS,
+    "one an example": WEIGHTS[:, None],
     "one a step": np.random.default_rng(10).uniform(0.1, 2, (7, 3)),
 }
 

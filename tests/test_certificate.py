@@ -1,5 +1,6 @@
 """Differences confirm what is right, find what is wrong, and say where they measure nothing."""
 
+import functools
 import json
 
 import numpy as np
@@ -18,6 +19,7 @@ from hvp.report import html_page, summary, terminal
 X = examples((4,), dtype="float32")
 
 
+@functools.cache
 def linearized(**options):
     net = dense_net(dtype="float32", last="softmax")
     return hvp.linearize(

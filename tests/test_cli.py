@@ -88,6 +88,12 @@ def inputs(here):
     return ("--model", "net.keras", "--data", "data.npz")
 
 
+@pytest.fixture
+def one_layer(inputs):
+    """A comparison of the last layer alone, for tests in which no layer matters."""
+    return (*inputs, "--layers", "last")
+
+
 def document(directory):
     return json.loads((directory / "compare.json").read_text())
 
@@ -151,9 +157,9 @@ def test_options_choose_layers_loss_and_precision(inputs, here):
     ("chosen", "sizes"),
     [
         (("h*",), {"hidden": 25}),
-        (("last", "hidden"), {"hidden": 25, "last": 18}),
+        pytest.param(("last", "hidden"), {"hidden": 25, "last": 18}, marks=pytest.mark.sweep),
         (("last,hidden",), {"hidden": 25, "last": 18}),
-        (("*/bias",), {"hidden": 5, "last": 3}),
+        pytest.param(("*/bias",), {"hidden": 5, "last": 3}, marks=pytest.mark.sweep),
     ],
 )
 def test_layers_are_names_or_globs_and_may_be_several(inputs, here, chosen, sizes):
@@ -190,7 +196,8 @@ def test_weights_and_truth_values_are_read(here):
     rng = np.random.default_rng(2)
     y, weight = rng.random((12, 3)) > 0.5, rng.random(12)
     np.savez("data.npz", x=x, y=y, sample_weight=weight)
-    result = compare("--model", "net.keras", "--data", "data.npz", "-k", 1, "--out", "out")
+    options = ("--layers", "last", "-k", 1, "--out", "out")
+    result = compare("--model", "net.keras", "--data", "data.npz", *options)
     assert result.exit_code == 0, result.stderr
     found, expected = last_loss(here / "out", net, x, y, sample_weight=weight)
     assert found == expected
@@ -210,7 +217,8 @@ def test_several_inputs_and_outputs_have_names(here):
     named = {"x": x, "y": y, "sample_weight": weight}
     flat = {f"{kind}.{name}": a for kind, part in named.items() for name, a in part.items()}
     np.savez("data.npz", **flat)
-    result = compare("--model", "net.keras", "--data", "data.npz", "-k", 1, "--out", "out")
+    options = ("--layers", "one", "-k", 1, "--out", "out")
+    result = compare("--model", "net.keras", "--data", "data.npz", *options)
     assert result.exit_code == 0, result.stderr
     found, expected = last_loss(here / "out", net, x, y, sample_weight=weight)
     assert found == expected
@@ -231,7 +239,7 @@ def run_check(*arguments):
 
 
 def test_a_loss_that_mixes_examples_takes_one_batch_and_says_so(mixing, here):
-    result = compare(*mixing, "-k", 1, "--out", "out")
+    result = compare(*mixing, "--layers", "last", "-k", 1, "--out", "out")
     assert result.exit_code == 0, result.stderr
     assert "the loss mixes examples: all 100 are one batch" in " ".join(result.stdout.split())
     assert document(here / "out")["num_batches"] == 1
@@ -263,8 +271,8 @@ def test_the_memory_of_one_batch_grows_as_few_examples_say(mixing, monkeypatch):
     assert budget > 1 << 20
 
 
-def test_batches_have_the_size_that_is_asked_for(inputs, here):
-    succeeded(compare(*inputs, "-k", 1, "--out", "out", "--batch-size", 4))
+def test_batches_have_the_size_that_is_asked_for(one_layer, here):
+    succeeded(compare(*one_layer, "-k", 1, "--out", "out", "--batch-size", 4))
     assert document(here / "out")["num_batches"] == 3
     assert "--batch-size 4" in document(here / "out")["command"]
 
@@ -290,21 +298,21 @@ def test_a_check_of_products_that_are_not_finite_is_a_failed_line(inputs):
     assert "failed" in line
 
 
-def test_a_failed_certificate_keeps_the_results_and_exits_1(inputs, here, monkeypatch):
+def test_a_failed_certificate_keeps_the_results_and_exits_1(one_layer, here, monkeypatch):
     original = hvp.Linearization.hvp
     monkeypatch.setattr(hvp.Linearization, "hvp", lambda lin, v: 1.01 * original(lin, v))
-    result = compare(*inputs, "-k", 1, "--out", "out")
+    result = compare(*one_layer, "-k", 1, "--out", "out")
     assert result.exit_code == 1
     assert result.stderr.startswith("hvp: net: The certificate failed: Hv by differences")
     assert result.stderr.count("\n") == 1
     assert "The certificate failed" in " ".join(result.stdout.split())
     assert files(here / "out") == sorted(f"compare.{kind}" for kind in KINDS)
     assert not document(here / "out")["certificate"]["passed"]
-    assert compare(*inputs, "-k", 1, "--out", "out", "-q").exit_code == 1
+    assert compare(*one_layer, "-k", 1, "--out", "out", "-q").exit_code == 1
 
 
-def test_quiet_prints_nothing(inputs, here):
-    result = compare(*inputs, "-k", 1, "--quiet", "--out", "out")
+def test_quiet_prints_nothing(one_layer, here):
+    result = compare(*one_layer, "-k", 1, "--quiet", "--out", "out")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
     assert (here / "out/compare.json").is_file()
 
@@ -329,16 +337,13 @@ def shown(here):
     return result.stdout.splitlines()
 
 
-def test_tables_fit_into_100_columns(shown):
+def test_what_is_shown_fits_into_100_columns(shown):
     table = [line for line in shown if line.startswith((" ", "─"))]
     assert len(table) > 20
     assert max(map(len, table)) <= 100
     first = {line.split()[0] for line in table if line.strip()}
     assert {"whole", "norm", "last"} <= first
     assert any(word.startswith("a_layer_w") for word in first)
-
-
-def test_what_stands_around_the_tables_fits_into_100_columns(shown):
     lines = [line for line in shown if not line.startswith((" ", "─", "note: "))]
     assert any("53 parameters" in line for line in lines)
     assert max(map(len, lines)) <= 100
@@ -543,14 +548,14 @@ def test_no_convergence_is_one_line_and_exit_code_1(inputs, here, monkeypatch):
     assert not (here / "out").exists()
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(inputs, here, monkeypatch):
+def test_a_full_disk_is_one_line_and_leaves_nothing(one_layer, here, monkeypatch):
     def fill(comparison, path, *others):
         path.write_bytes(b"half a picture")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(hvp.report.matplotlib_figure, "save_comparison", fill)
     before = files(here)
-    result = compare(*inputs, "-k", 1, "--out", "out")
+    result = compare(*one_layer, "-k", 1, "--out", "out")
     assert result.exit_code in (1, 2)
     assert result.stderr.startswith("hvp: ")
     assert result.stderr.count("\n") == 1
@@ -558,14 +563,14 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(inputs, here, monkeypatch):
     assert files(here) == before
 
 
-def test_an_interruption_while_writing_leaves_nothing(inputs, here, monkeypatch):
+def test_an_interruption_while_writing_leaves_nothing(one_layer, here, monkeypatch):
     def interrupt(comparison, path, *others):
         path.write_bytes(b"half a picture")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(hvp.report.matplotlib_figure, "save_comparison", interrupt)
     before = files(here)
-    result = compare(*inputs, "-k", 1, "--out", "out")
+    result = compare(*one_layer, "-k", 1, "--out", "out")
     assert (result.exit_code, result.stderr) == (130, "hvp: interrupted\n")
     assert files(here) == before
 

@@ -22,6 +22,7 @@ from support.oracles import (
     squared_loss,
     variables_of,
 )
+from support.sweep import sweep
 
 import hvp
 
@@ -298,8 +299,12 @@ INNER = [
 ]
 
 
-@pytest.mark.parametrize(("norm", "inner"), INNER)
-def test_derivatives_through_a_normalisation_inside_the_loss_are_those_of_its_values(norm, inner):
+ALWAYS = {"batch-inner_step", "layer-gradient_penalty", "group-jacobian_penalty"}
+
+
+@pytest.mark.parametrize("case", sweep(INNER, ALWAYS, lambda case: f"{case[0]}-{case[1].__name__}"))
+def test_derivatives_through_a_normalisation_inside_the_loss_are_those_of_its_values(case):
+    norm, inner = case
     network, point = normalised(norm)
     loss = inner(network)
     lin = assert_right(loss, point)

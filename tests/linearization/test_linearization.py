@@ -17,6 +17,7 @@ from support.oracles import (
     squared_loss,
     variables_of,
 )
+from support.sweep import sweep
 
 import hvp
 from hvp.autodiff import curvature
@@ -82,9 +83,9 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("build", LAYERS.values(), ids=LAYERS)
-def test_products_match_central_differences_of_the_gradient(build):
-    model = build()
+@pytest.mark.parametrize("name", sweep(LAYERS, {"softplus", "pooling, padded", "embedding"}))
+def test_products_match_central_differences_of_the_gradient(name):
+    model = LAYERS[name]()
     x = examples(model.input_shape[1:], 5)
     if model.inputs[0].dtype == "int32":
         x = np.random.default_rng(0).integers(0, 6, (5, 3))

@@ -111,7 +111,8 @@ def along(
     try:
         near, far = at(epsilon) - at(-epsilon), at(2 * epsilon) - at(-2 * epsilon)
     finally:
-        at(0.0)
+        for variable, value in zip(variables, start, strict=True):
+            variable.assign(value)
     return (8 * near - far) / (12 * epsilon)
 
 

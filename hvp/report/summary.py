@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from hvp.comparison.results import Comparison, Part
-from hvp.linalg.density import CountBracket
+from hvp.linalg.brackets import CountBracket
 from hvp.linalg.eigsh import Eigenpairs
 from hvp.linalg.estimate import Estimate
 from hvp.report.number_format import (

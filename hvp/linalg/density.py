@@ -284,8 +284,9 @@ class Density:
 
         The derivatives of f at λ ≥ 0 must alternate in sign, f' > 0 > f'', as those of log(λ + δ)
         and λ/(λ + δ) do. Then the Gauss rule is an upper bound of vᵀf(A)v and the Gauss-Radau rule
-        with a node at zero, less the floor, a lower bound. `depth` is the distance between them,
-        with every node moved by the floor: the error of stopping early is no larger.
+        with a node at zero, less the floor, a lower bound, with every node moved by the floor. The
+        value is their midpoint and `depth` half their distance: the error of stopping early is no
+        larger.
 
         Args:
             f: as for `integral`; it is also called slightly below the smallest node.
@@ -296,8 +297,11 @@ class Density:
         lowest = min(float(self.nodes.min()), 0.0)
         nodes, weights = self._rules.padded_with_node_at(lowest - self.floor)
         lower = np.sum(weights * _applied(f, np.maximum(nodes - self.floor, lowest)), axis=1)
+        plain = np.sum(self.weights * _applied(f, self.nodes), axis=1)
         upper = np.sum(self.weights * _applied(f, self.nodes + self.floor), axis=1)
-        return self._estimate(f, self.size, depths=upper - lower)
+        # The node at zero cannot be moved below it: the change of the others stands for its own.
+        lower -= upper - plain
+        return self._estimate(f, self.size, bounds=(lower, upper))
 
     def without_batches(self, f: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """(B, S) what tr f(A) would be without each batch, by probe.
@@ -368,18 +372,23 @@ class Density:
         factor: float,
         min_depths: Any = 0.0,
         smooth: Callable[[np.ndarray], np.ndarray] | None = None,
-        depths: np.ndarray | None = None,
+        bounds: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Estimate:
         """factor times the mean of f over all eigenvalues.
 
-        `smooth` replaces f for `sampling`; `depths` (S,) replaces the change from m/2 to m steps.
+        `smooth` replaces f for `sampling`; `bounds` of each probe, (S,) and (S,), replace the Gauss
+        rule's values and the change from m/2 to m steps.
         """
         rows = np.sum(self.weights * _applied(f, self.nodes), axis=1)
-        if depths is None:
+        spectral_error = self._spectral_error(f, rows)
+        if bounds is not None:
+            lower, upper = bounds
+            rows, depths = (lower + upper) / 2, (upper - lower) / 2
+        else:
             half = np.sum(self.half_weights * _applied(f, self.half_nodes), axis=1)
             depths = np.maximum(np.abs(rows - half), min_depths)
         value, stderr = self._mean(rows, np.sum(_applied(f, self.outliers)) / self.size)
-        stderr = np.maximum(stderr, self._spectral_error(f, rows))
+        stderr = np.maximum(stderr, spectral_error)
         depth = self._mean(depths, 0.0)[0]
         sampling = self._sampling(smooth or f)
         return Estimate(

@@ -98,7 +98,7 @@ def linearized(job: Job, options: Options, terminal: Terminal) -> Linearization:
             )
             raise InputError(error.expected, got, "take fewer examples") from error
     terminal.say(
-        f"{job.title}: the loss mixes examples: all {count:,} are one batch, and sampling errors "
+        f"{job.title}: the loss mixes examples: all {count:,} are one batch, so sampling errors "
         "are not known"
     )
     return _in_batches(job, options, job.data, count)

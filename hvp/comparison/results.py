@@ -123,7 +123,7 @@ class Comparison:
 
     @property
     def floor(self) -> float:
-        """The noise floor of the products: smaller eigenvalues may as well be zero."""
+        """The noise floor of the products: smaller eigenvalues may be zero."""
         return max(noise.floor for noise in self.noise.values())
 
     @property

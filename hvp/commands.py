@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import math
 import os
 import shlex
 import signal
@@ -13,15 +11,15 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hvp.errors import ConvergenceError, InputError, MixedExamplesError
+from hvp import jobs
+from hvp.errors import ConvergenceError, InputError
 
 if TYPE_CHECKING:
     from hvp.comparison.results import Comparison
-    from hvp.linearization.linearization import Linearization
     from hvp.report.terminal import Terminal
 
 app = typer.Typer(
@@ -32,8 +30,6 @@ app = typer.Typer(
 
 ACTIVATIONS = ("relu", "tanh", "both")
 MAX_SEED = 2**32 - 1
-# The memory of a single batch is extrapolated from so many examples and twice as many.
-FEW_EXAMPLES = 32
 
 
 @app.callback()
@@ -60,17 +56,19 @@ DataOption = Annotated[
     ),
 ]
 LossOption = Annotated[
-    str | None, typer.Option(help="Name of a Keras loss, instead of the model's compiled one.")
+    str | None, typer.Option(help="Name of a Keras loss to use instead of the compiled one.")
 ]
 LayersOption = Annotated[
     list[str] | None,
-    typer.Option(help="Layer names or globs, separated by commas: use only their parameters."),
+    typer.Option(
+        help="Use only the parameters of these layers: names or patterns, separated by commas."
+    ),
 ]
 BatchSizeOption = Annotated[
     int | None,
     typer.Option(
-        help="Examples in a batch. The default gives about ten batches, for sampling errors; a "
-        "loss that mixes examples gets all in one."
+        help="Examples in a batch. The default gives about ten batches, for sampling errors; if "
+        "the loss mixes examples, all are one batch."
     ),
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of weights, training and random vectors.")]
@@ -89,9 +87,10 @@ def compare(
     loss: LossOption = None,
     layers: LayersOption = None,
     batch_size: BatchSizeOption = None,
-    k: Annotated[int, typer.Option("-k", help="Eigenvalues at each end.")] = 10,
+    k: Annotated[int, typer.Option("-k", help="Number of eigenvalues at each end.")] = 10,
     dtype: Annotated[
-        str | None, typer.Option(help="float64: compute in it, whatever precision the model has.")
+        str | None,
+        typer.Option(help="float64: double precision, whatever the model has."),
     ] = None,
     seed: SeedOption = 0,
     out: Annotated[Path, typer.Option(help="Directory for the results.")] = Path("hvp-compare"),
@@ -99,9 +98,9 @@ def compare(
 ) -> None:
     """Compare the spectra of H, G and R = H - G, whole and layer by layer.
 
-    Without arguments: a network with 24,790 parameters in two activations, trained on 5,000
-    embedded MNIST digits. Exits with 1 if differences of gradient and loss say that derivatives are
-    wrong; the results are written all the same.
+    Without arguments it trains a network with 24,790 parameters on 5,000 embedded MNIST digits,
+    once with ReLU and once with tanh. Exits with 1 if the derivatives disagree with finite
+    differences; the results are written nevertheless.
     """
     start = time.perf_counter()
     from hvp.report.save import save  # a missing package shows before any work
@@ -112,7 +111,7 @@ def compare(
         _check_choice("--activation", activation, ACTIVATIONS)
         _check_choice("--dtype", dtype, ("float64",))
         _check_usage(activation, model, data, k, seed, batch_size)
-        options = _Options(loss, layers, dtype, batch_size)
+        options = jobs.Options(loss, layers, dtype, batch_size)
         names = ["relu", "tanh"] if activation in (None, "both") else [str(activation)]
         several = model is None and len(names) > 1
         directories = [out / name for name in names] if several else [out]
@@ -120,11 +119,11 @@ def compare(
             terminal.start("importing TensorFlow")
             _import_tensorflow(seed)
             if model is not None:
-                jobs = [_load_job(model, data)]
+                work = [jobs.load_job(model, data)]
             else:
-                jobs = [_builtin_job(name, k, seed, terminal) for name in names]
+                work = [jobs.builtin_job(name, k, seed, terminal) for name in names]
             command = _command(context)
-            results = [_run(job, options, k, seed, command, terminal) for job in jobs]
+            results = [jobs.compared(job, options, k, seed, command, terminal) for job in work]
             terminal.start("writing")
             written = [
                 save(result, directory)
@@ -161,10 +160,14 @@ def check(
         _check_usage(None, model, data, 1, seed, batch_size)
         terminal.start("importing TensorFlow")
         _import_tensorflow(seed)
-        job = _builtin_job("tanh", 1, seed, terminal) if model is None else _load_job(model, data)
+        job = (
+            jobs.builtin_job("tanh", 1, seed, terminal)
+            if model is None
+            else jobs.load_job(model, data)
+        )
         from hvp.testing.finite_differences import check as run
 
-        lin = _linearized(job, _Options(loss, layers, None, batch_size), terminal)
+        lin = jobs.linearized(job, jobs.Options(loss, layers, None, batch_size), terminal)
         terminal.start(f"{job.title}: checking")
         report = run(lin, seed=seed)
     for finding in lin.findings:
@@ -253,125 +256,6 @@ def _remove_empty(directories: list[Path]) -> None:
     for directory in reversed(directories):
         with contextlib.suppress(OSError):
             directory.rmdir()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    title: str
-    model: Any
-    data: tuple[Any, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Options:
-    """What the user chose of a loss."""
-
-    loss: str | None
-    layers: list[str] | None
-    dtype: str | None
-    batch_size: int | None
-
-
-def _load_job(model: Path, data: Path | None) -> _Job:
-    from hvp import examples
-    from hvp.objective import files
-
-    arrays = examples.mnist() if data is None else files.load_arrays(data)
-    return _Job(model.stem, files.load_model(model), arrays)
-
-
-def _builtin_job(name: str, k: int, seed: int, terminal: Terminal) -> _Job:
-    import keras
-
-    from hvp import examples
-
-    x, y = examples.mnist()
-    model = examples.network(name, seed=seed)
-    if k >= model.count_params():
-        raise InputError(f"a -k below {model.count_params()} parameters", k, "lower it")
-    x = x.astype(model.compute_dtype)
-    terminal.start(f"{name}: training", examples.EPOCHS)
-    report = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: terminal.advance())
-    examples.train(model, x, y, seed=seed, callbacks=[report])
-    return _Job(name, model, (x, y))
-
-
-def _run(
-    job: _Job, options: _Options, k: int, seed: int, command: str, terminal: Terminal
-) -> Comparison:
-    from hvp.comparison.compare import compare as run
-
-    lin = _linearized(job, options, terminal)
-    parts = len(lin.layout.layers)
-    terminal.start(f"{job.title}: spectra", 3 * (1 + parts if parts > 1 else 1))
-    return run(
-        lin, k, seed=seed, title=job.title, command=command, progress=terminal.report_products
-    )
-
-
-def _linearized(job: _Job, options: _Options, terminal: Terminal) -> Linearization:
-    """The loss in batches; in a single one, where it mixes examples and that fits into memory."""
-    from hvp.objective.batches import batch_size_for_sampling_errors, num_examples
-
-    terminal.start(f"{job.title}: linearising")
-    if options.batch_size is not None:
-        try:
-            return _in_batches(job, options, job.data, options.batch_size)
-        except MixedExamplesError as error:
-            raise InputError(error.expected, error.got, "leave --batch-size out") from error
-    try:
-        return _in_batches(job, options, job.data, batch_size_for_sampling_errors(job.data[0]))
-    except MixedExamplesError as error:
-        count = num_examples(job.data[0])
-        needed, budget = _single_batch_bytes(job, options, count)
-        if needed > budget:
-            got = (
-                f"{error.got}; one batch would save about {needed >> 20:,} MiB of {budget >> 20:,}"
-            )
-            raise InputError(error.expected, got, "take fewer examples") from error
-    terminal.say(
-        f"{job.title}: the loss mixes examples: all {count:,} are one batch, and sampling errors "
-        "are not known"
-    )
-    return _in_batches(job, options, job.data, count)
-
-
-def _single_batch_bytes(job: _Job, options: _Options, count: int) -> tuple[int, int]:
-    """What all examples in one batch would save, and the budget, in bytes.
-
-    Extrapolated from few examples and twice as many: losses of pairs grow like the square.
-    """
-    import keras
-
-    def saved(few: int) -> tuple[int, int]:
-        part = keras.tree.map_structure(lambda array: array[:few], job.data)
-        lin = _in_batches(job, options, part, few)
-        return lin.forecast.kept, lin.memory.budget
-
-    few = min(FEW_EXAMPLES, count)
-    (once, _), (twice, budget) = saved(few), saved(min(2 * few, count))
-    if count <= 2 * few:
-        return twice, budget
-    return int(twice * (twice / once) ** math.log2(count / (2 * few))), budget
-
-
-def _in_batches(
-    job: _Job, options: _Options, data: tuple[Any, ...], batch_size: int
-) -> Linearization:
-    from hvp.linearization.linearize import linearize
-
-    chosen = [name for names in options.layers or [] for name in names.split(",")] or None
-    # With order and backend given, no timing decides anything: equal input gives equal bits.
-    return linearize(
-        job.model,
-        data,
-        options.loss,
-        variables=chosen,
-        dtype=options.dtype,
-        batch_size=batch_size,
-        ad="forward-over-reverse",
-        jit=False,
-    )
 
 
 def _import_tensorflow(seed: int) -> None:

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 import hvp.comparison.compare
 import hvp.report.matplotlib_figure
-from hvp import ConvergenceError, commands, examples
+from hvp import ConvergenceError, commands, examples, jobs
 from hvp.report import number_format
 
 layers = keras.layers
@@ -252,7 +252,7 @@ def test_a_loss_that_mixes_examples_in_smaller_batches_is_refused(mixing, here):
 
 
 def test_a_loss_that_mixes_more_examples_than_fit_is_refused(mixing, here, monkeypatch):
-    monkeypatch.setattr(commands, "_single_batch_bytes", lambda *job: (7 << 30, 2 << 30))
+    monkeypatch.setattr(jobs, "_single_batch_bytes", lambda *job: (7 << 30, 2 << 30))
     result = compare(*mixing, "-k", 1, "--out", "out")
     assert_refused(result, "one batch would save about 7,168 MiB of 2,048; take fewer examples")
 
@@ -264,9 +264,9 @@ def test_the_memory_of_one_batch_grows_as_few_examples_say(mixing, monkeypatch):
         "forecast",
         property(lambda lin: type("Forecast", (), {"kept": 1000 * lin.num_examples**2})),
     )
-    job = commands._load_job(Path("net.keras"), Path("data.npz"))
-    options = commands._Options(None, None, None, None)
-    needed, budget = commands._single_batch_bytes(job, options, 100)
+    job = jobs.load_job(Path("net.keras"), Path("data.npz"))
+    options = jobs.Options(None, None, None, None)
+    needed, budget = jobs._single_batch_bytes(job, options, 100)
     assert needed == pytest.approx(1000 * 100**2)
     assert budget > 1 << 20
 

@@ -121,12 +121,17 @@ def rounding_findings(program: Program, active: Collection[int]) -> list[Finding
 
 
 def loop_findings(program: Program, active: Collection[int]) -> list[Finding]:
-    """A note for each loop and branch on the path; without any, for each list of tensors."""
+    """A note for each loop and branch on the path; without any, for each list of tensors.
+
+    They name the operation: several of one place would read the same.
+    """
     how = "differentiated by reverse-over-reverse, one vector at a time"
     looped = [n for n in program.nodes if program.is_looped(n) and set(active) & set(n.outputs)]
     loops = [node for node in looped if node.bodies]
     what = "a loop or branch" if loops else "a list of tensors"
-    return [Finding("note", n.place, f"{what}: {how}", n.op.type) for n in loops or looped]
+    return [
+        Finding("note", n.place, f"{what} ({n.op.type}): {how}", n.op.type) for n in loops or looped
+    ]
 
 
 def lower_precisions(

@@ -46,6 +46,7 @@ class OpType:
         is_switch: input 0 is the number of the branch that it runs, not a condition.
         is_call: it calls one function, once, on its inputs.
         is_alias: its results are its inputs.
+        calls_python: it calls a Python function, whose result has no shape.
         reads_table: it reads a table of constants, as vocabularies are.
         is_entrywise: each entry of its result depends on the same entries of its inputs alone,
             which are broadcast.
@@ -76,6 +77,7 @@ class OpType:
     is_switch: bool = False
     is_call: bool = False
     is_alias: bool = False
+    calls_python: bool = False
     reads_table: bool = False
     is_entrywise: bool = False
     finite_at: float | None = None
@@ -137,7 +139,7 @@ OP_TYPES = {
     "Dilation2DBackpropFilter": OpType(instead=DILATION),
     "Dilation2DBackpropInput": OpType(instead=DILATION),
     "DivNoNan": OpType(is_entrywise=True),
-    "EagerPyFunc": OpType(instead=PYTHON),
+    "EagerPyFunc": OpType(calls_python=True, instead=PYTHON),
     "Einsum": OpType(linear_in=(0, 1)),
     "Elu": OpType(is_entrywise=True),
     "EluGrad": OpType(linear_in=(0,), is_diagonal=True, is_entrywise=True),
@@ -195,7 +197,8 @@ OP_TYPES = {
     "Pad": OpType(linear_in=(0,)),
     "PartitionedCall": OpType(is_call=True),
     "Pow": OpType(is_entrywise=True, finite_at=0.5),
-    "PyFunc": OpType(instead=PYTHON),
+    "PyFunc": OpType(calls_python=True, instead=PYTHON),
+    "PyFuncStateless": OpType(calls_python=True, instead=PYTHON),
     "QuantizeAndDequantizeV2": OpType(is_straight_through=True),
     "QuantizeAndDequantizeV3": OpType(is_straight_through=True),
     "QuantizeAndDequantizeV4": OpType(is_straight_through=True),

@@ -28,7 +28,16 @@ def trace(
     layers, which places are named after. Raises InputError, with the name of the layer, for random
     or otherwise stateful operations, for assignments and for operations that cannot be replayed.
     """
-    concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
+
+    def named(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception:
+            # A result of Python has no shape, so that what follows may fail without naming it.
+            _refuse_python_without_shape(tf.compat.v1.get_default_graph(), layers)
+            raise
+
+    concrete = tf.function(named, autograph=False).get_concrete_function(*specs)
     flattener = Flattener(layers=layers)
     graph = concrete.graph
     arguments = graph.inputs[: len(graph.inputs) - len(graph.captures)]
@@ -237,6 +246,20 @@ def place_of(op: tf.Operation, layers: Collection[str] = ()) -> str:
     numbered = [name.rpartition("_") for name in scope.split("/")]
     found = [name for name, _, number in numbered if name in layers and number.isdigit()]
     return "/".join(found[1:] or found) or scope or "the function"
+
+
+def _refuse_python_without_shape(graph: tf.Graph, layers: Collection[str]) -> None:
+    """Raise InputError for an operation that calls Python and has a result of unknown shape."""
+    for op in graph.get_operations():
+        if op_type(op.type).is_call:
+            place = place_of(op, layers)
+            _refuse_python_without_shape(function_body(graph, op.get_attr("f").name, place), layers)
+        elif op_type(op.type).calls_python and any(t.shape.rank is None for t in op.outputs):
+            raise InputError(
+                "a loss of TensorFlow operations",
+                f"{op.type} in {place_of(op, layers)!r}, which calls Python or NumPy",
+                f"use {op_type(op.type).instead}",
+            )
 
 
 def _refuse_unreplayable(node: Node) -> None:

@@ -14,7 +14,7 @@ from hvp.comparison.chain_rule import QuadraticForms
 from hvp.comparison.sampling_errors import SamplingErrors
 from hvp.comparison.spectrum import Spectrum
 from hvp.errors import InputError
-from hvp.linalg.density import CountBracket
+from hvp.linalg.brackets import CountBracket
 from hvp.linalg.estimate import Estimate
 from hvp.linalg.layer_traces import LayerShares, LayerTraces
 from hvp.linalg.noise_floor import Noise
@@ -123,7 +123,7 @@ class Comparison:
 
     @property
     def floor(self) -> float:
-        """The noise floor of the products: smaller eigenvalues may as well be zero."""
+        """The noise floor of the products: smaller eigenvalues may be zero."""
         return max(noise.floor for noise in self.noise.values())
 
     @property

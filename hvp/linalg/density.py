@@ -10,8 +10,8 @@ import numpy as np
 from scipy.special import ndtr
 
 from hvp.errors import InputError
+from hvp.linalg.brackets import CountBracket, ProbeRules, misplaced_weight, share_bounds
 from hvp.linalg.estimate import Estimate, standard_error_of_mean, student_factor
-from hvp.linalg.gauss_radau import radau_rule
 from hvp.linalg.lanczos import ROUNDINGS
 from hvp.linalg.smoothing import grid_points, resolved_width, smoothed, smoothed_rows, to_log
 from hvp.sampling_error import jackknife
@@ -37,27 +37,6 @@ class BatchJackknife:
     weights: np.ndarray
     outliers: np.ndarray
     examples: np.ndarray
-
-
-@dataclass(frozen=True)
-class CountBracket:
-    """Bounds of the number of eigenvalues beyond a threshold, certain but for the probes.
-
-    Attributes:
-        threshold: in units of λ.
-        lower, upper: the means of the bounds over the probes.
-        stderr: the larger of their standard errors over the probes.
-    """
-
-    threshold: float
-    lower: float
-    upper: float
-    stderr: float
-
-    @property
-    def at_least(self) -> int:
-        """The lower bound, less two standard errors."""
-        return max(int(np.ceil(self.lower - 2 * self.stderr)), 0) if self.stderr >= 0 else 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,7 +239,7 @@ class Density:
         return self._estimate(
             lambda x: x > limit,
             self.size,
-            self._misplaced(limit),
+            misplaced_weight(self._rules, limit),
             lambda x: 1 - self._ramp(x, limit),
         )
 
@@ -273,24 +252,9 @@ class Density:
         return self._bracket(threshold, -1)
 
     def _bracket(self, threshold: float, sign: int) -> CountBracket:
-        """Bounds of the number below the threshold, above it with sign -1.
-
-        Of all measures with the moments of a probe, the rule with a node at the threshold has the
-        most mass there: the share below lies between the weights of the nodes below, and those with
-        the threshold's own. Chebyshev, Markov and Stieltjes proved it (Szegő 1975, *Orthogonal
-        polynomials*, theorem 3.41.1).
-        """
         limit = _number("threshold", threshold)
-        bounds = np.empty((len(self.nodes), 2))
-        for s, n in enumerate(self.steps):
-            nodes, weights = radau_rule(
-                self.nodes[s, :n], self.weights[s, :n], self.errors[s, :n], limit
-            )
-            at = int(np.argmin(np.abs(nodes - limit)))
-            share = weights[:at].sum() if sign > 0 else weights[at + 1 :].sum()
-            bounds[s] = share, share + weights[at]
         outliers = np.sum(sign * self.outliers < sign * limit) / self.size
-        values, errors = self._mean(bounds, outliers)
+        values, errors = self._mean(share_bounds(self._rules, limit, sign), outliers)
         lower, upper = self.size * values
         return CountBracket(limit, float(lower), float(upper), float(self.size * np.max(errors)))
 
@@ -320,8 +284,9 @@ class Density:
 
         The derivatives of f at λ ≥ 0 must alternate in sign, f' > 0 > f'', as those of log(λ + δ)
         and λ/(λ + δ) do. Then the Gauss rule is an upper bound of vᵀf(A)v and the Gauss-Radau rule
-        with a node at zero, less the floor, a lower bound. `depth` is the distance between them,
-        with every node moved by the floor: the error of stopping early is no larger.
+        with a node at zero, less the floor, a lower bound, with every node moved by the floor. The
+        value is their midpoint and `depth` half their distance: the error of stopping early is no
+        larger.
 
         Args:
             f: as for `integral`; it is also called slightly below the smallest node.
@@ -330,21 +295,13 @@ class Density:
         theorem 6.4.
         """
         lowest = min(float(self.nodes.min()), 0.0)
-        rules = [
-            radau_rule(nodes[:n], weights[:n], errors[:n], lowest - self.floor)
-            for nodes, weights, errors, n in zip(
-                self.nodes, self.weights, self.errors, self.steps, strict=True
-            )
-        ]
-        length = max(len(nodes) for nodes, _ in rules)
-        padded = [
-            (np.pad(nodes, (0, length - len(nodes)), "edge"), np.pad(w, (0, length - len(w))))
-            for nodes, w in rules
-        ]
-        nodes, weights = (np.stack(each) for each in zip(*padded, strict=True))
+        nodes, weights = self._rules.padded_with_node_at(lowest - self.floor)
         lower = np.sum(weights * _applied(f, np.maximum(nodes - self.floor, lowest)), axis=1)
+        plain = np.sum(self.weights * _applied(f, self.nodes), axis=1)
         upper = np.sum(self.weights * _applied(f, self.nodes + self.floor), axis=1)
-        return self._estimate(f, self.size, depths=upper - lower)
+        # The node at zero cannot be moved below it: the change of the others stands for its own.
+        lower -= upper - plain
+        return self._estimate(f, self.size, bounds=(lower, upper))
 
     def without_batches(self, f: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """(B, S) what tr f(A) would be without each batch, by probe.
@@ -358,6 +315,10 @@ class Density:
         rows = np.sum(left_out.weights * _applied(f, left_out.nodes), axis=2)
         outliers = np.sum(_applied(f, left_out.outliers), axis=1, keepdims=True)
         return (self.size - len(self.outliers)) * rows + outliers
+
+    @property
+    def _rules(self) -> ProbeRules:
+        return ProbeRules(self.nodes, self.weights, self.errors, self.steps)
 
     @property
     def _bulk_share(self) -> float:
@@ -390,21 +351,12 @@ class Density:
         error = np.sqrt(2 / (bulk_size + 2) * variance / count)
         return float(self._bulk_share * student_factor(count - 1) ** SPECTRAL_POWER * error)
 
-    def _misplaced(self, limit: float) -> np.ndarray:
-        """(S,) the most weight of the two nodes next to the limit that may lie beyond it."""
-        nearest = np.sum(self.nodes < limit, axis=1)[:, None] - [1, 0]
-        exists = (nearest >= 0) & (nearest < self.nodes.shape[1])
-        nearest = np.clip(nearest, 0, self.nodes.shape[1] - 1)
-        node, weight, error = (
-            np.take_along_axis(array, nearest, axis=1)
-            for array in (self.nodes, self.weights, self.errors)
-        )
-        ratio = error / np.maximum(np.abs(node - limit), TINY)
-        return np.sum(exists * weight * np.minimum(ratio, 1.0) ** 2, axis=1)
-
     def _below(self, limit: float, factor: float) -> Estimate:
         return self._estimate(
-            lambda x: x < limit, factor, self._misplaced(limit), lambda x: self._ramp(x, limit)
+            lambda x: x < limit,
+            factor,
+            misplaced_weight(self._rules, limit),
+            lambda x: self._ramp(x, limit),
         )
 
     def _ramp(self, x: np.ndarray, limit: float) -> np.ndarray:
@@ -420,18 +372,23 @@ class Density:
         factor: float,
         min_depths: Any = 0.0,
         smooth: Callable[[np.ndarray], np.ndarray] | None = None,
-        depths: np.ndarray | None = None,
+        bounds: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Estimate:
         """factor times the mean of f over all eigenvalues.
 
-        `smooth` replaces f for `sampling`; `depths` (S,) replaces the change from m/2 to m steps.
+        `smooth` replaces f for `sampling`; `bounds` of each probe, (S,) and (S,), replace the Gauss
+        rule's values and the change from m/2 to m steps.
         """
         rows = np.sum(self.weights * _applied(f, self.nodes), axis=1)
-        if depths is None:
+        spectral_error = self._spectral_error(f, rows)
+        if bounds is not None:
+            lower, upper = bounds
+            rows, depths = (lower + upper) / 2, (upper - lower) / 2
+        else:
             half = np.sum(self.half_weights * _applied(f, self.half_nodes), axis=1)
             depths = np.maximum(np.abs(rows - half), min_depths)
         value, stderr = self._mean(rows, np.sum(_applied(f, self.outliers)) / self.size)
-        stderr = np.maximum(stderr, self._spectral_error(f, rows))
+        stderr = np.maximum(stderr, spectral_error)
         depth = self._mean(depths, 0.0)[0]
         sampling = self._sampling(smooth or f)
         return Estimate(

@@ -24,10 +24,10 @@ class HasIntegral(Protocol):
 def log_determinant(spectrum: HasIntegral, shift: float) -> Estimate:
     """log det(A + δI) = Σ log(λ + δ) of a positive semidefinite operator, from its density.
 
-    One density serves any number of shifts. Its `depth` is the width of a bracket: because A is
-    positive semidefinite, Gauss and Gauss-Radau quadrature bound the value from above and below
-    (see `Density.bracketed_integral`). Negative nodes, down to -1e-5 times the largest, count as
-    rounding of zero.
+    One density serves any number of shifts. The value is the midpoint of a bracket and its `depth`
+    half the width: because A is positive semidefinite, Gauss and Gauss-Radau quadrature bound the
+    sum from above and below (see `Density.bracketed_integral`). Negative nodes, down to -1e-5 times
+    the largest, count as rounding of zero.
 
     Args:
         spectrum: the density of A, or another object whose `integral(f)` estimates tr f(A).

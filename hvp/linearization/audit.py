@@ -92,7 +92,7 @@ class Auditor:
         """Run the programs that were traced last, and note what only their numbers show.
 
         These are StopGradients that matter, custom gradients that differ from the derivative, and
-        low precision. The batch must have valid targets.
+        low precision. The batch must have valid targets; later ones of its shape are not judged.
         """
         checks = GradientChecks(
             self._objective,

@@ -1,7 +1,8 @@
 """What only the numbers of a batch show of derivatives, as findings.
 
 These are StopGradients that matter, gradients of TensorFlow that are not the derivative, and low
-precision.
+precision. They are judged on the first batch of each shape alone, and the findings say so: what
+matters only for the numbers of a later batch gives no finding.
 """
 
 from __future__ import annotations
@@ -94,11 +95,12 @@ class GradientChecks:
         # A program leaves out custom gradients; the objective itself follows them.
         error = self._difference(with_variables, _replayed_gradient(self._loss, self._batch))
         if not error <= np.sqrt(self._rounding()):
-            size = f"the gradients differ by {error:.1e}" if np.isfinite(error) else "it is NaN"
+            size = f"differ by {error:.1e}" if np.isfinite(error) else "are NaN"
             for place, gradient in doubtful.items():
                 message = (
-                    f"{gradient} is not the derivative of its function ({size}): products are "
-                    "those of the function, fit follows the gradient"
+                    f"{gradient} is not the derivative of its function (on the first batch the "
+                    f"gradients {size}): products are those of the function, fit follows the "
+                    "gradient"
                 )
                 remedy = "write it another way if fit is to follow the function too"
                 yield Finding("different", place, message, remedy=remedy)
@@ -183,7 +185,7 @@ class GradientChecks:
         for place in self._innermost(lower):
             message = (
                 f"computes in {lower[place].name}: the gradient differs from that in float64 by "
-                f"{error:.0e} of its size"
+                f"{error:.0e} of its size on the first batch"
             )
             remedy = 'dtype="float64" gives all digits'
             yield Finding("different", place, message, remedy=remedy)
@@ -220,7 +222,7 @@ def _stop_finding(node: Node, size: float) -> Finding:
     without = f"differs by {size:.1e} of its size" if size > 0 else "is the same"
     message = (
         "stop_gradient: its input is a constant for H and G, as for the gradient, which "
-        f"{without} without it"
+        f"{without} without it on the first batch"
     )
     remedy = "remove it where its input should be differentiated"
     return Finding("different", node.place, message, "StopGradient", remedy)

@@ -74,8 +74,8 @@ def linearize(
             products, whether XLA is faster for them. Either may change the last bits between runs;
             `choices` shows what was taken. With `jit` given, the same input gives the same bits.
         verify: test Hv by differences of the gradient and the gradient by differences of the loss,
-            in float64 where the model allows it, for less than ten products. The result is in
-            `Linearization.certificate`.
+            in float64 where the model allows it, which takes as long as about twelve products. The
+            result is in `Linearization.certificate`.
 
     Raises:
         InputError: the model, loss or data cannot be used, an operation has no second derivative,

@@ -120,7 +120,7 @@ def _key(c: Comparison) -> list[dict[str, str]]:
         item(
             "negative eigenvalues of H",
             f"≥ {certain}" if bound_only else number_format.estimated(c.negative),
-            f"how many in all is {UNKNOWN}" if bound_only else "",
+            f"total number {UNKNOWN}" if bound_only else "",
         )
     )
     return found
@@ -147,7 +147,7 @@ def _table(headings: str, rows: Iterable[tuple[str, ...]], caption: str = "") ->
 def _distances(c: Comparison) -> Table:
     rows = [(part.name, *summary.distance(c, part)) for part in c.parts.values()]
     return _table(
-        "part|distance of H and G|of ‖H‖",
+        "part|distance of H and G|relative to ‖H‖",
         rows,
         "The area between the cumulative spectra of H and G: the mean distance by which the "
         "eigenvalues of one must be moved to give the other.",
@@ -188,11 +188,11 @@ def _layers(c: Comparison) -> Table:
             )
         )
     return _table(
-        "part|P|trace of H|trace of G|trace of R|sampling, H|R of trace|R of ‖·‖²",
+        "part|P|trace of H|trace of G|trace of R|sampling error, H|R / H, trace|R / H, ‖·‖²",
         rows,
         "Traces, and the shares of R in the trace and in the squared Frobenius norm of H. "
-        "Errors behind ± are standard errors over the random probes. Sampling: the standard error "
-        "of the trace of H over the choice of examples.",
+        "Errors after ± are standard errors over the random probes; the sampling error is the "
+        "standard error over the choice of examples.",
     )
 
 

@@ -16,36 +16,37 @@ from hvp.linalg.estimate import Estimate
 
 SCHEMA = 4
 ABOUT = {
-    "null": "a number that is not known, as the sampling error from a single batch",
+    "null": "a number that is not known, such as the sampling error from a single batch",
     "units": "eigenvalues, errors, noise and distance in units of the loss per squared weight",
     "parts": "whole network or selected layers, then each layer's own block; size is P",
     "largest, smallest": "eigenvalues in ascending order, each with its error |Av - lambda v|",
-    "separate": "whether value ± error meets no other: else the value bounds a cluster",
-    "sampling": "standard errors, had other examples been drawn, from the forms of the batches",
+    "separate": "whether value ± error overlaps no other; if not, the value bounds a cluster",
+    "sampling": "standard errors over the choice of examples, from vᵀAv of each batch",
     "unseen": "ends beyond which another start found an eigenvalue that was missed",
-    "density": "stochastic Lanczos quadrature: a row of nodes and weights a probe, the bulk; "
-    "outliers, the eigenvalues projected out of it, have weight 1/P each; errors as those of "
-    "eigenvalues, the floor is what may be zero, width that of the bells which smooth it",
-    "value, stderr, depth, sampling": "an estimate, its standard error over random probes, what "
-    "fewer Lanczos steps would have changed, and its standard error had other examples been drawn",
-    "tol": "error asked for, relative to the largest eigenvalue of H in magnitude",
+    "density": "stochastic Lanczos quadrature: a row of nodes and weights for each probe; "
+    "outliers, the eigenvalues projected out beforehand, have weight 1/P each; errors are those of "
+    "the nodes, values below floor may be zero, width is that of the Gaussians that smooth it",
+    "value, stderr, depth, sampling": "an estimate, its standard error over random probes, its "
+    "change over the last half of the Lanczos steps, and its standard error over the choice of "
+    "examples",
+    "tol": "requested error, relative to the largest eigenvalue of H in magnitude",
     "principal_angles": "radians, between the spaces of the i largest eigenvalues of H and of G, "
     "for i from 1 to k",
     "overlap": "mean squared cosine of the principal angles for i = k",
     "distance": "area between the cumulative spectra of H and of G",
     "traces": "trace and squared Frobenius norm of every layer's own block and of the whole; "
     "shares are those of R over those of H",
-    "noise": "what products of unit vectors are off by; digits below its floor are none",
-    "certificate": "Hv against differences of the gradient and the gradient against those of the "
-    "loss: relative errors and their bounds; where one has not passed, numbers are wrong; error "
-    "is null where it could not be measured",
-    "negative": "the number of eigenvalues of H below minus the floor of the noise",
-    "rank": "the number of eigenvalues of G above the floor; rank_bound: outputs or parameters",
+    "noise": "measured errors of products with unit vectors; eigenvalues below floor may be zero",
+    "certificate": "Hv compared with differences of the gradient, and the gradient with those of "
+    "the loss: relative errors and their bounds; if a check has not passed, do not trust the "
+    "numbers; error is null where it could not be measured",
+    "negative": "the number of eigenvalues of H below minus the noise floor",
+    "rank": "the number of eigenvalues of G above the noise floor; rank_bound: its upper bound",
     "brackets": "bounds of the numbers of eigenvalues of H below a threshold, and of G above one, "
     "certain but for the standard error over the probes: first at the noise floor, then at the "
     "smallest multiple of it whose bounds are within a factor of two",
-    "command": "what repeats it, given the same weights and data",
-    "chain_rule": "forms of each layer's kernels v; rounding is what |v| |Hv| loses in this dtype",
+    "command": "repeats the comparison, given the same weights and data",
+    "chain_rule": "vᵀHv, vᵀGv and vᵀRv for the kernels v of each layer; rounding: their error",
 }
 CONVERTED_FIELDS = ("parts", "chain_rule", "traces", "shares", "noise", "certificate")
 

@@ -109,8 +109,8 @@ def log_densities(part: Part, floor: float) -> go.Figure:
     return plotly_style.noted(
         figure,
         f"Smoothed with Gaussians of standard deviation {_widths(found)} decades: this many "
-        "Lanczos steps resolve nothing narrower. Values inside the grey strip may as well "
-        f"be zero.{_coincidence(part)}",
+        "Lanczos steps resolve nothing narrower. Values inside the grey strip may be "
+        f"zero.{_coincidence(part)}",
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from hvp.comparison.results import Comparison, Part
-from hvp.linalg.density import CountBracket
+from hvp.linalg.brackets import CountBracket
 from hvp.linalg.eigsh import Eigenpairs
 from hvp.linalg.estimate import Estimate
 from hvp.report.number_format import (
@@ -74,7 +74,7 @@ def extremes(comparison: Comparison) -> str:
     bottom, top = (
         _in_words(eigenvalue(comparison, whole, "H", end)) for end in ("smallest", "largest")
     )
-    return f"The eigenvalues of H reach from {bottom} to {top}."
+    return f"The eigenvalues of H range from {bottom} to {top}."
 
 
 def _in_words(found: Eigenvalue) -> str:
@@ -96,7 +96,7 @@ def negatives(comparison: Comparison) -> str:
     H = comparison.whole.H
     if H.smallest.values[0] + H.smallest.errors[0] >= -comparison.floor:
         return "No eigenvalue is negative beyond the noise of the products."
-    return f"How many are negative is {UNKNOWN}."
+    return f"The number of negative eigenvalues is {UNKNOWN}."
 
 
 def certainly_negative(comparison: Comparison) -> int:
@@ -110,11 +110,11 @@ def _beyond(comparison: Comparison) -> str:
     """How many are below the threshold from which on the count is known."""
     bracket = comparison.negative_brackets[1]
     if not 0 < bracket.upper <= 2 * bracket.lower:
-        return f"; how many in all is {UNKNOWN}"
+        return f"; their total number is {UNKNOWN}"
     return (
         f", {between(bracket)} of them below {margin_of_threshold(bracket)}, "
-        f"{abs(bracket.threshold) / comparison.floor:,.0f} times the noise floor; how many in all "
-        f"is {UNKNOWN}"
+        f"{abs(bracket.threshold) / comparison.floor:,.0f} times the noise floor; their "
+        f"total number is {UNKNOWN}"
     )
 
 
@@ -145,13 +145,13 @@ def share_of_residual(comparison: Comparison) -> str:
 
 
 def spaces(comparison: Comparison) -> str:
-    """How much of the space of H's top eigenvectors lies in that of G's."""
+    """How much the spaces of the top eigenvectors of H and of G overlap."""
     whole = comparison.whole
     count = len(whole.H.largest.values)
     share = known(100 * whole.overlap, 0.5, 3)
     if count == 1:
-        return f"The top eigenvector of H shares {share} % of its squared length with that of G."
-    return f"{share} % of the space of H's top {count} eigenvectors lies in that of G's."
+        return f"The top eigenvectors of H and G overlap by {share} %."
+    return f"The spaces of the top {count} eigenvectors of H and G overlap by {share} %."
 
 
 def residual(comparison: Comparison) -> str:
@@ -163,7 +163,7 @@ def residual(comparison: Comparison) -> str:
     if not agreeing:
         return "R vanishes on no layer."
     if len(agreeing) == len(layers):
-        return "R vanishes on every layer's own block, and not across layers."
+        return "R vanishes on every layer's own block, but not between layers."
     if len(agreeing) == 1:
         return f"R vanishes on the block of {agreeing[0]} only."
     return f"R vanishes on the blocks of {len(agreeing)} of {len(layers)} layers."
@@ -176,8 +176,8 @@ def sampling(comparison: Comparison) -> str:
         return "The data came as a single batch, so the sampling error is not known."
     share = error / (abs(comparison.whole.H.largest.values[-1]) or 1.0)
     return (
-        f"Other {comparison.num_examples:,} examples would move the largest eigenvalue by about "
-        f"{margin(error)}, {known(100 * share, 10 * share, 2)} %."
+        f"With {comparison.num_examples:,} other examples the largest eigenvalue would change by "
+        f"about {margin(error)}, or {known(100 * share, 10 * share, 2)} %."
     )
 
 

@@ -120,7 +120,7 @@ class Terminal:
         self.console.print(_chain_table(comparison))
         self.console.print(_results_table(comparison))
         rows = [check.row for check in comparison.certificate.checks]
-        self.console.print(_checks_table(rows, "Certificate: derivatives by differences"))
+        self.console.print(_checks_table(rows, "Certificate: derivatives and differences"))
         self.say(" ".join(summary.headline(comparison)))
         for finding in comparison.findings:
             self.say(finding)
@@ -129,7 +129,7 @@ class Terminal:
 def _spectra_table(comparison: Comparison, narrow: bool) -> Table:
     """The extreme eigenvalues of all parts; without their errors if narrow."""
     k = comparison.k
-    title = "Eigenvalues" if narrow else "Eigenvalues, their errors behind ±"
+    title = "Eigenvalues" if narrow else "Eigenvalues, with errors after ±"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.caption = (
         f"#{k}: the eigenvalue of rank {k}, or of the last rank in a smaller layer; "

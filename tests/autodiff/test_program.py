@@ -170,6 +170,26 @@ def test_what_is_not_a_pure_function_is_refused(function, text):
         hvp.linearize_function(lambda w: tf.reduce_sum(function(w) ** 2), np.ones(2))
 
 
+@pytest.mark.parametrize(
+    ("call", "op"), [(tf.py_function, "EagerPyFunc"), (tf.numpy_function, "PyFunc")]
+)
+def test_python_without_a_shape_is_refused_by_name(call, op):
+    """Its result has no shape: the loss would be refused for that, or fail in another operation."""
+
+    def layer(w):
+        with tf.name_scope("outer"):
+            return call(lambda x: x**2, [w], tf.float64)
+
+    words = f"got {op} in 'outer', which calls Python or NumPy; use operations of TensorFlow"
+    for loss in (
+        lambda w: layer(tf.reduce_sum(w)),
+        lambda w: tf.reduce_sum(tf.keras.ops.softmax(layer(w))),
+        lambda w: tf.function(layer)(tf.reduce_sum(w)),
+    ):
+        with pytest.raises(hvp.InputError, match=words):
+            hvp.linearize_function(loss, np.ones(2))
+
+
 def test_a_refused_assignment_has_assigned_nothing():
     with pytest.raises(hvp.InputError, match="side effects"):
         hvp.linearize_function(lambda w: tf.reduce_sum(assigning(w)), np.ones(2))

@@ -87,6 +87,23 @@ def test_the_depth_brackets_what_the_probes_see(function, spectrum, dtype, num_p
 
 
 @pytest.mark.parametrize("function", [hvp.log_determinant, hvp.effective_dimension])
+def test_the_value_is_the_midpoint_of_the_bracket(function):
+    """One Lanczos step, by hand: T = (a), its Radau rule has a node at 0 and one at a + b²/a."""
+    values = np.array([0.0, 1.0, 2.0, 5.0])
+    d = hvp.density(np.diag(values), num_probes=1, num_steps=1)
+    v = np.random.default_rng(0).standard_normal(4)
+    weights = v**2 / (v @ v)
+    a = weights @ values
+    variance = weights @ (values - a) ** 2
+    far = a + variance / a
+    upper, zero, end = (exact_value(function, x, 0.1) for x in (a, 0.0, far))
+    lower = zero + a / far * (end - zero)
+    found = function(d, 0.1)
+    assert found.value == pytest.approx(4 * (lower + upper) / 2)
+    assert found.depth == pytest.approx(4 * (upper - lower) / 2)
+
+
+@pytest.mark.parametrize("function", [hvp.log_determinant, hvp.effective_dimension])
 @pytest.mark.parametrize("spectrum", PSD_SPECTRA)
 def test_stated_errors_of_sums_over_a_spectrum_cover(function, spectrum):
     values = PSD_SPECTRA[spectrum]

@@ -133,6 +133,7 @@ def test_products_are_those_of_differences(function):
     assert relative(lin.hvp(np.eye(2)) @ v, lin.hvp(v)) < 1e-12
     what = "a list of tensors" if function in LISTS else "a loop or branch"
     assert any(what in finding.message for finding in lin.findings)
+    assert len({str(finding) for finding in lin.findings}) == len(lin.findings)
 
 
 @pytest.mark.parametrize("function", [*FUNCTIONS, *LISTS], ids=lambda f: f.__name__)

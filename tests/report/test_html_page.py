@@ -190,7 +190,7 @@ def test_a_count_whose_depth_is_beyond_it_is_not_printed(comparison):
     assert 4 <= count == nearest.at_least <= nearest.lower
     text = headline(unknown)
     assert f"At least {count} are negative, {summary.between(far)} of them below " in text
-    assert f"times the noise floor; how many in all is {UNKNOWN}." in text
+    assert f"times the noise floor; their total number is {UNKNOWN}." in text
     page = Page(html_page.page(unknown))
     assert UNKNOWN in page.row("negative eigenvalues")
     assert summary.between(nearest) in page.row("negative, H: λ < ")

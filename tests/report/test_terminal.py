@@ -75,7 +75,7 @@ def test_the_reading_is_that_of_the_spectra_of_r(tanh):
     assert " ".join(" ".join(lines(tanh, 100)).split()).find(summary.residual(tanh)) > 0
     relu = compared("relu", "float64")
     assert summary.residual(relu) == (
-        "R vanishes on every layer's own block, and not across layers."
+        "R vanishes on every layer's own block, but not between layers."
     )
 
 

@@ -1,0 +1,142 @@
+"""The jobs of the command line: from files and options to a loss at a point and its comparison."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hvp.errors import InputError, MixedExamplesError
+
+if TYPE_CHECKING:
+    from hvp.comparison.results import Comparison
+    from hvp.linearization.linearization import Linearization
+    from hvp.report.terminal import Terminal
+
+# The memory of a single batch is extrapolated from so many examples and twice as many.
+FEW_EXAMPLES = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A model, the arrays of its examples, and the title of the results."""
+
+    title: str
+    model: Any
+    data: tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the user chose of a loss."""
+
+    loss: str | None
+    layers: list[str] | None
+    dtype: str | None
+    batch_size: int | None
+
+
+def load_job(model: Path, data: Path | None) -> Job:
+    """The model of a file, with the arrays of another, or with the digits."""
+    from hvp import examples
+    from hvp.objective import files
+
+    arrays = examples.mnist() if data is None else files.load_arrays(data)
+    return Job(model.stem, files.load_model(model), arrays)
+
+
+def builtin_job(name: str, k: int, seed: int, terminal: Terminal) -> Job:
+    """The built-in network, trained on the digits."""
+    import keras
+
+    from hvp import examples
+
+    x, y = examples.mnist()
+    model = examples.network(name, seed=seed)
+    if k >= model.count_params():
+        raise InputError(f"a -k below {model.count_params()} parameters", k, "lower it")
+    x = x.astype(model.compute_dtype)
+    terminal.start(f"{name}: training", examples.EPOCHS)
+    report = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: terminal.advance())
+    examples.train(model, x, y, seed=seed, callbacks=[report])
+    return Job(name, model, (x, y))
+
+
+def compared(
+    job: Job, options: Options, k: int, seed: int, command: str, terminal: Terminal
+) -> Comparison:
+    """The comparison of H, G and R of a job."""
+    from hvp.comparison.compare import compare
+
+    lin = linearized(job, options, terminal)
+    parts = len(lin.layout.layers)
+    terminal.start(f"{job.title}: spectra", 3 * (1 + parts if parts > 1 else 1))
+    return compare(
+        lin, k, seed=seed, title=job.title, command=command, progress=terminal.report_products
+    )
+
+
+def linearized(job: Job, options: Options, terminal: Terminal) -> Linearization:
+    """The loss in batches; in a single one, where it mixes examples and that fits into memory."""
+    from hvp.objective.batches import batch_size_for_sampling_errors, num_examples
+
+    terminal.start(f"{job.title}: linearising")
+    if options.batch_size is not None:
+        try:
+            return _in_batches(job, options, job.data, options.batch_size)
+        except MixedExamplesError as error:
+            raise InputError(error.expected, error.got, "leave --batch-size out") from error
+    try:
+        return _in_batches(job, options, job.data, batch_size_for_sampling_errors(job.data[0]))
+    except MixedExamplesError as error:
+        count = num_examples(job.data[0])
+        needed, budget = _single_batch_bytes(job, options, count)
+        if needed > budget:
+            got = (
+                f"{error.got}; one batch would save about {needed >> 20:,} MiB of {budget >> 20:,}"
+            )
+            raise InputError(error.expected, got, "take fewer examples") from error
+    terminal.say(
+        f"{job.title}: the loss mixes examples: all {count:,} are one batch, so sampling errors "
+        "are not known"
+    )
+    return _in_batches(job, options, job.data, count)
+
+
+def _single_batch_bytes(job: Job, options: Options, count: int) -> tuple[int, int]:
+    """What all examples in one batch would save, and the budget, in bytes.
+
+    Extrapolated from few examples and twice as many: losses of pairs grow like the square.
+    """
+    import keras
+
+    def saved(few: int) -> tuple[int, int]:
+        part = keras.tree.map_structure(lambda array: array[:few], job.data)
+        lin = _in_batches(job, options, part, few)
+        return lin.forecast.kept, lin.memory.budget
+
+    few = min(FEW_EXAMPLES, count)
+    (once, _), (twice, budget) = saved(few), saved(min(2 * few, count))
+    if count <= 2 * few:
+        return twice, budget
+    return int(twice * (twice / once) ** math.log2(count / (2 * few))), budget
+
+
+def _in_batches(
+    job: Job, options: Options, data: tuple[Any, ...], batch_size: int
+) -> Linearization:
+    from hvp.linearization.linearize import linearize
+
+    chosen = [name for names in options.layers or [] for name in names.split(",")] or None
+    # With order and backend given, no timing decides anything: equal input gives equal bits.
+    return linearize(
+        job.model,
+        data,
+        options.loss,
+        variables=chosen,
+        dtype=options.dtype,
+        batch_size=batch_size,
+        ad="forward-over-reverse",
+        jit=False,
+    )

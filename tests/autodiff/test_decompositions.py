@@ -641,6 +641,7 @@ CTC = {
     "unique labels": lambda z: tf.nn.ctc_loss(
         LABELS, z, COUNTS, LENGTHS, blank_index=0, unique=tf.nn.ctc_unique_labels(LABELS)
     ),
+    "named": lambda z: tf.nn.ctc_loss(LABELS, z, COUNTS, LENGTHS, blank_index=0, name="mine"),
     "of Keras": lambda z: keras.ops.ctc_loss(LABELS, tf.transpose(z, [1, 0, 2]), COUNTS, LENGTHS),
 }
 
@@ -657,6 +658,27 @@ def test_dense_labels_of_sequences_have_the_loss_and_gradient_of_tensorflow(loss
     assert lin.loss() == pytest.approx(float(value), rel=1e-5)
     assert relative(lin.gradient(), tape.gradient(value, variable).numpy().ravel()) < 1e-5
     assert not lin.findings
+
+
+def test_a_scope_with_the_name_of_a_function_is_not_taken_for_it():
+    """A sum of cubes with as many arguments as CTC has: H is diag(6x)."""
+
+    @tf.custom_gradient
+    def cubes(x, labels, sizes, lengths):
+        def gradient(upstream):
+            return 3 * x**2 * upstream[None, :, None], None, None, None
+
+        return tf.reduce_sum(x**3, [0, 2]), gradient
+
+    def loss(x):
+        with tf.name_scope("ctc_loss_dense"):
+            return tf.reduce_sum(cubes(x, *map(tf.constant, (LABELS, COUNTS, LENGTHS))))
+
+    lin = hvp.linearize_function(loss, SEQUENCES.astype(np.float64))
+    x = SEQUENCES.astype(np.float64).ravel()
+    assert lin.loss() == pytest.approx(np.sum(x**3), rel=1e-12)
+    assert np.allclose(lin.gradient(), 3 * x**2, rtol=1e-12)
+    assert np.allclose(lin.hvp(np.eye(x.size)), np.diag(6 * x), rtol=1e-12)
 
 
 # --- steps ---

@@ -11,7 +11,6 @@ quotient, which has second derivatives.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
@@ -35,6 +34,7 @@ from hvp.autodiff.decompositions import (
     special_functions,
     spectra,
 )
+from hvp.autodiff.tensorflow_private import custom_gradient
 
 Substitute = Callable[..., "tf.Tensor | list[tf.Tensor] | None"]
 
@@ -49,11 +49,9 @@ def substitute(op: tf.Operation, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]
 def custom_function(op: tf.Operation) -> Callable[..., tf.Tensor] | None:
     """What computes a function of TensorFlow with a custom gradient anew, with derivatives.
 
-    It takes the results and the arguments of the function, which are the inputs of `op`. TensorFlow
-    opens a name scope for the function.
+    It takes the results and the arguments of the function, which are the inputs of `op`.
     """
-    found = [CUSTOM_FUNCTIONS.get(re.sub(r"_\d+$", "", scope)) for scope in op.name.split("/")]
-    return next((function for function in found if function is not None), None)
+    return CUSTOM_FUNCTIONS.get(custom_gradient(op) or "")
 
 
 def _softsign(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
@@ -134,4 +132,9 @@ SUBSTITUTES: dict[str, Substitute] = {
     "CTCLoss": ctc.ctc_loss,
     **LINEAR_ALGEBRA,
 }
-CUSTOM_FUNCTIONS: dict[str, Callable[..., tf.Tensor]] = {"ctc_loss_dense": ctc.dense}
+# By the function that computes the gradient: names of scopes are the user's.
+CUSTOM_FUNCTIONS: dict[str, Callable[..., tf.Tensor]] = {
+    "tensorflow.python.ops.ctc_ops.ctc_loss_dense.<locals>.compute_ctc_loss.<locals>.grad": (
+        ctc.dense
+    )
+}

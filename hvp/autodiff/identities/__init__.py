@@ -9,14 +9,15 @@ neighbours:
 - `roots`: powers of roots as powers of what is under them,
 - `ties`: maxima and absolute values whose kinks cancel, by one condition,
 - `branches`: operations inside an unchosen branch, computed where they are finite,
-- `rectifiers`: functions that are singular at zero, constant where relu(x) is.
+- `rectifiers`: functions that are singular at zero, constant where relu(x) is,
+- `empty_sums`: logarithms of sums of exponentials, constant where no entry is in the sum.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from hvp.autodiff.identities import branches, rectifiers, roots, ties
+from hvp.autodiff.identities import branches, empty_sums, rectifiers, roots, ties
 from hvp.autodiff.identities.identity import Identity
 from hvp.autodiff.program import Program
 
@@ -25,6 +26,7 @@ IDENTITIES: tuple[type[Identity], ...] = (
     ties.Ties,
     branches.Branches,
     rectifiers.Rectifiers,
+    empty_sums.EmptySums,
 )
 
 

@@ -536,6 +536,11 @@ def test_every_substitute_is_tested():
         "ResizeNearestNeighbor",
         "Select",
         "Softsign",
+        "SoftsignGrad",
+        "ResizeBicubicGrad",
+        "ResizeBilinearGrad",
+        "ResizeNearestNeighborGrad",
+        "ScaleAndTranslateGrad",
         "AdjustHue",
         "AdjustSaturation",
         "ImageProjectiveTransformV2",
@@ -554,6 +559,45 @@ def test_resizing_is_what_tensorflow_computes(method, size):
         )
         expected = function(images, size, method)
         assert np.allclose(program.replay(tf.constant(images)), expected, atol=1e-6)
+
+
+def resized_for_penalty(method, antialias=False):
+    """Resized in single precision, the only one that all kernels have."""
+
+    def resized(x):
+        image = tf.image.resize(tf.cast(x, tf.float32), [7, 4], method, antialias=antialias)
+        return tf.cast(image, x.dtype)
+
+    return resized
+
+
+PENALTIES = {
+    "softsign": tf.nn.softsign,
+    **{method: resized_for_penalty(method) for method in ("bilinear", "bicubic", "nearest")},
+    "antialiased": resized_for_penalty("bicubic", antialias=True),
+}
+
+
+@pytest.mark.parametrize("function", PENALTIES.values(), ids=PENALTIES)
+def test_a_penalty_on_a_gradient_has_second_derivatives(function):
+    """Central differences of the loss along v: errors of order h², and of rounding over h²."""
+    x, v = np.random.default_rng(0).normal(size=(2, 1, 5, 6, 1))
+
+    def loss(w):
+        with tf.GradientTape() as tape:
+            tape.watch(w)
+            value = tf.reduce_sum(tf.sin(function(w)))
+        return tf.reduce_sum(tf.cast(tape.gradient(value, w), w.dtype) ** 3)
+
+    lin = hvp.linearize_function(loss, x, dtype="float64")
+    at = trace(loss, spec(*x.shape))
+    at = precision.promote(at, tf.float64)
+    step = 1e-3
+    high, middle, low = (float(at.replay(tf.constant(x + h * v))) for h in (step, 0, -step))
+    assert lin.loss() == pytest.approx(float(loss(tf.constant(x))), rel=1e-5)
+    first, second = (high - low) / (2 * step), (high - 2 * middle + low) / step**2
+    assert lin.gradient() @ v.ravel() == pytest.approx(first, rel=1e-4)
+    assert lin.hvp(v.ravel()) @ v.ravel() == pytest.approx(second, rel=1e-4)
 
 
 # --- values are those of the kernels ---

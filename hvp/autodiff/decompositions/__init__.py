@@ -6,7 +6,7 @@ scale; `norms` is infinite where no derivative exists. `pooling`, `convolutions`
 `colours`, `normalisation` and `ctc` have second derivatives where TensorFlow has none.
 `quantisation` takes steps for the identity, as training does. `matrix_products` is faster. Two are
 a line each: Select between tensors of one shape is SelectV2, which broadcasts; Softsign is a
-quotient, which has second derivatives.
+quotient, which has second derivatives, and so is its gradient.
 """
 
 from __future__ import annotations
@@ -58,6 +58,10 @@ def _softsign(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
     return x / (1 + tf.abs(x))
 
 
+def _softsign_gradient(op: tf.Operation, upstream: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    return upstream / (1 + tf.abs(x)) ** 2
+
+
 def _select(op: tf.Operation, condition: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor | None:
     return tf.where(condition, x, y) if condition.shape == x.shape else None
 
@@ -80,6 +84,11 @@ SUBSTITUTES: dict[str, Substitute] = {
     **dict.fromkeys(
         ["ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor"], images.resize
     ),
+    **dict.fromkeys(
+        ["ResizeBicubicGrad", "ResizeBilinearGrad", "ResizeNearestNeighborGrad"],
+        images.resize_gradient,
+    ),
+    "ScaleAndTranslateGrad": images.scale_and_translate_gradient,
     "ScaleAndTranslate": images.scale_and_translate,
     "CropAndResize": images.crop_and_resize,
     **dict.fromkeys(
@@ -96,6 +105,7 @@ SUBSTITUTES: dict[str, Substitute] = {
     ),
     "QuantizeAndDequantizeV4": quantisation.quantise,
     "Softsign": _softsign,
+    "SoftsignGrad": _softsign_gradient,
     "Prod": products.prod,
     "Cumprod": products.cumprod,
     **dict.fromkeys(

@@ -28,7 +28,8 @@ class OpType:
         is_repetition: it repeats the entries of input 0, as broadcasting does where it repeats
             axes of length one alone.
         gives_shape: its results depend on the shapes of its inputs alone.
-        ignores: inputs that it does not depend on, or on their shapes alone.
+        ignores: inputs that it does not depend on, of which it needs the shape alone, or in which
+            it is constant between jumps.
         locally_constant: its derivative is zero, for which TensorFlow gives None.
         without_gradient: TensorFlow has no gradient for it, although it is linear. It has one for
             all other linear operations.
@@ -177,9 +178,9 @@ OP_TYPES = {
     "MatrixDeterminant": OpType(wrong_if_complex=True),
     "MatrixSquareRoot": OpType(wrong_if_complex=True),
     "MaxPool": OpType(zero_if_zero=(0,)),
-    "MaxPool3DGrad": OpType(linear_in=(2,)),
+    "MaxPool3DGrad": OpType(linear_in=(2,), ignores=(0, 1)),
     "MaxPool3DGradGrad": OpType(linear_in=(2,)),
-    "MaxPoolGrad": OpType(linear_in=(2,)),
+    "MaxPoolGrad": OpType(linear_in=(2,), ignores=(0, 1)),
     "MaxPoolGradGrad": OpType(linear_in=(2,)),
     "Maximum": OpType(is_entrywise=True),
     "Mean": OpType(linear_in=(0,)),

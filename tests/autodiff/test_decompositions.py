@@ -530,6 +530,7 @@ def test_every_substitute_is_tested():
         "MatMul",
         "MaxPool",
         "MaxPool3D",
+        "AvgPool3DGrad",
         "MaxPool3DGrad",
         "ResizeBicubic",
         "ResizeBilinear",
@@ -569,6 +570,55 @@ def resized_for_penalty(method, antialias=False):
         return tf.cast(image, x.dtype)
 
     return resized
+
+
+def cubed_slopes(pool):
+    """Σ (∂/∂w Σ sin pool(w))³, a loss that holds a gradient."""
+
+    def loss(w):
+        with tf.GradientTape() as tape:
+            tape.watch(w)
+            value = tf.reduce_sum(tf.sin(pool(w)))
+        return tf.reduce_sum(tape.gradient(value, w) ** 3)
+
+    return loss
+
+
+# Of pooling, its size and stride; of volumes, a padding too.
+POOLED_PENALTIES = {
+    "tiles": (tf.nn.max_pool2d, (1, 105, 105, 1), 7, 7, "VALID"),
+    "tiles of volumes": (tf.nn.max_pool3d, (1, 6, 6, 6, 1), 3, 3, "VALID"),
+    "overlapping volumes": (tf.nn.max_pool3d, (1, 5, 5, 4, 2), 3, 2, "SAME"),
+    "volumes to the same shape": (tf.nn.max_pool3d, (1, 3, 4, 3, 1), 2, 1, "SAME"),
+    "means of volumes": (tf.nn.avg_pool3d, (1, 5, 5, 4, 2), 3, 2, "SAME"),
+}
+
+
+@pytest.mark.parametrize("dtype", [None, "float64"])
+@pytest.mark.parametrize(
+    ("pool", "shape", "size", "stride", "padding"), POOLED_PENALTIES.values(), ids=POOLED_PENALTIES
+)
+def test_a_penalty_on_a_gradient_of_pooling(pool, shape, size, stride, padding, dtype):
+    """Entry i has the slope Σ_k a_ik cos p_k, where the pooled p = Ax and A is constant nearby."""
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    lin = hvp.linearize_function(
+        cubed_slopes(lambda w: pool(w, size, stride, padding)), x, dtype=dtype
+    )
+    variable = tf.Variable(x)
+    with tf.GradientTape() as tape:
+        p = pool(variable, size, stride, padding)
+        flat = tf.reshape(p, [-1])
+    jacobian = tape.jacobian(flat, variable).numpy().reshape(-1, x.size).astype(float)
+    p = jacobian @ x.ravel().astype(float)
+    v = np.random.default_rng(1).normal(size=x.size)
+    t = jacobian @ v
+    s, ds = jacobian.T @ np.cos(p), jacobian.T @ (-np.sin(p) * t)
+    gradient = jacobian.T @ (-np.sin(p) * (jacobian @ (3 * s**2)))
+    along = -np.cos(p) * t * (jacobian @ (3 * s**2)) - np.sin(p) * (jacobian @ (6 * s * ds))
+    bound = 1e-6 if dtype else 1e-4  # the Jacobian is in single precision
+    assert lin.loss() == pytest.approx(np.sum(s**3), rel=bound)
+    assert relative(lin.gradient(), gradient) < bound
+    assert relative(lin.hvp(v), jacobian.T @ along) < bound
 
 
 PENALTIES = {

@@ -2,8 +2,8 @@
 
 `products`, `segments`, `powers`, `logarithms`, `determinants`, `special_functions`, `cross_entropy`
 and the projections in `images` are right where TensorFlow's derivatives are not, `spectra` at any
-scale; `norms` is infinite where no derivative exists. `pooling`, `convolutions`, `images`,
-`colours`, `normalisation` and `ctc` have second derivatives where TensorFlow has none.
+scale; `norms` is infinite where no derivative exists. `pooling`, `volumes`, `convolutions`,
+`images`, `colours`, `normalisation` and `ctc` have second derivatives where TensorFlow has none.
 `quantisation` takes steps for the identity, as training does. `matrix_products` is faster. Two are
 a line each: Select between tensors of one shape is SelectV2, which broadcasts; Softsign is a
 quotient, which has second derivatives, and so is its gradient.
@@ -33,6 +33,7 @@ from hvp.autodiff.decompositions import (
     segments,
     special_functions,
     spectra,
+    volumes,
 )
 from hvp.autodiff.tensorflow_private import custom_gradient
 
@@ -78,7 +79,9 @@ LINEAR_ALGEBRA: dict[str, Substitute] = {
 SUBSTITUTES: dict[str, Substitute] = {
     "MaxPool": pooling.max_pool,
     **dict.fromkeys(["AvgPool3D", "MaxPool3D"], pooling.pool_volume),
-    **dict.fromkeys(["MaxPoolGrad", "MaxPool3DGrad"], pooling.max_pool_grad),
+    "MaxPoolGrad": pooling.max_pool_grad,
+    "MaxPool3DGrad": volumes.max_pool_grad,
+    "AvgPool3DGrad": volumes.average_pool_grad,
     **dict.fromkeys(["Conv2D", "Conv3D"], convolutions.grouped_convolution),
     "MaxPoolWithArgmax": pooling.max_pool_with_argmax,
     **dict.fromkeys(

@@ -1,5 +1,7 @@
 """A missing derivative is proved zero or refused by name."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -141,6 +143,14 @@ def test_a_linear_operation_has_a_gradient_where_it_is_taken_to_have_one(kind, p
             tape.gradient(values, x)
     else:
         assert tape.gradient(values, x) is not None
+
+
+def test_a_defect_of_this_package_is_not_taken_for_a_refusal_by_tensorflow(monkeypatch):
+    ours = types.ModuleType("hvp.ours")
+    exec("def gradients(*args, **options): raise TypeError('a defect')", vars(ours))
+    monkeypatch.setattr(tf, "gradients", ours.gradients)
+    with pytest.raises(TypeError, match="a defect"):
+        hvp.linearize_function(lambda w: tf.reduce_sum(tf.sin(w)), W)
 
 
 def test_the_layer_of_the_operation_is_named():

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from hvp.autodiff.op_types import op_type
 from hvp.autodiff.program import Node, Program
+from hvp.autodiff.tensorflow_errors import raise_own
 from hvp.errors import Finding, InputError
 
 
@@ -183,6 +184,7 @@ def _require_gradient(node: Node, position: int, tensors: dict[int, tf.Tensor]) 
     try:
         (found,) = tf.gradients(results, [inputs[position]], grad_ys=ones, stop_gradients=inputs)
     except (LookupError, NotImplementedError, ValueError, TypeError) as error:
+        raise_own(error)
         _refuse(node, why, error)
     if found is None:
         _refuse(node, why)

@@ -28,7 +28,8 @@ class OpType:
         is_repetition: it repeats the entries of input 0, as broadcasting does where it repeats
             axes of length one alone.
         gives_shape: its results depend on the shapes of its inputs alone.
-        ignores: inputs that it does not depend on: memory for the kernels of some devices.
+        ignores: inputs that it does not depend on, of which it needs the shape alone, or in which
+            it is constant between jumps.
         locally_constant: its derivative is zero, for which TensorFlow gives None.
         without_gradient: TensorFlow has no gradient for it, although it is linear. It has one for
             all other linear operations.
@@ -179,9 +180,9 @@ OP_TYPES = {
     "MatrixDeterminant": OpType(wrong_if_complex=True),
     "MatrixSquareRoot": OpType(wrong_if_complex=True),
     "MaxPool": OpType(zero_if_zero=(0,)),
-    "MaxPool3DGrad": OpType(linear_in=(2,)),
+    "MaxPool3DGrad": OpType(linear_in=(2,), ignores=(0, 1)),
     "MaxPool3DGradGrad": OpType(linear_in=(2,)),
-    "MaxPoolGrad": OpType(linear_in=(2,)),
+    "MaxPoolGrad": OpType(linear_in=(2,), ignores=(0, 1)),
     "MaxPoolGradGrad": OpType(linear_in=(2,)),
     "Maximum": OpType(is_entrywise=True),
     "Mean": OpType(linear_in=(0,)),
@@ -212,6 +213,8 @@ OP_TYPES = {
     "Relu6Grad": OpType(linear_in=(0,), is_diagonal=True, is_entrywise=True),
     "ReluGrad": OpType(linear_in=(0,), is_diagonal=True, is_entrywise=True),
     "Reshape": OpType(linear_in=(0,), rearranges=0, is_reshape=True),
+    "ResizeBicubicGrad": OpType(ignores=(1,)),
+    "ResizeBilinearGrad": OpType(ignores=(1,)),
     "ResizeNearestNeighbor": OpType(linear_in=(0,)),
     "ResizeNearestNeighborGrad": OpType(linear_in=(0,), without_gradient=True),
     "ReverseV2": OpType(linear_in=(0,)),
@@ -219,6 +222,7 @@ OP_TYPES = {
     "Round": OpType(locally_constant=True),
     "Rsqrt": OpType(is_entrywise=True, finite_at=0.5),
     "RsqrtGrad": OpType(linear_in=(1,), is_diagonal=True, is_entrywise=True, finite_at=0.5),
+    "ScaleAndTranslateGrad": OpType(ignores=(1,)),
     "ScatterNd": OpType(linear_in=(1,)),
     "SegmentProd": OpType(wrong_if_complex=True),
     "Select": OpType(jointly_linear_in=slice(1, None)),

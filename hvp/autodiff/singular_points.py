@@ -139,11 +139,22 @@ def _jump(inputs: Tensors, outputs: Tensors) -> tf.Tensor:
     return tf.where(change > 0.01, tf.zeros([], tf.float64), diagonal)
 
 
-_VALUES = "use a function of the matrix instead (tf.linalg.logdet, trace, expm, sqrtm, solve)"
+_VALUES = (
+    "write a sum over the eigenvalues as a function of the matrix A, which has derivatives there: "
+    "tf.linalg.logdet(A) for that of their logarithms, tf.linalg.trace(A @ A) for that of their "
+    "squares, the trace of tf.linalg.expm(A), sqrtm(A) or inv(A)"
+)
+_SINGULAR_VALUES = (
+    "write a sum over the singular values as a function of the matrix A: tf.reduce_sum(A**2) for "
+    "that of their squares; tf.linalg.trace(tf.linalg.sqrtm(AᵀA)) for their own, which has "
+    "derivatives where none of them is zero"
+)
 SINGULAR_POINTS = {
     "Eig": SingularPoint(_complex_eigenvalues, "two equal eigenvalues", _VALUES),
     "SelfAdjointEigV2": SingularPoint(_eigenvalues, "two equal eigenvalues", _VALUES),
-    "Svd": SingularPoint(_singular_values, "two equal singular values or one of zero", _VALUES),
+    "Svd": SingularPoint(
+        _singular_values, "two equal singular values or one of zero", _SINGULAR_VALUES
+    ),
     "Qr": SingularPoint(
         _jump, "dependent columns or columns whose signs jump", "use tf.linalg.cholesky of AᵀA"
     ),

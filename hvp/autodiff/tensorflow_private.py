@@ -1,20 +1,21 @@
 """Everything that uses private TensorFlow: the bodies of functions, and fast calls.
 
-``FuncGraph._get_function`` gives the body of a called function. ``eager.execute`` runs a compiled
-function with the attributes that the eager context gives to every call. Tested with TensorFlow 2.20
-and 2.21.
+``FuncGraph._get_function`` gives the body of a called function. The registry of gradients gives
+the Python function of a custom gradient, whose module and name say which it is. ``eager.execute``
+runs a compiled function with the attributes that the eager context gives to every call. Tested with
+TensorFlow 2.20 and 2.21.
 """
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python import eager
-
-from hvp.errors import InputError
+from tensorflow.python.framework import ops
 
 
 def compiled(
@@ -38,19 +39,31 @@ def compiled(
     return call
 
 
-def function_body(graph: Any, name: str, place: str) -> Any:
-    """The graph of the function that `graph` calls by this name.
-
-    Raises InputError, which names `place`, for a function whose graph TensorFlow does not expose.
-    """
+def function_body(graph: Any, name: str) -> Any:
+    """The graph of the function that `graph` calls by this name, None if it is not exposed."""
     while graph is not None and hasattr(graph, "_get_function"):
         body = getattr(graph._get_function(name), "graph", None)
         if body is not None:
             return body
         # TensorFlow wraps the gradient of a loop in a graph without the functions that it calls.
         graph = getattr(graph, "outer_graph", None)
-    raise InputError(
-        "operations that TensorFlow differentiates twice",
-        f"a function in {place!r} whose operations TensorFlow does not expose",
-        "write its loop with tf.while_loop, tf.scan or Python; call tf.nn.ctc_loss without name=",
-    )
+    return None
+
+
+def custom_gradient(op: tf.Operation) -> str | None:
+    """The module and name of the function that computes the custom gradient of an operation.
+
+    `tf.custom_gradient` registers a function that calls it two calls further in. None for an
+    operation without a custom gradient, and for one that was registered in another way.
+    """
+    if "_gradient_op_type" not in op.node_def.attr:
+        return None
+    name = op.get_attr("_gradient_op_type").decode()
+    if name not in ops.gradient_registry.list():
+        return None
+    function = ops.gradient_registry.lookup(name)
+    for inner in ("tape_grad_fn", "grad_fn"):
+        held = inspect.getclosurevars(function).nonlocals if inspect.isfunction(function) else {}
+        function = held.get(inner)
+    found = inspect.isfunction(function)
+    return f"{function.__module__}.{function.__qualname__}" if found else None

@@ -116,9 +116,7 @@ class Flattener:
             written = custom_function(op)
             if is_custom:
                 self.custom_gradients.append(self._place(op))
-            if written is not None and known.bodies:
-                continue  # its loops are replaced with it
-            if is_custom and written is not None:
+            if written is not None:
                 self._write_out(op, inputs, written)
             elif known.is_alias:
                 self._numbers.update((t.ref(), n) for t, n in zip(op.outputs, inputs, strict=True))
@@ -131,8 +129,7 @@ class Flattener:
                     "return what it computes and assign nothing",
                 )
             elif known.bodies:
-                bodies = tuple(self._body(name, inputs, op, graph) for name in _body_names(op))
-                self._add(op, inputs, bodies)
+                self._add(op, inputs, self._bodies(op, inputs, graph))
             elif op.type == "ReadVariableOp" and inputs[0] in self.captures:
                 handle = self.captures[inputs[0]]
                 numbers = [number for replaced, number in self.replaced if replaced is handle]
@@ -160,9 +157,19 @@ class Flattener:
     def _place(self, op: tf.Operation) -> str:
         return place_of(op, self._layers)
 
-    def _body(self, name: str, inputs: Sequence[int], op: tf.Operation, graph: tf.Graph) -> Program:
+    def _bodies(
+        self, op: tf.Operation, inputs: Sequence[int], graph: tf.Graph
+    ) -> tuple[Program, ...]:
+        """The programs of a loop or branch; none where TensorFlow does not expose their graphs.
+
+        Such a loop is refused only if it is needed: those of functions that are written out are
+        not.
+        """
+        bodies = [function_body(graph, name) for name in _body_names(op)]
+        return () if None in bodies else tuple(self._body(body, inputs) for body in bodies)
+
+    def _body(self, body: Any, inputs: Sequence[int]) -> Program:
         """The program of a loop or branch, which reads variables by their handles."""
-        body = function_body(graph, name, self._place(op))
         flattener = Flattener(layers=self._layers)
         flattener.custom_gradients, flattener.handles = self.custom_gradients, self.handles
         numbers = tuple(map(flattener.number, body.inputs))
@@ -194,7 +201,9 @@ class Flattener:
         self._numbers.update((t.ref(), n) for t, n in zip(op.outputs, numbers, strict=True))
 
     def _call(self, op: tf.Operation, inputs: Sequence[int], graph: tf.Graph) -> None:
-        body = function_body(graph, op.get_attr("f").name, self._place(op))
+        body = function_body(graph, op.get_attr("f").name)
+        if body is None:
+            raise _not_exposed(self._place(op))
         # Where the function was differentiated, its body has more outputs than the call.
         results = self._inlined(body, inputs)[: len(op.outputs)]
         self._numbers.update((t.ref(), n) for t, n in zip(op.outputs, results, strict=True))
@@ -252,8 +261,9 @@ def _refuse_python_without_shape(graph: tf.Graph, layers: Collection[str]) -> No
     """Raise InputError for an operation that calls Python and has a result of unknown shape."""
     for op in graph.get_operations():
         if op_type(op.type).is_call:
-            place = place_of(op, layers)
-            _refuse_python_without_shape(function_body(graph, op.get_attr("f").name, place), layers)
+            body = function_body(graph, op.get_attr("f").name)
+            if body is not None:
+                _refuse_python_without_shape(body, layers)
         elif op_type(op.type).calls_python and any(t.shape.rank is None for t in op.outputs):
             raise InputError(
                 "a loss of TensorFlow operations",
@@ -262,12 +272,22 @@ def _refuse_python_without_shape(graph: tf.Graph, layers: Collection[str]) -> No
             )
 
 
+def _not_exposed(place: str) -> InputError:
+    return InputError(
+        "operations that TensorFlow differentiates twice",
+        f"a function in {place!r} whose operations TensorFlow does not expose",
+        "write its loop with tf.while_loop, tf.scan or Python",
+    )
+
+
 def _refuse_unreplayable(node: Node) -> None:
     for body in node.bodies:
         for inner in body.nodes:
             _refuse_unreplayable(inner)
     if node.bodies:
         return
+    if op_type(node.op.type).bodies:
+        raise _not_exposed(node.place)
     if any(attribute.type == "func" for attribute in node.op.op_def.attr):
         raise InputError(
             "a loss of operations, loops and branches",

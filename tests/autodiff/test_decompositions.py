@@ -531,12 +531,18 @@ def test_every_substitute_is_tested():
         "MatMul",
         "MaxPool",
         "MaxPool3D",
+        "AvgPool3DGrad",
         "MaxPool3DGrad",
         "ResizeBicubic",
         "ResizeBilinear",
         "ResizeNearestNeighbor",
         "Select",
         "Softsign",
+        "SoftsignGrad",
+        "ResizeBicubicGrad",
+        "ResizeBilinearGrad",
+        "ResizeNearestNeighborGrad",
+        "ScaleAndTranslateGrad",
         "AdjustHue",
         "AdjustSaturation",
         "ImageProjectiveTransformV2",
@@ -555,6 +561,94 @@ def test_resizing_is_what_tensorflow_computes(method, size):
         )
         expected = function(images, size, method)
         assert np.allclose(program.replay(tf.constant(images)), expected, atol=1e-6)
+
+
+def resized_for_penalty(method, antialias=False):
+    """Resized in single precision, the only one that all kernels have."""
+
+    def resized(x):
+        image = tf.image.resize(tf.cast(x, tf.float32), [7, 4], method, antialias=antialias)
+        return tf.cast(image, x.dtype)
+
+    return resized
+
+
+def cubed_slopes(pool):
+    """Σ (∂/∂w Σ sin pool(w))³, a loss that holds a gradient."""
+
+    def loss(w):
+        with tf.GradientTape() as tape:
+            tape.watch(w)
+            value = tf.reduce_sum(tf.sin(pool(w)))
+        return tf.reduce_sum(tape.gradient(value, w) ** 3)
+
+    return loss
+
+
+# Of pooling, its size and stride; of volumes, a padding too.
+POOLED_PENALTIES = {
+    "tiles": (tf.nn.max_pool2d, (1, 105, 105, 1), 7, 7, "VALID"),
+    "tiles of volumes": (tf.nn.max_pool3d, (1, 6, 6, 6, 1), 3, 3, "VALID"),
+    "overlapping volumes": (tf.nn.max_pool3d, (1, 5, 5, 4, 2), 3, 2, "SAME"),
+    "volumes to the same shape": (tf.nn.max_pool3d, (1, 3, 4, 3, 1), 2, 1, "SAME"),
+    "means of volumes": (tf.nn.avg_pool3d, (1, 5, 5, 4, 2), 3, 2, "SAME"),
+}
+
+
+@pytest.mark.parametrize("dtype", [None, "float64"])
+@pytest.mark.parametrize(
+    ("pool", "shape", "size", "stride", "padding"), POOLED_PENALTIES.values(), ids=POOLED_PENALTIES
+)
+def test_a_penalty_on_a_gradient_of_pooling(pool, shape, size, stride, padding, dtype):
+    """Entry i has the slope Σ_k a_ik cos p_k, where the pooled p = Ax and A is constant nearby."""
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    lin = hvp.linearize_function(
+        cubed_slopes(lambda w: pool(w, size, stride, padding)), x, dtype=dtype
+    )
+    variable = tf.Variable(x)
+    with tf.GradientTape() as tape:
+        p = pool(variable, size, stride, padding)
+        flat = tf.reshape(p, [-1])
+    jacobian = tape.jacobian(flat, variable).numpy().reshape(-1, x.size).astype(float)
+    p = jacobian @ x.ravel().astype(float)
+    v = np.random.default_rng(1).normal(size=x.size)
+    t = jacobian @ v
+    s, ds = jacobian.T @ np.cos(p), jacobian.T @ (-np.sin(p) * t)
+    gradient = jacobian.T @ (-np.sin(p) * (jacobian @ (3 * s**2)))
+    along = -np.cos(p) * t * (jacobian @ (3 * s**2)) - np.sin(p) * (jacobian @ (6 * s * ds))
+    bound = 1e-6 if dtype else 1e-4  # the Jacobian is in single precision
+    assert lin.loss() == pytest.approx(np.sum(s**3), rel=bound)
+    assert relative(lin.gradient(), gradient) < bound
+    assert relative(lin.hvp(v), jacobian.T @ along) < bound
+
+
+PENALTIES = {
+    "softsign": tf.nn.softsign,
+    **{method: resized_for_penalty(method) for method in ("bilinear", "bicubic", "nearest")},
+    "antialiased": resized_for_penalty("bicubic", antialias=True),
+}
+
+
+@pytest.mark.parametrize("function", PENALTIES.values(), ids=PENALTIES)
+def test_a_penalty_on_a_gradient_has_second_derivatives(function):
+    """Central differences of the loss along v: errors of order h², and of rounding over h²."""
+    x, v = np.random.default_rng(0).normal(size=(2, 1, 5, 6, 1))
+
+    def loss(w):
+        with tf.GradientTape() as tape:
+            tape.watch(w)
+            value = tf.reduce_sum(tf.sin(function(w)))
+        return tf.reduce_sum(tf.cast(tape.gradient(value, w), w.dtype) ** 3)
+
+    lin = hvp.linearize_function(loss, x, dtype="float64")
+    at = trace(loss, spec(*x.shape))
+    at = precision.promote(at, tf.float64)
+    step = 1e-3
+    high, middle, low = (float(at.replay(tf.constant(x + h * v))) for h in (step, 0, -step))
+    assert lin.loss() == pytest.approx(float(loss(tf.constant(x))), rel=1e-5)
+    first, second = (high - low) / (2 * step), (high - 2 * middle + low) / step**2
+    assert lin.gradient() @ v.ravel() == pytest.approx(first, rel=1e-4)
+    assert lin.hvp(v.ravel()) @ v.ravel() == pytest.approx(second, rel=1e-4)
 
 
 # --- values are those of the kernels ---
@@ -642,6 +736,7 @@ CTC = {
     "unique labels": lambda z: tf.nn.ctc_loss(
         LABELS, z, COUNTS, LENGTHS, blank_index=0, unique=tf.nn.ctc_unique_labels(LABELS)
     ),
+    "named": lambda z: tf.nn.ctc_loss(LABELS, z, COUNTS, LENGTHS, blank_index=0, name="mine"),
     "of Keras": lambda z: keras.ops.ctc_loss(LABELS, tf.transpose(z, [1, 0, 2]), COUNTS, LENGTHS),
 }
 
@@ -660,6 +755,27 @@ def test_dense_labels_of_sequences_have_the_loss_and_gradient_of_tensorflow(name
     assert lin.loss() == pytest.approx(float(value), rel=1e-5)
     assert relative(lin.gradient(), tape.gradient(value, variable).numpy().ravel()) < 1e-5
     assert not lin.findings
+
+
+def test_a_scope_with_the_name_of_a_function_is_not_taken_for_it():
+    """A sum of cubes with as many arguments as CTC has: H is diag(6x)."""
+
+    @tf.custom_gradient
+    def cubes(x, labels, sizes, lengths):
+        def gradient(upstream):
+            return 3 * x**2 * upstream[None, :, None], None, None, None
+
+        return tf.reduce_sum(x**3, [0, 2]), gradient
+
+    def loss(x):
+        with tf.name_scope("ctc_loss_dense"):
+            return tf.reduce_sum(cubes(x, *map(tf.constant, (LABELS, COUNTS, LENGTHS))))
+
+    lin = hvp.linearize_function(loss, SEQUENCES.astype(np.float64))
+    x = SEQUENCES.astype(np.float64).ravel()
+    assert lin.loss() == pytest.approx(np.sum(x**3), rel=1e-12)
+    assert np.allclose(lin.gradient(), 3 * x**2, rtol=1e-12)
+    assert np.allclose(lin.hvp(np.eye(x.size)), np.diag(6 * x), rtol=1e-12)
 
 
 # --- steps ---

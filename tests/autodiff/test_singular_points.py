@@ -46,8 +46,24 @@ def test_the_log_determinant_by_values_at_any_scale(kind, scale):
 @pytest.mark.parametrize("kind", FUNCTIONS)
 def test_equal_values_are_refused_by_operation(kind, gap):
     w = Q @ np.diag([1.0, 1.0 + gap, 3.0]) @ Q.T
-    with pytest.raises(hvp.InputError, match=rf"got {kind} in .* two equal .* in batch 1"):
+    instead = "trace.*sqrtm" if kind == "Svd" else "logdet"
+    message = rf"got {kind} in .* two equal .* in batch 1; write a sum .*{instead}"
+    with pytest.raises(hvp.InputError, match=message):
         hvp.linearize_function(FUNCTIONS[kind], w)
+
+
+def test_the_functions_of_the_matrix_that_are_advised_have_derivatives_there():
+    """At the identity, by the series of the logarithm, of the root and of the exponential."""
+
+    def loss(w):
+        a, squares = symmetric(w), tf.matmul(w, w, transpose_a=True)
+        traces = (2 * tf.linalg.expm(a), 3 * tf.linalg.sqrtm(squares), 4 * tf.linalg.inv(a))
+        return tf.linalg.logdet(a) + sum(map(tf.linalg.trace, traces)) + tf.linalg.trace(a @ a)
+
+    found = hvp.linearize_function(loss, np.eye(3)).hvp(RANDOM.ravel()) @ RANDOM.ravel()
+    size = np.sum(((RANDOM + RANDOM.T) / 2) ** 2)
+    expected = (-1 + 2 * np.e + 8 + 2) * size + 3 * (np.sum(RANDOM**2) - size)
+    assert found == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_gap_that_is_wide_enough_is_right():

@@ -52,6 +52,19 @@ def different(lin):
     return [finding for finding in lin.findings if finding.severity == "different"]
 
 
+def test_the_gradient_of_pooled_volumes_is_measured_in_float64_where_its_kernel_has_none():
+    def loss(w):
+        z = tf.cast(w, F32)
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            value = tf.reduce_sum(tf.sin(tf.nn.max_pool3d(z, 2, 2, "VALID")))
+        return tf.cast(tf.reduce_sum(tape.gradient(value, z) ** 3), w.dtype)
+
+    lin = hvp.linearize_function(loss, np.random.default_rng(0).normal(size=(1, 4, 4, 4, 1)))
+    assert all("computes in float32" in finding.message for finding in different(lin))
+    assert different(lin)
+
+
 # --- float32 ---
 
 

@@ -2,16 +2,15 @@
 
 `products`, `segments`, `powers`, `logarithms`, `determinants`, `special_functions`, `cross_entropy`
 and the projections in `images` are right where TensorFlow's derivatives are not, `spectra` at any
-scale; `norms` is infinite where no derivative exists. `pooling`, `convolutions`, `images`,
-`colours`, `normalisation` and `ctc` have second derivatives where TensorFlow has none.
+scale; `norms` is infinite where no derivative exists. `pooling`, `volumes`, `convolutions`,
+`images`, `colours`, `normalisation` and `ctc` have second derivatives where TensorFlow has none.
 `quantisation` takes steps for the identity, as training does. `matrix_products` is faster. Two are
 a line each: Select between tensors of one shape is SelectV2, which broadcasts; Softsign is a
-quotient, which has second derivatives.
+quotient, which has second derivatives, and so is its gradient.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
@@ -34,7 +33,9 @@ from hvp.autodiff.decompositions import (
     segments,
     special_functions,
     spectra,
+    volumes,
 )
+from hvp.autodiff.tensorflow_private import custom_gradient
 
 Substitute = Callable[..., "tf.Tensor | list[tf.Tensor] | None"]
 
@@ -49,15 +50,17 @@ def substitute(op: tf.Operation, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]
 def custom_function(op: tf.Operation) -> Callable[..., tf.Tensor] | None:
     """What computes a function of TensorFlow with a custom gradient anew, with derivatives.
 
-    It takes the results and the arguments of the function, which are the inputs of `op`. TensorFlow
-    opens a name scope for the function.
+    It takes the results and the arguments of the function, which are the inputs of `op`.
     """
-    found = [CUSTOM_FUNCTIONS.get(re.sub(r"_\d+$", "", scope)) for scope in op.name.split("/")]
-    return next((function for function in found if function is not None), None)
+    return CUSTOM_FUNCTIONS.get(custom_gradient(op) or "")
 
 
 def _softsign(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
     return x / (1 + tf.abs(x))
+
+
+def _softsign_gradient(op: tf.Operation, upstream: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    return upstream / (1 + tf.abs(x)) ** 2
 
 
 def _select(op: tf.Operation, condition: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor | None:
@@ -76,12 +79,19 @@ LINEAR_ALGEBRA: dict[str, Substitute] = {
 SUBSTITUTES: dict[str, Substitute] = {
     "MaxPool": pooling.max_pool,
     **dict.fromkeys(["AvgPool3D", "MaxPool3D"], pooling.pool_volume),
-    **dict.fromkeys(["MaxPoolGrad", "MaxPool3DGrad"], pooling.max_pool_grad),
+    "MaxPoolGrad": pooling.max_pool_grad,
+    "MaxPool3DGrad": volumes.max_pool_grad,
+    "AvgPool3DGrad": volumes.average_pool_grad,
     **dict.fromkeys(["Conv2D", "Conv3D"], convolutions.grouped_convolution),
     "MaxPoolWithArgmax": pooling.max_pool_with_argmax,
     **dict.fromkeys(
         ["ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor"], images.resize
     ),
+    **dict.fromkeys(
+        ["ResizeBicubicGrad", "ResizeBilinearGrad", "ResizeNearestNeighborGrad"],
+        images.resize_gradient,
+    ),
+    "ScaleAndTranslateGrad": images.scale_and_translate_gradient,
     "ScaleAndTranslate": images.scale_and_translate,
     "CropAndResize": images.crop_and_resize,
     **dict.fromkeys(
@@ -98,6 +108,7 @@ SUBSTITUTES: dict[str, Substitute] = {
     ),
     "QuantizeAndDequantizeV4": quantisation.quantise,
     "Softsign": _softsign,
+    "SoftsignGrad": _softsign_gradient,
     "Prod": products.prod,
     "Cumprod": products.cumprod,
     **dict.fromkeys(
@@ -134,4 +145,9 @@ SUBSTITUTES: dict[str, Substitute] = {
     "CTCLoss": ctc.ctc_loss,
     **LINEAR_ALGEBRA,
 }
-CUSTOM_FUNCTIONS: dict[str, Callable[..., tf.Tensor]] = {"ctc_loss_dense": ctc.dense}
+# By the function that computes the gradient: names of scopes are the user's.
+CUSTOM_FUNCTIONS: dict[str, Callable[..., tf.Tensor]] = {
+    "tensorflow.python.ops.ctc_ops.ctc_loss_dense.<locals>.compute_ctc_loss.<locals>.grad": (
+        ctc.dense
+    )
+}

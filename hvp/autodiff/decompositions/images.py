@@ -3,12 +3,13 @@
 Some kernels have no gradient, others one without a second; that of `ImageProjectiveTransformV3`
 resamples the slope at the inverse transform, which is not the derivative (TensorFlow 2.21). In
 resizing and cropping, rows and columns are interpolated apart, so that one matrix for each is all.
-In resizing it is what the kernel makes of the unit vectors.
+In resizing it is what the kernel makes of the unit vectors. The gradient of resizing, which a loss
+holds that holds a gradient itself, is by the same matrices, transposed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -18,14 +19,25 @@ def resize(op: tf.Operation, images: tf.Tensor, size: tf.Tensor) -> tf.Tensor | 
     rows, columns = op.outputs[0].shape[1:3]
     if None in (*images.shape[1:3], rows, columns) or not images.dtype.is_floating:
         return None
+    down = _resizing(op, images.shape[1], rows)
+    return _interpolated(images, down, _resizing(op, images.shape[2], columns))
+
+
+def resize_gradient(op: tf.Operation, upstream: tf.Tensor, _: tf.Tensor) -> tf.Tensor | None:
+    """The gradient of nearest, bilinear and bicubic interpolation in the images."""
+    rows, columns = op.outputs[0].shape[1:3]
+    if None in (*upstream.shape[1:3], rows, columns) or not upstream.dtype.is_floating:
+        return None
+    down = _resizing(op, rows, upstream.shape[1])
+    return _transposed(upstream, down, _resizing(op, columns, upstream.shape[2]))
+
+
+def _resizing(op: tf.Operation, before: int, after: int) -> tf.Tensor:
+    """(after, before): how an axis of pixels is resized by an operation or its gradient."""
     names = ("align_corners", "half_pixel_centers")
     options = {name: op.get_attr(name) for name in names if name in op.node_def.attr}
-    kernel = getattr(tf.raw_ops, op.type)
-
-    def matrix(before: int, after: int) -> tf.Tensor:
-        return _matrix(lambda units: kernel(images=units, size=[after, 1], **options), before)
-
-    return _interpolated(images, matrix(images.shape[1], rows), matrix(images.shape[2], columns))
+    kernel = getattr(tf.raw_ops, op.type.removesuffix("Grad"))
+    return _matrix(lambda units: kernel(images=units, size=[after, 1], **options), before)
 
 
 def scale_and_translate(
@@ -36,25 +48,49 @@ def scale_and_translate(
     translation: tf.Tensor,
 ) -> tf.Tensor | None:
     """Resizing with antialiasing, and by Lanczos, Gaussian, triangle and cubic kernels."""
-    rows, columns = op.outputs[0].shape[1:3]
-    if None in (*images.shape[1:3], rows, columns):
+    before, after = images.shape[1:3], op.outputs[0].shape[1:3]
+    if None in (*before, *after):
         return None
+    return _interpolated(images, *_translations(op, before, after, scale, translation))
+
+
+def scale_and_translate_gradient(
+    op: tf.Operation,
+    upstream: tf.Tensor,
+    images: tf.Tensor,
+    scale: tf.Tensor,
+    translation: tf.Tensor,
+) -> tf.Tensor | None:
+    """The gradient of resizing with antialiasing in the images."""
+    before, after = op.outputs[0].shape[1:3], upstream.shape[1:3]
+    if None in (*before, *after):
+        return None
+    return _transposed(upstream, *_translations(op, before, after, scale, translation))
+
+
+def _translations(
+    op: tf.Operation,
+    before: Sequence[int],
+    after: Sequence[int],
+    scale: tf.Tensor,
+    translation: tf.Tensor,
+) -> list[tf.Tensor]:
+    """(after, before) for the rows and for the columns."""
     options = {name: op.get_attr(name) for name in ("kernel_type", "antialias")}
     # The kernel takes no other precision.
     scale, translation = tf.cast(scale, tf.float32), tf.cast(translation, tf.float32)
 
-    def matrix(axis: int, after: int) -> tf.Tensor:
-        before = images.shape[1 + axis]
+    def matrix(axis: int) -> tf.Tensor:
         resized = tf.raw_ops.ScaleAndTranslate(
-            images=tf.eye(before)[None, :, None, :],
-            size=[after, 1],
+            images=tf.eye(before[axis])[None, :, None, :],
+            size=[after[axis], 1],
             scale=tf.stack([scale[axis], 1.0]),
             translation=tf.stack([translation[axis], 0.0]),
             **options,
         )
         return tf.stop_gradient(resized[0, :, 0, :])
 
-    return _interpolated(images, matrix(0, rows), matrix(1, columns))
+    return [matrix(0), matrix(1)]
 
 
 def crop_and_resize(
@@ -179,3 +215,8 @@ def _interpolated(images: tf.Tensor, down: tf.Tensor, across: tf.Tensor) -> tf.T
     kind = images.dtype if images.dtype.is_floating else tf.float32
     down, across = tf.cast(down, kind), tf.cast(across, kind)
     return tf.einsum("ri,nijc,sj->nrsc", down, tf.cast(images, kind), across)
+
+
+def _transposed(upstream: tf.Tensor, down: tf.Tensor, across: tf.Tensor) -> tf.Tensor:
+    down, across = tf.cast(down, upstream.dtype), tf.cast(across, upstream.dtype)
+    return tf.einsum("ri,nrsc,sj->nijc", down, upstream, across)

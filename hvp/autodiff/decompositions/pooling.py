@@ -84,6 +84,7 @@ def _average_of_winners(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
     highest = pool(input=constant, **windows)
 
     def spread(each: tf.Tensor) -> tf.Tensor:
+        each = tf.stop_gradient(each)
         return grad(orig_input=constant, orig_output=highest, grad=each, **windows)
 
     def mean(t: tf.Tensor) -> tf.Tensor:
@@ -104,19 +105,35 @@ def _pool_to_smaller_shape(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
 def max_pool_grad(
     op: tf.Operation, x: tf.Tensor, highest: tf.Tensor, grad: tf.Tensor
 ) -> tf.Tensor | None:
-    """The derivative of max pooling to the same shape, as that of pooling to a smaller shape.
+    """The derivative of max pooling, in a loss that holds a gradient itself.
 
-    It is in a loss that holds a gradient itself, such as a gradient penalty.
+    The kernel that differentiates it compares the image with the maxima that it is given, and is
+    zero where those are averages of winners, which are rounded. So it is written as the transpose
+    of this average. That of pooling to the same shape is that of pooling to a smaller shape.
     """
-    is_volume_in_float64 = op.type == "MaxPool3DGrad" and x.dtype == tf.float64
-    if x.shape != highest.shape or max(op.get_attr("ksize")) == 1 or is_volume_in_float64:
+    sizes, is_constant = op.get_attr("ksize"), op.inputs[2].op.type == "StopGradient"
+    if max(sizes) > 1 and sizes == op.get_attr("strides") and _windows_fit(op, x):
+        return None if is_constant else _to_winners(op, x, highest, grad)
+    if x.shape != highest.shape or max(op.get_attr("ksize")) == 1:
         return None
     paddings = _paddings(op)
     padded = tf.pad(x, paddings, constant_values=x.dtype.min)
-    spread = getattr(tf.raw_ops, op.type)(
+    spread = tf.raw_ops.MaxPoolGrad(
         orig_input=padded, orig_output=highest, grad=grad, **_windows_inside(op)
     )
     return tf.slice(spread, [before for before, _ in paddings], tf.shape(x))
+
+
+def _to_winners(op: tf.Operation, x: tf.Tensor, highest: tf.Tensor, grad: tf.Tensor) -> tf.Tensor:
+    windows = {name: op.get_attr(name) for name in ("ksize", "strides", "padding", "data_format")}
+    size = float(np.prod(windows["ksize"]))
+    weights = tf.stop_gradient(tf.fill(tf.shape(grad), tf.constant(size, grad.dtype)))
+    constant, given = tf.stop_gradient(x), tf.stop_gradient(highest)
+    winners = tf.raw_ops.MaxPoolGrad(
+        orig_input=constant, orig_output=given, grad=weights, **windows
+    )
+    shares = tf.raw_ops.AvgPoolGrad(orig_input_shape=tf.shape(x), grad=grad, **windows)
+    return tf.math.multiply_no_nan(shares, tf.stop_gradient(winners))
 
 
 def _paddings(op: tf.Operation) -> list[list[int]]:

@@ -8,18 +8,26 @@ neighbours:
 
 - `roots`: powers of roots as powers of what is under them,
 - `ties`: maxima and absolute values whose kinks cancel, by one condition,
-- `branches`: operations inside an unchosen branch, computed where they are finite.
+- `branches`: operations inside an unchosen branch, computed where they are finite,
+- `rectifiers`: functions that are singular at zero, constant where relu(x) is,
+- `empty_sums`: logarithms of sums of exponentials, constant where no entry is in the sum.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from hvp.autodiff.identities import branches, roots, ties
+from hvp.autodiff.identities import branches, empty_sums, rectifiers, roots, ties
 from hvp.autodiff.identities.identity import Identity
 from hvp.autodiff.program import Program
 
-IDENTITIES: tuple[type[Identity], ...] = (roots.Roots, ties.Ties, branches.Branches)
+IDENTITIES: tuple[type[Identity], ...] = (
+    roots.Roots,
+    ties.Ties,
+    branches.Branches,
+    rectifiers.Rectifiers,
+    empty_sums.EmptySums,
+)
 
 
 def apply_identities(program: Program) -> tuple[Program, dict[str, str]]:

@@ -7,12 +7,14 @@ rearrangements. Where a root is multiplied to a whole power, the product is writ
 An exponent e > 1 that is not whole is written for a sum of squares s alone: ‖x‖³ = s^(3/2). There
 the derivatives of s^e at s = 0 are zero up to the second: s has a minimum, (∇s)² ≤ C s, so that
 s^(e-2) (∇s)² and s^(e-1) ∇²s tend to zero. They are written as those of a polynomial.
+
+An even function of a root is a smooth one of its square: cos ‖x‖ has derivatives at x = 0.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 import tensorflow as tf
@@ -24,6 +26,9 @@ from hvp.autodiff.program import Node, Program
 HALF = Fraction(1, 2)
 MAX_DENOMINATOR = 64
 Monomial = Mapping[int, Fraction]
+# Even functions: the odd function that is the derivative up to the sign, and the sign.
+EVEN = {"Cos": (tf.cos, tf.sin, -1.0), "Cosh": (tf.cosh, tf.sinh, 1.0)}
+NUM_TERMS = 12
 
 
 class Roots(Identity):
@@ -39,6 +44,8 @@ class Roots(Identity):
         (number,) = node.outputs
         if not self.specs[number].dtype.is_floating:
             return None
+        if node.op.type in EVEN:
+            return self._even(node)
         monomial = self._product(node)
         if monomial is not None and self._is_smoother(node, monomial):
             return self._written(node, monomial)
@@ -49,6 +56,15 @@ class Roots(Identity):
 
     def _monomial(self, number: int) -> Monomial:
         return self._monomials.get(number, {self.first(number): Fraction(1)})
+
+    def _even(self, node: Node) -> int | None:
+        """An even function of a monomial with roots, as a function of its square."""
+        monomial = self._monomial(node.inputs[0])
+        square = {v: 2 * e for v, e in monomial.items()}
+        has_roots = any(e.denominator > 1 for e in monomial.values())
+        if not has_roots or any(e.denominator > 1 for e in square.values()):
+            return None
+        return self._written(node, square, lambda s: _even_function(node.op.type, s))
 
     def _root(self, node: Node) -> Monomial | None:
         """The monomial of a norm or an absolute value, or of one that is rearranged."""
@@ -160,14 +176,20 @@ class Roots(Identity):
             return self._is_sum_of_squares(inputs[0])
         return kind in ("Add", "AddN", "AddV2") and all(map(self._is_sum_of_squares, inputs))
 
-    def _written(self, node: Node, monomial: Monomial) -> int:
+    def _written(
+        self,
+        node: Node,
+        monomial: Monomial,
+        function: Callable[[tf.Tensor], tf.Tensor] = lambda s: s,
+    ) -> int:
+        """A function of the monomial, itself by default, in the place of the node."""
         factors = [(v, e) for v, e in monomial.items() if e]
 
         def product(*values: tf.Tensor) -> tf.Tensor:
             (first, *rest) = map(_power, values, (e for _, e in factors))
             for factor in rest:
                 first = first * factor
-            return first
+            return function(first)
 
         dtype = self.specs[node.outputs[0]].dtype
         numbers = [v for v, _ in factors]
@@ -203,3 +225,30 @@ def _power_of_squares(s: tf.Tensor, e: float) -> tf.Tensor:
     # The curvature is infinite at zero for e < 2, where the change is zero to first order.
     second = tf.math.multiply_no_nan(tf.math.multiply_no_nan(curvature, change), change)
     return tf.pow(at, tf.constant(e, s.dtype)) + slope * change + second
+
+
+def _even_function(kind: str, s: tf.Tensor) -> tf.Tensor:
+    """cos √s or cosh √s, as its Taylor polynomial of degree two in s.
+
+    Its derivatives are series in s below one: their closed forms cancel there.
+    """
+    even, odd, sign = EVEN[kind]
+    at = tf.stop_gradient(s)
+    change, is_near = s - at, at < 1
+    r = tf.sqrt(tf.where(is_near, tf.ones_like(at), at))
+    small = tf.where(is_near, at, tf.zeros_like(at))
+    terms = [sign**n / math.factorial(2 * n) for n in range(NUM_TERMS)]
+    first = [n * terms[n] for n in range(1, NUM_TERMS)]
+    second = [n * (n - 1) * terms[n] for n in range(2, NUM_TERMS)]
+    slope, curvature = (
+        tf.where(is_near, _polynomial(series, small), closed)
+        for series, closed in (
+            (first, sign * odd(r) / (2 * r)),
+            (second, sign * (even(r) - odd(r) / r) / (4 * r * r)),
+        )
+    )
+    return even(tf.sqrt(at)) + (slope + curvature / 2 * change) * change
+
+
+def _polynomial(coefficients: list[float], x: tf.Tensor) -> tf.Tensor:
+    return tf.math.polyval([tf.constant(c, x.dtype) for c in reversed(coefficients)], x)

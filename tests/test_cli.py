@@ -594,8 +594,8 @@ def without_times(plain):
     return [without_times(v) for v in plain] if isinstance(plain, list) else plain
 
 
-def test_the_same_seed_gives_the_same_bits_in_two_processes_and_quietly(here):
-    options = ("compare", "--activation", "tanh", "--layers", "dense2", "-k", "2", "--quiet")
+def test_the_same_seed_gives_the_same_bits_in_two_processes_and_quietly(one_layer, here):
+    options = ("compare", *one_layer, "-k", "2", "--quiet")
     started = [
         subprocess.Popen(
             (*program, *options, "--out", out),
@@ -610,7 +610,6 @@ def test_the_same_seed_gives_the_same_bits_in_two_processes_and_quietly(here):
         assert process.returncode == 0
     first, second = (without_times(document(here / out)) for out in ("first", "second"))
     assert first == second
-    assert first["accuracy"] > 0.95
     assert first["parts"]["selected layers"]["H"]["largest"]["values"][-1] > 0
 
 

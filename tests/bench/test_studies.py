@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
+from support.sweep import sweep
 
 import hvp
 from bench.studies import initialisation, study, table, width
@@ -36,7 +37,7 @@ def found():
     return run
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sweep(NAMES, {"chain_rule", "spiked_matrix"}))
 def test_a_study_gives_finite_numbers_and_a_figure(name, found, tmp_path):
     result = found(name)
     assert result.title

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from support.oracles import cut, flat, kept_precision, relative
+from support.sweep import sweep
 
 import hvp
 
@@ -149,10 +150,7 @@ CLASSES_OF_LOSSES = {
 def test_a_loss_by_its_class(case, weighted):
     loss, last, y = case
     model = compiled(plain(last), loss() if isinstance(loss, type) else loss)
-    if weighted:
-        holds(model, (X, y, SHARES))
-    else:
-        holds(model, (X, y), batch_sizes=(4,))
+    holds(model, (X, y, SHARES) if weighted else (X, y), batch_sizes=(4,))
 
 
 WHOLE = {
@@ -182,9 +180,10 @@ def test_a_loss_of_a_whole_batch_is_weighed_by_the_weights_of_the_examples(loss,
     holds(model, (X, ONEHOT, SHARES), batch_sizes=(6,))
 
 
-@pytest.mark.parametrize("loss", [F64["CTC"](), "ctc"], ids=["class", "name"])
-def test_the_labels_of_a_sequence(loss):
+@pytest.mark.parametrize("kind", sweep(["class", "name"], {"name"}))
+def test_the_labels_of_a_sequence(kind):
     """Keras computes them in single precision."""
+    loss = "ctc" if kind == "name" else F64["CTC"]()
     model = compiled(chain((5, 3), layers.Dense(4, "softmax")), loss)
     labels = np.array([[1, 2], [3, 3], [2, 1], [1, 3], [2, 2], [3, 1]])
     lin = hvp.linearize(model, (SEQUENCES, labels), batch_size=4)
@@ -386,8 +385,9 @@ OUTPUTS = {
 }
 
 
-@pytest.mark.parametrize(("loss", "weights", "y"), OUTPUTS.values(), ids=OUTPUTS)
-def test_several_outputs(loss, weights, y):
+@pytest.mark.parametrize("name", sweep(OUTPUTS, {"different divisors", "one output without"}))
+def test_several_outputs(name):
+    loss, weights, y = OUTPUTS[name]
     model = compiled(two_outputs(), loss, loss_weights=weights)
     y = tuple(y) if isinstance(y, list) else y
     holds(model, (X, y))

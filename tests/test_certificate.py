@@ -70,18 +70,17 @@ def test_what_is_wrong_fails_and_the_other_check_passes(wrong):
     assert errors(found)[wrong] == pytest.approx(1e-3, rel=2)
 
 
-def test_it_costs_two_products_and_ten_to_twelve_gradients(monkeypatch):
+def test_it_costs_two_products_and_five_to_nine_gradients(monkeypatch):
     lin = linearized(dtype="float64")
     calls = []
-    for name in ("hvp", "gradient", "loss_and_gradient", "loss"):
+    for name in ("hvp", "gradient", "loss_and_gradient"):
         spoiled(monkeypatch, name, lambda found, name=name: [calls.append(name), found][1])
     certify(lin)
-    assert calls.count("hvp") == 2
-    assert len(calls) - 2 == 10
+    assert sorted(calls) == ["gradient", "hvp", "hvp", *4 * ["loss_and_gradient"]]
     calls.clear()
     kinked = hvp.linearize_function(lambda w: tf.reduce_sum(tf.abs(w - 1e-7) * w**2), np.zeros(3))
     certify(kinked)
-    assert len(calls) - calls.count("hvp") == 12
+    assert sorted(calls) == ["gradient", "hvp", "hvp", *8 * ["loss_and_gradient"]]
 
 
 def test_a_rectifier_at_exactly_zero_is_no_false_alarm():

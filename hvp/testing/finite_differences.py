@@ -131,10 +131,11 @@ class _Checker:
 
     def _outputs(self, lin: Linearization) -> Check:
         """A check of Jv against central differences of the outputs."""
-        scale = 1e-3 * _norm(lin.outputs())
+        outputs = lin.outputs()
+        scale = 1e-3 * _norm(outputs)
         product = Product("Jv by differences of the outputs", lin.jvp, lambda v: scale)
         (check,) = by_differences(
-            [product], lambda theta: [lin.outputs(theta)], lin, self._directions
+            [product], lambda theta: [lin.outputs(theta)], [outputs], lin, self._directions
         )
         return check
 

@@ -108,7 +108,12 @@ class BatchSum:
     def width(self, product: Product, count: int) -> int:
         """How many of `count` columns to multiply at once."""
         linear_map, saved = next(iter(self.terms(product)))
-        return linear_map.width(count, self._cache.budget, saved if self._jit == "auto" else None)
+        return linear_map.width(
+            count,
+            self._cache.budget,
+            saved if self._jit == "auto" else None,
+            self._snapshot.num_batches,
+        )
 
     def widest(self, product: Product) -> int:
         """The most columns that were multiplied at once so far."""

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from hvp.autodiff import tensorflow_private
 from hvp.autodiff.program import Program, leaves
+from hvp.linearization import transfer
 from hvp.linearization.compilation import MAX_TIME_RATIO, XLA, CompiledFunction, Function, Run
 from hvp.passes import batching, memory_estimate, pipeline
 from hvp.passes.packing import Packing
@@ -140,10 +141,11 @@ class LinearMap:
         most = min(MAX_JOINED_BATCHES, max(MAX_JOINED_BYTES // max(each, 1), 1))
         return math.ceil(count / math.ceil(count / most))
 
-    def width(self, count: int, budget: float, saved: SavedTensors | None) -> int:
+    def width(self, count: int, budget: float, saved: SavedTensors | None, num_batches: int) -> int:
         """How many of `count` columns to multiply at once: a power of two that fits `budget` bytes.
 
-        It is one where a trial with the saved tensors of a batch, if given, shows no gain.
+        It is one where a trial with the saved tensors of one of the batches, if given, shows no
+        gain.
         """
         if self._is_unbatched:
             return 1
@@ -154,7 +156,7 @@ class LinearMap:
         if saved is None:
             return width
         if width not in self._block_wins:
-            self._block_wins[width] = self._is_block_faster(width, saved)
+            self._block_wins[width] = self._is_block_faster(width, saved, num_batches)
         return width if self._block_wins[width] else 1
 
     @property
@@ -176,11 +178,16 @@ class LinearMap:
         """Let XLA compile all products from now on."""
         self.single.compile()
 
-    def _is_block_faster(self, width: int, saved: SavedTensors) -> bool:
-        """Whether so many columns at once take less time than one after the other."""
+    def _is_block_faster(self, width: int, saved: SavedTensors, num_batches: int) -> bool:
+        """Whether so many columns at once take less time than one after the other.
+
+        For one after the other each column is cut out of the block once for all batches.
+        """
         one = self.single.measure([self._random(), *saved])
         # A call costs a + b·columns: if four columns gain, more of them gain too.
         tried = width if one < SHORT_SECONDS else min(width, 4)
+        dtype = self.source.dtype.as_numpy_dtype
+        one += transfer.seconds_per_column(self.source.size, width, dtype) / num_batches
         seconds = self._block(tried).measure([self._random(tried), *saved])
         return seconds < MAX_TIME_RATIO * tried * one
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -23,6 +24,8 @@ CHUNK_ENTRIES = 1 << 17
 # Larger arrays are read and copied by several threads. Two are enough to reach the speed of the
 # memory.
 THREADED_BYTES, NUM_THREADS = 1 << 24, 2
+# Rows of the block with which the time to cut out a column is measured, at most.
+MEASURED_ROWS = 1 << 20
 
 
 def check_array(v: ArrayLike, rows: int, dtype: DTypeLike) -> np.ndarray:
@@ -178,6 +181,16 @@ def write_columns(block: np.ndarray, rows: np.ndarray) -> None:
             rows[:, chunk] = block[chunk].T
 
     _in_threads(write, len(block), block.nbytes)
+
+
+def seconds_per_column(rows: int, count: int, dtype: DTypeLike) -> float:
+    """Seconds to cut a column out of a block (rows, count) and to write one into another block."""
+    few = min(rows, MEASURED_ROWS)
+    block = np.ones((few, count), dtype)
+    begin = time.perf_counter()
+    cut = columns(block)
+    write_columns(cut.T, np.empty_like(cut))
+    return (time.perf_counter() - begin) / count * rows / few
 
 
 class BufferedTensor(NamedTuple):

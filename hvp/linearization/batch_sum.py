@@ -57,6 +57,9 @@ class Choice:
 class BatchSum:
     """The products of a loss with vectors, over some of its parameters, summed over all batches.
 
+    `whole` has the products over more parameters, all of the chosen ones among them: those whose
+    saved tensors it keeps are not traced again here.
+
     Attributes:
         maps: product and batch shape -> linear map, for those made so far.
         notes: findings made while tracing, in order.
@@ -70,8 +73,10 @@ class BatchSum:
         *,
         ad: str,
         jit: str | bool,
+        whole: BatchSum | None = None,
     ):
         self._snapshot, self._chosen, self._cache = snapshot, chosen, cache
+        self._whole = whole
         self._ad, self._jit = ad, jit
         self._layout = snapshot.layout.restrict(chosen)
         self._lock = threading.RLock()
@@ -176,15 +181,16 @@ class BatchSum:
         maps = []
         for index, (programs, batch) in enumerate(self.pieces(product)):
             linear_map = self._map(product, programs, batch)
-            saved = self._cache.get(linear_map, index)
+            known = linear_map.known
+            saved = self._cache.get(known, index)
             if saved is None:
-                saved = linear_map.known_part(batch)
-                self._cache.add(linear_map, index, batch, saved, linear_map.branch_bytes)
+                saved = known(batch)
+                self._cache.add(known, index, batch, saved)
             maps.append(linear_map)
-            yield linear_map, saved
+            yield linear_map, linear_map.taken(saved)
         self._maps_by_batch[product] = maps
-        found = [(m, self._cache.get(m, index)) for index, m in enumerate(maps)]
-        terms = [(m, saved) for m, saved in found if saved is not None]
+        found = [(m, self._cache.get(m.known, index)) for index, m in enumerate(maps)]
+        terms = [(m, m.taken(saved)) for m, saved in found if saved is not None]
         if len(terms) == len(maps):
             self._kept[product] = terms
 
@@ -203,11 +209,33 @@ class BatchSum:
         with self._lock:
             key = (product, programs)
             if key not in self.maps:
-                order, linear_map = self._first_order(product, programs, batch)
+                order, linear_map = self._from_whole(product, programs) or self._first_order(
+                    product, programs, batch
+                )
                 if self._jit is True:
                     linear_map.compile()
                 self.maps[key], self._orders[key] = linear_map, order
             return self.maps[key]
+
+    def _from_whole(
+        self, product: Product, programs: BatchPrograms
+    ) -> tuple[str, LinearMap] | None:
+        """A part of the map over more parameters, with its order; None where there is none."""
+        whole, key = self._whole, (product, programs)
+        if whole is None or not whole.keeps(product) or key not in whole.maps:
+            return None
+        slices = dict(zip(whole._chosen, whole._layout.slices, strict=True))
+        rows = [slices[i] for i in self._chosen]
+        copies = [
+            slice(s.start + whole._layout.size * copy, s.stop + whole._layout.size * copy)
+            for copy in range(product.count)
+            for s in rows
+        ]
+        linear_map = whole.maps[key].restricted(
+            None if product.domain is Space.OUTPUTS else rows,
+            None if product.codomain is Space.OUTPUTS else copies,
+        )
+        return None if linear_map is None else (whole._orders[key], linear_map)
 
     def _name(self, product: Product, programs: BatchPrograms) -> str:
         is_penalty = programs is self._snapshot.penalty
@@ -252,14 +280,14 @@ class BatchSum:
 
         specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in batch]
         program = tracing.trace(function, source.specs, *specs)
-        linear_map = LinearMap(
+        linear_map = LinearMap.of(
             program,
             source,
             target,
             max_constant_bytes=self._cache.free_bytes,
             tries_xla=self._jit == "auto",
         )
-        self._cache.count_constants(linear_map)
+        self._cache.count_constants(linear_map.known)
         return linear_map
 
 

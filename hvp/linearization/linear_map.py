@@ -9,16 +9,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
 
 from hvp.autodiff import tensorflow_private
-from hvp.autodiff.program import Program, leaves
+from hvp.autodiff.program import Node, Program, leaves, uniform
 from hvp.linearization import transfer
 from hvp.linearization.compilation import MAX_TIME_RATIO, XLA, CompiledFunction, Function, Run
 from hvp.passes import batching, memory_estimate, pipeline
 from hvp.passes.packing import Packing
+from hvp.passes.partial_eval import Split
+from hvp.passes.simplify import simplify
 
 SavedTensors = list[tf.Tensor]
 MAX_COLUMNS = 64
@@ -34,63 +37,82 @@ MAX_BLOCK_OPERATIONS = 100
 CALLS_BEFORE_XLA = 100
 
 
-class LinearMap:
-    """The map of a program that is linear in its first inputs; its other inputs are a batch.
+class KnownPart:
+    """What of a product does not depend on the vector: it gives the saved tensors of a batch.
 
     Args:
-        program: takes the tensors of `source` and a batch.
-        source: where these tensors lie in the vector.
-        target: where the outputs lie in the product.
-        max_constant_bytes: for tensors that are the same for all batches.
-        tries_xla: whether XLA may be tried for blocks of vectors.
-
-    Attributes:
+        parts: a program, split.
+        count: how many first inputs of the linear part are tangents; the saved tensors follow.
         constant_bytes: of tensors kept that are the same for all batches, such as weights in
             another precision.
+
+    Attributes:
         branch_bytes: the most that optional values among the saved tensors take.
+    """
+
+    def __init__(self, parts: Split, count: int, constant_bytes: int):
+        saved, batch = parts.linear.inputs[count:], parts.known.inputs
+        computed = [number for number in saved if number not in batch]
+        self._program = parts.known.part(batch, computed)
+        specs = [parts.linear.specs[n] for n in batch]
+        self._compute = tensorflow_private.compiled(self._program.replay, specs)
+        # Positions of the saved tensors in the batch followed by what is computed.
+        self._positions = [(*batch, *computed).index(n) for n in saved]
+        self.constant_bytes = constant_bytes
+        self.branch_bytes = memory_estimate.branch_bytes(self._program)
+
+    def __call__(self, batch: Sequence[tf.Tensor]) -> SavedTensors:
+        """The saved tensors of a batch."""
+        tensors = [*batch, *self._compute(list(batch))]
+        return [tensors[position] for position in self._positions]
+
+    def first_not_finite(self, batch: Sequence[tf.Tensor]) -> Node | None:
+        """The operation that first gives NaN or infinity, None if all are finite."""
+        return self._program.first_not_finite(batch)
+
+
+class LinearMap:
+    """A map that is linear in a vector, given the saved tensors of a batch.
+
+    Args:
+        known: gives the saved tensors.
+        linear: takes the tensors of `source` and the saved tensors.
+        source: where these tensors lie in the vector.
+        target: where the outputs lie in the product.
+        tries_xla: whether XLA may be tried for blocks of vectors.
+        used: the positions of the saved tensors that it takes among those of `known`; None for all.
+
+    Attributes:
         product_bytes: the most that a product takes besides saved tensors, vector and result.
         single: the product with one vector, compiled.
     """
 
     def __init__(
         self,
-        program: Program,
+        known: KnownPart,
+        linear: Program,
         source: Packing,
         target: Packing,
         *,
-        max_constant_bytes: float = math.inf,
-        tries_xla: bool = False,
+        tries_xla: bool,
+        used: Sequence[int] | None = None,
     ):
-        parts, source, target, self.constant_bytes = pipeline.prepare(
-            program, source, target, max_bytes=max_constant_bytes
-        )
         count = len(source.slots)
-        specs = parts.linear.specs
-        saved, batch = parts.linear.inputs[count:], parts.known.inputs
-        computed = [number for number in saved if number not in batch]
-        known = parts.known.part(batch, computed)
-        self.source, self._target, self._linear = source, target, parts.linear
-        self._known_program = known
-        self._known = tensorflow_private.compiled(known.replay, [specs[n] for n in batch])
-        # Positions of the saved tensors in the batch followed by what is computed.
-        self._positions = [(*batch, *computed).index(n) for n in saved]
-        self._specs = [specs[n] for n in saved]
-        self.branch_bytes = memory_estimate.branch_bytes(known)
-        self.product_bytes = memory_estimate.working_bytes(parts.linear)
-        tangents = set(parts.linear.inputs[:count])
+        self.known, self.source, self._target, self._linear = known, source, target, linear
+        self._used = used
+        self._specs = [linear.specs[n] for n in linear.inputs[count:]]
+        self.product_bytes = memory_estimate.working_bytes(linear)
+        tangents = set(linear.inputs[:count])
+        outputs = leaves(linear.outputs)
         # The compiled function of a map that is zero would return the same memory at each call. A
         # result that depends on no tangent and is not zero is NaN.
-        literals = parts.linear.literals
-        self._is_zero = not parts.linear.reach(tangents) & set(
-            leaves(parts.linear.outputs)
-        ) and all(
-            number in literals and not np.any(literals[number])
-            for number in leaves(parts.linear.outputs)
+        literals = linear.literals
+        self._is_zero = not linear.reach(tangents) & set(outputs) and all(
+            number in literals and not np.any(literals[number]) for number in outputs
         )
+        self._has_loops = linear.loops(tangents)
         self._is_unbatched = (
-            parts.linear.loops(tangents)
-            or parts.linear.has_unknown_shapes()
-            or not pipeline.is_enabled()
+            self._has_loops or linear.has_unknown_shapes() or not pipeline.is_enabled()
         )
         self._tries_xla = tries_xla
         self.single = self._compile_single()
@@ -99,10 +121,73 @@ class LinearMap:
         self._block_wins: dict[int, bool] = {}
         self._sums: dict[tuple[int, ...], Run] = {}
 
-    def known_part(self, batch: Sequence[tf.Tensor]) -> SavedTensors:
-        """The saved tensors of a batch."""
-        tensors = [*batch, *self._known(list(batch))]
-        return [tensors[position] for position in self._positions]
+    @classmethod
+    def of(
+        cls,
+        program: Program,
+        source: Packing,
+        target: Packing,
+        *,
+        max_constant_bytes: float = math.inf,
+        tries_xla: bool = False,
+    ) -> LinearMap:
+        """The map of a program that is linear in its first inputs; its other inputs are a batch.
+
+        Tensors computed now for all batches take at most `max_constant_bytes`.
+        """
+        parts, source, target, constant_bytes = pipeline.prepare(
+            program, source, target, max_bytes=max_constant_bytes
+        )
+        known = KnownPart(parts, len(source.slots), constant_bytes)
+        return cls(known, parts.linear, source, target, tries_xla=tries_xla)
+
+    def restricted(
+        self, rows: Sequence[slice] | None, target_rows: Sequence[slice] | None
+    ) -> LinearMap | None:
+        """The map from some rows of the vector to some rows of the product; None stands for all.
+
+        It takes the same saved tensors, and leaves out the operations on other rows. The result is
+        None where rows share a tensor with others, or where the map has loops, which run whole.
+        """
+        if self._has_loops or not pipeline.is_enabled():
+            return None
+        inside = self.source.restricted(rows)
+        outside = self._target.restricted(target_rows)
+        if inside is None or outside is None:
+            return None
+        (sources, source), (targets, target) = inside, outside
+        count = len(self.source.slots)
+        tangents, saved = self._linear.inputs[:count], self._linear.inputs[count:]
+        outputs = leaves(self._linear.outputs)
+        zeros = {
+            n: uniform(np.zeros((), spec.dtype.as_numpy_dtype), spec.shape)
+            for i, n in enumerate(tangents)
+            if i not in sources
+            for spec in [self._linear.specs[n]]
+        }
+        program = simplify(
+            replace(
+                self._linear,
+                inputs=(*(tangents[i] for i in sources), *saved),
+                outputs=[outputs[i] for i in targets],
+                literals={**self._linear.literals, **zeros},
+            )
+        )
+        needed = {n for node in program.nodes for n in node.inputs} | set(leaves(program.outputs))
+        used = [i for i, n in enumerate(saved) if n in needed]
+        inputs = [*program.inputs[: len(sources)], *(saved[i] for i in used)]
+        return LinearMap(
+            self.known,
+            program.part(inputs, program.outputs),
+            source,
+            target,
+            tries_xla=self._tries_xla,
+            used=used if self._used is None else [self._used[i] for i in used],
+        )
+
+    def taken(self, saved: SavedTensors) -> SavedTensors:
+        """What this map takes of the saved tensors that `known` gives."""
+        return saved if self._used is None else [saved[i] for i in self._used]
 
     def multiply(self, vector: tf.Tensor, saved: SavedTensors) -> tf.Tensor:
         """The product with a vector (size,), or with the columns of a block (size, K) at once."""
@@ -119,9 +204,9 @@ class LinearMap:
 
     def source_of_nan(self, vector: tf.Tensor, batch: Sequence[tf.Tensor]) -> str:
         """The operation that first gives NaN or infinity in a product with a vector (size,)."""
-        node = self._known_program.first_not_finite(batch)
+        node = self.known.first_not_finite(batch)
         if node is None:
-            saved = self.known_part(batch)
+            saved = self.taken(self.known(batch))
             node = self._linear.first_not_finite([*self.source.split(vector), *saved])
         return "" if node is None else str(node)
 
@@ -151,12 +236,15 @@ class LinearMap:
             return 1
         most = int(min(count, MAX_COLUMNS, budget // max(self.product_bytes, 1)))
         width = 1 << max(most.bit_length() - 1, 0)
-        if width == 1 or batching.num_operations(self._linear, width) > MAX_BLOCK_OPERATIONS:
+        if width == 1:
             return 1
-        if saved is None:
-            return width
         if width not in self._block_wins:
-            self._block_wins[width] = self._is_block_faster(width, saved, num_batches)
+            if batching.num_operations(self._linear, width) > MAX_BLOCK_OPERATIONS:
+                self._block_wins[width] = False
+            elif saved is None:
+                return width
+            else:
+                self._block_wins[width] = self._is_block_faster(width, saved, num_batches)
         return width if self._block_wins[width] else 1
 
     @property

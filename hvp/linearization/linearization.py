@@ -146,6 +146,7 @@ class Linearization:
         *,
         ad: str,
         jit: str | bool,
+        whole: BatchSum | None = None,
     ):
         self._snapshot = snapshot
         self._chosen = tuple(chosen)
@@ -155,7 +156,7 @@ class Linearization:
         self.layout: Layout = snapshot.layout.restrict(self._chosen)
         self._buffers = transfer.TransferBuffers()
         self._lock = threading.RLock()
-        self._sums = BatchSum(snapshot, self._chosen, cache, ad=ad, jit=jit)
+        self._sums = BatchSum(snapshot, self._chosen, cache, ad=ad, jit=jit, whole=whole)
         self._by_batch = ByBatch(self._sums, self._buffers, snapshot.examples)
         self._functions: dict[tuple[str, BatchPrograms], Callable[..., list[tf.Tensor]]] = {}
         self._draws: dict[tuple[int, int], Product] = {}
@@ -274,7 +275,7 @@ class Linearization:
         return Memory(
             budget=self._cache.budget,
             kept=self._cache.bytes,
-            kept_batches=self._cache.count(maps),
+            kept_batches=self._cache.count([linear_map.known for linear_map in maps]),
             batches=self._sums.num_terms,
             product=max((linear_map.product_bytes for linear_map in maps), default=0),
         )
@@ -453,7 +454,8 @@ class Linearization:
 
         `layer` is a layer name, a parameter name, a glob, or a list of these. Products cost less
         than those of all parameters: only the operations that depend on the chosen ones are
-        differentiated. Raises InputError for a name that no parameter has.
+        differentiated. A product that was made before with all parameters, and whose tensors are
+        saved, is not traced again: the block takes its part of it. Raises InputError for a name that no parameter has.
 
         >>> import hvp
         >>> lin = hvp.linearize_function(lambda w: w[0] ** 2 * w[1], [np.array(3.0), np.array(5.0)])
@@ -484,7 +486,9 @@ class Linearization:
 
     def _restricted(self, inside: Sequence[int]) -> Linearization:
         chosen = [self._chosen[i] for i in inside]
-        return Linearization(self._snapshot, chosen, self._cache, ad=self._ad, jit=self._jit)
+        return Linearization(
+            self._snapshot, chosen, self._cache, ad=self._ad, jit=self._jit, whole=self._sums
+        )
 
     def _array(self, v: ArrayLike) -> np.ndarray:
         return transfer.check_array(v, self.size, self.dtype)

@@ -36,6 +36,27 @@ class Packing:
         starts = list(itertools.accumulate(map(math.prod, shapes), initial=0))
         return cls(tuple(map(Slot, starts, shapes)), starts[-1], dtype)
 
+    def restricted(self, rows: Sequence[slice] | None) -> tuple[list[int], Packing] | None:
+        """The positions of the slots in some rows of the vector, and where they lie in these rows.
+
+        The rows are slices in order, None for all. Returns None if a slot lies partly in them.
+        """
+        if rows is None:
+            return list(range(len(self.slots))), self
+        starts = list(itertools.accumulate((s.stop - s.start for s in rows), initial=0))
+        positions, slots = [], []
+        for position, slot in enumerate(self.slots):
+            stop = slot.start + slot.size
+            common = [max(min(s.stop, stop) - max(s.start, slot.start), 0) for s in rows]
+            if slot.size and not any(common):
+                continue
+            if sum(common) < slot.size:
+                return None
+            first = next((i for i, n in enumerate(common) if n), 0)
+            positions.append(position)
+            slots.append(Slot(starts[first] + slot.start - rows[first].start, slot.shape))
+        return positions, Packing(tuple(slots), starts[-1], self.dtype)
+
     @property
     def specs(self) -> list[tf.TensorSpec]:
         return [tf.TensorSpec(slot.shape, self.dtype) for slot in self.slots]

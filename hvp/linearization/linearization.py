@@ -455,7 +455,9 @@ class Linearization:
         `layer` is a layer name, a parameter name, a glob, or a list of these. Products cost less
         than those of all parameters: only the operations that depend on the chosen ones are
         differentiated. A product that was made before with all parameters, and whose tensors are
-        saved, is not traced again: the block takes its part of it. Raises InputError for a name that no parameter has.
+        saved, is not traced again: the block takes its part of it.
+
+        Raises InputError for a name that no parameter has.
 
         >>> import hvp
         >>> lin = hvp.linearize_function(lambda w: w[0] ** 2 * w[1], [np.array(3.0), np.array(5.0)])

@@ -33,6 +33,8 @@ SHORT_SECONDS = 2e-3
 # Programs of more operations take more than a second to trace for several columns, and were never
 # faster than one by one on the benchmark: a net of seven dense layers has as many.
 MAX_BLOCK_OPERATIONS = 100
+# Time to trace an operation for several columns: 2 to 4 ms on two cores of 2026.
+SECONDS_PER_BLOCK_OPERATION = 3e-3
 # Calls with a block before XLA is tried: it takes a second, and wins a millisecond a call.
 CALLS_BEFORE_XLA = 100
 
@@ -119,6 +121,7 @@ class LinearMap:
         self._blocks: dict[int, CompiledFunction] = {}
         self._block_calls: dict[int, int] = {}
         self._block_wins: dict[int, bool] = {}
+        self._num_columns = 0
         self._sums: dict[tuple[int, ...], Run] = {}
 
     @classmethod
@@ -239,13 +242,27 @@ class LinearMap:
         if width == 1:
             return 1
         if width not in self._block_wins:
-            if batching.num_operations(self._linear, width) > MAX_BLOCK_OPERATIONS:
+            operations = batching.num_operations(self._linear, width)
+            if operations > MAX_BLOCK_OPERATIONS:
                 self._block_wins[width] = False
             elif saved is None:
                 return width
-            else:
+            elif self._is_trial_worth(count, operations, saved, num_batches):
                 self._block_wins[width] = self._is_block_faster(width, saved, num_batches)
+            else:
+                return 1
         return width if self._block_wins[width] else 1
+
+    def _is_trial_worth(
+        self, count: int, operations: int, saved: SavedTensors, num_batches: int
+    ) -> bool:
+        """Whether all columns so far, with `count` more, take as long one by one as a trial.
+
+        So a trial at most doubles the time of a job.
+        """
+        self._num_columns += count
+        one = self.single.measure([self._random(), *saved])
+        return self._num_columns * num_batches * one > operations * SECONDS_PER_BLOCK_OPERATION
 
     @property
     def widest(self) -> int:

@@ -632,15 +632,30 @@ def test_what_is_forced_shows(order, jit, way):
     assert lin.findings == ()
 
 
-def test_what_is_measured_for_blocks_shows():
+def test_what_is_measured_for_blocks_shows(monkeypatch):
     lin = even(ad="auto", jit="auto")
     lin.hvp(np.ones(lin.size))
     (choice,) = lin.choices
     assert (choice.order, choice.way, choice.seconds) == (FORWARD, "graph", {})
     lin.hvp(np.ones((lin.size, 4)))
     (choice,) = lin.choices
+    assert choice.seconds.keys() == {f"{FORWARD}, graph"}
+    monkeypatch.setattr(linear_map, "SECONDS_PER_BLOCK_OPERATION", 0.0)
+    lin.hvp(np.ones((lin.size, 4)))
+    (choice,) = lin.choices
     assert choice.seconds.keys() == {f"{FORWARD}, graph", f"{FORWARD}, 4 columns, graph"}
     assert all(0 < seconds < 10 for seconds in choice.seconds.values())
+
+
+@pytest.mark.parametrize(("cost", "columns"), [(1.0, {1}), (1e-7, {1, 4})])
+def test_a_block_is_tried_when_its_columns_have_taken_as_long_as_the_trial(
+    monkeypatch, cost, columns
+):
+    monkeypatch.setattr(linear_map, "SECONDS_PER_BLOCK_OPERATION", cost)
+    lin = even(ad="auto", jit="auto")
+    for _ in range(3):
+        lin.hvp(np.ones((lin.size, 4)))
+    assert len(blocks_of(lin)) == len(columns) - 1
 
 
 def refuse(*arguments):
@@ -650,6 +665,7 @@ def refuse(*arguments):
 @pytest.fixture
 def hasty(monkeypatch):
     """Blocks that run at once however long they take, by XLA from the second call if it agrees."""
+    monkeypatch.setattr(linear_map, "SECONDS_PER_BLOCK_OPERATION", 0.0)
     monkeypatch.setattr(linear_map, "CALLS_BEFORE_XLA", 2)
     monkeypatch.setattr(linear_map, "SHORT_SECONDS", 1e9)
     monkeypatch.setattr(linear_map, "MAX_TIME_RATIO", 1e9)

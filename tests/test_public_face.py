@@ -1,6 +1,8 @@
 """`import hvp`: the names, their signatures and docstrings, and what importing costs."""
 
 import inspect
+import itertools
+import rlcompleter
 import subprocess
 import sys
 
@@ -44,8 +46,21 @@ NAMES = {
 
 def test_the_names_are_those_promised():
     assert set(hvp.__all__) == NAMES | {"testing"}
-    assert set(dir(hvp)) >= NAMES
+    assert set(dir(hvp)) == NAMES | {"testing", "__version__"}
     assert sorted(hvp.__all__) == hvp.__all__
+
+
+def test_tab_completion_offers_all_public_names_and_their_own():
+    def offered(text):
+        completer = rlcompleter.Completer({"hvp": hvp})
+        states = itertools.takewhile(
+            lambda found: found is not None, (completer.complete(text, i) for i in itertools.count())
+        )
+        return {found.rstrip("(.)") for found in states}
+
+    assert offered("hvp.") == {f"hvp.{name}" for name in NAMES | {"testing"}}
+    assert offered("hvp.__v") == {"hvp.__version__"}
+    assert "hvp.testing.check" in offered("hvp.testing.")
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
@@ -136,6 +151,12 @@ def test_a_linearization_has_what_was_promised():
     lin = hvp.linearize_function(lambda w: w[0] ** 2, np.ones(2))
     for name in ("size", "dtype", "names", "num_examples", "findings"):
         assert hasattr(lin, name)
+
+
+def test_the_checks_need_no_import_of_their_own():
+    program = "import hvp; print(hvp.testing.check.__name__, hvp.__version__)"
+    done = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"check {hvp.__version__}\n", "")
 
 
 def test_importing_the_package_and_its_numpy_modules_does_not_import_tensorflow():

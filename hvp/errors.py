@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 
+# The most characters that an error shows of what it was given.
+MAX_SHOWN = 80
+
 
 class InputError(ValueError):
     """Input that cannot be used, with the message ``expected …, got …; do …``.
 
-    The command line prints the message and exits with status 2. Programs may catch a ValueError.
+    `got` is a text, or the value itself, which is then `shown` in at most 80 characters. The
+    command line prints the message and exits with status 2. Programs may catch a ValueError.
 
     >>> raise InputError("a vector of shape (3,)", "(4,)", "pass one entry a parameter")
     Traceback (most recent call last):
@@ -15,8 +19,25 @@ class InputError(ValueError):
     """
 
     def __init__(self, expected: str, got: object, remedy: str):
-        super().__init__(f"expected {expected}, got {got}; {remedy}")
+        text = got if isinstance(got, str) else shown(got)
+        super().__init__(f"expected {expected}, got {text}; {remedy}")
         self.expected, self.got = expected, got
+
+
+def shown(value: object) -> str:
+    """A value in one line of at most 80 characters: an array by its shape, a text in quotes.
+
+    >>> import numpy as np
+    >>> shown(np.ones((3, 2))), shown("relu"), shown(1.5), len(shown([0] * 1000))
+    ('ndarray of shape (3, 2)', "'relu'", '1.5', 80)
+    """
+    shape = "" if isinstance(value, type) else str(getattr(value, "shape", ""))
+    if shape not in ("", "()"):
+        text = f"{type(value).__name__} of shape {shape}"
+    else:
+        text = repr(value) if isinstance(value, str) else str(value)
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
 
 
 class NotFiniteError(InputError):

@@ -1,5 +1,6 @@
 """`import hvp`: the names, their signatures and docstrings, and what importing costs."""
 
+import functools
 import inspect
 import itertools
 import rlcompleter
@@ -53,10 +54,8 @@ def test_the_names_are_those_promised():
 def test_tab_completion_offers_all_public_names_and_their_own():
     def offered(text):
         completer = rlcompleter.Completer({"hvp": hvp})
-        states = itertools.takewhile(
-            lambda found: found is not None, (completer.complete(text, i) for i in itertools.count())
-        )
-        return {found.rstrip("(.)") for found in states}
+        found = map(functools.partial(completer.complete, text), itertools.count())
+        return {name.rstrip("(.)") for name in itertools.takewhile(bool, found)}
 
     assert offered("hvp.") == {f"hvp.{name}" for name in NAMES | {"testing"}}
     assert offered("hvp.__v") == {"hvp.__version__"}

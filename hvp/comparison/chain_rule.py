@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hvp.errors import InputError
+from hvp.errors import InputError, shown
 from hvp.operators import Curvature
 
 NETWORK = "whole network"
@@ -67,7 +67,7 @@ def chain_rule(lin: Curvature, v: np.ndarray | None = None) -> tuple[QuadraticFo
     try:
         own = np.asarray(v, dtype=lin.dtype) if v is not None else _kernels(lin)
     except (TypeError, ValueError) as error:
-        raise InputError("a vector of numbers", repr(v)[:60], "make it an array") from error
+        raise InputError("a vector of numbers", shown(v), "make it an array") from error
     if own.shape != (lin.size,):
         raise InputError(
             f"a vector of shape ({lin.size},)", own.shape, "give one entry a parameter"

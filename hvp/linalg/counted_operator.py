@@ -224,8 +224,11 @@ def _operator(A: Operator) -> LinearOperator:
     try:
         operator = scipy.sparse.linalg.aslinearoperator(A)
     except TypeError as error:
+        is_backend = hasattr(A, "gnvp")
         raise InputError(
-            "a SciPy LinearOperator or a matrix", type(A).__name__, "wrap it"
+            "a SciPy LinearOperator or a matrix",
+            type(A).__name__,
+            "pass hvp.Hessian(lin), or hvp.GaussNewton(lin)" if is_backend else "wrap it",
         ) from error
     if operator.shape[0] != operator.shape[1]:
         raise InputError("a square operator", f"shape {operator.shape}", "use AᵀA or a block of it")

@@ -11,7 +11,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 from scipy.sparse.linalg import LinearOperator
 
-from hvp.errors import ConvergenceError, InputError
+from hvp.errors import ConvergenceError, InputError, shown
 from hvp.linalg.blocks import dot, few_threads, float64_sum
 from hvp.linalg.counted_operator import CountedOperator, Operator
 from hvp.linalg.lanczos import ROUNDINGS, lanczos
@@ -221,7 +221,7 @@ def _check(
             "take 'SA' for the smallest, or give SciPy's eigsh a sigma and OPinv",
         )
     if which not in ENDS:
-        raise InputError(f"which among {', '.join(ENDS)}", repr(which), "choose one of these")
+        raise InputError(f"which among {', '.join(ENDS)}", shown(which), "choose one of these")
     most = size if is_dense else max(size - 1, 1)
     if not isinstance(k, int | np.integer) or not 1 <= k <= most:
         raise InputError(f"k from 1 to {most} for {size} parameters", k, "ask for fewer")

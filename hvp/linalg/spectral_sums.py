@@ -72,6 +72,9 @@ def effective_dimension(spectrum: HasIntegral, shift: float) -> Estimate:
 
 def _integral(spectrum: HasIntegral, f: Callable[[np.ndarray], np.ndarray]) -> Estimate:
     """tr f(A), with the bracket of a `Density` for its depth."""
+    if not hasattr(spectrum, "integral"):
+        remedy = "pass hvp.density(hvp.GaussNewton(lin))"
+        raise InputError("the density of an operator", type(spectrum).__name__, remedy)
     return spectrum.bracketed_integral(f) if isinstance(spectrum, Density) else spectrum.integral(f)
 
 

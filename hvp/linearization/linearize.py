@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvp.certificate import certify
-from hvp.errors import InputError
+from hvp.errors import InputError, shown
 from hvp.linearization.cache import SavedTensorCache
 from hvp.linearization.linearization import Linearization
 from hvp.linearization.products import ORDERS
@@ -92,7 +92,13 @@ def linearize(
     """
     warn_if_untested()
     if not isinstance(training, bool):
-        raise InputError("training=True or False", repr(training), "choose one")
+        raise InputError("training=True or False", shown(training), "choose one")
+    if hasattr(loss, "shape"):
+        raise InputError(
+            "(x, y) as one tuple",
+            f"a third argument that is no loss, {shown(loss)}",
+            "call hvp.linearize(model, (x, y))",
+        )
     objective = KerasObjective(model, loss, training=training, class_weight=class_weight)
     batches = as_batches(data, batch_size)
     lin = _linearization(objective, batches, variables, dtype, cache, ad, jit)
@@ -168,11 +174,11 @@ def _linearization(
     jit: str | bool,
 ) -> Linearization:
     if not isinstance(ad, str) or ad not in ORDERS:
-        raise InputError(f"ad among {', '.join(ORDERS)}", repr(ad), "choose one of these")
+        raise InputError(f"ad among {', '.join(ORDERS)}", shown(ad), "choose one of these")
     if not (isinstance(jit, bool) or jit == "auto"):
-        raise InputError('jit "auto", True or False', repr(jit), "choose one of these")
+        raise InputError('jit "auto", True or False', shown(jit), "choose one of these")
     if cache != "auto" and not (isinstance(cache, int) and cache >= 0):
-        raise InputError('cache "auto" or a number of bytes', repr(cache), "choose one of these")
+        raise InputError('cache "auto" or a number of bytes', shown(cache), "choose one of these")
     shapes = [value.shape for value in objective.values]
     layout = Layout(objective.names, shapes, _dtype(objective, dtype))
     chosen = range(len(layout.names)) if variables is None else layout.select(variables)
@@ -198,7 +204,7 @@ def _verified(lin: Linearization) -> Linearization:
 def _dtype(objective: Objective, dtype: str | None) -> np.dtype:
     dtypes = sorted({value.dtype.name for value in objective.values})
     if dtype is not None and not (isinstance(dtype, str) and dtype == "float64"):
-        raise InputError('dtype="float64" or None', repr(dtype), "choose one of these")
+        raise InputError('dtype="float64" or None', shown(dtype), "choose one of these")
     if dtype is not None and all(value.dtype.is_floating for value in objective.values):
         return np.dtype(dtype)
     if dtypes not in (["float32"], ["float64"]):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from hvp.errors import InputError
+from hvp.errors import InputError, shown
 
 BATCH_SIZE = 1024
 # For sampling errors, the data are cut into about this many batches of at least so many examples.
@@ -47,7 +47,7 @@ def as_batches(data: Any, batch_size: int | None) -> Iterable[Any]:
     that can be read only once, are empty, differ in length or contain NaN or infinity.
     """
     if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
-        raise InputError("a batch size of at least 1", repr(batch_size), "leave it out")
+        raise InputError("a batch size of at least 1", shown(batch_size), "leave it out")
     if isinstance(data, tuple | dict | np.ndarray | tf.Tensor):
         return _parts(data, batch_size)
     if not isinstance(data, Iterable):
@@ -58,6 +58,8 @@ def as_batches(data: Any, batch_size: int | None) -> Iterable[Any]:
         )
     if isinstance(data, tf.data.Dataset) and data.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise InputError("a finite data set", "one that repeats for ever", "remove repeat()")
+    if isinstance(data, tf.data.Dataset):
+        _refuse_single_examples(data)
     if isinstance(data, Iterator):
         raise InputError(
             "data that can be read again",
@@ -65,6 +67,19 @@ def as_batches(data: Any, batch_size: int | None) -> Iterable[Any]:
             "pass list(data), or an object whose __iter__ starts again",
         )
     return _Checked(data)
+
+
+def _refuse_single_examples(data: tf.data.Dataset) -> None:
+    """Raise InputError where the elements have no first axis in common, as single examples."""
+    specs = tf.nest.flatten(data.element_spec)
+    shapes = [spec.shape for spec in specs if isinstance(spec, tf.TensorSpec)]
+    lengths = {shape[0] for shape in shapes if shape.rank}
+    if any(shape.rank == 0 for shape in shapes) or len(lengths - {None}) > 1:
+        raise InputError(
+            "a data set of batches",
+            f"single examples of shapes {', '.join(map(str, shapes))}",
+            "call .batch(256) on it",
+        )
 
 
 class _Checked:

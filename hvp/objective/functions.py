@@ -8,7 +8,7 @@ from typing import Any, final
 import keras
 import tensorflow as tf
 
-from hvp.errors import InputError
+from hvp.errors import InputError, shown
 from hvp.objective.objective import Evaluation, Objective, Target, name_of, unique
 
 Function = Callable[..., tf.Tensor]
@@ -36,7 +36,7 @@ class FunctionObjective(Objective):
     ):
         if reduction not in ("sum", "mean", None):
             raise InputError(
-                'reduction "sum" or "mean"', repr(reduction), "say what a batch's loss is"
+                'reduction "sum" or "mean"', shown(reduction), "say what a batch's loss is"
             )
         if isinstance(params, dict):
             raise InputError("a tensor or a list of them", "a dict", "pass list(params.values())")

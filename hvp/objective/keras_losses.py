@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from hvp.errors import InputError
+from hvp.errors import InputError, shown
 from hvp.objective import likelihoods
 
 # Losses whose value for an example depends only on the outputs and the target of that example.
@@ -76,12 +76,14 @@ def resolve(loss: Any) -> keras.Loss:
         try:
             loss = keras.losses.get(loss)
         except ValueError as error:
-            raise InputError("a loss that Keras knows", repr(loss), "see keras.losses") from error
+            raise InputError("a loss that Keras knows", shown(loss), "see keras.losses") from error
     if isinstance(loss, type) and issubclass(loss, keras.Loss):
         loss = loss()
     if not isinstance(loss, keras.Loss):
         if not callable(loss):
-            raise InputError("a Keras loss, its name or a function", repr(loss), "see keras.losses")
+            raise InputError(
+                "a Keras loss, its name or a function", shown(loss), "see keras.losses"
+            )
         loss = _function_loss()(loss)
     if loss.reduction in (None, "none"):
         raise InputError("a scalar loss", "reduction=None", 'use "sum_over_batch_size" or "sum"')

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from hvp.errors import InputError
+from hvp.errors import InputError, shown
 
 
 class Layout:
@@ -48,7 +48,7 @@ class Layout:
         """
         patterns = [patterns] if isinstance(patterns, str) else patterns
         if not isinstance(patterns, Iterable) or not all(isinstance(p, str) for p in patterns):
-            raise InputError("names or globs", repr(patterns), f"use some of {self.names}")
+            raise InputError("names or globs", shown(patterns), f"use some of {self.names}")
         chosen: set[int] = set()
         for pattern in patterns:
             found = self._named(pattern) or {
@@ -57,7 +57,7 @@ class Layout:
             if not found:
                 raise InputError(
                     f"a layer, a parameter or a glob among {', '.join(self.layers)}",
-                    repr(pattern),
+                    shown(pattern),
                     "name one of these",
                 )
             chosen |= found

@@ -15,7 +15,9 @@ v = np.ones(lin.size)
 assert np.allclose(lin.hvp(v), lin.gnvp(v) + lin.residual_vp(v), atol=1e-5)
 assert hvp.eigsh(hvp.Hessian(lin), 1).values.shape == (1,)
 assert hvp.chain_rule(lin)
-assert set(hvp.compare(lin, 1, num_probes=2, num_steps=4).parts)
+comparison = hvp.compare(lin, 1, num_probes=2, num_steps=4)
+assert set(comparison.parts)
+assert "The eigenvalues of H range from" in repr(comparison)
 """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,16 +15,18 @@ from hvp.comparison.sampling_errors import SamplingErrors
 from hvp.comparison.spectrum import Spectrum
 from hvp.errors import InputError
 from hvp.linalg.brackets import CountBracket
+from hvp.linalg.eigsh import Eigenpairs
 from hvp.linalg.estimate import Estimate
 from hvp.linalg.layer_traces import LayerShares, LayerTraces
 from hvp.linalg.noise_floor import Noise
+from hvp.tables import ShownAsTable, Table
 
 # Thresholds of counts, in noise floors, tried in order until the count is known.
 MULTIPLES_OF_FLOOR = tuple(factor * 10**power for power in range(8) for factor in (3, 10))
 
 
-@dataclass(frozen=True, eq=False)
-class Part:
+@dataclass(frozen=True, eq=False, repr=False)
+class Part(ShownAsTable):
     """The spectra of H, G and R of the network or of one layer, and how far H and G differ.
 
     Attributes:
@@ -47,6 +49,15 @@ class Part:
     distance: Estimate
     eps: float
 
+    def _table(self) -> Table:
+        rows = [
+            (letter, f"{s.largest.values[-1]:.7g}", f"{s.smallest.values[0]:.7g}")
+            for letter, s in self.spectra.items()
+        ]
+        notes = [f"distance of H and G: {self.distance}", f"overlap: {self.overlap:.1%}"]
+        title = f"Part {self.name}, P = {self.size:,}"
+        return Table(title, ("", "largest", "smallest"), rows, notes)
+
     @property
     def spectra(self) -> dict[str, Spectrum]:
         """The spectra by the letters "H", "G" and "R"."""
@@ -68,8 +79,8 @@ class Part:
         return bool(1000 * self.eps * self.H.norm >= self.R.norm)
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(ShownAsTable):
     """What `compare` found; `save` writes it.
 
     The first of `parts` is "whole network" ("selected layers" where only some layers were chosen);
@@ -161,6 +172,65 @@ class Comparison:
                 break
         return found[0], found[-1]
 
+    def rows(self) -> list[dict[str, float | str]]:
+        """A dict for each part and each of H, G and R, as `pandas.DataFrame` takes them.
+
+        `largest` and `smallest` come with their errors ‖Av - λv‖ and their kind: "separate", or
+        "bound" where a cluster is not resolved. Traces and squared Frobenius norms come with their
+        standard errors. The rows of `chain_rule` are dataclasses, which pandas takes as they are.
+        """
+        return [
+            {
+                "part": part.name,
+                "matrix": letter,
+                "size": int(part.size),
+                **_row_of_end("largest", found.largest, -1),
+                **_row_of_end("smallest", found.smallest, 0),
+                **self._row_of_traces(part, letter),
+            }
+            for part in self.parts.values()
+            for letter, found in part.spectra.items()
+        ]
+
+    def _row_of_traces(self, part: Part, letter: str) -> dict[str, float]:
+        traces = self.traces[letter]
+        block = traces.whole if part is self.whole else traces.layers[part.name]
+        return {
+            "trace": float(block.trace.value),
+            "trace_stderr": float(block.trace.stderr),
+            "squared_norm": float(block.squared_norm.value),
+            "squared_norm_stderr": float(block.squared_norm.stderr),
+        }
+
+    def _table(self) -> Table:
+        from hvp.report import summary
+
+        accuracy = "" if self.accuracy is None else f", accuracy {self.accuracy:.2%}"
+        title = (
+            f"{self.title or 'Comparison'}: {self.size:,} parameters, {self.num_examples:,} "
+            f"examples, {self.loss_name} {self.loss:.6g}{accuracy}, {self.dtype}"
+        )
+        columns: tuple[tuple[str, Literal["largest", "smallest"]], ...] = (
+            ("H", "largest"), ("G", "largest"), ("R", "largest"), ("H", "smallest"),
+        )  # fmt: skip
+        rows = [
+            (
+                part.name,
+                f"{part.size:,}",
+                *(
+                    summary.eigenvalue(self, part, *column).text(with_error=False)
+                    for column in columns
+                ),
+            )
+            for part in self.parts.values()
+        ]
+        headings = ("part", "P", "λ_max of H", "λ_max of G", "λ_max of R", "λ_min of H")
+        notes = [" ".join(summary.headline(self))]
+        if not self.certificate.passed:
+            notes.insert(0, summary.certificate(self))
+        notes.append(f"{self.num_products:,} products, {self.seconds:.1f} s")
+        return Table(title, headings, rows, notes)
+
     def to_json(self) -> dict[str, Any]:
         """The numbers as plain dictionaries and lists, `schema` first; vectors are left out."""
         from hvp.report.json_document import comparison_as_dict
@@ -181,6 +251,14 @@ class Comparison:
         except ModuleNotFoundError as error:
             raise missing_report_package(error) from error
         return save(self, Path(directory))
+
+
+def _row_of_end(name: str, pairs: Eigenpairs, i: int) -> dict[str, float | str]:
+    return {
+        name: float(pairs.values[i]),
+        f"{name}_error": float(pairs.errors[i]),
+        f"{name}_kind": "separate" if pairs.separate[i] else "bound",
+    }
 
 
 def missing_report_package(error: ModuleNotFoundError) -> InputError:

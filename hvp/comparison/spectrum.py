@@ -13,10 +13,11 @@ from hvp.linalg.density import Density
 from hvp.linalg.eigsh import Eigenpairs, eigsh
 from hvp.linalg.estimate import Estimate
 from hvp.linalg.lanczos_quadrature import density
+from hvp.tables import ShownAsTable, Table
 
 
-@dataclass(frozen=True, eq=False)
-class Spectrum:
+@dataclass(frozen=True, eq=False, repr=False)
+class Spectrum(ShownAsTable):
     """The k largest and the k smallest eigenpairs of one operator, and its density.
 
     Attributes:
@@ -31,6 +32,21 @@ class Spectrum:
     density: Density
     num_products: int
     seconds: float
+
+    def _table(self) -> Table:
+        rows = [
+            (f"{name} of {len(pairs.values):,}", f"{value:.7g}", f"± {error:.1e}")
+            for name, pairs, value, error in (
+                ("largest", self.largest, self.largest.values[-1], self.largest.errors[-1]),
+                ("smallest", self.smallest, self.smallest.values[0], self.smallest.errors[0]),
+            )
+        ]
+        probes, steps = self.density.nodes.shape
+        notes = [f"density: {probes:,} probes, {steps:,} steps"]
+        if self.unseen:
+            notes.append(f"an eigenvalue was missed beyond the {' and the '.join(self.unseen)}")
+        cost = f"{self.num_products:,} products, {self.seconds:.1f} s"
+        return Table(f"Spectrum of {self.density.size:,} eigenvalues, {cost}", (), rows, notes)
 
     @property
     def norm(self) -> float:

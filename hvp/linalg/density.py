@@ -15,6 +15,7 @@ from hvp.linalg.estimate import Estimate, standard_error_of_mean, student_factor
 from hvp.linalg.lanczos import ROUNDINGS
 from hvp.linalg.smoothing import grid_points, resolved_width, smoothed, smoothed_rows, to_log
 from hvp.sampling_error import jackknife
+from hvp.tables import ShownAsTable, Table
 
 # The power of `student_factor` by which an error from the spectrum itself is widened: less than one
 # because that spectrum averages over more than the probes.
@@ -39,8 +40,8 @@ class BatchJackknife:
     examples: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class Density:
+@dataclass(frozen=True, eq=False, repr=False)
+class Density(ShownAsTable):
     """The spectrum of A by S probes: nodes and weights, and figures that follow from them.
 
     The cumulative spectrum is a step function. The mean over the rows of `nodes`, with their
@@ -103,6 +104,25 @@ class Density:
     notes: tuple[str, ...]
     num_products: int
     left_out: BatchJackknife | None = None
+
+    def _table(self) -> Table:
+        probes, most = self.nodes.shape
+        fewest = int(self.steps.min())
+        outliers = "none"
+        if len(self.outliers):
+            low, high = self.outliers.min(), self.outliers.max()
+            outliers = f"{len(self.outliers):,}, from {low:.6g} to {high:.6g}"
+        rows = [
+            ("probes", f"{probes:,}"),
+            ("Lanczos steps of each", f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"),
+            ("nodes", f"from {self.nodes.min():.6g} to {self.nodes.max():.6g}"),
+            ("mass of the nodes", f"{self._bulk_share:.6g}"),
+            ("outliers", outliers),
+            ("floor", f"{self.floor:.2g}"),
+            ("products", f"{self.num_products:,}"),
+            ("seed", str(self.seed)),
+        ]
+        return Table(f"Density of {self.size:,} eigenvalues", (), rows, self.notes)
 
     @property
     def floor(self) -> float:

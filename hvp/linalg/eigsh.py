@@ -15,6 +15,7 @@ from hvp.errors import ConvergenceError, InputError, shown
 from hvp.linalg.blocks import dot, few_threads, float64_sum
 from hvp.linalg.counted_operator import CountedOperator, Operator
 from hvp.linalg.lanczos import ROUNDINGS, lanczos
+from hvp.tables import ShownAsTable, Table
 
 ENDS = ("LA", "SA", "BE", "LM")
 POWER_STEPS = 6
@@ -29,10 +30,12 @@ CHUNK_ENTRIES = 1 << 16
 LOOSE_TOL_EXPONENT = 0.25
 # Vectors and Lanczos steps of the second start.
 SECOND_STARTS, SECOND_STEPS = 2, 40
+# What a second start found, by `Eigenpairs.unseen`.
+SECOND_START = {None: "not made", False: "nothing missing", True: "one is missing"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Eigenpairs:
+class Eigenpairs(ShownAsTable):
     """Eigenvalues in ascending order with their vectors, their errors and the products they took.
 
     The i-th smallest value found is never below the i-th smallest eigenvalue, nor the i-th largest
@@ -50,12 +53,19 @@ class Eigenpairs:
             None without a second start.
         num_missing: how many of the pairs asked for did not converge and are left out, with
             ``partial=True``. The others are then eigenpairs, but of any rank.
+        ranks: (k,) of the values as asked for: 1 for the largest (with "LM" in magnitude), 2 for
+            the next; -1 for the smallest, -2 for the next. None where they are not known.
 
     >>> pairs = eigsh(np.diag([1.0, 2.0, 2.0, 5.0]), 2)
     >>> pairs.vectors.shape, pairs.num_products, pairs.separate.tolist()
     ((4, 2), 6, [True, True])
     >>> eigsh(np.diag([1.0, 2.0, 2.0]), 2)
-    Eigenpairs(values=[2. 2.], errors up to 0, 5 products, bounds only: [2. 2.])
+    2 eigenpairs of 3, 5 products
+    rank  value    error   kind
+    2         2  0.0e+00  bound
+    1         2  0.0e+00  bound
+    rank: 1 is the largest, -1 the smallest.
+    bound: it meets another value within their errors, and may be an eigenvalue of another rank.
     """
 
     values: np.ndarray
@@ -64,19 +74,63 @@ class Eigenpairs:
     num_products: int
     unseen: bool | None = None
     num_missing: int = 0
+    ranks: np.ndarray | None = None
 
-    def __repr__(self) -> str:
-        """The values, and which of them are bounds only: those that are not `separate`."""
-        values = np.asarray(self.values, float)
-        words = [f"values={values}", f"errors up to {np.max(self.errors, initial=0.0):.2g}"]
-        words.append(f"{self.num_products} products")
+    def rows(self) -> list[dict[str, float | str]]:
+        """A dict for each value, as `pandas.DataFrame` takes them.
+
+        `rank` is NaN where it is not known. `kind` is "separate" or "bound": a bound meets another
+        value within their errors, and may be an eigenvalue of another rank, after a second start
+        too. `second_start` says what a second start found: see `unseen`.
+
+        >>> eigsh(np.diag([1.0, 2.0, 5.0]), 1).rows()  # doctest: +NORMALIZE_WHITESPACE
+        [{'rank': 1, 'value': 5.0, 'error': 0.0, 'kind': 'separate', 'second_start': 'not made'}]
+        """
+        ranks = [math.nan] * len(self.values) if self.ranks is None else self.ranks.tolist()
+        kinds = ["separate" if separate else "bound" for separate in self.separate]
+        return [
+            {
+                "rank": rank,
+                "value": float(value),
+                "error": float(error),
+                "kind": kind,
+                "second_start": SECOND_START[self.unseen],
+            }
+            for rank, value, error, kind in zip(ranks, self.values, self.errors, kinds, strict=True)
+        ]
+
+    def _table(self) -> Table:
+        size, k = self.vectors.shape
+        title = f"{k:,} eigenpairs of {size:,}, {self.num_products:,} products"
         if self.unseen is not None:
-            words.append(f"unseen={self.unseen}")
+            title += f", second start: {SECOND_START[self.unseen]}"
+        rows = [
+            (
+                "" if self.ranks is None else str(row["rank"]),
+                f"{row['value']:.7g}",
+                f"{row['error']:.1e}",
+                str(row["kind"]),
+            )
+            for row in self.rows()
+        ]
+        return Table(title, ("rank", "value", "error", "kind"), rows, self._notes())
+
+    def _notes(self) -> list[str]:
+        """What the table does not say by itself."""
+        notes = []
         if self.num_missing:
-            words.append(f"{self.num_missing} more did not converge: of any rank")
-        elif not self.separate.all():
-            words.append(f"bounds only: {values[~self.separate]}")
-        return f"Eigenpairs({', '.join(words)})"
+            notes.append(f"{self.num_missing:,} more did not converge: these are of any rank.")
+        elif self.ranks is not None and len(self.ranks):
+            notes.append("rank: 1 is the largest, -1 the smallest.")
+        if self.unseen:
+            notes.append("A second start found an eigenvalue that is missing: ranks may be wrong.")
+        if not self.separate.all():
+            also = "" if self.unseen is None else ", after a second start too"
+            notes.append(
+                "bound: it meets another value within their errors, and may be an eigenvalue of "
+                f"another rank{also}."
+            )
+        return notes
 
     @property
     def enclosures(self) -> np.ndarray:
@@ -92,6 +146,7 @@ class Eigenpairs:
             self.num_products,
             self.unseen,
             self.num_missing,
+            None if self.ranks is None else self.ranks[chosen],
         )
 
     @property
@@ -143,7 +198,8 @@ def eigsh(
         max_products: the iteration stops with an error after about this number of products.
         second_start: look for eigenvalues that a single starting vector misses, such as copies of a
             multiple one, by up to 40 Lanczos steps from two vectors orthogonal to the pairs found.
-            The result is in `unseen`.
+            The result is in `unseen`. In a cluster that `tol` does not resolve, a value may be of
+            another rank all the same: it is then not `separate`.
         partial: where not all pairs converge, return those that did instead of an error; there is
             still one if none did. `num_missing` says how many are left out.
         seed: of the starting vectors.
@@ -196,7 +252,7 @@ def eigsh(
             f"expected errors up to {allowed:.1e}, got {pairs.errors.max():.1e} after "
             f"{pairs.num_products} products; check that A is symmetric and finite, or loosen tol"
         )
-    return pairs
+    return pairs if pairs.num_missing else replace(pairs, ranks=_ranks(pairs.values, which))
 
 
 def _basis_size(k: int, size: int) -> int:
@@ -375,6 +431,15 @@ def _second_start(A: CountedOperator, pairs: Eigenpairs, which: str, seed: int) 
     if num_lowest < k:
         is_beyond |= found - error > pairs.values[num_lowest] + pairs.errors[num_lowest]
     return bool(is_beyond.any())
+
+
+def _ranks(values: np.ndarray, which: str) -> np.ndarray:
+    """(k,) the ranks of ascending values: 1 for the largest, -1 for the smallest."""
+    k = len(values)
+    if which == "LM":
+        return np.argsort(np.argsort(-np.abs(values), kind="stable")) + 1
+    num_lowest = _num_lowest(k, which)
+    return np.r_[-1 - np.arange(num_lowest), np.arange(k - num_lowest, 0, -1)]
 
 
 def _num_lowest(k: int, which: str) -> int:

@@ -19,7 +19,7 @@ COVERED = 0.975
 Value = TypeVar("Value", float, np.ndarray)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Estimate(Generic[Value]):
     """An estimate with its standard error over the random probes.
 
@@ -41,6 +41,8 @@ class Estimate(Generic[Value]):
     2 ± 0.25, ± 1.5 for depth
     >>> print(Estimate(np.array([1.0, 4.0]), np.array([0.1, 0.2]), 10))
     2 values from 1 to 4, ± 0.2 at most
+    >>> Estimate(2.0, 0.25, 10, method="Hutchinson", sampling=0.5)
+    Estimate(2 ± 0.25, 10 products, Hutchinson, sampling error 0.5)
     """
 
     value: Value
@@ -49,6 +51,13 @@ class Estimate(Generic[Value]):
     depth: float = 0.0
     method: str = ""
     sampling: float = math.nan
+
+    def __repr__(self) -> str:
+        words = [str(self), f"{self.num_products:,} products"]
+        words += [self.method] * bool(self.method)
+        if not math.isnan(self.sampling):
+            words.append(f"sampling error {self.sampling:.2g}")
+        return f"Estimate({', '.join(words)})"
 
     def __str__(self) -> str:
         if isinstance(self.value, np.ndarray):

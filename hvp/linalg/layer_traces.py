@@ -22,6 +22,7 @@ from hvp.linalg.estimate import (
 )
 from hvp.linalg.hutchinson import squared_norm_error, trace_error
 from hvp.operators import Curvature
+from hvp.tables import ShownAsTable, Table
 
 # The standard error of a mean over pairs uses pairs of disjoint pairs, which need four probes.
 MIN_PROBES = 4
@@ -31,12 +32,14 @@ MIN_PROBES = 4
 PAIRS_FACTOR = 4.0
 # `BlockTraces.name` of the whole operator.
 WHOLE = "whole"
+# Its heading.
+SQUARED_NORM = "‖·‖² (Frobenius)"
 
 Rows = tuple[slice, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class BlockTraces:
+@dataclass(frozen=True, eq=False, repr=False)
+class BlockTraces(ShownAsTable):
     """Trace and squared Frobenius norm of one layer's own block A_ll, or of the whole operator.
 
     Attributes:
@@ -56,9 +59,13 @@ class BlockTraces:
     traces: np.ndarray
     squared_norms: np.ndarray
 
+    def _table(self) -> Table:
+        rows = [("trace", str(self.trace)), (SQUARED_NORM, str(self.squared_norm))]
+        return Table(f"Block of {self.name}, P = {self.size:,}", (), rows)
 
-@dataclass(frozen=True, eq=False)
-class LayerTraces:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerTraces(ShownAsTable):
     """One `BlockTraces` per layer, in order, and that of the whole operator.
 
     Attributes:
@@ -73,22 +80,65 @@ class LayerTraces:
     num_products: int
     seed: int
 
+    def rows(self) -> list[dict[str, float | str]]:
+        """A dict for each layer, as `pandas.DataFrame` takes them, and a last one for the whole.
 
-@dataclass(frozen=True, eq=False)
-class Share:
+        >>> from types import SimpleNamespace
+        >>> lin = SimpleNamespace(layout=SimpleNamespace(slices=(slice(0, 2),), layers={"a": (0,)}))
+        >>> layer_traces(np.diag([1.0, 2.0]), lin).rows()[0]  # doctest: +NORMALIZE_WHITESPACE
+        {'layer': 'a', 'size': 2, 'trace': 3.0, 'trace_stderr': 0.0,
+         'squared_norm': 5.0, 'squared_norm_stderr': 0.0}
+        """
+        return [
+            {
+                "layer": block.name,
+                "size": int(block.size),
+                "trace": float(block.trace.value),
+                "trace_stderr": float(block.trace.stderr),
+                "squared_norm": float(block.squared_norm.value),
+                "squared_norm_stderr": float(block.squared_norm.stderr),
+            }
+            for block in (*self.layers.values(), self.whole)
+        ]
+
+    def _table(self) -> Table:
+        return Table(
+            f"Traces of {len(self.layers):,} layers, {self.num_products:,} products",
+            ("layer", "P", "trace", SQUARED_NORM),
+            [
+                (block.name, f"{block.size:,}", str(block.trace), str(block.squared_norm))
+                for block in (*self.layers.values(), self.whole)
+            ],
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Share(ShownAsTable):
     """The ratios tr B_ll / tr A_ll and ‖B_ll‖²_F / ‖A_ll‖²_F of one layer, or of the whole."""
 
     name: str
     trace: Estimate[float]
     squared_norm: Estimate[float]
 
+    def _table(self) -> Table:
+        rows = [("trace", str(self.trace)), (SQUARED_NORM, str(self.squared_norm))]
+        return Table(f"Share in {self.name}", (), rows)
 
-@dataclass(frozen=True, eq=False)
-class LayerShares:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerShares(ShownAsTable):
     """One `Share` per layer, in order, and that of the whole operators."""
 
     layers: Mapping[str, Share]
     whole: Share
+
+    def _table(self) -> Table:
+        rows = [
+            (share.name, str(share.trace), str(share.squared_norm))
+            for share in (*self.layers.values(), self.whole)
+        ]
+        headings = ("layer", "trace", SQUARED_NORM)
+        return Table(f"Shares in {len(self.layers):,} layers", headings, rows)
 
 
 def layer_traces(

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from hvp.autodiff import curvature, tensorflow_private
 from hvp.autodiff.tensorflow_errors import REFUSALS, raise_own, reason
 from hvp.certificate import Certificate
-from hvp.errors import Finding, InputError
+from hvp.errors import Finding, InputError, shown
 from hvp.linearization import transfer
 from hvp.linearization.batch_programs import BatchPrograms
 from hvp.linearization.batch_sum import BatchSum, Choice
@@ -44,6 +44,7 @@ from hvp.linearization.products import (
 from hvp.linearization.snapshot import Snapshot
 from hvp.objective.parameters import Layout
 from hvp.sampling_error import BatchForms, BatchGrams
+from hvp.tables import Table
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -175,8 +176,28 @@ class Linearization:
     def __repr__(self) -> str:
         return (
             f"Linearization(size={self.size}, dtype={self.dtype}, "
-            f"num_examples={self.num_examples}, layers={list(self.layout.layers)})"
+            f"num_examples={self.num_examples}, layers={shown(list(self.layout.layers))})"
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row for each layer."""
+        layout = self.layout
+        rows = [
+            (
+                layer,
+                f"{sum(layout.sizes[i] for i in positions):,}",
+                ", ".join(
+                    f"{layout.names[i].split('/')[-1]} {layout.shapes[i]}" for i in positions
+                ),
+            )
+            for layer, positions in layout.layers.items()
+        ]
+        batches = "1 batch" if self.num_batches == 1 else f"{self.num_batches:,} batches"
+        title = (
+            f"Linearization of {self.loss_name}: {self.size:,} parameters ({self.dtype}), "
+            f"{self.num_examples:,} examples in {batches}"
+        )
+        return Table(title, ("layer", "P", "parameters"), rows).html()
 
     @property
     def theta(self) -> np.ndarray:

@@ -238,15 +238,56 @@ def test_the_advice_where_eigenvalues_crowd_at_zero_works(name, norm):
 
 def test_values_that_are_bounds_only_are_named():
     values = np.array([0.0, 1e-9, 2.0])
-    pairs = Eigenpairs(values, np.eye(3), np.full(3, 1e-8), 7, unseen=False)
-    assert repr(pairs) == (
-        "Eigenpairs(values=[0.e+00 1.e-09 2.e+00], errors up to 1e-08, 7 products, unseen=False, "
-        "bounds only: [0.e+00 1.e-09])"
-    )
-    assert (
-        repr(pairs[2:]) == "Eigenpairs(values=[2.], errors up to 1e-08, 7 products, unseen=False)"
-    )
-    assert repr(pairs[:0]) == "Eigenpairs(values=[], errors up to 0, 7 products, unseen=False)"
+    ranks = np.array([-1, -2, 1])
+    pairs = Eigenpairs(values, np.eye(3), np.full(3, 1e-8), 7, unseen=False, ranks=ranks)
+    assert repr(pairs).splitlines() == [
+        "3 eigenpairs of 3, 7 products, second start: nothing missing",
+        "rank  value    error      kind",
+        "-1        0  1.0e-08     bound",
+        "-2    1e-09  1.0e-08     bound",
+        "1         2  1.0e-08  separate",
+        "rank: 1 is the largest, -1 the smallest.",
+        "bound: it meets another value within their errors, and may be an eigenvalue of another "
+        "rank, after",
+        "a second start too.",
+    ]
+    assert "bound" not in repr(pairs[2:])
+    assert repr(pairs[:0]).splitlines()[1:] == ["rank  value  error  kind"]
+
+
+def test_rows_are_plain_and_say_rank_kind_and_second_start():
+    """The copies of 3 and of 0 are clusters at both ends, where ranks are bounds."""
+    values = np.r_[np.zeros(40), np.linspace(1.0, 2.0, 520), np.full(40, 3.0)]
+    A = scipy.sparse.diags_array(values)
+    rows = eigsh(A, 4, which="BE", second_start=True).rows()
+    assert [row["rank"] for row in rows] == [-1, -2, 2, 1]
+    assert {tuple(map(type, row.values())) for row in rows} == {(int, float, float, str, str)}
+    assert list(rows[0]) == ["rank", "value", "error", "kind", "second_start"]
+    assert {row["second_start"] for row in rows} == {"nothing missing"}
+    assert {row["kind"] for row in rows} == {"bound"}
+
+
+def test_a_second_start_that_found_another_value_is_named():
+    pairs = Eigenpairs(np.ones(1), np.eye(3)[:, :1], np.zeros(1), 9, unseen=True)
+    assert "A second start found an eigenvalue that is missing" in repr(pairs)
+    assert pairs.rows()[0]["second_start"] == "one is missing"
+    assert np.isnan(pairs.rows()[0]["rank"])
+
+
+@pytest.mark.parametrize(
+    ("which", "ranks"), [("LA", [3, 2, 1]), ("SA", [-1, -2, -3]), ("BE", [-1, 2, 1])]
+)
+@pytest.mark.parametrize("ncv", [None, 20])
+def test_ranks_count_from_the_end_asked_for(which, ranks, ncv):
+    pairs = eigsh(np.diag(np.arange(60.0)), 3, which=which, ncv=ncv)
+    expected = [60 - rank if rank > 0 else -rank - 1 for rank in ranks]
+    assert pairs.ranks.tolist() == ranks
+    assert pairs.values == pytest.approx(expected)
+
+
+def test_ranks_in_magnitude_start_at_the_largest():
+    pairs = eigsh(np.diag([-5.0, -1.0, 2.0, 4.0]), 3, which="LM")
+    assert (pairs.values.tolist(), pairs.ranks.tolist()) == ([-5.0, 2.0, 4.0], [1, 3, 2])
 
 
 def test_giving_up_costs_no_more_than_was_allowed():
@@ -416,7 +457,10 @@ def test_pairs_that_converged_are_returned_when_asked():
     assert found.num_missing == found[:1].num_missing == 3
     assert np.abs(A @ found.vectors - found.vectors * found.values).max() < 1e-8
     assert np.allclose(found.vectors.T @ found.vectors, np.eye(3))
-    assert "3 more did not converge: of any rank" in repr(found)
+    assert "3 more did not converge: these are of any rank" in repr(found)
+    assert np.isnan(found.rows()[0]["rank"])
+    done = eigsh(A, 1, partial=True, max_products=400)
+    assert done.ranks.tolist() == [1]
 
 
 def test_where_no_pair_converged_there_is_an_error_all_the_same():

@@ -30,5 +30,6 @@ from .operators import GaussNewton as GaussNewton
 from .operators import Hessian as Hessian
 from .operators import Jacobian as Jacobian
 from .operators import Residual as Residual
+from .report.json_document import load as load
 
 __version__: str

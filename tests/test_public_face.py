@@ -38,6 +38,7 @@ NAMES = {
     "layer_traces",
     "linearize",
     "linearize_function",
+    "load",
     "log_determinant",
     "noise_floor",
     "squared_frobenius_norm",

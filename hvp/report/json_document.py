@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hvp.certificate import Certificate
 from hvp.comparison.results import Comparison, Part
+from hvp.errors import InputError, shown
 from hvp.linalg.density import Density
 from hvp.linalg.eigsh import Eigenpairs
 from hvp.linalg.estimate import Estimate
@@ -49,6 +52,11 @@ ABOUT = {
     "chain_rule": "vᵀHv, vᵀGv and vᵀRv for the kernels v of each layer; rounding: their error",
 }
 CONVERTED_FIELDS = ("parts", "chain_rule", "traces", "shares", "noise", "certificate")
+FILE, AGAIN = "compare.json", "save the comparison again"
+# What a document holds at least.
+KEYS = {field.name for field in dataclasses.fields(Comparison)} - {"shares"} | {
+    "schema", "about", "negative", "rank", "brackets",
+}  # fmt: skip
 
 
 def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
@@ -82,6 +90,58 @@ def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
             "parts": {name: _part(part) for name, part in comparison.parts.items()},
         }
     )
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """The numbers that `Comparison.save` wrote, as `Comparison.to_json` gives them.
+
+    The entry "about" explains the others. A number that is not known is None. The text is read as
+    JSON: nothing in it is run.
+
+    Args:
+        path: of a ``compare.json``, or of the directory that it is in.
+
+    Raises:
+        InputError: there is no such file, it is no JSON or cut off, no comparison, or one that
+            another version wrote with another schema.
+
+    >>> import tempfile, hvp, numpy as np
+    >>> lin = hvp.linearize_function(
+    ...     lambda z: z**2, [np.array(1.0), np.array(2.0)], outputs=lambda w: w[0] * w[1])
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     _ = hvp.compare(lin, k=1, title="a product").save(directory)
+    ...     found = hvp.load(directory)
+    >>> found["title"], round(found["parts"]["whole network"]["G"]["largest"]["values"][0], 6)
+    ('a product', 10.0)
+    """
+    if not isinstance(path, str | Path):
+        raise InputError(f"the path of a {FILE}", shown(path), "pass a text or a pathlib.Path")
+    path = Path(path) / FILE if Path(path).is_dir() else Path(path)
+    name = shown(str(path))
+    document = _parsed(path, name)
+    if not isinstance(document, dict) or "schema" not in document:
+        got = f"{name}, JSON without a schema"
+        raise InputError(f"a {FILE}", got, "pass the file that Comparison.save wrote")
+    if document["schema"] != SCHEMA:
+        schema = f"schema {shown(document['schema'])}"
+        raise InputError(f"schema {SCHEMA} in {name}", schema, "compare again with this version")
+    missing = sorted(KEYS - document.keys())
+    if missing:
+        raise InputError(f"a whole {FILE}", f"{name} without {', '.join(missing)}", AGAIN)
+    return document
+
+
+def _parsed(path: Path, name: str) -> Any:
+    """The JSON of a file, whose name is shown where it holds none."""
+    if not path.is_file():
+        raise InputError(f"a {FILE}", f"no file {name}", "check the path")
+    try:
+        return json.loads(path.read_bytes())
+    except json.JSONDecodeError as error:
+        got = f"{name}, no JSON or cut off: {error.msg} in line {error.lineno}"
+        raise InputError(f"a {FILE}", got, AGAIN) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"a {FILE}", f"{name}, which is no JSON", AGAIN) from error
 
 
 def _nan_as_null(plain: Any) -> Any:

@@ -58,6 +58,11 @@ def test_targets_as_a_third_argument_belong_into_a_tuple(model, make, kind):
     )
 
 
+def test_a_list_in_place_of_the_tuple_is_told_to_be_one(model):
+    with pytest.raises(hvp.InputError, match=r"got x alone; pass the targets too, \(x, y\) as a t"):
+        hvp.linearize(model, [X, Y], "mse")
+
+
 @pytest.mark.parametrize(("y", "shape"), [(Y, "()"), (Y[:, None], "(1,)"), (np.eye(2)[Y], "(2,)")])
 def test_a_data_set_of_single_examples_is_told_to_batch(model, y, shape):
     examples = tf.data.Dataset.from_tensor_slices((X, y))
@@ -80,6 +85,10 @@ OF_MODELS = {
     "list": lambda m: hvp.linearize(m, (X, Y), {"a": [0] * 1000}),
     "training": lambda m: hvp.linearize(m, (X, Y), "mse", training=X),
     "batch_size": lambda m: hvp.linearize(m, (X, Y), "mse", batch_size=X),
+    "cache": lambda m: hvp.linearize(m, (X, Y), "mse", cache=X),
+    "jit": lambda m: hvp.linearize(m, (X, Y), "mse", jit=X),
+    "class_weight": lambda m: hvp.linearize(m, (X, Y), "mse", class_weight=X),
+    "which": lambda m: hvp.eigsh(A, 1, which=A),
     "ad": lambda m: hvp.linearize(m, (X, Y), "mse", ad=X),
     "dtype": lambda m: hvp.linearize(m, (X, Y), "mse", dtype=X),
     "variables": lambda m: hvp.linearize(m, (X, Y), "mse", variables=X),

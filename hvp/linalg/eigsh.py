@@ -270,6 +270,8 @@ def _scale(A: CountedOperator, given: float | None, rng: np.random.Generator) ->
 def _check(
     k: int, which: str, size: int, is_dense: bool, max_products: int, scale: float | None
 ) -> None:
+    if not isinstance(which, str):
+        raise InputError(f"which among {', '.join(ENDS)}", shown(which), "choose one of these")
     if which == "SM":
         raise InputError(
             f"which among {', '.join(ENDS)}",

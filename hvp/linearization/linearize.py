@@ -175,9 +175,10 @@ def _linearization(
 ) -> Linearization:
     if not isinstance(ad, str) or ad not in ORDERS:
         raise InputError(f"ad among {', '.join(ORDERS)}", shown(ad), "choose one of these")
-    if not (isinstance(jit, bool) or jit == "auto"):
+    if not (isinstance(jit, bool) or (isinstance(jit, str) and jit == "auto")):
         raise InputError('jit "auto", True or False', shown(jit), "choose one of these")
-    if cache != "auto" and not (isinstance(cache, int) and cache >= 0):
+    is_size = isinstance(cache, int) and cache >= 0
+    if not (is_size or (isinstance(cache, str) and cache == "auto")):
         raise InputError('cache "auto" or a number of bytes', shown(cache), "choose one of these")
     shapes = [value.shape for value in objective.values]
     layout = Layout(objective.names, shapes, _dtype(objective, dtype))

@@ -39,6 +39,8 @@ class KerasObjective(Objective):
     ):
         _check_model(model)
         _refuse_layers(model)
+        if class_weight is not None and not isinstance(class_weight, Mapping):
+            raise InputError("class_weight as a dict", class_weight, "give {class number: weight}")
         has_own_loss, weights = False, None
         if loss is None:
             if not model.compiled:
@@ -153,7 +155,7 @@ class KerasObjective(Objective):
     def _unpacked(self, batch: Any, dtype: tf.DType) -> tuple[Any, Any, Any]:
         x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
         if y is None and self._loss is not None:
-            raise InputError("batches (x, y)", "x alone", "pass the targets too")
+            raise InputError("batches (x, y)", "x alone", "pass the targets too, (x, y) as a tuple")
         if self._class_weight is None:
             return x, y, weight
         if weight is not None or tf.nest.is_nested(y):

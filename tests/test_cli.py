@@ -594,6 +594,7 @@ def without_times(plain):
     return [without_times(v) for v in plain] if isinstance(plain, list) else plain
 
 
+@pytest.mark.sweep
 def test_the_same_seed_gives_the_same_bits_in_two_processes_and_quietly(one_layer, here):
     options = ("compare", *one_layer, "-k", "2", "--quiet")
     started = [

@@ -35,8 +35,6 @@ def name(part: tuple[Case, str | None]) -> str:
 ALWAYS = {
     "tanh-softmax-ragged-all",
     "tanh-softmax-ragged-block",
-    "relu-onehot-ragged-block",
-    "gelu-sigmoid-ragged-all",
     "norm-squares-ragged-all",
 }
 PARTS = sweep(ALL + SOME, ALWAYS, name)

@@ -67,6 +67,7 @@ def test_the_grams_of_the_batches_are_those_of_their_own_losses(columns, before,
         assert found.examples.tolist() == [3, 3, 1]
 
 
+@pytest.mark.sweep
 def test_the_density_of_a_network_has_sampling_errors():
     lin = linearized()
     d = hvp.density(hvp.Hessian(lin), num_probes=3, num_resampled=3)

@@ -52,6 +52,7 @@ def test_equal_values_are_refused_by_operation(kind, gap):
         hvp.linearize_function(FUNCTIONS[kind], w)
 
 
+@pytest.mark.sweep
 def test_the_functions_of_the_matrix_that_are_advised_have_derivatives_there():
     """At the identity, by the series of the logarithm, of the root and of the exponential."""
 

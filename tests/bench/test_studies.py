@@ -37,7 +37,7 @@ def found():
     return run
 
 
-@pytest.mark.parametrize("name", sweep(NAMES, {"chain_rule", "spiked_matrix"}))
+@pytest.mark.parametrize("name", sweep(NAMES, {"spiked_matrix"}))
 def test_a_study_gives_finite_numbers_and_a_figure(name, found, tmp_path):
     result = found(name)
     assert result.title

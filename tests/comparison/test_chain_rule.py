@@ -43,6 +43,7 @@ def relative(row):
     return abs(row.vHv - row.vGv) / abs(row.vHv)
 
 
+@pytest.mark.sweep
 def test_relu_forms_are_equal_in_every_layer_on_the_whole_data_set(whole):
     for layer in LAYERS:
         row = whole["relu"][layer]

@@ -325,6 +325,7 @@ def test_draws_use_the_logits_that_keras_takes_before_a_final_operation(last, lo
     assert standard_errors(lin) < 5
 
 
+@pytest.mark.sweep
 def test_the_mean_of_several_draws_over_ragged_batches_is_the_exact_matrix():
     loss = losses.BinaryCrossentropy(from_logits=True, reduction="sum")
     sizes = (5 * COPIES, 2 * COPIES)
@@ -523,6 +524,7 @@ def test_steps_that_are_masked_count_for_nothing():
     assert error(lin.empirical_fisher_vp, E) < TOLERANCE
 
 
+@pytest.mark.sweep
 def test_matrices_of_a_loop_are_those_of_its_steps():
     lins = []
     for unroll in (False, True):

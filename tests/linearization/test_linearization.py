@@ -366,7 +366,10 @@ def test_a_bad_option_is_one_clear_line(options, text):
         hvp.linearize(dense_net(), (X, REAL), "mse", **options)
 
 
-@pytest.mark.parametrize("options", [{"ad": "reverse-over-reverse"}, {"jit": True}], ids=str)
+OTHERS = sweep([{"ad": "reverse-over-reverse"}, {"jit": True}], {"{'ad': 'reverse-over-reverse'}"})
+
+
+@pytest.mark.parametrize("options", OTHERS)
 def test_the_other_order_and_compilation_give_the_dense_hessian(options):
     case = CASES[1]
     lin = hvp.linearize(case.model, case.batches, case.loss, **options)

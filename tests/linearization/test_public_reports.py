@@ -270,6 +270,7 @@ def resident_bytes():
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.sweep
 def test_fifty_linearizations_while_training_keep_memory_flat():
     x, w = tf.constant(rng.normal(size=(32, 8))), tf.Variable(rng.normal(size=8))
     mebibyte, sizes = 1 << 20, []

@@ -383,7 +383,11 @@ def browsed(address, *options):
     return done.stdout, console
 
 
-@pytest.mark.parametrize(("scheme", "paper"), [(1, "rgb(255, 255, 255)"), (0, "rgb(21, 24, 28)")])
+LIGHT, DARK = (1, "rgb(255, 255, 255)"), (0, "rgb(21, 24, 28)")
+SCHEMES = [LIGHT, pytest.param(*DARK, marks=pytest.mark.sweep)]
+
+
+@pytest.mark.parametrize(("scheme", "paper"), SCHEMES)
 def test_a_browser_draws_everything_at_two_widths(evil, tmp_path, scheme, paper):
     evil.save(tmp_path)
     frames = "".join(

@@ -29,6 +29,7 @@ def run():
     return dataclasses.replace(a_run(problem, DENSE.name), versions=versions)
 
 
+@pytest.mark.sweep
 def test_ours_and_naive_tensorflow_are_timed_and_confirmed_by_hand(run):
     for kind in ("hvp", "gnvp", "hvp_block", "gnvp_block"):
         found = run.problems[DENSE.name].figures[kind]

@@ -116,10 +116,11 @@ def compare(
         several = model is None and len(names) > 1
         directories = [out / name for name in names] if several else [out]
         with _directories(directories):
+            arrays = None if model is None else jobs.read_data(model, data)
             terminal.start("importing TensorFlow")
             _import_tensorflow(seed)
             if model is not None:
-                work = [jobs.load_job(model, data)]
+                work = [jobs.load_job(model, arrays, options)]
             else:
                 work = [jobs.builtin_job(name, k, seed, terminal) for name in names]
             command = _command(context)
@@ -158,16 +159,18 @@ def check(
     terminal = Terminal(quiet)
     with _one_line_errors(), _interrupts(terminal), terminal.progress:
         _check_usage(None, model, data, 1, seed, batch_size)
+        options = jobs.Options(loss, layers, None, batch_size)
+        arrays = None if model is None else jobs.read_data(model, data)
         terminal.start("importing TensorFlow")
         _import_tensorflow(seed)
         job = (
             jobs.builtin_job("tanh", 1, seed, terminal)
             if model is None
-            else jobs.load_job(model, data)
+            else jobs.load_job(model, arrays, options)
         )
         from hvp.testing.finite_differences import check as run
 
-        lin = jobs.linearized(job, jobs.Options(loss, layers, None, batch_size), terminal)
+        lin = jobs.linearized(job, options, terminal)
         terminal.start(f"{job.title}: checking")
         report = run(lin, seed=seed)
     for finding in lin.findings:

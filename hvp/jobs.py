@@ -37,13 +37,24 @@ class Options:
     batch_size: int | None
 
 
-def load_job(model: Path, data: Path | None) -> Job:
-    """The model of a file, with the arrays of another, or with the digits."""
+def read_data(model: Path, data: Path | None) -> tuple[Any, ...] | None:
+    """The arrays of a file, None for the digits. Raises InputError for a wrong file of either.
+
+    It needs no TensorFlow, so that a wrong file is told at once.
+    """
+    from hvp.objective import files
+
+    files.check_model(model)
+    return None if data is None else files.read_arrays(data)
+
+
+def load_job(model: Path, data: tuple[Any, ...] | None, options: Options) -> Job:
+    """The model of a file, with arrays, or with the digits."""
     from hvp import examples
     from hvp.objective import files
 
-    arrays = examples.mnist() if data is None else files.load_arrays(data)
-    return Job(model.stem, files.load_model(model), arrays)
+    loaded = files.load_model(model, compiled=options.loss is None)
+    return Job(model.stem, loaded, examples.mnist() if data is None else data)
 
 
 def builtin_job(name: str, k: int, seed: int, terminal: Terminal) -> Job:

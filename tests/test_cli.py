@@ -264,8 +264,9 @@ def test_the_memory_of_one_batch_grows_as_few_examples_say(mixing, monkeypatch):
         "forecast",
         property(lambda lin: type("Forecast", (), {"kept": 1000 * lin.num_examples**2})),
     )
-    job = jobs.load_job(Path("net.keras"), Path("data.npz"))
     options = jobs.Options(None, None, None, None)
+    arrays = jobs.read_data(Path("net.keras"), Path("data.npz"))
+    job = jobs.load_job(Path("net.keras"), arrays, options)
     needed, budget = jobs._single_batch_bytes(job, options, 100)
     assert needed == pytest.approx(1000 * 100**2)
     assert budget > 1 << 20
@@ -403,18 +404,19 @@ BAD_DATA = {
     ),
     "a directory": (
         lambda: (Path("data.npz").unlink(), Path("data.npz").mkdir()),
-        "expected an .npz file",
+        "expected an .npz file, got a directory 'data.npz'",
     ),
-    "text": (lambda: Path("data.npz").write_text("hello"), "'data.npz'"),
-    "empty file": (lambda: Path("data.npz").write_bytes(b""), "expected an .npz file"),
-    "damaged": (damaged, "expected an .npz file"),
+    "a pipe": (lambda: (Path("data.npz").unlink(), os.mkfifo("data.npz")), "got a pipe"),
+    "text": (lambda: Path("data.npz").write_text("hello"), "got a text file 'data.npz'"),
+    "empty file": (lambda: Path("data.npz").write_bytes(b""), "got an empty file"),
+    "damaged": (damaged, "expected an .npz file, got a damaged one, 'data.npz'"),
     "one array": (
         lambda: (np.save("one.npy", np.ones(3)), os.replace("one.npy", "data.npz")),
         "got a single array",
     ),
     "no y": (lambda: np.savez("data.npz", x=arrays()["x"]), "expected arrays x and y, got ['x']"),
     "no x": (lambda: np.savez("data.npz", a=[1], y=[1]), "expected arrays x and y, got ['a', 'y']"),
-    "objects": (lambda: with_arrays(y=np.array([{}] * 12)), "got pickled objects"),
+    "objects": (lambda: with_arrays(y=np.array([{}] * 12)), "got Python objects"),
     "text array": (lambda: with_arrays(y=np.array(["one"] * 12)), "expected a numeric array y"),
     "unknown array": (
         lambda: with_arrays(sample_weights=np.ones(12)),
@@ -441,7 +443,7 @@ BAD_DATA = {
 }
 BAD_MODELS = {
     "missing": (lambda: Path("net.keras").unlink(), "expected a .keras file, got no file"),
-    "text": (lambda: Path("net.keras").write_text("hello"), "a .keras file that Keras can load"),
+    "text": (lambda: Path("net.keras").write_text("hello"), "expected a .keras file, got a text"),
     "no loss": (lambda: saved(model(compiled=False)), "expected a loss, got"),
     "float16": (lambda: saved(model(dtype="float16")), "got float16"),
     "integer": (with_counter, "int32"),
@@ -496,7 +498,7 @@ def test_pickled_objects_are_never_unpickled(inputs, here):
             return Path.touch, (here / "sprung",)
 
     with_arrays(y=np.array([Trap()] * 12))
-    assert_refused(compare(*inputs, "--out", "out"), "got pickled objects")
+    assert_refused(compare(*inputs, "--out", "out"), "got Python objects")
     assert not (here / "sprung").exists()
 
 
@@ -621,6 +623,20 @@ def test_bad_input_is_one_line_without_tensorflows_chatter(inputs, here):
     assert done.stderr.startswith("hvp: expected labels from 0 to 2")
     assert done.stderr.count("\n") == 1
     assert not (here / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["compare", "check"])
+def test_a_wrong_file_is_told_before_tensorflow_is_imported(inputs, here, command):
+    typed = ["hvp", command, "--model", "net.keras", "--data", "none.npz"]
+    program = (
+        f"import sys; sys.argv = {typed}\n"
+        "from hvp.cli import main\n"
+        "try: main()\n"
+        "finally: assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    )
+    done = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True)
+    line = "hvp: expected an .npz file, got no file 'none.npz'; check the path\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
 
 
 # A shell may have started the tests with Ctrl-C ignored, which children inherit.

@@ -1,7 +1,5 @@
 """The origin's network learns its digits; Keras files come in the precision asked for."""
 
-import zipfile
-
 import keras
 import numpy as np
 import pytest
@@ -147,23 +145,3 @@ def test_a_lambda_layer_is_refused_in_one_line_and_not_run(tmp_path):
     line = refused(tmp_path / "model.keras")
     assert line.startswith("expected a .keras file that Keras can load")
     assert "Lambda" in line
-
-
-def test_a_missing_file_and_a_directory_are_refused(tmp_path):
-    missing = tmp_path / "missing.keras"
-    assert refused(missing) == f"expected a .keras file, got no file '{missing}'; check the path"
-    assert "got no file" in refused(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["model.keras", "model.h5", "model", "model.txt"])
-def test_a_file_that_is_no_model_is_refused(tmp_path, name):
-    path = tmp_path / name
-    path.write_text("hello")
-    assert refused(path).startswith("expected a .keras file that Keras can load")
-
-
-def test_a_zip_file_without_a_model_is_refused(tmp_path):
-    path = tmp_path / "model.keras"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("hello", "world")
-    assert refused(path).startswith("expected a .keras file that Keras can load")

@@ -57,7 +57,7 @@ def load_job(model: Path, data: tuple[Any, ...] | None, options: Options) -> Job
     return Job(model.stem, loaded, examples.mnist() if data is None else data)
 
 
-def builtin_job(name: str, k: int, seed: int, terminal: Terminal) -> Job:
+def builtin_job(name: str, seed: int, terminal: Terminal) -> Job:
     """The built-in network, trained on the digits."""
     import keras
 
@@ -65,8 +65,6 @@ def builtin_job(name: str, k: int, seed: int, terminal: Terminal) -> Job:
 
     x, y = examples.mnist()
     model = examples.network(name, seed=seed)
-    if k >= model.count_params():
-        raise InputError(f"a -k below {model.count_params()} parameters", k, "lower it")
     x = x.astype(model.compute_dtype)
     terminal.start(f"{name}: training", examples.EPOCHS)
     report = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: terminal.advance())
@@ -81,6 +79,14 @@ def compared(
     from hvp.comparison.compare import compare
 
     lin = linearized(job, options, terminal)
+    most = max(lin.size - 1, 1)
+    if k > most:
+        terminal.say(
+            f"{job.title}: -k {most:,} instead of {k:,}, as it has {lin.size:,} parameters"
+            if lin.size > 1
+            else f"{job.title}: -k 1 instead of {k:,}, as it has one parameter"
+        )
+        k = most
     parts = len(lin.layout.layers)
     terminal.start(f"{job.title}: spectra", 3 * (1 + parts if parts > 1 else 1))
     return compare(

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 # What a command line raises that no command can take: its class has no public name in Typer.
 UsageError: type[Any] = typer.BadParameter.__bases__[0]
-MAX_MESSAGE_LENGTH = 300
 
 
 class _OneLineErrors(TyperGroup):
@@ -124,6 +123,13 @@ SeedOption = Annotated[
         parser=_whole_number, metavar="<int>", help="Seed of weights, training and random vectors."
     ),
 ]
+RescaleOption = Annotated[
+    bool, typer.Option("--rescale", help="Divide images x of uint8 by 255, as for training.")
+]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option(help="float64: double precision, whatever the model has."),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
@@ -148,10 +154,8 @@ def compare(
             help="Number of eigenvalues at each end.",
         ),
     ] = 10,
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="float64: double precision, whatever the model has."),
-    ] = None,
+    rescale: RescaleOption = False,
+    dtype: DtypeOption = None,
     seed: SeedOption = 0,
     out: Annotated[
         Path, typer.Option(parser=_path, metavar="<path>", help="Directory for the results.")
@@ -172,13 +176,13 @@ def compare(
     with _signals(terminal), terminal.running():
         _check_choice("--activation", activation, ACTIVATIONS)
         _check_choice("--dtype", dtype, ("float64",))
-        _check_usage(activation, model, data, k, seed, batch_size)
+        _check_usage(activation, model, data, k, seed, batch_size, rescale)
         options = jobs.Options(loss, layers, dtype, batch_size)
         names = ["relu", "tanh"] if activation in (None, "both") else [str(activation)]
         several = model is None and len(names) > 1
         directories = [out / name for name in names] if several else [out]
         with _directories(directories):
-            arrays = None if model is None else jobs.read_data(model, data)
+            arrays = None if model is None else jobs.read_data(model, data, rescale)
             terminal.start("importing TensorFlow")
             _import_tensorflow(seed)
             if model is not None:
@@ -210,6 +214,8 @@ def check(
     loss: LossOption = None,
     layers: LayersOption = None,
     batch_size: BatchSizeOption = None,
+    rescale: RescaleOption = False,
+    dtype: DtypeOption = None,
     seed: SeedOption = 0,
     quiet: QuietOption = False,
 ) -> None:
@@ -221,9 +227,10 @@ def check(
 
     terminal = Terminal(quiet)
     with _signals(terminal), terminal.running():
-        _check_usage(None, model, data, 1, seed, batch_size)
-        options = jobs.Options(loss, layers, None, batch_size)
-        arrays = None if model is None else jobs.read_data(model, data)
+        _check_choice("--dtype", dtype, ("float64",))
+        _check_usage(None, model, data, 1, seed, batch_size, rescale)
+        options = jobs.Options(loss, layers, dtype, batch_size)
+        arrays = None if model is None else jobs.read_data(model, data, rescale)
         terminal.start("importing TensorFlow")
         _import_tensorflow(seed)
         job = (
@@ -263,7 +270,7 @@ def _command(context: typer.Context) -> str:
             continue
         value = context.params[str(option.name)]
         for one in value if isinstance(value, list | tuple) else [value]:
-            words += [option.opts[0], str(one)]
+            words += [option.opts[0]] if one is True else [option.opts[0], str(one)]
     return shlex.join(words)
 
 
@@ -279,12 +286,16 @@ def _check_usage(
     k: int,
     seed: int,
     batch_size: int | None,
+    rescale: bool,
 ) -> None:
     if model is not None and activation is not None:
         raise InputError("--model or --activation", "both", "leave one out")
     if data is not None and model is None:
         remedy = "the built-in network has its own digits"
         raise InputError("--model with --data", "--data alone", remedy)
+    if rescale and data is None:
+        remedy = "leave it out: the built-in digits are from 0 to 1"
+        raise InputError("--data with --rescale", "--rescale alone", remedy)
     if k < 1:
         raise InputError("a -k of at least 1", k, "leave it out for 10")
     if batch_size is not None and batch_size < 1:
@@ -393,15 +404,17 @@ def _one_line_errors() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        _fail(str(error), 2)
+        _fail(jobs.message(error), 2)
     except ConvergenceError as error:
-        _fail(str(error), 1)
+        _fail(jobs.message(error), 1)
     except UsageError as error:
         message = error.format_message().rstrip(".")
         command = error.ctx.command_path if error.ctx else "hvp"
-        _fail(f"{message[:1].lower()}{message[1:]}; see {command} --help", 2)
+        message = jobs.shortened(f"{message[:1].lower()}{message[1:]}", jobs.MAX_MESSAGE_LENGTH)
+        _fail(f"{message}; see {command} --help", 2)
     except OSError as error:
-        place = "" if error.filename is None else f"{error.filename}: "
+        name = "" if error.filename is None else str(error.filename)
+        place = f"{jobs.shortened(name, jobs.MAX_MESSAGE_LENGTH // 2)}: " if name else ""
         _fail(f"{place}{error.strerror or error}", 1)
 
 

@@ -16,11 +16,15 @@ class InputError(ValueError):
 
     def __init__(self, expected: str, got: object, remedy: str):
         super().__init__(f"expected {expected}, got {got}; {remedy}")
-        self.expected, self.got = expected, got
+        self.expected, self.got, self.remedy = expected, got, remedy
 
 
 class NotFiniteError(InputError):
     """A product with NaN or infinity; the line names the operation, its layer and the batch."""
+
+
+class DataError(InputError):
+    """Data that the model or its loss cannot take, such as those of another model."""
 
 
 class MixedExamplesError(InputError):

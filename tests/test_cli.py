@@ -470,7 +470,18 @@ BAD_DATA = {
         "expected at least one example, got an empty data set",
     ),
     "scalars": (lambda: with_arrays(x=np.float32(1), y=np.int64(1)), "got a scalar"),
-    "width": (lambda: with_arrays(x=np.zeros((12, 5), np.float32)), "(12, 5)"),
+    "width": (
+        lambda: with_arrays(x=np.zeros((12, 5), np.float32)),
+        "expected x of shape (N, 4), as the model takes it, got (N, 5)",
+    ),
+    "length of y": (
+        lambda: with_arrays(y=np.zeros((12, 7))),
+        "expected y of shape (N,), by the model's outputs and its loss, got y of shape (N, 7)",
+    ),
+    "one-hot": (
+        lambda: with_arrays(y=np.eye(3)[arrays()["y"]]),
+        "got y of shape (N, 3), one-hot; use CategoricalCrossentropy(from_logits=True), or",
+    ),
     "label beyond": (
         lambda: with_arrays(y=np.full(12, 3)),
         "expected labels from 0 to 2, as the model has 3 outputs, got labels from 3 to 3",
@@ -480,12 +491,18 @@ BAD_DATA = {
 BAD_MODELS = {
     "missing": (lambda: Path("net.keras").unlink(), "expected a .keras file, got no file"),
     "text": (lambda: Path("net.keras").write_text("hello"), "expected a .keras file, got a text"),
-    "no loss": (lambda: saved(model(compiled=False)), "expected a loss, got"),
-    "float16": (lambda: saved(model(dtype="float16")), "got float16"),
+    "no loss": (lambda: saved(model(compiled=False)), "compiled without one; give --loss NAME"),
+    "float16": (lambda: saved(model(dtype="float16")), "got float16; cast them before, or give --"),
     "integer": (with_counter, "int32"),
-    "code": (with_lambda, "Lambda"),
+    "code": (with_lambda, "load_model('net.keras', safe_mode=False); hvp.compare("),
 }
 BAD_OPTIONS = {
+    "numbers": (
+        ("--loss", "categorical_crossentropy"),
+        "expected one-hot y of shape (N, 3), for categorical_crossentropy, got y of shape (N,), "
+        "class numbers; give --loss sparse_categorical_crossentropy, or",
+    ),
+    "rescale": (("--rescale",), "expected images of uint8 for --rescale, got x of float32"),
     "layer": (("--layers", "attic"), "expected a layer, a parameter or a glob among hidden, last"),
     "loss": (("--loss", "nonsense"), "expected a loss that Keras knows, got 'nonsense'"),
     "batch size": (("--batch-size", "0"), "expected a --batch-size of at least 1, got 0"),
@@ -545,6 +562,52 @@ def test_a_value_that_an_option_cannot_take_is_a_usage_error(here, options):
     assert options[0] in result.stderr
     assert "Traceback" not in result.stderr
     assert files(here) == []
+
+
+@pytest.mark.parametrize("width", [4, 28])
+def test_forgotten_data_are_asked_for(inputs, width):
+    """A model for other inputs, or with fewer outputs than there are digits."""
+    net = keras.Sequential([keras.Input((width, width)), layers.Flatten(), layers.Dense(3)])
+    net.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    net.save("net.keras")
+    line = "expected --data, as this model cannot take the built-in digits, got none; give its x"
+    assert_refused(compare(*inputs[:2], "-q"), line)
+
+
+def test_images_are_rescaled(here):
+    rng = np.random.default_rng(3)
+    x, y = rng.integers(0, 256, (12, 2, 2), np.uint8), rng.integers(0, 3, 12).astype(np.uint8)
+    net = keras.Sequential([keras.Input((2, 2)), layers.Flatten(), layers.Dense(3, name="last")])
+    net.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    net.save("net.keras")
+    np.savez("data.npz", x=x, y=y)
+    typed = ("--model", "net.keras", "--data", "data.npz", "--rescale", "-k", 1)
+    succeeded(compare(*typed, "--out", "out"))
+    found, expected = last_loss(here / "out", net, x / 255, y)
+    assert found == expected
+    words = shlex.split(document(here / "out")["command"])
+    assert words == ["hvp", "compare", *typed[:4], "-k", "1", "--rescale"]
+
+
+def test_truth_values_are_inputs_and_class_numbers(inputs, here):
+    x, y = arrays()["x"] > 0, arrays()["y"] > 1
+    np.savez("data.npz", x=x, y=y)
+    succeeded(compare(*inputs, "--layers", "last", "-k", 1, "--out", "out"))
+    found, expected = last_loss(here / "out", model(), x.astype(np.float32), y.astype(int))
+    assert found == expected
+
+
+def test_rescaling_without_data_is_refused(here):
+    assert_refused(compare("--rescale"), "expected --data with --rescale, got --rescale alone")
+
+
+def test_findings_name_options(one_layer, here, monkeypatch):
+    finding = hvp.errors.Finding("note", "memory", "full", remedy="raise cache= if memory allows")
+    monkeypatch.setattr(hvp.Linearization, "findings", property(lambda lin: (finding,)))
+    result = compare(*one_layer, "-k", 1, "--out", "out")
+    line = "note: memory: full; free memory, or take fewer examples"
+    assert line in result.stdout
+    assert document(here / "out")["findings"] == [line]
 
 
 def test_data_without_a_model_is_refused(inputs):

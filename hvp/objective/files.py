@@ -5,10 +5,11 @@ Only `load_model` and `load_arrays` import TensorFlow, so that a wrong file is t
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -20,6 +21,8 @@ from hvp.objective.shapes import check_shapes
 if TYPE_CHECKING:
     import keras
 
+# What stands in a configuration for a function that is kept as Python code.
+LAMBDA = "__lambda__"
 HDF5_SUFFIXES = (".h5", ".hdf5")
 
 
@@ -44,19 +47,93 @@ def load_model(path: str | Path, *, compiled: bool = True) -> keras.Model:
     """
     import keras
 
+    path = Path(path)
     check_model(path)
     try:
         return keras.models.load_model(path, compile=compiled)
     except Exception as error:  # Keras and its file formats raise many kinds
-        raise _not_loaded(Path(path), error) from error
+        foreign = list(_foreign(_configuration(path), ""))
+        if foreign:
+            raise _needs_python(path, foreign) from error
+        if not compiled:
+            raise InputError(
+                "a .keras file that Keras can load",
+                f"{str(path)!r}: {_first_line(error)}",
+                "save it by model.save",
+            ) from error
+    return _with_its_loss(path)
 
 
-def _not_loaded(path: Path, error: Exception) -> InputError:
+def _with_its_loss(path: Path) -> keras.Model:
+    """The model compiled with its loss alone, where Keras does not know what else it needs."""
+    model = load_model(path, compiled=False)
+    try:
+        config = _configuration(path)["compile_config"]
+        model.compile_from_config({key: config[key] for key in ("loss", "loss_weights")})
+    except Exception as error:  # Keras raises many kinds
+        reason = _first_line(error).partition(". ")[0]
+        raise InputError(
+            "a compiled loss that Keras knows", f"{str(path)!r}: {reason}", "pass loss="
+        ) from error
+    return model
+
+
+class Foreign(NamedTuple):
+    """A class or a function that is not Keras's own, and the layer that has it."""
+
+    layer: str
+    name: str
+
+    def __str__(self) -> str:
+        if self.name == LAMBDA:
+            return f"the layer {self.layer!r} with a lambda, which is code"
+        name = self.name if self.name.isidentifier() else repr(self.name)
+        return f"{name} in {f'the layer {self.layer!r}' if self.layer else 'the model'}"
+
+
+def _needs_python(path: Path, foreign: list[Foreign]) -> InputError:
+    # Another name is not from Keras, and could bring a stranger's code into the line to run.
+    names = sorted({found.name for found in foreign if found.name.isidentifier()} - {LAMBDA})
+    has_code = any(found.name == LAMBDA for found in foreign)
+    arguments = ["safe_mode=False"] if has_code else []
+    if names:
+        given = ", ".join(f"{name!r}: {name}" for name in names)
+        arguments.append(f"custom_objects={{{given}}}")
     return InputError(
-        "a .keras file that Keras can load",
-        f"{str(path)!r}: {_first_line(error)}",
-        "save it by model.save",
+        "a .keras file of Keras's own classes and functions",
+        foreign[0],
+        f"{'if you trust the file, ' if has_code else ''}in Python: "
+        f"model = keras.models.load_model({', '.join([repr(str(path)), *arguments])}); "
+        "hvp.compare(hvp.linearize(model, (x, y))).save('hvp-compare')",
     )
+
+
+def _configuration(path: Path) -> Any:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read("config.json"))
+    except Exception:  # an HDF5 file, or a damaged one
+        return None
+
+
+def _foreign(config: Any, layer: str) -> Iterator[Foreign]:
+    """What a model's configuration names that is not Keras's own, without what compiles it."""
+    if isinstance(config, list):
+        for part in config:
+            yield from _foreign(part, layer)
+    if not isinstance(config, dict):
+        return
+    name, inner = str(config.get("class_name", "")), config.get("config")
+    layer = str(inner.get("name", layer)) if isinstance(inner, dict) else layer
+    if name == LAMBDA:
+        yield Foreign(layer, name)
+    elif name == "function":
+        yield Foreign(layer, str(inner))
+    elif name and not name.startswith("__") and not str(config.get("module")).startswith("keras"):
+        yield Foreign(layer, name)
+    for key, part in config.items():
+        if key != "compile_config":
+            yield from _foreign(part, layer)
 
 
 def _first_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ def check_shapes(shapes: Sequence[tuple[int, ...]]) -> int:
     Raises InputError where there is none, or where lengths differ.
     """
     if () in shapes:
-        raise InputError("arrays with a first axis of examples", "a scalar", "pass (x, y)")
+        raise InputError("arrays with a first axis of examples", "a scalar", "give one row each")
     lengths = {shape[0] for shape in shapes}
     if len(lengths) > 1:
         raise InputError(

@@ -181,7 +181,8 @@ def check_target_shape(loss: keras.Loss, y: Any, z: tf.Tensor) -> None:
             f"{got}, class numbers",
             f"{other}, or make them one-hot: keras.utils.to_categorical(y)",
         )
-    if not (is_number if takes_numbers else is_one_hot):
+    # A loss of the user's own may take a y of any shape.
+    if getattr(loss, "fn", None) in BY_EXAMPLE and not (is_number if takes_numbers else is_one_hot):
         expected = by_example(z.shape[:-1] if takes_numbers else z.shape)
         remedy = "give the y that belongs to this model"
         raise DataError(f"y of shape {expected}, by the model's outputs and its loss", got, remedy)

@@ -276,7 +276,9 @@ def _command(context: typer.Context) -> str:
 
 def _check_choice(option: str, value: str | None, choices: tuple[str, ...]) -> None:
     if value is not None and value not in choices:
-        raise InputError(f"{option} {' or '.join(choices)}", repr(value), "choose one of these")
+        raise InputError(
+            f"{option} {' or '.join(choices)}", repr(value), "choose from these or leave it out"
+        )
 
 
 def _check_usage(

@@ -10,12 +10,14 @@ KERAS = "a .keras file"
 NPZ = "an .npz file"
 HDF5 = "an HDF5 file"
 MISSING = "no file"
+PIPE = "a pipe"
+UNREADABLE = "an unreadable file"
 UNKNOWN = "a file of unknown kind"
 
 # What a path is that is no regular file, in the words of the status.
 SPECIAL = (
     (stat.S_ISDIR, "a directory"),
-    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISFIFO, PIPE),
     (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
@@ -50,7 +52,7 @@ def kind_of(path: Path) -> str:
     except (FileNotFoundError, NotADirectoryError):
         return MISSING
     except OSError as error:
-        return f"an unreadable file ({error.strerror})"
+        return f"{UNREADABLE} ({error.strerror})"
     if not start:
         return "an empty file"
     if start.startswith(b"PK"):

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 
 from hvp.errors import InputError
-from hvp.objective.file_kinds import HDF5, KERAS, MISSING, NPZ, kind_of
+from hvp.objective.file_kinds import HDF5, KERAS, MISSING, NPZ, PIPE, UNREADABLE, kind_of
 from hvp.objective.shapes import check_shapes
 
 if TYPE_CHECKING:
@@ -141,7 +141,12 @@ def _first_line(error: Exception) -> str:
 
 
 def _other_kind(expected: str, kind: str, path: Path, remedy: str) -> InputError:
-    remedy = "check the path" if kind == MISSING else remedy
+    if kind == MISSING:
+        remedy = "check the path"
+    elif kind == PIPE:
+        remedy = "write it to a file first"
+    elif kind.startswith(UNREADABLE):
+        remedy = "check its name and its permissions"
     return InputError(expected, f"{kind} {str(path)!r}", remedy)
 
 

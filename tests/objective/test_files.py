@@ -74,9 +74,9 @@ def test_a_file_of_another_kind_is_named(tmp_path, kind):
     path = tmp_path / "net.keras"
     KINDS[kind](path)
     if kind != file_kinds.NPZ:
-        assert f"expected an .npz file, got {kind} '{path}'; write" in refused(
-            files.load_arrays, path
-        )
+        remedy = "write it to a file first" if kind == "a pipe" else files.REMEDY
+        line = refused(files.load_arrays, path)
+        assert line == f"expected an .npz file, got {kind} '{path}'; {remedy}"
     if kind != file_kinds.KERAS:
         assert f"expected a .keras file, got {kind} '{path}'; " in refused(files.load_model, path)
 
@@ -92,6 +92,7 @@ def test_a_missing_file_is_told(tmp_path, path):
 def test_a_file_that_cannot_be_read_says_why(tmp_path):
     line = refused(files.load_arrays, tmp_path / ("x" * 300))
     assert "got an unreadable file (File name too long)" in line
+    assert line.endswith("; check its name and its permissions")
     assert "(Input/output error) '/proc/self/mem'" in refused(files.load_model, "/proc/self/mem")
 
 

@@ -306,6 +306,13 @@ def test_a_check_of_products_that_are_not_finite_is_a_failed_line(inputs):
     assert "failed" in line
 
 
+def test_a_model_of_half_precision_is_checked_in_double(inputs):
+    model(dtype="float16").save("net.keras")
+    assert_refused(run_check(*inputs), "got float16; cast them before, or give --dtype float64")
+    result = run_check(*inputs, "--dtype", "float64", "--layers", "last")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
 def test_a_failed_certificate_keeps_the_results_and_exits_1(one_layer, here, monkeypatch):
     original = hvp.Linearization.hvp
     monkeypatch.setattr(hvp.Linearization, "hvp", lambda lin, v: 1.01 * original(lin, v))

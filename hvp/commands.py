@@ -11,9 +11,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from hvp import jobs
 from hvp.errors import ConvergenceError, InputError
@@ -22,8 +23,20 @@ if TYPE_CHECKING:
     from hvp.comparison.results import Comparison
     from hvp.report.terminal import Terminal
 
+# What a command line raises that no command can take: its class has no public name in Typer.
+UsageError: type[Any] = typer.BadParameter.__bases__[0]
+
+
+class _OneLineErrors(TyperGroup):
+    """Commands whose errors are one line on standard error."""
+
+    def main(self, *args: Any, **options: Any) -> None:
+        with _one_line_errors():
+            sys.exit(super().main(*args, **{**options, "standalone_mode": False}))
+
+
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    cls=_OneLineErrors, add_completion=False, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
@@ -32,9 +45,20 @@ ACTIVATIONS = ("relu", "tanh", "both")
 MAX_SEED = 2**32 - 1
 
 
-@app.callback()
-def hvp() -> None:
+@app.callback(invoke_without_command=True)
+def hvp(
+    context: typer.Context,
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Matrix-free curvature of Keras models: H, the Gauss-Newton matrix G, and R = H - G."""
+    if show_version:
+        version()
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -42,17 +66,37 @@ def version() -> None:
     """Print the version."""
     from hvp import __version__
 
-    typer.echo(__version__)
+    with _named("standard output"):
+        typer.echo(__version__)
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"expected a whole number, got {text!r}") from None
+
+
+def _path(text: str) -> Path:
+    """A path, with ~ for the home directory, which a shell leaves as it is after ``--out=``."""
+    if not str(text):
+        raise typer.BadParameter("expected a path, got ''")
+    return Path(os.path.expanduser(text))
 
 
 ModelOption = Annotated[
-    Path | None, typer.Option(help="A .keras file instead of the built-in network.")
+    Path | None,
+    typer.Option(
+        parser=_path, metavar="<path>", help="A .keras file instead of the built-in network."
+    ),
 ]
 DataOption = Annotated[
     Path | None,
     typer.Option(
+        parser=_path,
+        metavar="<path>",
         help="An .npz file for --model: arrays x, y and, if examples have weights, sample_weight; "
-        "x.NAME, y.NAME and sample_weight.NAME for several inputs and outputs."
+        "x.NAME, y.NAME and sample_weight.NAME for several inputs and outputs.",
     ),
 ]
 LossOption = Annotated[
@@ -67,11 +111,25 @@ LayersOption = Annotated[
 BatchSizeOption = Annotated[
     int | None,
     typer.Option(
+        parser=_whole_number,
+        metavar="<int>",
         help="Examples in a batch. The default gives about ten batches, for sampling errors; if "
-        "the loss mixes examples, all are one batch."
+        "the loss mixes examples, all are one batch.",
     ),
 ]
-SeedOption = Annotated[int, typer.Option(help="Seed of weights, training and random vectors.")]
+SeedOption = Annotated[
+    int,
+    typer.Option(
+        parser=_whole_number, metavar="<int>", help="Seed of weights, training and random vectors."
+    ),
+]
+RescaleOption = Annotated[
+    bool, typer.Option("--rescale", help="Divide images x of uint8 by 255, as for training.")
+]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option(help="float64: double precision, whatever the model has."),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
@@ -87,13 +145,21 @@ def compare(
     loss: LossOption = None,
     layers: LayersOption = None,
     batch_size: BatchSizeOption = None,
-    k: Annotated[int, typer.Option("-k", help="Number of eigenvalues at each end.")] = 10,
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="float64: double precision, whatever the model has."),
-    ] = None,
+    k: Annotated[
+        int,
+        typer.Option(
+            "-k",
+            parser=_whole_number,
+            metavar="<int>",
+            help="Number of eigenvalues at each end.",
+        ),
+    ] = 10,
+    rescale: RescaleOption = False,
+    dtype: DtypeOption = None,
     seed: SeedOption = 0,
-    out: Annotated[Path, typer.Option(help="Directory for the results.")] = Path("hvp-compare"),
+    out: Annotated[
+        Path, typer.Option(parser=_path, metavar="<path>", help="Directory for the results.")
+    ] = Path("hvp-compare"),
     quiet: QuietOption = False,
 ) -> None:
     """Compare the spectra of H, G and R = H - G, whole and layer by layer.
@@ -107,28 +173,29 @@ def compare(
     from hvp.report.terminal import Terminal
 
     terminal = Terminal(quiet)
-    with _one_line_errors(), _interrupts(terminal), terminal.progress:
+    with _signals(terminal), terminal.running():
         _check_choice("--activation", activation, ACTIVATIONS)
         _check_choice("--dtype", dtype, ("float64",))
-        _check_usage(activation, model, data, k, seed, batch_size)
+        _check_usage(activation, model, data, k, seed, batch_size, rescale)
         options = jobs.Options(loss, layers, dtype, batch_size)
         names = ["relu", "tanh"] if activation in (None, "both") else [str(activation)]
         several = model is None and len(names) > 1
         directories = [out / name for name in names] if several else [out]
         with _directories(directories):
+            arrays = None if model is None else jobs.read_data(model, data, rescale)
             terminal.start("importing TensorFlow")
             _import_tensorflow(seed)
             if model is not None:
-                work = [jobs.load_job(model, data)]
+                work = [jobs.load_job(model, arrays, options)]
             else:
-                work = [jobs.builtin_job(name, k, seed, terminal) for name in names]
+                work = [jobs.builtin_job(name, seed, terminal) for name in names]
             command = _command(context)
             results = [jobs.compared(job, options, k, seed, command, terminal) for job in work]
             terminal.start("writing")
-            written = [
-                save(result, directory)
-                for result, directory in zip(results, directories, strict=True)
-            ]
+            written = []
+            for result, directory in zip(results, directories, strict=True):
+                with _named(directory):
+                    written.append(save(result, directory))
     for comparison, paths in zip(results, written, strict=True):
         terminal.show(comparison)
         for path in paths:
@@ -136,6 +203,7 @@ def compare(
     terminal.say(
         f"{time.perf_counter() - start:.1f} s in total, including the import of TensorFlow"
     )
+    terminal.raise_if_not_shown()
     _exit_if_not_certified(results)
 
 
@@ -146,6 +214,8 @@ def check(
     loss: LossOption = None,
     layers: LayersOption = None,
     batch_size: BatchSizeOption = None,
+    rescale: RescaleOption = False,
+    dtype: DtypeOption = None,
     seed: SeedOption = 0,
     quiet: QuietOption = False,
 ) -> None:
@@ -156,23 +226,27 @@ def check(
     from hvp.report.terminal import Terminal
 
     terminal = Terminal(quiet)
-    with _one_line_errors(), _interrupts(terminal), terminal.progress:
-        _check_usage(None, model, data, 1, seed, batch_size)
+    with _signals(terminal), terminal.running():
+        _check_choice("--dtype", dtype, ("float64",))
+        _check_usage(None, model, data, 1, seed, batch_size, rescale)
+        options = jobs.Options(loss, layers, dtype, batch_size)
+        arrays = None if model is None else jobs.read_data(model, data, rescale)
         terminal.start("importing TensorFlow")
         _import_tensorflow(seed)
         job = (
-            jobs.builtin_job("tanh", 1, seed, terminal)
+            jobs.builtin_job("tanh", seed, terminal)
             if model is None
-            else jobs.load_job(model, data)
+            else jobs.load_job(model, arrays, options)
         )
         from hvp.testing.finite_differences import check as run
 
-        lin = jobs.linearized(job, jobs.Options(loss, layers, None, batch_size), terminal)
+        lin = jobs.linearized(job, options, terminal)
         terminal.start(f"{job.title}: checking")
         report = run(lin, seed=seed)
     for finding in lin.findings:
         terminal.say(str(finding))
     terminal.show_checks(report.rows())
+    terminal.raise_if_not_shown()
     if not report.passed:
         raise typer.Exit(1)
 
@@ -196,13 +270,15 @@ def _command(context: typer.Context) -> str:
             continue
         value = context.params[str(option.name)]
         for one in value if isinstance(value, list | tuple) else [value]:
-            words += [option.opts[0], str(one)]
+            words += [option.opts[0]] if one is True else [option.opts[0], str(one)]
     return shlex.join(words)
 
 
 def _check_choice(option: str, value: str | None, choices: tuple[str, ...]) -> None:
     if value is not None and value not in choices:
-        raise InputError(f"{option} {' or '.join(choices)}", repr(value), "choose one of these")
+        raise InputError(
+            f"{option} {' or '.join(choices)}", repr(value), "choose from these or leave it out"
+        )
 
 
 def _check_usage(
@@ -212,12 +288,16 @@ def _check_usage(
     k: int,
     seed: int,
     batch_size: int | None,
+    rescale: bool,
 ) -> None:
     if model is not None and activation is not None:
         raise InputError("--model or --activation", "both", "leave one out")
     if data is not None and model is None:
         remedy = "the built-in network has its own digits"
         raise InputError("--model with --data", "--data alone", remedy)
+    if rescale and data is None:
+        remedy = "leave it out: the built-in digits are from 0 to 1"
+        raise InputError("--data with --rescale", "--rescale alone", remedy)
     if k < 1:
         raise InputError("a -k of at least 1", k, "leave it out for 10")
     if batch_size is not None and batch_size < 1:
@@ -237,7 +317,7 @@ def _directories(wanted: list[Path]) -> Iterator[None]:
                     path.mkdir()
                     made.append(path)
             blocked = any(map(Path.is_dir, directory.glob("compare.*")))
-            if blocked or not directory.is_dir() or not os.access(directory, os.W_OK):
+            if blocked or not directory.is_dir() or not os.access(directory, os.W_OK | os.X_OK):
                 raise PermissionError("cannot be written to")
     except OSError as error:
         _remove_empty(made)
@@ -294,25 +374,52 @@ def _standard_error_captured() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _interrupts(terminal: Terminal) -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, terminal.interrupt)
+def _signals(terminal: Terminal) -> Iterator[None]:
+    """Turn Ctrl-C and the signal to terminate into an interruption, which removes what was made."""
+    before = {
+        number: signal.signal(number, terminal.interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
+    except KeyboardInterrupt:
+        number = terminal.interrupted_by or signal.SIGINT
+        typer.echo(f"hvp: {'terminated' if number == signal.SIGTERM else 'interrupted'}", err=True)
+        raise typer.Exit(128 + number) from None
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _named(place: str | Path) -> Iterator[None]:
+    """Name the place in an error of the system, which that of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(place)) from error
 
 
 @contextlib.contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """Print an error as one line and exit: 1 no convergence, 2 bad input, 130 Ctrl-C."""
+    """Print an error as one line and exit: 1 no convergence or no output, 2 bad input."""
     try:
         yield
-    except (InputError, ConvergenceError) as error:
-        typer.echo(" ".join(f"hvp: {error}".split()), err=True)
-        raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
+    except InputError as error:
+        _fail(jobs.message(error), 2)
+    except ConvergenceError as error:
+        _fail(jobs.message(error), 1)
+    except UsageError as error:
+        message = error.format_message().rstrip(".")
+        command = error.ctx.command_path if error.ctx else "hvp"
+        message = jobs.shortened(f"{message[:1].lower()}{message[1:]}", jobs.MAX_MESSAGE_LENGTH)
+        _fail(f"{message}; see {command} --help", 2)
     except OSError as error:
-        typer.echo(f"hvp: {error}", err=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        typer.echo("hvp: interrupted", err=True)
-        raise typer.Exit(130) from None
+        name = "" if error.filename is None else str(error.filename)
+        place = f"{jobs.shortened(name, jobs.MAX_MESSAGE_LENGTH // 2)}: " if name else ""
+        _fail(f"{place}{error.strerror or error}", 1)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(" ".join(f"hvp: {message}".split()), err=True)
+    raise SystemExit(code)

@@ -21,7 +21,7 @@ class InputError(ValueError):
     def __init__(self, expected: str, got: object, remedy: str):
         text = got if isinstance(got, str) else shown(got)
         super().__init__(f"expected {expected}, got {text}; {remedy}")
-        self.expected, self.got = expected, got
+        self.expected, self.got, self.remedy = expected, got, remedy
 
 
 def shown(value: object) -> str:
@@ -42,6 +42,10 @@ def shown(value: object) -> str:
 
 class NotFiniteError(InputError):
     """A product with NaN or infinity; the line names the operation, its layer and the batch."""
+
+
+class DataError(InputError):
+    """Data that the model or its loss cannot take, such as those of another model."""
 
 
 class MixedExamplesError(InputError):

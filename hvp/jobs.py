@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hvp.errors import InputError, MixedExamplesError
+from hvp.errors import ConvergenceError, DataError, InputError, MixedExamplesError
 
 if TYPE_CHECKING:
     from hvp.comparison.results import Comparison
@@ -16,6 +17,22 @@ if TYPE_CHECKING:
 
 # The memory of a single batch is extrapolated from so many examples and twice as many.
 FEW_EXAMPLES = 32
+# Characters of a message, and of its parts where the remedy is long.
+MAX_MESSAGE_LENGTH, MIN_PART_LENGTH = 290, 20
+# What remedies call by its name in Python -> what to do on the command line.
+REMEDIES = {
+    r"pass loss=": "give --loss NAME",
+    r"use the loss (\w+)": r"give --loss \1",
+    r'pass dtype="float64"': "give --dtype float64",
+    r"\bdtype=": "--dtype",
+    r"\bvariables=": "--layers",
+    r"pass batch_size=len\(x\).*": "leave --batch-size out",
+    r"pass training=False": "remove that assignment",
+    r"raise cache= if memory allows": "free memory, or take fewer examples",
+    r"try ad=.*": "use another operation in its place",
+    r"give linearize_function outputs=": "use hvp.linearize_function in Python",
+    r"check that A is symmetric.*|accept errors up to.*": "lower -k, or give --dtype float64",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +42,7 @@ class Job:
     title: str
     model: Any
     data: tuple[Any, ...]
+    is_digits: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,16 +55,70 @@ class Options:
     batch_size: int | None
 
 
-def load_job(model: Path, data: Path | None) -> Job:
-    """The model of a file, with the arrays of another, or with the digits."""
+def in_options(text: str) -> str:
+    """A remedy for Python, or a text that ends with one, in words of the command line."""
+    for python, option in REMEDIES.items():
+        text = re.sub(python, option, text)
+    return text
+
+
+def message(error: InputError | ConvergenceError) -> str:
+    """The line of an error, in words of the command line; what is long loses its middle."""
+    if isinstance(error, ConvergenceError):
+        return shortened(in_options(str(error)), MAX_MESSAGE_LENGTH)
+    remedy = in_options(error.remedy)
+    room = MAX_MESSAGE_LENGTH - len(f"expected , got ; {remedy}")
+    expected = shortened(error.expected, max(2 * room // 3, MIN_PART_LENGTH))
+    got = shortened(str(error.got), max(room - len(expected), MIN_PART_LENGTH))
+    return shortened(f"expected {expected}, got {got}; {remedy}", MAX_MESSAGE_LENGTH)
+
+
+def shortened(text: str, length: int) -> str:
+    """The text on one line, with its two ends alone where it is longer.
+
+    >>> shortened("one, two, three, four, five", 20)
+    'one, tw ... r, five'
+    """
+    text = " ".join(text.split())
+    half = (length - len(" ... ")) // 2
+    return text if len(text) <= length else f"{text[:half]} ... {text[-half:]}"
+
+
+def read_data(model: Path, data: Path | None, rescale: bool = False) -> tuple[Any, ...] | None:
+    """The arrays of a file, None for the digits. Raises InputError for a wrong file of either.
+
+    It needs no TensorFlow, so that a wrong file is told at once.
+    """
+    from hvp.objective import files
+
+    files.check_model(model)
+    if data is None:
+        return None
+    x, *others = files.read_arrays(data)
+    return (_rescaled(x) if rescale else x, *others)
+
+
+def _rescaled(x: Any) -> Any:
+    """Images of uint8, or a dict of them, as float32 from 0 to 1."""
+    if isinstance(x, dict):
+        return {name: _rescaled(array) for name, array in x.items()}
+    if x.dtype != "uint8":
+        raise InputError("images of uint8 for --rescale", f"x of {x.dtype}", "leave --rescale out")
+    return x.astype("float32") / 255
+
+
+def load_job(model: Path, data: tuple[Any, ...] | None, options: Options) -> Job:
+    """The model of a file, with arrays, or with the digits."""
     from hvp import examples
     from hvp.objective import files
 
-    arrays = examples.mnist() if data is None else files.load_arrays(data)
-    return Job(model.stem, files.load_model(model), arrays)
+    loaded = files.load_model(model, compiled=options.loss is None)
+    if data is None:
+        return Job(model.stem, loaded, examples.mnist(), is_digits=True)
+    return Job(model.stem, loaded, data)
 
 
-def builtin_job(name: str, k: int, seed: int, terminal: Terminal) -> Job:
+def builtin_job(name: str, seed: int, terminal: Terminal) -> Job:
     """The built-in network, trained on the digits."""
     import keras
 
@@ -54,8 +126,6 @@ def builtin_job(name: str, k: int, seed: int, terminal: Terminal) -> Job:
 
     x, y = examples.mnist()
     model = examples.network(name, seed=seed)
-    if k >= model.count_params():
-        raise InputError(f"a -k below {model.count_params()} parameters", k, "lower it")
     x = x.astype(model.compute_dtype)
     terminal.start(f"{name}: training", examples.EPOCHS)
     report = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: terminal.advance())
@@ -70,14 +140,34 @@ def compared(
     from hvp.comparison.compare import compare
 
     lin = linearized(job, options, terminal)
+    most = max(lin.size - 1, 1)
+    if k > most:
+        terminal.say(
+            f"{job.title}: -k {most:,} instead of {k:,}, as it has {lin.size:,} parameters"
+            if lin.size > 1
+            else f"{job.title}: -k 1 instead of {k:,}, as it has one parameter"
+        )
+        k = most
     parts = len(lin.layout.layers)
     terminal.start(f"{job.title}: spectra", 3 * (1 + parts if parts > 1 else 1))
-    return compare(
+    found = compare(
         lin, k, seed=seed, title=job.title, command=command, progress=terminal.report_products
     )
+    return dataclasses.replace(found, findings=tuple(map(in_options, found.findings)))
 
 
 def linearized(job: Job, options: Options, terminal: Terminal) -> Linearization:
+    """The loss of a job at its weights. Raises InputError where it cannot take the data."""
+    try:
+        return _batched(job, options, terminal)
+    except DataError as error:
+        if not job.is_digits:
+            raise
+        expected = "--data, as this model cannot take the built-in digits"
+        raise InputError(expected, "none", "give its x and y by --data FILE.npz") from error
+
+
+def _batched(job: Job, options: Options, terminal: Terminal) -> Linearization:
     """The loss in batches; in a single one, where it mixes examples and that fits into memory."""
     from hvp.objective.batches import batch_size_for_sampling_errors, num_examples
 

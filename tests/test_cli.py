@@ -5,6 +5,7 @@ import html
 import json
 import os
 import pty
+import re
 import select
 import shlex
 import signal
@@ -22,6 +23,7 @@ from typer.testing import CliRunner
 
 import hvp.comparison.compare
 import hvp.report.matplotlib_figure
+import hvp.report.terminal
 from hvp import ConvergenceError, commands, examples, jobs
 from hvp.report import number_format
 
@@ -35,6 +37,11 @@ MODULE = (sys.executable, "-m", "hvp")
 def process_left_as_it_was(monkeypatch):
     """Determinism holds for the rest of a process, and the other tests share this one."""
     monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
+
+
+@pytest.fixture(autouse=True)
+def no_lines_of_progress(monkeypatch):
+    monkeypatch.setattr(hvp.report.terminal, "SECONDS_BETWEEN_LINES", 1e6)
 
 
 @pytest.fixture(autouse=True)
@@ -264,8 +271,9 @@ def test_the_memory_of_one_batch_grows_as_few_examples_say(mixing, monkeypatch):
         "forecast",
         property(lambda lin: type("Forecast", (), {"kept": 1000 * lin.num_examples**2})),
     )
-    job = jobs.load_job(Path("net.keras"), Path("data.npz"))
     options = jobs.Options(None, None, None, None)
+    arrays = jobs.read_data(Path("net.keras"), Path("data.npz"))
+    job = jobs.load_job(Path("net.keras"), arrays, options)
     needed, budget = jobs._single_batch_bytes(job, options, 100)
     assert needed == pytest.approx(1000 * 100**2)
     assert budget > 1 << 20
@@ -296,6 +304,13 @@ def test_a_check_of_products_that_are_not_finite_is_a_failed_line(inputs):
     assert (result.exit_code, result.stderr) == (1, "")
     (line,) = [line for line in result.stdout.splitlines() if "all products are finite" in line]
     assert "failed" in line
+
+
+def test_a_model_of_half_precision_is_checked_in_double(inputs):
+    model(dtype="float16").save("net.keras")
+    assert_refused(run_check(*inputs), "got float16; cast them before, or give --dtype float64")
+    result = run_check(*inputs, "--dtype", "float64", "--layers", "last")
+    assert (result.exit_code, result.stderr) == (0, "")
 
 
 def test_a_failed_certificate_keeps_the_results_and_exits_1(one_layer, here, monkeypatch):
@@ -349,9 +364,38 @@ def test_what_is_shown_fits_into_100_columns(shown):
     assert max(map(len, lines)) <= 100
 
 
-def test_the_version_is_printed():
-    result = CliRunner().invoke(commands.app, ["version"])
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_the_version_is_printed(word):
+    result = CliRunner().invoke(commands.app, [word])
     assert (result.exit_code, result.stdout) == (0, f"{hvp.__version__}\n")
+
+
+def test_without_a_command_help_is_printed():
+    result = CliRunner().invoke(commands.app, [])
+    assert (result.exit_code, result.stderr) == (2, "")
+    assert {"version", "compare", "check"} <= set(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("foo",), "no such command 'foo'; see hvp --help"),
+        (("compare", "--modle", "x"), "no such option: --modle"),
+        (("compare", "x"), "got unexpected extra argument"),
+        (("compare", "--model"), "option '--model' requires an argument; see hvp"),
+        (("compare", "-k", "ten"), "'-k': expected a whole number, got 'ten'; see hvp compare"),
+        (("check", "--seed", "1.5"), "'--seed': expected a whole number, got '1.5'; see hvp check"),
+        (("compare", "--out", ""), "'--out': expected a path, got ''; see hvp compare --help"),
+    ],
+)
+def test_a_line_that_no_command_takes_is_answered_by_one_line(here, words, line):
+    result = CliRunner().invoke(commands.app, list(words), prog_name="hvp")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("hvp: ")
+    assert line in result.stderr
+    assert result.stderr.endswith("--help\n")
+    assert result.stderr.count("\n") == 1
+    assert files(here) == []
 
 
 @keras.saving.register_keras_serializable("test_cli")
@@ -403,18 +447,19 @@ BAD_DATA = {
     ),
     "a directory": (
         lambda: (Path("data.npz").unlink(), Path("data.npz").mkdir()),
-        "expected an .npz file",
+        "expected an .npz file, got a directory 'data.npz'",
     ),
-    "text": (lambda: Path("data.npz").write_text("hello"), "'data.npz'"),
-    "empty file": (lambda: Path("data.npz").write_bytes(b""), "expected an .npz file"),
-    "damaged": (damaged, "expected an .npz file"),
+    "a pipe": (lambda: (Path("data.npz").unlink(), os.mkfifo("data.npz")), "got a pipe"),
+    "text": (lambda: Path("data.npz").write_text("hello"), "got a text file 'data.npz'"),
+    "empty file": (lambda: Path("data.npz").write_bytes(b""), "got an empty file"),
+    "damaged": (damaged, "expected an .npz file, got a damaged one, 'data.npz'"),
     "one array": (
         lambda: (np.save("one.npy", np.ones(3)), os.replace("one.npy", "data.npz")),
         "got a single array",
     ),
     "no y": (lambda: np.savez("data.npz", x=arrays()["x"]), "expected arrays x and y, got ['x']"),
     "no x": (lambda: np.savez("data.npz", a=[1], y=[1]), "expected arrays x and y, got ['a', 'y']"),
-    "objects": (lambda: with_arrays(y=np.array([{}] * 12)), "got pickled objects"),
+    "objects": (lambda: with_arrays(y=np.array([{}] * 12)), "got Python objects"),
     "text array": (lambda: with_arrays(y=np.array(["one"] * 12)), "expected a numeric array y"),
     "unknown array": (
         lambda: with_arrays(sample_weights=np.ones(12)),
@@ -432,7 +477,18 @@ BAD_DATA = {
         "expected at least one example, got an empty data set",
     ),
     "scalars": (lambda: with_arrays(x=np.float32(1), y=np.int64(1)), "got a scalar"),
-    "width": (lambda: with_arrays(x=np.zeros((12, 5), np.float32)), "(12, 5)"),
+    "width": (
+        lambda: with_arrays(x=np.zeros((12, 5), np.float32)),
+        "expected x of shape (N, 4), as the model takes it, got (N, 5)",
+    ),
+    "length of y": (
+        lambda: with_arrays(y=np.zeros((12, 7))),
+        "expected y of shape (N,), by the model's outputs and its loss, got y of shape (N, 7)",
+    ),
+    "one-hot": (
+        lambda: with_arrays(y=np.eye(3)[arrays()["y"]]),
+        "got y of shape (N, 3), one-hot; use CategoricalCrossentropy(from_logits=True), or",
+    ),
     "label beyond": (
         lambda: with_arrays(y=np.full(12, 3)),
         "expected labels from 0 to 2, as the model has 3 outputs, got labels from 3 to 3",
@@ -441,17 +497,21 @@ BAD_DATA = {
 }
 BAD_MODELS = {
     "missing": (lambda: Path("net.keras").unlink(), "expected a .keras file, got no file"),
-    "text": (lambda: Path("net.keras").write_text("hello"), "a .keras file that Keras can load"),
-    "no loss": (lambda: saved(model(compiled=False)), "expected a loss, got"),
-    "float16": (lambda: saved(model(dtype="float16")), "got float16"),
+    "text": (lambda: Path("net.keras").write_text("hello"), "expected a .keras file, got a text"),
+    "no loss": (lambda: saved(model(compiled=False)), "compiled without one; give --loss NAME"),
+    "float16": (lambda: saved(model(dtype="float16")), "got float16; cast them before, or give --"),
     "integer": (with_counter, "int32"),
-    "code": (with_lambda, "Lambda"),
+    "code": (with_lambda, "load_model('net.keras', safe_mode=False); hvp.compare("),
 }
 BAD_OPTIONS = {
+    "numbers": (
+        ("--loss", "categorical_crossentropy"),
+        "expected one-hot y of shape (N, 3), for categorical_crossentropy, got y of shape (N,), "
+        "class numbers; give --loss sparse_categorical_crossentropy, or",
+    ),
+    "rescale": (("--rescale",), "expected images of uint8 for --rescale, got x of float32"),
     "layer": (("--layers", "attic"), "expected a layer, a parameter or a glob among hidden, last"),
     "loss": (("--loss", "nonsense"), "expected a loss that Keras knows, got 'nonsense'"),
-    "k": (("-k", "43"), "expected k from 1 to 42 for 43 parameters, got 43"),
-    "k of a layer": (("-k", "25", "--layers", "hidden"), "expected k from 1 to 24"),
     "batch size": (("--batch-size", "0"), "expected a --batch-size of at least 1, got 0"),
     "activation": (("--activation", "relu"), "expected --model or --activation, got both"),
 }
@@ -496,7 +556,7 @@ def test_pickled_objects_are_never_unpickled(inputs, here):
             return Path.touch, (here / "sprung",)
 
     with_arrays(y=np.array([Trap()] * 12))
-    assert_refused(compare(*inputs, "--out", "out"), "got pickled objects")
+    assert_refused(compare(*inputs, "--out", "out"), "got Python objects")
     assert not (here / "sprung").exists()
 
 
@@ -509,6 +569,52 @@ def test_a_value_that_an_option_cannot_take_is_a_usage_error(here, options):
     assert options[0] in result.stderr
     assert "Traceback" not in result.stderr
     assert files(here) == []
+
+
+@pytest.mark.parametrize("width", [4, 28])
+def test_forgotten_data_are_asked_for(inputs, width):
+    """A model for other inputs, or with fewer outputs than there are digits."""
+    net = keras.Sequential([keras.Input((width, width)), layers.Flatten(), layers.Dense(3)])
+    net.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    net.save("net.keras")
+    line = "expected --data, as this model cannot take the built-in digits, got none; give its x"
+    assert_refused(compare(*inputs[:2], "-q"), line)
+
+
+def test_images_are_rescaled(here):
+    rng = np.random.default_rng(3)
+    x, y = rng.integers(0, 256, (12, 2, 2), np.uint8), rng.integers(0, 3, 12).astype(np.uint8)
+    net = keras.Sequential([keras.Input((2, 2)), layers.Flatten(), layers.Dense(3, name="last")])
+    net.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    net.save("net.keras")
+    np.savez("data.npz", x=x, y=y)
+    typed = ("--model", "net.keras", "--data", "data.npz", "--rescale", "-k", 1)
+    succeeded(compare(*typed, "--out", "out"))
+    found, expected = last_loss(here / "out", net, x / 255, y)
+    assert found == expected
+    words = shlex.split(document(here / "out")["command"])
+    assert words == ["hvp", "compare", *typed[:4], "-k", "1", "--rescale"]
+
+
+def test_truth_values_are_inputs_and_class_numbers(inputs, here):
+    x, y = arrays()["x"] > 0, arrays()["y"] > 1
+    np.savez("data.npz", x=x, y=y)
+    succeeded(compare(*inputs, "--layers", "last", "-k", 1, "--out", "out"))
+    found, expected = last_loss(here / "out", model(), x.astype(np.float32), y.astype(int))
+    assert found == expected
+
+
+def test_rescaling_without_data_is_refused(here):
+    assert_refused(compare("--rescale"), "expected --data with --rescale, got --rescale alone")
+
+
+def test_findings_name_options(one_layer, here, monkeypatch):
+    finding = hvp.errors.Finding("note", "memory", "full", remedy="raise cache= if memory allows")
+    monkeypatch.setattr(hvp.Linearization, "findings", property(lambda lin: (finding,)))
+    result = compare(*one_layer, "-k", 1, "--out", "out")
+    line = "note: memory: full; free memory, or take fewer examples"
+    assert line in result.stdout
+    assert document(here / "out")["findings"] == [line]
 
 
 def test_data_without_a_model_is_refused(inputs):
@@ -537,6 +643,36 @@ def test_an_out_that_is_a_file_is_refused(inputs, here, out):
     assert (here / "taken").read_text() == "mine"
 
 
+def test_a_home_directory_is_found_as_a_shell_does(one_layer, here, monkeypatch):
+    monkeypatch.setenv("HOME", str(here / "home"))
+    succeeded(compare(*one_layer, "-k", 1, "--out=~/found", "-q"))
+    assert document(here / "home" / "found")["k"] == 1
+    assert not (here / "~").exists()
+
+
+def test_a_name_that_is_too_long_is_refused(inputs, here):
+    before = files(here)
+    assert_refused(compare("--out", "x" * 300), "File name too long; choose another --out")
+    assert_refused(compare("--model", "x" * 300), "(File name too long)")
+    assert_refused(compare(*inputs[:2], "--data", "x" * 300), "(File name too long)")
+    assert files(here) == before
+
+
+@pytest.mark.parametrize(("chosen", "P", "most"), [("last/bias", 3, 2), ("one", 1, 1)])
+def test_more_eigenvalues_than_there_are_become_all_but_one(inputs, here, chosen, P, most):
+    if P == 1:
+        layer = layers.Dense(1, use_bias=False, name="one")
+        net = keras.Sequential([keras.Input((4,)), layers.Dense(1, name="first"), layer])
+        net.compile(loss="mse")
+        net.save("net.keras")
+    result = compare(*inputs, "--layers", chosen, "--out", "out")
+    succeeded(result)
+    parameters = "one parameter" if P == 1 else f"{P} parameters"
+    line = f"net: -k {most} instead of 10, as it has {parameters}"
+    assert result.stdout.splitlines()[0] == line
+    assert (document(here / "out")["k"], document(here / "out")["size"]) == (most, P)
+
+
 def test_no_convergence_is_one_line_and_exit_code_1(inputs, here, monkeypatch):
     def give_up(*arguments, **options):
         raise ConvergenceError("expected errors up to 1e-9, got 1;\nloosen tol")
@@ -556,11 +692,63 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(one_layer, here, monkeypatch
     monkeypatch.setattr(hvp.report.matplotlib_figure, "save_comparison", fill)
     before = files(here)
     result = compare(*one_layer, "-k", 1, "--out", "out")
-    assert result.exit_code in (1, 2)
-    assert result.stderr.startswith("hvp: ")
-    assert result.stderr.count("\n") == 1
-    assert "No space left on device" in result.stderr
+    assert (result.exit_code, result.stderr) == (1, "hvp: out: No space left on device\n")
     assert files(here) == before
+
+
+class Full:
+    """A standard output that takes nothing."""
+
+    def __init__(self, original):
+        self.original = original
+
+    def write(self, text):
+        raise OSError(28, "No space left on device")
+
+    def __getattr__(self, name):
+        return getattr(self.original, name)
+
+
+@pytest.mark.parametrize("command", ["compare", "check"])
+def test_results_are_kept_where_standard_output_is_full(one_layer, here, command, monkeypatch):
+    original = jobs.linearized
+
+    def filled(job, options, terminal):
+        sys.stdout = Full(sys.stdout)
+        terminal.say("a note before the work")
+        return original(job, options, terminal)
+
+    monkeypatch.setattr(jobs, "linearized", filled)
+    options = ("-k", "1", "--out", "out") if command == "compare" else ()
+    result = CliRunner().invoke(commands.app, [command, *one_layer, *options])
+    line = "hvp: standard output: No space left on device\n"
+    assert (result.exit_code, result.stderr) == (1, line)
+    assert (command == "compare") == (here / "out/compare.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "line"),
+    [
+        (">/dev/full", 1, "hvp: standard output: No space left on device\n"),
+        (">&-", 1, "hvp: standard output: Bad file descriptor\n"),
+        (">&- 2>&-", 1, ""),
+    ],
+)
+def test_an_output_that_takes_nothing_is_one_line(output, code, line):
+    command = f"exec {shlex.join(MODULE)} version {output}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", line)
+
+
+def test_lines_tell_the_progress_where_there_is_no_terminal(one_layer, here, monkeypatch):
+    monkeypatch.setattr(hvp.report.terminal, "SECONDS_BETWEEN_LINES", 0.05)
+    result = compare(*one_layer, "-k", 1, "--out", "out")
+    assert result.exit_code == 0
+    lines = result.stderr.splitlines()
+    assert all(re.match(r"hvp: \d+ s: \w", line) for line in lines)
+    assert any(": net: linearising" in line for line in lines)
+    assert any(re.search(r"net: spectra, \d of 3 \(.*, product \d+\)", line) for line in lines)
+    assert compare(*one_layer, "-k", 1, "--out", "out", "-q").stderr == ""
 
 
 def test_an_interruption_while_writing_leaves_nothing(one_layer, here, monkeypatch):
@@ -579,10 +767,13 @@ def environment():
     return {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
 
 
-def test_help_imports_neither_tensorflow_nor_what_numbers_need():
-    command = (sys.executable, "-X", "importtime", "-m", "hvp", "compare", "--help")
+@pytest.mark.parametrize(
+    ("words", "shown"), [(("compare", "--help"), "--activation"), (("--version",), hvp.__version__)]
+)
+def test_help_and_version_import_neither_tensorflow_nor_what_numbers_need(words, shown):
+    command = (sys.executable, "-X", "importtime", "-m", "hvp", *words)
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True)
-    assert "--activation" in done.stdout
+    assert shown in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert {"hvp.cli", "typer"} <= imported
     assert not imported & {"tensorflow", "keras", "scipy", "matplotlib", "numpy"}
@@ -616,12 +807,26 @@ def test_the_same_seed_gives_the_same_bits_in_two_processes_and_quietly(one_laye
 
 def test_bad_input_is_one_line_without_tensorflows_chatter(inputs, here):
     with_arrays(y=np.full(12, 9))
-    command = (SCRIPT, "compare", *inputs, "--out", "out")
+    command = (SCRIPT, "compare", *inputs, "--out", "out", "--quiet")
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("hvp: expected labels from 0 to 2")
     assert done.stderr.count("\n") == 1
     assert not (here / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["compare", "check"])
+def test_a_wrong_file_is_told_before_tensorflow_is_imported(inputs, here, command):
+    typed = ["hvp", command, "--model", "net.keras", "--data", "none.npz"]
+    program = (
+        f"import sys; sys.argv = {typed}\n"
+        "from hvp.cli import main\n"
+        "try: main()\n"
+        "finally: assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    )
+    done = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True)
+    line = "hvp: expected an .npz file, got no file 'none.npz'; check the path\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
 
 
 # A shell may have started the tests with Ctrl-C ignored, which children inherit.
@@ -633,25 +838,32 @@ main()
 """
 
 
-@pytest.mark.parametrize("stage", ["importing TensorFlow", "relu: training", "relu: spectra"])
-def test_ctrl_c_exits_130_and_leaves_no_file(here, stage):
+@pytest.mark.parametrize(
+    ("stage", "number", "code", "word"),
+    [
+        ("importing TensorFlow", signal.SIGINT, 130, "interrupted"),
+        ("relu: training", signal.SIGTERM, 143, "terminated"),
+        ("relu: spectra", signal.SIGINT, 130, "interrupted"),
+    ],
+)
+def test_a_signal_ends_the_work_and_leaves_no_file(here, stage, number, code, word):
     terminal, end = pty.openpty()
     process = subprocess.Popen(
-        (sys.executable, "-c", INTERRUPTIBLE, "compare"),
+        (sys.executable, "-c", INTERRUPTIBLE, "compare", "--out", "new/out"),
         stdout=subprocess.PIPE,
         stderr=end,
         env={**environment(), "TERM": "xterm"},
     )
     os.close(end)
     shown = read_until(terminal, stage)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     shown += read_until(terminal, None)
     os.close(terminal)
     assert process.communicate()[0] == b""
-    assert process.returncode == 130
-    assert shown.rstrip().endswith("hvp: interrupted")
+    assert process.returncode == code
+    assert shown.rstrip().endswith(f"hvp: {word}")
     assert "Traceback" not in shown
-    assert files(here) == []
+    assert list(here.iterdir()) == []
 
 
 def read_until(terminal, text, patience=120):

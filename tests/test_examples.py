@@ -1,5 +1,6 @@
 """The origin's network learns its digits; Keras files come in the precision asked for."""
 
+import re
 import zipfile
 
 import keras
@@ -136,34 +137,97 @@ def refused(path):
     return line
 
 
-def test_a_class_that_is_not_registered_is_refused_in_one_line(tmp_path):
-    line = refused(saved_after_a_call(Unknown(), tmp_path / "model.keras"))
-    assert "Could not locate class 'Unknown'" in line
+def test_a_class_that_is_not_registered_is_refused_with_what_loads_it(tmp_path):
+    path = saved_after_a_call(Unknown(), tmp_path / "model.keras")
+    assert refused(path) == (
+        "expected a .keras file of Keras's own classes and functions, got Unknown in the model; "
+        f"in Python: model = keras.models.load_model('{path}', custom_objects="
+        "{'Unknown': Unknown}); hvp.compare(hvp.linearize(model, (x, y))).save('hvp-compare')"
+    )
 
 
-def test_a_lambda_layer_is_refused_in_one_line_and_not_run(tmp_path):
-    model = keras.Sequential([keras.Input((2,)), layers.Lambda(lambda x: x * 2), layers.Dense(2)])
-    model.save(tmp_path / "model.keras")
-    line = refused(tmp_path / "model.keras")
-    assert line.startswith("expected a .keras file that Keras can load")
-    assert "Lambda" in line
+class Scaled(layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="ones")
+
+    def call(self, x):
+        return self.scale * x
 
 
-def test_a_missing_file_and_a_directory_are_refused(tmp_path):
-    missing = tmp_path / "missing.keras"
-    assert refused(missing) == f"expected a .keras file, got no file '{missing}'; check the path"
-    assert "got no file" in refused(tmp_path)
+def square(x, y=None):
+    return x * x
 
 
-@pytest.mark.parametrize("name", ["model.keras", "model.h5", "model", "model.txt"])
-def test_a_file_that_is_no_model_is_refused(tmp_path, name):
-    path = tmp_path / name
-    path.write_text("hello")
-    assert refused(path).startswith("expected a .keras file that Keras can load")
-
-
-def test_a_zip_file_without_a_model_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("layer", "got", "arguments"),
+    [
+        (Scaled(name="mine"), "Scaled in the layer 'mine'", "custom_objects={'Scaled': Scaled}"),
+        (
+            layers.Dense(2, square, name="mine"),
+            "square in the layer 'mine'",
+            "custom_objects={'square': square}",
+        ),
+        (
+            layers.Lambda(lambda x: x * 2, name="mine"),
+            "the layer 'mine' with a lambda, which is code",
+            "safe_mode=False",
+        ),
+    ],
+    ids=["class", "function", "lambda"],
+)
+def test_a_layer_with_ones_own_code_is_named_with_what_loads_it(tmp_path, layer, got, arguments):
+    model = keras.Sequential([keras.Input((2,)), layer, layers.Dense(2)])
     path = tmp_path / "model.keras"
+    model.save(path)
+    line = refused(path)
+    assert f"got {got}; " in line
+    (load,) = re.findall(r"model = (.*); hvp", line)
+    assert load == f"keras.models.load_model('{path}', {arguments})"
+    loaded = eval(load, {"keras": keras, "Scaled": Scaled, "square": square})
+    np.testing.assert_array_equal(loaded(np.ones((1, 2))), model(np.ones((1, 2))))
+
+
+class OwnOptimizer(keras.optimizers.SGD):
+    pass
+
+
+@pytest.mark.parametrize("own", [{"metrics": [square]}, {"optimizer": OwnOptimizer()}], ids=str)
+def test_metrics_and_optimisers_of_ones_own_are_left_out(tmp_path, own):
+    model = sequential()
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    model.compile(**{"loss": loss, "loss_weights": [2.0], **own})
+    loaded = files.load_model(saved(model, tmp_path))
+    assert loaded.loss.get_config() == loss.get_config()
+    assert loaded.get_compile_config()["loss_weights"] == [2.0]
+
+
+def test_a_loss_of_ones_own_is_to_be_given(tmp_path):
+    model = sequential()
+    model.compile(loss=square)
+    line = refused(saved(model, tmp_path))
+    assert line.startswith("expected a compiled loss that Keras knows, got ")
+    assert line.endswith(": Could not locate function 'square'; pass loss=")
+    assert not files.load_model(tmp_path / "model.keras", compiled=False).compiled
+
+
+def rewritten(path, **changed):
+    """The file with other members, and without its weights."""
+    with zipfile.ZipFile(path) as archive:
+        kept = {name: archive.read(name) for name in ("config.json", "metadata.json")}
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("hello", "world")
-    assert refused(path).startswith("expected a .keras file that Keras can load")
+        for name, content in {**kept, **changed}.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_a_file_brings_no_code_into_the_line_to_run(tmp_path):
+    config = '{"module": null, "class_name": "X}); evil(", "config": {}, "registered_name": "X"}'
+    path = rewritten(saved(sequential(), tmp_path), **{"config.json": config})
+    line = refused(path)
+    assert "got 'X}); evil(' in the model; in Python: " in line
+    assert f"keras.models.load_model('{path}');" in line
+
+
+def test_a_model_without_its_weights_is_refused(tmp_path):
+    path = rewritten(saved(sequential(), tmp_path))
+    assert refused(path).startswith(f"expected a .keras file that Keras can load, got '{path}': ")

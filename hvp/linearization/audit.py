@@ -23,7 +23,7 @@ from hvp.autodiff import (
 )
 from hvp.autodiff.program import Node, Program, leaves
 from hvp.autodiff.tensorflow_errors import REFUSALS, raise_own, reason
-from hvp.errors import Finding, InputError
+from hvp.errors import DataError, Finding, InputError
 from hvp.linearization.batch_programs import BatchPrograms
 from hvp.linearization.gradient_checks import GradientChecks
 from hvp.objective.objective import Objective
@@ -168,7 +168,7 @@ class Auditor:
         except REFUSALS as error:
             raise_own(error)
             shapes = ", ".join(str(tuple(t.shape)) for t in leaves(batch))
-            raise InputError(
+            raise DataError(
                 "a loss that takes the parameters and batches given",
                 f"{reason(error)!r} for batches of shape {shapes or '()'}",
                 "check shapes and types, and use TensorFlow operations alone",

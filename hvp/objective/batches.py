@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvp.errors import InputError, shown
+from hvp.objective.shapes import check_shapes
 
 BATCH_SIZE = 1024
 # For sampling errors, the data are cut into about this many batches of at least so many examples.
@@ -138,20 +139,12 @@ def check_arrays(batch: Any) -> int:
     if not leaves:
         raise InputError("data", "no array in them", "pass (x, y)")
     arrays = [_dense(leaf) for leaf in leaves]
-    if any(array.ndim == 0 for array in arrays):
-        raise InputError("arrays with a first axis of examples", "a scalar", "pass (x, y)")
-    lengths = {len(array) for array in arrays}
-    if len(lengths) > 1:
-        raise InputError(
-            "arrays of one length", f"lengths {sorted(lengths)}", "cut them to the same examples"
-        )
-    if lengths == {0}:
-        raise InputError("at least one example", "an empty data set", "check where it comes from")
+    length = check_shapes([array.shape for array in arrays])
     for array in arrays:
         if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
             bad = int(np.argwhere(~np.isfinite(array))[0][0])
             raise InputError("finite data", f"NaN or infinity in example {bad}", "clean the data")
-    return lengths.pop()
+    return length
 
 
 def _dense(leaf: Any) -> np.ndarray:

@@ -7,12 +7,13 @@ that the sums of all batches add up to that of the whole data set.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from hvp.errors import InputError, shown
+from hvp.errors import DataError, InputError, shown
 from hvp.objective import likelihoods
 
 # Losses whose value for an example depends only on the outputs and the target of that example.
@@ -161,6 +162,51 @@ def check_targets(loss: keras.Loss, y: tf.Tensor, classes: int) -> None:
             )
 
 
+def check_target_shape(loss: keras.Loss, y: Any, z: tf.Tensor) -> None:
+    """Raise InputError for a target that belongs to another loss or other outputs, by its shape."""
+    if not tf.is_tensor(y) or not z.shape.rank:
+        return
+    takes_numbers = _is(loss, "sparse_categorical_crossentropy")
+    is_number = y.shape[1:] in (z.shape[1:-1], [*z.shape[1:-1], 1])
+    is_one_hot = y.shape[1:] == z.shape[1:]
+    got = f"y of shape {by_example(y.shape)}"
+    if takes_numbers and is_one_hot:
+        raise InputError(
+            "class numbers as y, for sparse_categorical_crossentropy",
+            f"{got}, one-hot",
+            f"{_use(loss, 'CategoricalCrossentropy')}, or make class numbers: y.argmax(-1)",
+        )
+    if _is(loss, "categorical_crossentropy") and is_number:
+        other = _use(loss, "SparseCategoricalCrossentropy")
+        raise InputError(
+            f"one-hot y of shape {by_example(z.shape)}, for categorical_crossentropy",
+            f"{got}, class numbers",
+            f"{other}, or make them one-hot: keras.utils.to_categorical(y)",
+        )
+    # A loss of the user's own may take a y of any shape.
+    if getattr(loss, "fn", None) in BY_EXAMPLE and not (is_number if takes_numbers else is_one_hot):
+        expected = by_example(z.shape[:-1] if takes_numbers else z.shape)
+        remedy = "give the y that belongs to this model"
+        raise DataError(f"y of shape {expected}, by the model's outputs and its loss", got, remedy)
+
+
+def _use(loss: keras.Loss, name: str) -> str:
+    """The remedy to use another loss, with outputs of the same kind."""
+    if loss.get_config().get("from_logits"):
+        return f"use {name}(from_logits=True)"
+    return f"use the loss {getattr(keras.losses, name)().name}"
+
+
+def by_example(shape: Sequence[int | None]) -> str:
+    """The shape of an array of N examples, such as (N, 4).
+
+    >>> by_example((12, 4)), by_example((12,))
+    ('(N, 4)', '(N,)')
+    """
+    axes = ["N", *map(str, shape[1:])]
+    return f"({', '.join(axes)}{',' if len(axes) == 1 else ''})"
+
+
 def hits(loss: keras.Loss, y: tf.Tensor, z: tf.Tensor) -> tf.Tensor | None:
     """The number of examples that are classified correctly; None where there are no classes."""
     if _is(loss, "sparse_categorical_crossentropy"):
@@ -241,9 +287,10 @@ def _check_classes(y: tf.Tensor, classes: int, ignored: int | None) -> None:
         y = tf.boolean_mask(y, tf.cast(y, tf.int64) != ignored)
         if tf.size(y) == 0:
             return
+    y = tf.cast(y, tf.int64)
     low, high = int(tf.reduce_min(y)), int(tf.reduce_max(y))
     if low < 0 or high >= classes:
-        raise InputError(
+        raise DataError(
             f"labels from 0 to {classes - 1}, as the model has {classes} outputs",
             f"labels from {low} to {high}",
             "number the classes from 0, or give the model an output for each",

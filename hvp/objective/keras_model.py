@@ -14,7 +14,7 @@ from typing import Any, final
 import keras
 import tensorflow as tf
 
-from hvp.errors import InputError
+from hvp.errors import DataError, InputError
 from hvp.objective import keras_losses, likelihoods
 from hvp.objective.keras_losses import Term
 from hvp.objective.objective import Evaluation, Likelihood, Objective, Target, name_of, unique
@@ -113,7 +113,11 @@ class KerasObjective(Objective):
     def _terms(self, batch: Any, dtype: tf.DType, scope: keras.StatelessScope) -> Evaluation:
         """The terms of the loss; runs inside the scope that sets the parameters."""
         x, y, weight = self._unpacked(batch, dtype)
-        predicted = self._model(x, training=self._training)
+        try:
+            predicted = self._model(x, training=self._training)
+        except Exception:  # layers raise many kinds
+            _check_inputs(self._model, x)
+            raise
         outputs = self._outputs(predicted)
         for z in outputs.values():
             _set_rows(z, tf.nest.flatten(x)[0].shape[0])
@@ -123,7 +127,13 @@ class KerasObjective(Objective):
         for name, loss, scale in losses:
             target = self._for_output(y, name, "targets")
             sample_weight = self._for_output(weight, name, "sample weights", shared=True)
-            term = keras_losses.term(loss, target, zs[name], sample_weight, masks[name])
+            try:
+                term = keras_losses.term(loss, target, zs[name], sample_weight, masks[name])
+            except InputError:
+                raise
+            except Exception:  # losses raise many kinds
+                keras_losses.check_target_shape(loss, target, zs[name])
+                raise
             terms.append(term.scaled(scale))
             hits = keras_losses.hits(loss, target, zs[name]) if len(zs) == 1 else None
         likelihood = Likelihood(
@@ -263,6 +273,26 @@ def _check_model(model: keras.Model) -> None:
         )
     if not model.trainable_variables:
         raise InputError("a model with trainable variables", "none", "unfreeze a layer")
+
+
+def _check_inputs(model: keras.Model, x: Any) -> None:
+    """Raise DataError for x of other shapes than the model declares; not all models do."""
+    declared = {tensor.name: tensor.shape for tensor in getattr(model, "inputs", None) or ()}
+    given = [x[name] for name in declared if name in x] if isinstance(x, Mapping) else x
+    given = tf.nest.flatten(given)
+    if declared and len(given) != len(declared):
+        raise DataError(
+            f"an x for each of the inputs {', '.join(declared)}",
+            f"{len(given)} of {len(declared)}",
+            "give the x that belongs to this model, by these names",
+        )
+    for shape, tensor in zip(declared.values(), given, strict=bool(declared)):
+        if not tf.TensorShape(shape[1:]).is_compatible_with(tensor.shape[1:]):
+            raise DataError(
+                f"x of shape {keras_losses.by_example(shape)}, as the model takes it",
+                keras_losses.by_example(tensor.shape),
+                "give the x that belongs to this model",
+            )
 
 
 def _notes(model: keras.Model) -> Iterator[tuple[str, str]]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import threading
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -27,10 +31,26 @@ from hvp.report.number_format import End
 
 # Columns of an output that is no terminal, such as a file.
 FILE_WIDTH = 100
+# Where progress is written to no terminal, a line appears this often.
+SECONDS_BETWEEN_LINES = 30
 # Significant digits of an eigenvalue, so that the table fits.
 DIGITS = 5
 # Rows of `summary.errors` that the terminal shows.
 SHOWN_RESULTS = ("trace", "distance", "negative", "rank")
+
+
+class _Output(Console):
+    """Standard output. Its first failure is kept, so that results are written nevertheless."""
+
+    failure: OSError | None = None
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        if self.failure is not None:
+            return
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            self.failure = error
 
 
 class Terminal:
@@ -38,10 +58,10 @@ class Terminal:
 
     def __init__(self, quiet: bool):
         self.quiet = quiet
-        self.console = Console(quiet=quiet)
+        self.console = _Output(quiet=quiet)
         if not self.console.is_terminal:
             self.console.width = FILE_WIDTH
-        errors = Console(stderr=True)
+        self._errors = errors = Console(stderr=True, quiet=quiet)
         self.progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -53,8 +73,35 @@ class Terminal:
             disable=quiet or not errors.is_terminal,
         )
         self._task: TaskID | None = None
-        self._interrupted = False
+        self.interrupted_by = 0
         self._label = ""
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Show progress in the block: as a bar, or as lines where standard error is a file."""
+        done = threading.Event()
+        lines = threading.Thread(target=self._print_lines, args=(done,), daemon=True)
+        with self.progress:
+            if self.progress.disable:
+                lines.start()
+            try:
+                yield
+            finally:
+                done.set()
+                if self.progress.disable:
+                    lines.join()
+
+    def _print_lines(self, done: threading.Event) -> None:
+        begun = time.monotonic()
+        while not done.wait(SECONDS_BETWEEN_LINES):
+            with contextlib.suppress(OSError):
+                for task in self.progress.tasks:
+                    line = f"hvp: {time.monotonic() - begun:.0f} s: {task.description}"
+                    if task.total is not None:
+                        line += f", {task.completed:.0f} of {task.total:.0f}"
+                    if task.fields["detail"]:
+                        line += f" ({task.fields['detail']})"
+                    self._errors.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def show_checks(self, rows: Iterable[tuple[str, str, str, str]]) -> None:
         """Print checks, each by name, error, bound and outcome."""
@@ -68,14 +115,20 @@ class Terminal:
         self._task = self.progress.add_task(description, total=total, detail="")
         self._label = ""
 
-    def interrupt(self, _signal: int, _frame: FrameType | None) -> None:
-        """Handle Ctrl-C. The signal is remembered, since TensorFlow may swallow the exception."""
-        self._interrupted = True
+    def interrupt(self, number: int, _frame: FrameType | None) -> None:
+        """Handle a signal. It is remembered, since TensorFlow may swallow the exception."""
+        self.interrupted_by = number
         raise KeyboardInterrupt
 
     def _raise_if_interrupted(self) -> None:
-        if self._interrupted:
+        if self.interrupted_by:
             raise KeyboardInterrupt
+
+    def raise_if_not_shown(self) -> None:
+        """Raise OSError where standard output did not take all that was printed."""
+        failure = self.console.failure
+        if failure is not None:
+            raise OSError(failure.errno, failure.strerror, "standard output")
 
     def advance(self) -> None:
         self._raise_if_interrupted()

@@ -506,7 +506,32 @@ BAD_MODELS = {
         LABELS - 1,
         "got labels from -1 to 1; number the classes from 0",
     ),
-    "targets of another shape": (dense_net, MSE, REAL[:, :2], "batches of shape .7, 4., .7, 2."),
+    "targets of another shape": (
+        dense_net,
+        MSE,
+        REAL[:, :2],
+        r"expected y of shape \(N, 3\), by the model's outputs and its loss, got .* \(N, 2\)",
+    ),
+    "targets of another shape, for a loss of one's own": (
+        dense_net,
+        lambda y, z: tf.reduce_mean((y - z) ** 2, axis=-1),
+        REAL[:, :2],
+        "batches of shape .7, 4., .7, 2.",
+    ),
+    "class numbers, not one-hot": (
+        dense_net,
+        "categorical_crossentropy",
+        LABELS,
+        r"expected one-hot y of shape \(N, 3\).*got y of shape \(N,\), class numbers; "
+        "use the loss sparse_categorical_crossentropy, or",
+    ),
+    "one-hot, not class numbers": (
+        dense_net,
+        losses.SparseCategoricalCrossentropy(from_logits=True),
+        ONEHOT,
+        r"expected class numbers as y.*got y of shape \(N, 3\), one-hot; "
+        r"use CategoricalCrossentropy\(from_logits=True\), or",
+    ),
     "lengths that differ": (
         dense_net,
         MSE,
@@ -526,7 +551,10 @@ def test_a_bad_model_loss_or_target_is_one_clear_line(build, loss, y, text):
 BAD_DATA = {
     "no targets": ((X,), "expected batches .x, y., got x alone"),
     "a single array": (X, "got x alone"),
-    "inputs of another shape": ((X[:, :3], REAL), r"for batches of shape \(7, 3\), \(7, 3\)"),
+    "inputs of another shape": (
+        (X[:, :3], REAL),
+        r"expected x of shape \(N, 4\), as the model takes it, got \(N, 3\)",
+    ),
     "nothing": ([], "expected at least one batch, got an empty data set"),
     "no example": ((X[:0], REAL[:0]), "expected at least one example, got an empty data set"),
     "read once": (((X, REAL) for _ in range(1)), "a generator, which can be read only once"),
@@ -545,6 +573,21 @@ def test_bad_data_is_one_clear_line(data, text):
     loss = losses.MeanSquaredError(reduction="mean_with_sample_weight")
     with pytest.raises(hvp.InputError, match=text):
         hvp.linearize(dense_net(), data, loss)
+
+
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [
+        ({"a": X, "b": X}, r"expected x of shape \(N, 3\), as the model takes it, got \(N, 4\)"),
+        ({"a": X, "c": X}, "expected an x for each of the inputs a, b, got 1 of 2"),
+        ([X], "expected an x for each of the inputs a, b, got 1 of 2"),
+    ],
+)
+def test_several_inputs_of_other_shapes_or_names_are_one_clear_line(x, text):
+    a, b = keras.Input((4,), name="a"), keras.Input((3,), name="b")
+    model = keras.Model([a, b], layers.Dense(3)(layers.Concatenate()([a, b])))
+    with pytest.raises(hvp.InputError, match=text):
+        hvp.linearize(model, (x, REAL), "mse")
 
 
 def test_labels_outside_in_a_later_batch_are_seen():

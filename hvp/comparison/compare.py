@@ -43,6 +43,7 @@ def compare(
     tol: float = 2e-4,
     num_probes: int = 10,
     num_steps: int = 80,
+    layers: bool = True,
     seed: int = 0,
     title: str = "",
     command: str = "",
@@ -59,6 +60,8 @@ def compare(
         tol: largest error ‖Av - λv‖ of an eigenpair, relative to ‖H‖ of the part.
         num_probes, num_steps: of the densities, see `hvp.density`; R and each layer take half
             of them.
+        layers: whether each layer's own block is a part. Without them the job takes a fraction of
+            the time; the chain rule, the traces and the shares of R are by layer in any case.
         seed: of all starting vectors and probes.
         title: the name of what is compared, for the page and the figures.
         command: the command that repeats the comparison; empty for this call.
@@ -85,7 +88,7 @@ def compare(
         )
     report_progress = progress or (lambda label, count: None)
     table = chain_rule(lin)
-    blocks = lin.blocks()
+    blocks = lin.blocks() if layers else {}
     whole = whole_name(lin)
 
     def compare_part(name: str, part: Curvature, factor: int) -> Part:
@@ -121,7 +124,7 @@ def compare(
     return Comparison(
         title=title,
         loss_name=lin.loss_name,
-        layers=tuple(blocks),
+        layers=tuple(lin.layout.layers),
         parts=parts,
         chain_rule=table,
         traces=traces,
@@ -147,7 +150,7 @@ def compare(
         seconds=time.perf_counter() - begun,
         command=command
         or f"hvp.compare(lin, k={k}, tol={tol:g}, num_probes={num_probes}, num_steps={num_steps}, "
-        f"seed={seed})",
+        f"{'' if layers else 'layers=False, '}seed={seed})",
     )
 
 
@@ -213,6 +216,8 @@ def _shares(traces: Mapping[str, LayerTraces], parts: Mapping[str, Part]) -> Lay
     found, of = layer_shares(traces["R"], traces["H"]), traces["H"]
     layers = {
         name: share_with_sampling_errors(share, parts[name].sampling, of.layers[name].trace.value)
+        if name in parts
+        else share
         for name, share in found.layers.items()
     }
     whole = next(iter(parts.values()))

@@ -71,7 +71,8 @@ def _text(c: Comparison) -> dict[str, Any]:
         "sampling": typeset(summary.sampling(c)),
         "certificate": typeset(summary.certificate(c)),
         "is_certified": c.certificate.passed,
-        "residual": summary.residual(c),
+        "residual": summary.residual(c) or "The spectra of single layers were not computed.",
+        "has_layers": len(c.parts) > 1,
         "key": _key(c),
         "parts": list(c.parts),
         "k": c.k,
@@ -177,12 +178,13 @@ def _layers(c: Comparison) -> Table:
             found.whole if share is c.shares.whole else found.layers[name]
             for found in c.traces.values()
         ]
+        part = c.parts.get(name)
         rows.append(
             (
                 name,
-                f"{c.parts[name].size:,}",
+                f"{traces[0].size:,}",
                 *(number_format.estimated(block.trace) for block in traces),
-                summary.sampling_error(c.parts[name].sampling["H"].trace),
+                NONE if part is None else summary.sampling_error(part.sampling["H"].trace),
                 number_format.shared(share.trace),
                 number_format.shared(share.squared_norm),
             )

@@ -164,7 +164,7 @@ def _certificate(certificate: Certificate) -> dict[str, Any]:
 
 def _traces(comparison: Comparison) -> dict[str, Any]:
     def row(name: str) -> dict[str, Any]:
-        part = comparison.parts[name or comparison.whole.name]
+        part = comparison.parts.get(name or comparison.whole.name)
         blocks = {
             letter: found.layers[name] if name else found.whole
             for letter, found in comparison.traces.items()
@@ -176,7 +176,9 @@ def _traces(comparison: Comparison) -> dict[str, Any]:
                 letter: {
                     measure: {
                         **_estimate(getattr(block, measure)),
-                        "sampling": getattr(part.sampling[letter], measure),
+                        "sampling": math.nan
+                        if part is None
+                        else getattr(part.sampling[letter], measure),
                     }
                     for measure in measures
                 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -262,7 +262,7 @@ def layer_extremes(comparison: Comparison) -> go.Figure:
     """The largest eigenvalue of every layer's own block."""
     layers = list(comparison.parts.values())
     row = {part.name: i for i, part in enumerate(layers)}
-    figure = plotly_style.empty("", height=_height(layers))
+    figure = plotly_style.empty("", height=_height(row))
     least = max(comparison.floor, 1e-300)
     seen: list[float] = []
     for letter in COLOURS:
@@ -292,16 +292,15 @@ def layer_extremes(comparison: Comparison) -> go.Figure:
         figure.update_layout(xaxis=plotly_style.log_axis(min(seen) / 1.5, max(seen) * 1.5))
     else:
         figure.update_xaxes(rangemode="tozero")
-    _by_layer(figure, layers)
+    _by_layer(figure, row)
     return figure
 
 
 def layer_shares(comparison: Comparison) -> go.Figure:
     """The shares of R in the trace and in the squared Frobenius norm of each layer's block."""
-    layers = list(comparison.parts.values())
     shares = _shares(comparison)
-    row = {part.name: i for i, part in enumerate(layers)}
-    figure = plotly_style.empty("", height=_height(layers))
+    row = {name: i for i, name in enumerate(shares)}
+    figure = plotly_style.empty("", height=_height(row))
     measures = {"trace": ("trace", INK, "circle"), "squared_norm": ("‖·‖²", MUTED, "diamond-open")}
     for measure, (label, colour, symbol) in measures.items():
         found = {name: getattr(share, measure) for name, share in shares.items()}
@@ -323,7 +322,7 @@ def layer_shares(comparison: Comparison) -> go.Figure:
         )
     figure.add_vline(0, line={"color": MUTED, "width": 1}, layer="below")
     figure.update_xaxes(title_text="share of R, %", showgrid=True)
-    _by_layer(figure, layers)
+    _by_layer(figure, row)
     return figure
 
 
@@ -485,16 +484,16 @@ def _shares(comparison: Comparison) -> dict[str, Share]:
     return {whole: comparison.shares.whole, **comparison.shares.layers}
 
 
-def _height(layers: list[Part]) -> int:
-    return 130 + 34 * len(layers)
+def _height(names: Collection[str]) -> int:
+    return 130 + 34 * len(names)
 
 
-def _by_layer(figure: go.Figure, layers: list[Part]) -> None:
+def _by_layer(figure: go.Figure, names: Collection[str]) -> None:
     """Label the rows by position, since two shortened names may be equal."""
     figure.update_yaxes(
-        tickvals=list(range(len(layers))),
-        ticktext=[plotly_style.cut(part.name) for part in layers],
-        range=[len(layers) - 0.4, -0.6],
+        tickvals=list(range(len(names))),
+        ticktext=[plotly_style.cut(name) for name in names],
+        range=[len(names) - 0.4, -0.6],
         ticks="",
         tickfont={"color": INK},
     )

@@ -159,6 +159,8 @@ def residual(comparison: Comparison) -> str:
     whole, *layers = comparison.parts.values()
     if whole.agrees:
         return f"R vanishes over the {whole.name}: H and G are the same."
+    if not layers:
+        return ""
     agreeing = [part.name for part in layers if part.agrees]
     if not agreeing:
         return "R vanishes on no layer."

@@ -18,6 +18,7 @@ from support.matrices import network as known_network
 import hvp
 import hvp.comparison.compare
 import hvp.report.matplotlib_figure
+from hvp.report import summary
 from hvp.sampling_error import jackknife
 
 K = 4
@@ -129,6 +130,24 @@ def test_the_overlap_is_whole_in_the_last_layer_only(comparison):
     overlaps = {name: part.overlap for name, part in comparison.parts.items()}
     assert overlaps["last"] == pytest.approx(1.0, abs=1e-9)
     assert 0 < overlaps["whole network"] < 0.999
+
+
+def test_layers_can_be_left_out(lin, comparison, tmp_path):
+    found = hvp.compare(lin, K, tol=TOL, seed=3, layers=False, **FEW)
+    assert list(found.parts) == ["whole network"]
+    assert found.num_products < comparison.num_products
+    assert (found.whole.H.largest.values == comparison.whole.H.largest.values).all()
+    assert found.chain_rule == comparison.chain_rule
+    for name, block in comparison.traces["H"].layers.items():
+        assert found.traces["H"].layers[name].trace == block.trace
+    assert summary.residual(found) == ""
+    assert "layers=False" in found.command
+    _, page, *_ = found.save(tmp_path)
+    text = page.read_text()
+    assert "single layers were not computed" in text
+    assert "Largest eigenvalue of each layer" not in text
+    rows = json.loads((tmp_path / "compare.json").read_text())["traces"]["layers"]
+    assert {row["H"]["trace"]["sampling"] for row in rows.values()} == {None}
 
 
 def test_the_chain_rule_is_in_it(comparison, lin):

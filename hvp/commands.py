@@ -154,6 +154,33 @@ def compare(
             help="Number of eigenvalues at each end.",
         ),
     ] = 10,
+    probes: Annotated[
+        int,
+        typer.Option(
+            parser=_whole_number,
+            metavar="<int>",
+            help="Random probes of a density; R and single layers take half of them.",
+        ),
+    ] = 10,
+    steps: Annotated[
+        int,
+        typer.Option(
+            parser=_whole_number,
+            metavar="<int>",
+            help="Lanczos steps of each probe; R and single layers take half of them.",
+        ),
+    ] = 80,
+    no_layers: Annotated[
+        bool, typer.Option("--no-layers", help="Leave out the spectra of single layers.")
+    ] = False,
+    examples: Annotated[
+        int | None,
+        typer.Option(
+            parser=_whole_number,
+            metavar="<int>",
+            help="Take so many of the examples, chosen at random.",
+        ),
+    ] = None,
     rescale: RescaleOption = False,
     dtype: DtypeOption = None,
     seed: SeedOption = 0,
@@ -177,7 +204,9 @@ def compare(
         _check_choice("--activation", activation, ACTIVATIONS)
         _check_choice("--dtype", dtype, ("float64",))
         _check_usage(activation, model, data, k, seed, batch_size, rescale)
+        _check_effort(probes, steps, examples)
         options = jobs.Options(loss, layers, dtype, batch_size)
+        effort = jobs.Effort(k, probes, steps, not no_layers)
         names = ["relu", "tanh"] if activation in (None, "both") else [str(activation)]
         several = model is None and len(names) > 1
         directories = [out / name for name in names] if several else [out]
@@ -190,7 +219,9 @@ def compare(
             else:
                 work = [jobs.builtin_job(name, seed, terminal) for name in names]
             command = _command(context)
-            results = [jobs.compared(job, options, k, seed, command, terminal) for job in work]
+            if examples is not None:
+                work = [jobs.with_some_examples(job, examples, seed, terminal) for job in work]
+            results = [jobs.compared(job, options, effort, seed, command, terminal) for job in work]
             terminal.start("writing")
             written = []
             for result, directory in zip(results, directories, strict=True):
@@ -279,6 +310,16 @@ def _check_choice(option: str, value: str | None, choices: tuple[str, ...]) -> N
         raise InputError(
             f"{option} {' or '.join(choices)}", repr(value), "choose from these or leave it out"
         )
+
+
+def _check_effort(probes: int, steps: int, examples: int | None) -> None:
+    for option, value, least in (
+        ("--probes", probes, 1),
+        ("--steps", steps, 2),
+        ("--examples", examples, 1),
+    ):
+        if value is not None and value < least:
+            raise InputError(f"{option} of at least {least}", value, "leave it out")
 
 
 def _check_usage(

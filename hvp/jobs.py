@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from hvp.linearization.linearization import Linearization
     from hvp.report.terminal import Terminal
 
+# The values that a network computes on a batch take at most this fraction of the memory for saved
+# tensors: a product saves two to five times as much, and as much again while it runs.
+MAX_BATCH_FRACTION = 1 / 32
 # The memory of a single batch is extrapolated from so many examples and twice as many.
 FEW_EXAMPLES = 32
 # Characters of a message, and of its parts where the remedy is long.
@@ -53,6 +56,16 @@ class Options:
     layers: list[str] | None
     dtype: str | None
     batch_size: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    """How much a comparison computes: see `hvp.compare`."""
+
+    k: int = 10
+    num_probes: int = 10
+    num_steps: int = 80
+    layers: bool = True
 
 
 def in_options(text: str) -> str:
@@ -133,13 +146,29 @@ def builtin_job(name: str, seed: int, terminal: Terminal) -> Job:
     return Job(name, model, (x, y))
 
 
+def with_some_examples(job: Job, count: int, seed: int, terminal: Terminal) -> Job:
+    """The job on a random subset of its examples, in their order."""
+    import keras
+    import numpy as np
+
+    from hvp.objective.batches import num_examples
+
+    total = num_examples(job.data[0])
+    if count >= total:
+        return job
+    terminal.say(f"{job.title}: {count:,} of {total:,} examples, chosen at random")
+    rows = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
+    data = keras.tree.map_structure(lambda array: array[rows], job.data)
+    return dataclasses.replace(job, data=data)
+
+
 def compared(
-    job: Job, options: Options, k: int, seed: int, command: str, terminal: Terminal
+    job: Job, options: Options, effort: Effort, seed: int, command: str, terminal: Terminal
 ) -> Comparison:
     """The comparison of H, G and R of a job."""
     from hvp.comparison.compare import compare
 
-    lin = linearized(job, options, terminal)
+    lin, k = linearized(job, options, terminal), effort.k
     most = max(lin.size - 1, 1)
     if k > most:
         terminal.say(
@@ -148,10 +177,18 @@ def compared(
             else f"{job.title}: -k 1 instead of {k:,}, as it has one parameter"
         )
         k = most
-    parts = len(lin.layout.layers)
+    parts = len(lin.layout.layers) if effort.layers else 1
     terminal.start(f"{job.title}: spectra", 3 * (1 + parts if parts > 1 else 1))
     found = compare(
-        lin, k, seed=seed, title=job.title, command=command, progress=terminal.report_products
+        lin,
+        k,
+        num_probes=effort.num_probes,
+        num_steps=effort.num_steps,
+        layers=effort.layers,
+        seed=seed,
+        title=job.title,
+        command=command,
+        progress=terminal.report_products,
     )
     return dataclasses.replace(found, findings=tuple(map(in_options, found.findings)))
 
@@ -178,7 +215,8 @@ def _batched(job: Job, options: Options, terminal: Terminal) -> Linearization:
         except MixedExamplesError as error:
             raise InputError(error.expected, error.got, "leave --batch-size out") from error
     try:
-        return _in_batches(job, options, job.data, batch_size_for_sampling_errors(job.data[0]))
+        batch_size = batch_size_for_sampling_errors(job.data[0])
+        return _in_small_batches(job, options, _in_batches(job, options, job.data, batch_size))
     except MixedExamplesError as error:
         count = num_examples(job.data[0])
         needed, budget = _single_batch_bytes(job, options, count)
@@ -192,6 +230,16 @@ def _batched(job: Job, options: Options, terminal: Terminal) -> Linearization:
         "are not known"
     )
     return _in_batches(job, options, job.data, count)
+
+
+def _in_small_batches(job: Job, options: Options, lin: Linearization) -> Linearization:
+    """The loss as it is, or in smaller batches where the values of a batch take much memory."""
+    of_batch = lin.forecast.kept / lin.num_batches
+    most = MAX_BATCH_FRACTION * lin.memory.budget
+    if of_batch <= most:
+        return lin
+    batch_size = int(lin.num_examples / lin.num_batches * most / of_batch)
+    return _in_batches(job, options, job.data, max(batch_size, 1))
 
 
 def _single_batch_bytes(job: Job, options: Options, count: int) -> tuple[int, int]:

@@ -105,6 +105,42 @@ def document(directory):
     return json.loads((directory / "compare.json").read_text())
 
 
+def test_a_comparison_can_be_made_smaller(inputs, here):
+    effort = ("--no-layers", "--probes", 2, "--steps", 4, "--examples", 5)
+    result = compare(*inputs, "-k", 1, "--out", "found", *effort)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "net: 5 of 12 examples, chosen at random" in result.stdout
+    found = document(here / "found")
+    assert (found["num_examples"], list(found["parts"])) == (5, ["whole network"])
+    assert [len(row) for row in found["parts"]["whole network"]["H"]["density"]["nodes"]] == [4, 4]
+    again = "--probes 2 --steps 4 --no-layers --examples 5"
+    assert sorted(again.split()) == sorted(found["command"].split("found/", 1)[0].split()[-7:])
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--probes", 0), "expected --probes of at least 1, got 0"),
+        (("--steps", 1), "expected --steps of at least 2, got 1"),
+        (("--examples", 0), "expected --examples of at least 1, got 0"),
+    ],
+)
+def test_a_comparison_of_nothing_is_refused(inputs, options, line):
+    result = compare(*inputs, *options)
+    assert (result.exit_code, result.stderr) == (2, f"hvp: {line}; leave it out\n")
+
+
+def test_values_that_take_much_memory_make_smaller_batches(inputs, here, monkeypatch):
+    monkeypatch.setattr(jobs, "MAX_BATCH_FRACTION", 1e-12)
+    options = ("--batch-size", 12), ()
+    batches = []
+    for more in options:
+        result = compare(*inputs, "-k", 1, "--no-layers", "--out", "found", *more)
+        assert result.exit_code == 0
+        batches.append(document(here / "found")["num_batches"])
+    assert batches == [1, 12]
+
+
 def test_a_model_and_data_of_ones_own_are_compared(inputs, here):
     result = compare(*inputs, "-k", 2, "--out", "found", "--seed", 7)
     assert (result.exit_code, result.stderr) == (0, "")

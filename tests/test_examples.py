@@ -191,7 +191,7 @@ class OwnOptimizer(keras.optimizers.SGD):
     pass
 
 
-@pytest.mark.parametrize("own", [{"metrics": [square]}, {"optimizer": OwnOptimizer()}], ids=str)
+@pytest.mark.parametrize("own", [{"metrics": [square]}, {"optimizer": OwnOptimizer()}], ids=list)
 def test_metrics_and_optimisers_of_ones_own_are_left_out(tmp_path, own):
     model = sequential()
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)

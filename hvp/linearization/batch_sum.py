@@ -271,15 +271,21 @@ class BatchSum:
         assert target is not None
         target = Packing.of([slot.shape for slot in target.slots] * product.count, target.dtype)
 
-        def function(tangents: list[tf.Tensor], *batch: tf.Tensor) -> list[tf.Tensor]:
+        def function(
+            tangents: list[tf.Tensor], point: list[tf.Tensor], *batch: tf.Tensor
+        ) -> list[tf.Tensor]:
             tensors, seed = list(batch), None
             if product.seed is not None:
                 seed = tensors.pop()
-            functions = Batch(self._snapshot, self._chosen, programs, tensors, seed)
+            functions = Batch(self._snapshot, self._chosen, programs, point, tensors, seed)
             return product.build(mode, functions, tangents)
 
         specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in batch]
-        program = tracing.trace(function, source.specs, *specs)
+        values = [self._snapshot.values[i] for i in self._chosen]
+        program = tracing.trace(
+            function, source.specs, list(map(tf.TensorSpec.from_tensor, values)), *specs
+        )
+        program = program.with_values(len(source.slots), values)
         linear_map = LinearMap.of(
             program,
             source,

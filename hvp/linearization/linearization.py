@@ -333,24 +333,28 @@ class Linearization:
     ) -> Callable[[list[tf.Tensor]], list[tf.Tensor]]:
         """One of what `_evaluate` gives, compiled, as a function of parameters and batch."""
 
+        def at(theta: tf.Tensor, tensors: Sequence[tf.Tensor]) -> Batch:
+            params = self.layout.split(theta)
+            return Batch(self._snapshot, self._chosen, programs, params, tensors)
+
         def loss(theta: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
-            functions = Batch(self._snapshot, self._chosen, programs, tensors)
-            return functions.loss(self.layout.split(theta))
+            functions = at(theta, tensors)
+            return functions.loss(functions.params)
 
         def gradient(theta: tf.Tensor, *tensors: tf.Tensor) -> list[tf.Tensor]:
-            functions = Batch(self._snapshot, self._chosen, programs, tensors)
+            functions = at(theta, tensors)
             losses = list[tf.Tensor]()
 
             def loss(params: Sequence[tf.Tensor]) -> tf.Tensor:
                 losses.append(functions.loss(params))
                 return losses[-1]
 
-            grads = curvature.gradient(loss, self.layout.split(theta))
+            grads = curvature.gradient(loss, functions.params)
             return [self.layout.join(grads), *losses]
 
         def outputs(theta: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
-            functions = Batch(self._snapshot, self._chosen, programs, tensors)
-            z = functions.outputs(self.layout.split(theta))
+            functions = at(theta, tensors)
+            z = functions.outputs(functions.params)
             return tf.concat([tf.reshape(tf.cast(t, self.dtype), [-1]) for t in z], axis=0)
 
         with self._lock:

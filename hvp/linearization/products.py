@@ -26,8 +26,9 @@ Build = Callable[[Mode, "Batch", list[tf.Tensor]], list[tf.Tensor]]
 class Batch:
     """The loss, the outputs and the scores of one batch as functions of the chosen parameters.
 
-    The other parameters are constants. `seed` is a pair of integers for products that draw random
-    targets, None for the others.
+    `params` are the chosen ones, as inputs of the trace: where a rule could read their values, it
+    would take them for constants. The other parameters are constants. `seed` is a pair of integers
+    for products that draw random targets, None for the others.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Batch:
         snapshot: Snapshot,
         chosen: Sequence[int],
         programs: BatchPrograms,
+        params: Sequence[tf.Tensor],
         batch: Sequence[tf.Tensor],
         seed: tf.Tensor | None = None,
     ):
@@ -47,7 +49,7 @@ class Batch:
         self._divisors = [1.0] if programs is snapshot.penalty else snapshot.divisors
         self._targets = programs.targets
         self.network = programs.network
-        self.params = [tf.identity(self._values[i]) for i in chosen]
+        self.params = list(params)
 
     def loss(self, params: Tensors) -> tf.Tensor:
         """The share of this batch in the loss, a scalar."""

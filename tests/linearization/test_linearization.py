@@ -404,3 +404,34 @@ def test_data_that_change_shape_between_readings_are_refused():
         hvp.InputError, match="expected the same data each time they are read, got another batch 1"
     ):
         lin.hvp(np.ones(lin.size))
+
+
+@pytest.mark.parametrize("exponent", [-1.0, 1.0, 2.0, 3.0, 2.5])
+def test_an_exponent_that_is_a_parameter_is_no_constant_at_whole_values(exponent):
+    """As in generalised-mean pooling: Σ b^p, with both the bases and p as parameters."""
+    b, p = np.array([0.7, 0.4]), exponent
+    lin = hvp.linearize_function(
+        lambda z: tf.reduce_sum(z**2), [b, np.array(p)], outputs=lambda w: w[0] ** w[1]
+    )
+    z, log = b**p, np.log(b)
+    J = np.column_stack([np.diag(p * b ** (p - 1)), z * log])
+    second = np.zeros((2, 3, 3))
+    for i in range(2):
+        second[i, i, i] = p * (p - 1) * b[i] ** (p - 2)
+        second[i, i, 2] = second[i, 2, i] = b[i] ** (p - 1) * (1 + p * log[i])
+        second[i, 2, 2] = z[i] * log[i] ** 2
+    V = np.eye(3)
+    np.testing.assert_allclose(lin.gnvp(V), 2 * J.T @ J, atol=1e-13)
+    np.testing.assert_allclose(
+        lin.hvp(V), 2 * J.T @ J + 2 * np.einsum("i,ijk->jk", z, second), atol=1e-13
+    )
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 1.3, 1.99, 2.0])
+def test_a_learned_exponent_of_data_with_zeros(exponent):
+    data = tf.constant([0.0, 0.7], tf.float64)
+    lin = hvp.linearize_function(lambda p: tf.reduce_sum(data**p), np.array(exponent))
+    value, log = 0.7**exponent, np.log(0.7)
+    assert lin.loss() == pytest.approx(value, rel=1e-14)
+    assert lin.gradient()[0] == pytest.approx(value * log, rel=1e-13)
+    assert lin.hvp(np.ones(1))[0] == pytest.approx(value * log**2, rel=1e-13)

@@ -28,11 +28,14 @@ class SingularPoint:
             compared with the square root of the precision, or with `MIN_DISTANCE`.
         at: what is true at such a point.
         remedy: what to do there.
+        is_rare: whether it is taken as regular inside a loop or branch, where its inputs are not
+            known; others are refused there.
     """
 
     distance: Callable[[Tensors, Tensors], tf.Tensor]
     at: str
     remedy: str
+    is_rare: bool = False
 
 
 # Nearer points are refused in float64; in lower precisions those within the root of the precision.
@@ -47,7 +50,8 @@ def refuse_in_loops(program: Program, active: Collection[int]) -> None:
         for body in outer.bodies:
             refuse_in_loops(body, body.specs)
             for node in body.nodes:
-                if node.op.type in SINGULAR_POINTS:
+                point = SINGULAR_POINTS.get(node.op.type)
+                if point is not None and not point.is_rare:
                     raise InputError(
                         "decompositions outside of loops and branches",
                         f"{node}, in a loop or branch",
@@ -85,16 +89,17 @@ def require_regular(node: Node, distance: float, eps: float, where: str) -> None
     if distance > max(MIN_DISTANCE, float(np.sqrt(eps))):
         return
     point = SINGULAR_POINTS[node.op.type]
+    near = f" (to {distance:.0e} of the largest)" if distance else ""
     raise InputError(
-        "operations whose second derivatives TensorFlow has right at this point",
-        f"{node} with {point.at} (to {distance:.0e} of the largest), in {where}",
+        "operations whose derivatives TensorFlow has right at this point",
+        f"{node} with {point.at}{near}, in {where}",
         point.remedy,
     )
 
 
 def _gap(values: tf.Tensor) -> tf.Tensor:
     """The smallest difference of two values (…, n) in a row, by the largest value."""
-    order = tf.sort(values, axis=-1)
+    order = tf.sort(tf.math.real(values), axis=-1)
     largest = tf.reduce_max(tf.abs(values), -1, keepdims=True)
     return _smallest(tf.math.divide_no_nan(order[..., 1:] - order[..., :-1], largest))
 
@@ -139,6 +144,24 @@ def _jump(inputs: Tensors, outputs: Tensors) -> tf.Tensor:
     return tf.where(change > 0.01, tf.zeros([], tf.float64), diagonal)
 
 
+def _repeated_in_lists(inputs: Tensors, outputs: Tensors) -> tf.Tensor:
+    """0 where an index stands twice in the first half of the inputs, else 1."""
+    lists = inputs[: len(inputs) // 2]
+    return _repeated(tf.concat([tf.reshape(indices, [-1, 1]) for indices in lists], 0))
+
+
+def _repeated_rows(inputs: Tensors, outputs: Tensors) -> tf.Tensor:
+    """0 where a row of the second input stands twice, else 1."""
+    indices = inputs[1]
+    return _repeated(tf.reshape(indices, [-1, indices.shape[-1]]))
+
+
+def _repeated(rows: tf.Tensor) -> tf.Tensor:
+    kept = tf.raw_ops.UniqueV2(x=rows, axis=[0]).y
+    return tf.cast(tf.equal(tf.shape(kept)[0], tf.shape(rows)[0]), tf.float64)
+
+
+_ONCE = "give each index once: of values at the same place, TensorFlow counts all in the gradient"
 _VALUES = (
     "write a sum over the eigenvalues as a function of the matrix A, which has derivatives there: "
     "tf.linalg.logdet(A) for that of their logarithms, tf.linalg.trace(A @ A) for that of their "
@@ -150,8 +173,15 @@ _SINGULAR_VALUES = (
     "derivatives where none of them is zero"
 )
 SINGULAR_POINTS = {
+    "DynamicStitch": SingularPoint(_repeated_in_lists, "an index given twice", _ONCE, is_rare=True),
     "Eig": SingularPoint(_complex_eigenvalues, "two equal eigenvalues", _VALUES),
+    "ParallelDynamicStitch": SingularPoint(
+        _repeated_in_lists, "an index given twice", _ONCE, is_rare=True
+    ),
     "SelfAdjointEigV2": SingularPoint(_eigenvalues, "two equal eigenvalues", _VALUES),
+    "TensorScatterUpdate": SingularPoint(
+        _repeated_rows, "an index given twice", _ONCE, is_rare=True
+    ),
     "Svd": SingularPoint(
         _singular_values, "two equal singular values or one of zero", _SINGULAR_VALUES
     ),

@@ -142,3 +142,60 @@ def test_a_decomposition_in_a_loop_is_refused():
 
     with pytest.raises(hvp.InputError, match=r"SelfAdjointEigV2 in .*, in a loop or branch"):
         hvp.linearize_function(loss, RANDOM)
+
+
+def stitched(w, indices):
+    return tf.dynamic_stitch(indices, [w[:2] ** 2, w[2:] ** 3])
+
+
+def scattered(w, indices):
+    return tf.tensor_scatter_nd_update(w[0] * tf.ones(4, tf.float64), indices, w[1:] ** 2)
+
+
+@pytest.mark.parametrize(
+    ("function", "once", "twice"),
+    [(stitched, [[0, 1], [2]], [[0, 1], [1]]), (scattered, [[1], [2]], [[1], [1]])],
+)
+def test_a_place_that_is_written_twice_is_refused(function, once, twice):
+    w = np.array([1.0, 2.0, 3.0])
+
+    def loss(indices):
+        return lambda w: tf.reduce_sum(function(w, indices) ** 2)
+
+    stitched_diagonal, scattered_diagonal = [12, 48, 30 * 81], [4, 48, 108]
+    expected = stitched_diagonal if function is stitched else scattered_diagonal
+    found = hvp.linearize_function(loss(once), w).hvp(np.eye(3))
+    np.testing.assert_allclose(found, np.diag(expected), rtol=1e-13)
+    with pytest.raises(hvp.InputError, match="index given twice, in batch 1; give each index once"):
+        hvp.linearize_function(loss(twice), w)
+
+
+def test_a_place_that_is_written_in_a_loop_is_taken_as_written_once():
+    def loss(w):
+        def body(i, x):
+            return i + 1, tf.tensor_scatter_nd_update(x, [[i]], [w[i] ** 3])
+
+        _, x = tf.while_loop(lambda i, x: i < 3, body, (0, tf.zeros(3, tf.float64)))
+        return tf.reduce_sum(x)
+
+    w = np.array([1.0, 2.0, 3.0])
+    found = hvp.linearize_function(loss, w).hvp(np.eye(3))
+    np.testing.assert_allclose(found, np.diag(6 * w), rtol=1e-13)
+
+
+def test_eigenvalues_of_hermitian_matrices_have_the_derivatives_of_their_traces():
+    """Σλ² = ‖A‖² for A = Z Zᴴ, from its entries."""
+
+    def matrix(w):
+        z = tf.reshape(tf.complex(w[:4], w[4:]), (2, 2))
+        return tf.matmul(z, z, adjoint_b=True)
+
+    w = np.random.default_rng(0).normal(size=8)
+    by_values = hvp.linearize_function(
+        lambda w: tf.reduce_sum(tf.math.real(tf.linalg.eigvalsh(matrix(w))) ** 2), w
+    )
+    by_entries = hvp.linearize_function(
+        lambda w: tf.reduce_sum(tf.math.real(matrix(w)) ** 2 + tf.math.imag(matrix(w)) ** 2), w
+    )
+    V = np.eye(8)
+    np.testing.assert_allclose(by_values.hvp(V), by_entries.hvp(V), atol=1e-12)

@@ -427,7 +427,7 @@ def test_an_exponent_that_is_a_parameter_is_no_constant_at_whole_values(exponent
     )
 
 
-@pytest.mark.parametrize("exponent", [0.5, 1.0, 1.3, 1.99, 2.0])
+@pytest.mark.parametrize("exponent", [1.0, 2.0, 2.5])
 def test_a_learned_exponent_of_data_with_zeros(exponent):
     data = tf.constant([0.0, 0.7], tf.float64)
     lin = hvp.linearize_function(lambda p: tf.reduce_sum(data**p), np.array(exponent))

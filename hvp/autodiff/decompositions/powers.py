@@ -54,10 +54,8 @@ def _taylor(x: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
     mixed = term(one, 1.0) * (1 + m * log)
     mixed = tf.where((at == 0) & (m > 1), none, tf.where((at == 0) & (m == 1), -one / 0.0, mixed))
     both = tf.math.multiply_no_nan(tf.math.multiply_no_nan(mixed, dx * one), dn * one)
-    # Where x is a constant 0, its infinite derivatives count nothing.
-    slope = tf.math.multiply_no_nan(term(m * one, 1.0), dx * one)
-    second = tf.math.multiply_no_nan(term(m * (m - 1) * one, 2.0) / 2, dx * dx * one)
-    return value + slope + in_n * dn + second + in_n * log / 2 * dn * dn + both
+    second = term(m * (m - 1) * one, 2.0) / 2 * dx * dx + in_n * log / 2 * dn * dn
+    return value + term(m * one, 1.0) * dx + in_n * dn + second + both
 
 
 def _multiplied(x: tf.Tensor, count: int) -> tf.Tensor:

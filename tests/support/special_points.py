@@ -102,6 +102,10 @@ TIES = {
     "logaddexp, swapped": lambda w: (
         tf.maximum(w[:, 0], w[:, 1]) + tf.math.log1p(tf.exp(-tf.abs(w[:, 1] - w[:, 0])))
     ),
+    "logaddexp2": lambda w: keras.ops.logaddexp2(w[:, 0], w[:, 1]),
+    "weighted cross-entropy": lambda w: tf.nn.weighted_cross_entropy_with_logits(
+        0.3 * tf.ones_like(w), w - 1, 3.0
+    ),
     "softplus by relu": lambda w: tf.nn.relu(w - 1) + tf.math.log(1 + tf.exp(-tf.abs(w - 1))),
     "cross-entropy by maximum": lambda w: (
         tf.maximum(w - 1, 0.0) - 0.3 * w + tf.math.log1p(tf.exp(-tf.abs(w - 1)))

@@ -45,8 +45,7 @@ class Ties(Identity):
         if x is None:
             first, second = pair if kind == "Maximum" else reversed(pair)
             return self.put(node, tf.where, condition, first, second)
-        maker = self.makers.get(x)
-        swapped = len(pair) == 2 and maker is not None and self.first(maker.inputs[0]) != pair[0]
+        swapped = x is not None and self._sides(x)[1]
 
         def piece(condition: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
             other = -x if kind == "Abs" else tf.zeros_like(x)
@@ -61,12 +60,21 @@ class Ties(Identity):
         if not is_kink or not self.specs[node.outputs[0]].dtype.is_floating:
             return None
         x = self._compared_with_zero(node)
-        maker = None if x is None else self.makers.get(x)
-        if maker is not None and maker.op.type == "Sub":
-            compared = maker.inputs
-        else:
-            compared = node.inputs if x is None else (x,)
-        return tuple(sorted({self.first(n) for n in compared}))
+        if x is not None:
+            return self._sides(x)[0]
+        return tuple(sorted({self.first(n) for n in node.inputs}))
+
+    def _sides(self, x: int) -> tuple[Pair, bool]:
+        """The pair whose difference x is, and whether x is the second less the first."""
+        is_negated, maker = False, self.makers.get(x)
+        while maker is not None and maker.op.type == "Neg":
+            x = maker.inputs[0]
+            is_negated, maker = not is_negated, self.makers.get(x)
+        if maker is None or maker.op.type != "Sub":
+            return (self.first(x),), is_negated
+        sides = [self.first(n) for n in maker.inputs]
+        pair = tuple(sorted(set(sides)))
+        return pair, is_negated != (sides[0] != pair[0])
 
     def _compared_with_zero(self, node: Node) -> int | None:
         """The input x of |x|, relu(x), max(x, 0) and min(x, 0), None where two are compared."""
@@ -83,7 +91,14 @@ class Ties(Identity):
         scales = user.op.type == "Neg" or (
             user.op.type == "Mul" and any(self.number_in(n) is not None for n in user.inputs)
         )
-        return scales and any(u.op.type in EXPONENTIALS for u in self.users[user.outputs[0]])
+        return scales and any(map(self._is_exponential, self.users[user.outputs[0]]))
+
+    def _is_exponential(self, node: Node) -> bool:
+        """Whether it is an exponential, one of a multiple, or a power of a constant."""
+        if node.op.type == "Mul":
+            return any(u.op.type in EXPONENTIALS for u in self.users[node.outputs[0]])
+        is_power = node.op.type == "Pow" and self.number_in(node.inputs[0]) is not None
+        return is_power or node.op.type in EXPONENTIALS
 
     def _is_used_otherwise(self, node: Node) -> bool:
         """Whether it is another kink than |x - y| in exponentials alone."""

@@ -132,13 +132,13 @@ def test_a_comparison_of_nothing_is_refused(inputs, options, line):
 
 def test_values_that_take_much_memory_make_smaller_batches(inputs, here, monkeypatch):
     monkeypatch.setattr(jobs, "MAX_BATCH_FRACTION", 1e-12)
-    options = ("--batch-size", 12), ()
-    batches = []
-    for more in options:
-        result = compare(*inputs, "-k", 1, "--no-layers", "--out", "found", *more)
-        assert result.exit_code == 0
-        batches.append(document(here / "found")["num_batches"])
-    assert batches == [1, 12]
+    arrays = jobs.read_data(Path("net.keras"), Path("data.npz"))
+    found = []
+    for batch_size in (12, None):
+        options = jobs.Options(None, None, None, batch_size)
+        job = jobs.load_job(Path("net.keras"), arrays, options)
+        found.append(jobs.linearized(job, options, hvp.report.terminal.Terminal(True)).num_batches)
+    assert found == [1, 12]
 
 
 def test_a_model_and_data_of_ones_own_are_compared(inputs, here):
@@ -171,6 +171,7 @@ def test_what_is_shown_is_what_is_written(inputs, here):
         assert cells[-1] == ("equal" if row["layer"] == "last" else "differ")
 
 
+@pytest.mark.sweep
 def test_the_default_is_both_activations_on_the_embedded_digits(here, monkeypatch):
     x, y = examples.mnist()
     monkeypatch.setattr(examples, "mnist", lambda: (x[::25], y[::25]))

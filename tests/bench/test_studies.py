@@ -73,6 +73,7 @@ def test_a_study_uses_the_public_names_of_hvp_alone(name):
                 assert node.attr in hvp.__all__
 
 
+@pytest.mark.sweep
 def test_what_holds_exactly_holds_in_quick_runs_too(found):
     verdicts = {name: [row.holds for row in found(name).rows] for name in ("chain_rule",)}
     assert verdicts == {"chain_rule": 8 * [True]}

@@ -639,6 +639,7 @@ def test_the_weights_hash_sees_the_smallest_change_of_one_weight(comparison):
     assert found.data_sha256 == comparison.data_sha256
 
 
+@pytest.mark.sweep
 def test_a_regression_has_no_accuracy(tmp_path):
     x = np.random.default_rng(4).standard_normal((9, 5))
     lin = hvp.linearize(network(), (x, np.ones((9, 3))), "mean_squared_error")

@@ -182,6 +182,7 @@ def with_depth(comparison, depth):
     return dataclasses.replace(comparison, parts={**comparison.parts, whole.name: whole})
 
 
+@pytest.mark.sweep
 def test_a_count_whose_depth_is_beyond_it_is_not_printed(comparison):
     unknown = with_depth(comparison, 10.0)
     assert number_format.is_unknown(unknown.negative)

@@ -58,6 +58,7 @@ def test_what_is_right_passes(net):
     assert 1e-9 < measured["digits of Hv"] < 1e-5
 
 
+@pytest.mark.sweep
 def test_a_mean_that_is_stopped_inside_a_variance_is_found(monkeypatch):
     monkeypatch.setattr(stop_gradients, "remove_from_moments", lambda program: (program, ()))
     found = outcomes(check(linearized(norm_net)))

@@ -84,6 +84,11 @@ def _path(text: str) -> Path:
     return Path(os.path.expanduser(text))
 
 
+def _number(help_text: str, *names: str) -> Any:
+    """An option that takes a whole number."""
+    return typer.Option(*names, parser=_whole_number, metavar="<int>", help=help_text)
+
+
 ModelOption = Annotated[
     Path | None,
     typer.Option(
@@ -110,18 +115,14 @@ LayersOption = Annotated[
 ]
 BatchSizeOption = Annotated[
     int | None,
-    typer.Option(
-        parser=_whole_number,
-        metavar="<int>",
-        help="Examples in a batch. The default gives about ten batches, for sampling errors; if "
-        "the loss mixes examples, all are one batch.",
+    _number(
+        "Examples in a batch. The default gives about ten batches, for sampling errors; if "
+        "the loss mixes examples, all are one batch."
     ),
 ]
 SeedOption = Annotated[
     int,
-    typer.Option(
-        parser=_whole_number, metavar="<int>", help="Seed of weights, training and random vectors."
-    ),
+    _number("Seed of weights, training and random vectors."),
 ]
 RescaleOption = Annotated[
     bool, typer.Option("--rescale", help="Divide images x of uint8 by 255, as for training.")
@@ -147,39 +148,22 @@ def compare(
     batch_size: BatchSizeOption = None,
     k: Annotated[
         int,
-        typer.Option(
-            "-k",
-            parser=_whole_number,
-            metavar="<int>",
-            help="Number of eigenvalues at each end.",
-        ),
+        _number("Number of eigenvalues at each end.", "-k"),
     ] = 10,
     probes: Annotated[
         int,
-        typer.Option(
-            parser=_whole_number,
-            metavar="<int>",
-            help="Random probes of a density; R and single layers take half of them.",
-        ),
+        _number("Random probes of a density; R and single layers take half of them."),
     ] = 10,
     steps: Annotated[
         int,
-        typer.Option(
-            parser=_whole_number,
-            metavar="<int>",
-            help="Lanczos steps of each probe; R and single layers take half of them.",
-        ),
+        _number("Lanczos steps of each probe; R and single layers take half of them."),
     ] = 80,
     no_layers: Annotated[
         bool, typer.Option("--no-layers", help="Leave out the spectra of single layers.")
     ] = False,
     examples: Annotated[
         int | None,
-        typer.Option(
-            parser=_whole_number,
-            metavar="<int>",
-            help="Take so many of the examples, chosen at random.",
-        ),
+        _number("Take so many of the examples, chosen at random."),
     ] = None,
     rescale: RescaleOption = False,
     dtype: DtypeOption = None,

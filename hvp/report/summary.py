@@ -204,6 +204,8 @@ def distance(comparison: Comparison, part: Part) -> tuple[str, str]:
     found = part.distance
     if 0 < found.value < comparison.floor:
         return f"≤ {margin(comparison.floor)}", NONE
+    if is_unknown(found):
+        return estimated(found), NONE
     return estimated(found), f"{known(100 * found.value / (part.H.norm or 1.0), 0.0, 2)} %"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from hvp.comparison.sampling_errors import SamplingErrors
 from hvp.comparison.spectrum import Spectrum
 from hvp.errors import InputError
 from hvp.linalg.brackets import CountBracket
+from hvp.linalg.density import Density
 from hvp.linalg.eigsh import Eigenpairs
 from hvp.linalg.estimate import Estimate
 from hvp.linalg.layer_traces import LayerShares, LayerTraces
@@ -31,22 +33,22 @@ class Part(ShownAsTable):
 
     Attributes:
         name, size: of the part; P.
-        H, G, R: their spectra.
+        spectra: "H", "G", "R" -> their spectra, of those that were computed.
         sampling: "H", "G", "R" -> the sampling errors; NaN where there is a single batch.
         angles_by_count: the principal angles in radians, ascending, between the spaces of H's and
-            of G's i largest eigenvalues, for i from 1 to k (Björck and Golub 1973).
-        distance: between the cumulative spectra of H and of G, see `hvp.linalg.wasserstein`.
+            of G's i largest eigenvalues, for i from 1 to k (Björck and Golub 1973); empty without
+            both.
+        distance: between the cumulative spectra of H and of G, see `hvp.linalg.wasserstein`; None
+            without both densities.
         eps: the rounding of the products.
     """
 
     name: str
     size: int
-    H: Spectrum
-    G: Spectrum
-    R: Spectrum
+    spectra: Mapping[str, Spectrum]
     sampling: Mapping[str, SamplingErrors]
     angles_by_count: tuple[np.ndarray, ...]
-    distance: Estimate
+    distance: Estimate | None
     eps: float
 
     def _table(self) -> Table:
@@ -54,29 +56,57 @@ class Part(ShownAsTable):
             (letter, f"{s.largest.values[-1]:.7g}", f"{s.smallest.values[0]:.7g}")
             for letter, s in self.spectra.items()
         ]
-        notes = [f"distance of H and G: {self.distance}", f"overlap: {self.overlap:.1%}"]
+        notes = []
+        if self.distance is not None:
+            notes.append(f"distance of H and G: {self.distance}")
+        if self.angles_by_count:
+            notes.append(f"overlap: {self.overlap:.1%}")
         title = f"Part {self.name}, P = {self.size:,}"
         return Table(title, ("", "largest", "smallest"), rows, notes)
 
     @property
-    def spectra(self) -> dict[str, Spectrum]:
-        """The spectra by the letters "H", "G" and "R"."""
-        return {"H": self.H, "G": self.G, "R": self.R}
+    def H(self) -> Spectrum:
+        """The spectrum of the Hessian. Raises InputError where it was not computed."""
+        return self._spectrum("H")
+
+    @property
+    def G(self) -> Spectrum:
+        """The spectrum of the Gauss-Newton matrix. Raises InputError without it."""
+        return self._spectrum("G")
+
+    @property
+    def R(self) -> Spectrum:
+        """The spectrum of the residual H - G. Raises InputError where it was not computed."""
+        return self._spectrum("R")
+
+    def _spectrum(self, letter: str) -> Spectrum:
+        if letter not in self.spectra:
+            got = ", ".join(self.spectra)
+            raise InputError(f"{letter} of {self.name}", got, f"compare it with {letter}")
+        return self.spectra[letter]
+
+    @property
+    def norm(self) -> float:
+        """‖H‖, or that of the first matrix there is: the scale of errors."""
+        return next(iter(self.spectra.values())).norm
 
     @property
     def angles(self) -> np.ndarray:
         """(k,) principal angles in radians between the spaces of all k eigenvalues."""
-        return self.angles_by_count[-1]
+        return self.angles_by_count[-1] if self.angles_by_count else np.zeros(0)
 
     @property
     def overlap(self) -> float:
-        """Mean squared cosine of the angles: the share of H's top space that lies in G's."""
-        return float(np.mean(np.cos(self.angles) ** 2))
+        """Mean squared cosine of the angles: the share of H's top space that lies in G's.
+
+        NaN where H or G was not computed.
+        """
+        return float(np.mean(np.cos(self.angles) ** 2)) if self.angles_by_count else math.nan
 
     @property
     def agrees(self) -> bool:
-        """Whether R is zero up to rounding: its norm is at most a thousand roundings of H's."""
-        return bool(1000 * self.eps * self.H.norm >= self.R.norm)
+        """Whether R was found zero up to rounding: at most a thousand roundings of ‖H‖."""
+        return "R" in self.spectra and bool(1000 * self.eps * self.norm >= self.R.norm)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -90,6 +120,10 @@ class Comparison(ShownAsTable):
     and G, in units of λ. `certificate` says whether Hv agrees with differences of the gradient, and
     the gradient with differences of the loss: where it has not passed, do not trust the numbers.
     `command` repeats the comparison, given the same weights and data.
+
+    What was not computed is not there: `parts`, `chain_rule`, `traces` and `noise` lack it, and a
+    density, `shares` and `certificate` are None. `unfinished` names the stages that an
+    interruption left out.
 
     >>> from hvp import compare, linearize_function
     >>> lin = linearize_function(
@@ -105,9 +139,9 @@ class Comparison(ShownAsTable):
     parts: Mapping[str, Part]
     chain_rule: tuple[QuadraticForms, ...]
     traces: Mapping[str, LayerTraces]
-    shares: LayerShares
+    shares: LayerShares | None
     noise: Mapping[str, Noise]
-    certificate: Certificate
+    certificate: Certificate | None
     rank_bound: int
     loss: float
     gradient_norm: float
@@ -126,58 +160,85 @@ class Comparison(ShownAsTable):
     num_products: int
     seconds: float
     command: str = ""
+    matrices: tuple[str, ...] = ("H", "G", "R")
+    unfinished: tuple[str, ...] = ()
 
     @property
     def whole(self) -> Part:
-        """The part that holds all parameters."""
+        """The part that holds all parameters. Raises InputError where no spectrum was computed."""
+        if not self.parts:
+            raise InputError("a comparison of spectra", "none", 'compare with results="ends"')
         return next(iter(self.parts.values()))
 
     @property
     def floor(self) -> float:
         """The noise floor of the products: smaller eigenvalues may be zero."""
-        return max(noise.floor for noise in self.noise.values())
+        return max((noise.floor for noise in self.noise.values()), default=0.0)
 
     @property
-    def negative(self) -> Estimate:
-        """The number of negative eigenvalues of H."""
-        return self.whole.H.negative(self.floor)
+    def passed(self) -> bool:
+        """Whether no check of the certificate failed."""
+        return self.certificate is None or self.certificate.passed
 
     @property
-    def rank(self) -> Estimate:
-        """The rank of G, at most `rank_bound`: the number of outputs, or of parameters."""
-        return self.whole.G.rank(self.floor)
+    def negative(self) -> Estimate | None:
+        """The number of negative eigenvalues of H; None without its density."""
+        found = self._with_density("H")
+        return None if found is None else found.negative(self.floor)
 
     @property
-    def negative_brackets(self) -> tuple[CountBracket, CountBracket]:
+    def rank(self) -> Estimate | None:
+        """The rank of G, at most `rank_bound`, the number of outputs or of parameters.
+
+        None without its density.
+        """
+        found = self._with_density("G")
+        return None if found is None else found.rank(self.floor)
+
+    def _with_density(self, letter: str) -> Spectrum | None:
+        """The spectrum of a matrix of the whole, if its density was computed."""
+        found = self.whole.spectra.get(letter) if self.parts else None
+        return None if found is None or found.density is None else found
+
+    @property
+    def negative_brackets(self) -> tuple[CountBracket, ...]:
         """Bounds of the number of eigenvalues of H below -ε: the noise floor, and another ε.
 
         The other is the smallest of 3, 10, 30, … times the floor whose bounds are within a factor
-        of two; the largest tried where there is none.
+        of two; the largest tried where there is none. Empty without the density of H.
         """
-        return self._brackets(lambda size: self.whole.H.density.bracket_below(-size))
+        return self._brackets("H", lambda d, size: d.bracket_below(-size))
 
     @property
-    def rank_brackets(self) -> tuple[CountBracket, CountBracket]:
+    def rank_brackets(self) -> tuple[CountBracket, ...]:
         """Bounds of the number of eigenvalues of G above ε, for the same kinds of ε."""
-        return self._brackets(lambda size: self.whole.G.density.bracket_above(size))
+        return self._brackets("G", lambda d, size: d.bracket_above(size))
 
     def _brackets(
-        self, bracket: Callable[[float], CountBracket]
-    ) -> tuple[CountBracket, CountBracket]:
-        floor = max(self.floor, self.whole.H.density.floor, self.whole.G.density.floor)
-        found = [bracket(floor)]
+        self, letter: str, bracket: Callable[[Density, float], CountBracket]
+    ) -> tuple[CountBracket, ...]:
+        densities = {
+            each: found.density
+            for each in "HG"
+            if (found := self._with_density(each)) is not None and found.density is not None
+        }
+        if letter not in densities:
+            return ()
+        d = densities[letter]
+        floor = max(self.floor, *(each.floor for each in densities.values()))
+        brackets = [bracket(d, floor)]
         for multiple in MULTIPLES_OF_FLOOR:
-            found.append(bracket(multiple * floor))
-            if found[-1].upper <= 2 * found[-1].lower:
+            brackets.append(bracket(d, multiple * floor))
+            if brackets[-1].upper <= 2 * brackets[-1].lower:
                 break
-        return found[0], found[-1]
+        return brackets[0], brackets[-1]
 
     def rows(self) -> list[dict[str, float | str]]:
         """A dict for each part and each of H, G and R, as `pandas.DataFrame` takes them.
 
         `largest` and `smallest` come with their errors ‖Av - λv‖ and their kind: "separate", or
-        "bound" where a cluster is not resolved. Traces and squared Frobenius norms come with their
-        standard errors. The rows of `chain_rule` are dataclasses, which pandas takes as they are.
+        "bound" where a cluster is not resolved. Traces and squared Frobenius norms, if computed,
+        come with their standard errors. The rows of `chain_rule` are dataclasses, which pandas takes as they are.
         """
         return [
             {
@@ -193,6 +254,8 @@ class Comparison(ShownAsTable):
         ]
 
     def _row_of_traces(self, part: Part, letter: str) -> dict[str, float]:
+        if letter not in self.traces:
+            return {}
         traces = self.traces[letter]
         block = traces.whole if part is self.whole else traces.layers[part.name]
         return {
@@ -210,26 +273,44 @@ class Comparison(ShownAsTable):
             f"{self.title or 'Comparison'}: {self.size:,} parameters, {self.num_examples:,} "
             f"examples, {self.loss_name} {self.loss:.6g}{accuracy}, {self.dtype}"
         )
-        columns: tuple[tuple[str, Literal["largest", "smallest"]], ...] = (
+        notes = [" ".join(summary.headline(self))] if self.parts else []
+        if not self.passed:
+            notes.insert(0, summary.certificate(self))
+        if self.unfinished:
+            notes.append(summary.unfinished(self))
+        notes.append(f"{self.num_products:,} products, {self.seconds:.1f} s")
+        headings, rows = self._rows_of_parts() if self.parts else self._rows_of_chain_rule()
+        return Table(title, headings, rows, notes)
+
+    def _rows_of_parts(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        from hvp.report import summary
+
+        ends: tuple[tuple[str, Literal["largest", "smallest"]], ...] = (
             ("H", "largest"), ("G", "largest"), ("R", "largest"), ("H", "smallest"),
         )  # fmt: skip
+        columns = [(letter, end) for letter, end in ends if letter in self.matrices]
+        names = {"largest": "λ_max", "smallest": "λ_min"}
+        headings = ("part", "P", *(f"{names[end]} of {letter}" for letter, end in columns))
         rows = [
             (
                 part.name,
                 f"{part.size:,}",
                 *(
-                    summary.eigenvalue(self, part, *column).text(with_error=False)
-                    for column in columns
+                    summary.eigenvalue(self, part, letter, end).text(with_error=False)
+                    if letter in part.spectra
+                    else ""
+                    for letter, end in columns
                 ),
             )
             for part in self.parts.values()
         ]
-        headings = ("part", "P", "λ_max of H", "λ_max of G", "λ_max of R", "λ_min of H")
-        notes = [" ".join(summary.headline(self))]
-        if not self.certificate.passed:
-            notes.insert(0, summary.certificate(self))
-        notes.append(f"{self.num_products:,} products, {self.seconds:.1f} s")
-        return Table(title, headings, rows, notes)
+        return headings, rows
+
+    def _rows_of_chain_rule(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        from hvp.report import summary
+
+        headings = ("v", "vᵀHv", "vᵀGv", "vᵀRv", "relative difference", "")
+        return headings, list(summary.chain_rule(self))
 
     def to_json(self) -> dict[str, Any]:
         """The numbers as plain dictionaries and lists, `schema` first; vectors are left out."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from hvp.comparison.spectrum import Spectrum
 from hvp.linalg.blocks import signs
+from hvp.linalg.density import Density
 from hvp.linalg.layer_traces import Share
 from hvp.operators import Curvature
 from hvp.sampling_error import jackknife, sampling_error
@@ -27,7 +28,8 @@ class SamplingErrors:
     Attributes:
         largest, smallest: (k,) the sampling errors of the eigenvalues.
         traces: (B, 1) the part of each batch in the trace.
-        squared_norms: (B, S) the squared norm with one batch left out, for each of S probes.
+        squared_norms: (B, S) the squared norm with one batch left out, for each of S probes; a
+            column of NaN without a density.
         examples: (B,) the number of examples in each batch.
     """
 
@@ -47,7 +49,10 @@ class SamplingErrors:
 
 
 def sampling_errors(lin: Curvature, matrix: str, s: Spectrum, seed: int) -> SamplingErrors:
-    """The sampling errors of the spectrum of "H", "G" or "R": NaN with a single batch."""
+    """The sampling errors of the ends of "H", "G" or "R" and of its trace: see `with_norms`.
+
+    They are NaN with a single batch.
+    """
     if lin.num_batches < 2:
         unknown, nothing = np.full(len(s.largest.values), np.nan), np.full((1, 1), np.nan)
         return SamplingErrors(unknown, unknown, nothing, nothing, np.array([lin.num_examples]))
@@ -57,8 +62,15 @@ def sampling_errors(lin: Curvature, matrix: str, s: Spectrum, seed: int) -> Samp
         signs(np.random.default_rng(seed), lin.size, NUM_SIGN_VECTORS), matrix
     )
     means = sign_forms.shares.mean(axis=1, keepdims=True)
-    norms = s.density.without_batches(np.square)
-    return SamplingErrors(largest, smallest, means, norms, sign_forms.examples)
+    unknown = np.full_like(means, np.nan)
+    return SamplingErrors(largest, smallest, means, unknown, sign_forms.examples)
+
+
+def with_norms(found: SamplingErrors, density: Density) -> SamplingErrors:
+    """The sampling errors with that of the squared norm, from the probes of the density."""
+    if len(found.examples) < 2:
+        return found
+    return replace(found, squared_norms=density.without_batches(np.square))
 
 
 def share_with_sampling_errors(

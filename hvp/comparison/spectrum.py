@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
+from hvp.errors import InputError
 from hvp.linalg.density import Density
 from hvp.linalg.eigsh import Eigenpairs, eigsh
 from hvp.linalg.estimate import Estimate
@@ -22,14 +23,16 @@ class Spectrum(ShownAsTable):
 
     Attributes:
         largest, smallest: each in ascending order.
-        density: its `outliers` are the separate eigenvalues of both ends.
+        pairs: those of both ends together where they do not overlap, else the largest.
+        density: its `outliers` are the separate eigenvalues of both ends; None if left out.
         num_products: the number of products with the operator.
         seconds: the time it took.
     """
 
     largest: Eigenpairs
     smallest: Eigenpairs
-    density: Density
+    pairs: Eigenpairs
+    density: Density | None
     num_products: int
     seconds: float
 
@@ -41,12 +44,19 @@ class Spectrum(ShownAsTable):
                 ("smallest", self.smallest, self.smallest.values[0], self.smallest.errors[0]),
             )
         ]
-        probes, steps = self.density.nodes.shape
-        notes = [f"density: {probes:,} probes, {steps:,} steps"]
+        notes = []
+        if self.density is not None:
+            probes, steps = self.density.nodes.shape
+            notes.append(f"density: {probes:,} probes, {steps:,} steps")
         if self.unseen:
             notes.append(f"an eigenvalue was missed beyond the {' and the '.join(self.unseen)}")
         cost = f"{self.num_products:,} products, {self.seconds:.1f} s"
-        return Table(f"Spectrum of {self.density.size:,} eigenvalues, {cost}", (), rows, notes)
+        return Table(f"Spectrum of {self.size:,} eigenvalues, {cost}", (), rows, notes)
+
+    @property
+    def size(self) -> int:
+        """P, the number of eigenvalues."""
+        return len(self.largest.vectors)
 
     @property
     def norm(self) -> float:
@@ -60,27 +70,29 @@ class Spectrum(ShownAsTable):
         Lanczos from a single vector finds one copy of a multiple eigenvalue. The probes of the
         density are further starting vectors, each orthogonal to the eigenvectors found. If one of
         their nodes lies beyond the k-th value by more than its error, it is another eigenvalue. An
-        end whose values are not separate gives bounds only, and is not checked.
+        end whose values are not separate gives bounds only, and is not checked; nothing is without
+        a density.
         """
-        ends = {"largest": (self.largest, 1.0), "smallest": (self.smallest, -1.0)}
-        return tuple(name for name, (pairs, sign) in ends.items() if self._is_beyond(pairs, sign))
-
-    def _is_beyond(self, pairs: Eigenpairs, sign: float) -> bool:
-        if not pairs.separate.all():
-            return False
-        inner = int(np.argmin(sign * pairs.values))
-        edge = sign * pairs.values[inner] + pairs.errors[inner]
         d = self.density
-        certain = sign * d.nodes - d.errors - d.floor
-        return bool((certain > edge)[d.weights > 0].any())
+        if d is None:
+            return ()
+        ends = {"largest": (self.largest, 1.0), "smallest": (self.smallest, -1.0)}
+        return tuple(name for name, (pairs, sign) in ends.items() if _is_beyond(d, pairs, sign))
+
+    def _density(self) -> Density:
+        if self.density is None:
+            raise InputError("a spectrum with its density", "its ends alone", "compute densities")
+        return self.density
 
     def negative(self, floor: float) -> Estimate:
         """The number of eigenvalues below minus the larger of `floor` and `density.floor`."""
-        return self.density.count_below(0.0, floor=max(floor, self.density.floor))
+        d = self._density()
+        return d.count_below(0.0, floor=max(floor, d.floor))
 
     def rank(self, floor: float) -> Estimate:
         """The number of eigenvalues beyond the larger of `floor` and `density.floor`."""
-        above = self.density.count_above(0.0, floor=max(floor, self.density.floor))
+        d = self._density()
+        above = d.count_above(0.0, floor=max(floor, d.floor))
         below = self.negative(floor)
         return Estimate(
             above.value + below.value,
@@ -91,22 +103,28 @@ class Spectrum(ShownAsTable):
         )
 
 
-def spectrum(
+def _is_beyond(d: Density, pairs: Eigenpairs, sign: float) -> bool:
+    """Whether a node of the density lies beyond the innermost of an end's values."""
+    if not pairs.separate.all():
+        return False
+    inner = int(np.argmin(sign * pairs.values))
+    edge = sign * pairs.values[inner] + pairs.errors[inner]
+    certain = sign * d.nodes - d.errors - d.floor
+    return bool((certain > edge)[d.weights > 0].any())
+
+
+def ends(
     A: LinearOperator,
     k: int,
     *,
     tol: float,
     scale: float | None,
-    num_probes: int,
-    num_steps: int,
     seed: int,
     progress: Callable[[int], None],
-    num_resampled: int = 0,
 ) -> Spectrum:
-    """Compute both ends, in one run if 2k < P, and the density of the rest.
+    """The k largest and the k smallest eigenpairs, in one run if 2k < P, without a density.
 
-    `tol`, `scale` as for `hvp.eigsh`; `num_probes`, `num_steps`, `num_resampled` as for
-    `hvp.density`.
+    `tol` and `scale` are those of `hvp.eigsh`.
     """
     begun = time.perf_counter()
 
@@ -115,21 +133,44 @@ def spectrum(
 
     if 2 * k < A.shape[0]:
         both = run(2 * k, "BE")
-        largest, smallest, cost = both[k : 2 * k], both[:k], both.num_products
-        separate_pairs = both[both.separate]
+        largest, smallest, cost = both[k:], both[:k], both.num_products
     else:
-        largest, smallest = run(k, "LA"), run(k, "SA")
+        both = largest = run(k, "LA")
+        smallest = run(k, "SA")
         cost = largest.num_products + smallest.num_products
-        separate_pairs = largest[largest.separate]
+    return Spectrum(largest, smallest, both, None, cost, time.perf_counter() - begun)
+
+
+def with_density(
+    found: Spectrum,
+    A: LinearOperator,
+    *,
+    scale: float | None,
+    num_probes: int,
+    num_steps: int,
+    num_resampled: int,
+    seed: int,
+    progress: Callable[[int], None],
+) -> Spectrum:
+    """The spectrum with the density between its ends.
+
+    `scale`, `num_probes`, `num_steps` and `num_resampled` are those of `hvp.density`.
+    """
+    begun = time.perf_counter()
+    pairs = found.pairs[found.pairs.separate]
     bulk = density(
         A,
         num_probes=num_probes,
         num_steps=num_steps,
         num_resampled=num_resampled,
         seed=seed,
-        scale=max(scale or 0.0, np.abs([*largest.values, *smallest.values]).max()),
-        pairs=separate_pairs if 0 < len(separate_pairs.values) < A.shape[0] else None,
-        progress=lambda count: progress(cost + count),
+        scale=max(scale or 0.0, found.norm),
+        pairs=pairs if 0 < len(pairs.values) < found.size else None,
+        progress=progress,
     )
-    cost += bulk.num_products
-    return Spectrum(largest, smallest, bulk, cost, time.perf_counter() - begun)
+    return replace(
+        found,
+        density=bulk,
+        num_products=found.num_products + bulk.num_products,
+        seconds=found.seconds + time.perf_counter() - begun,
+    )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,9 +18,13 @@ from hvp.linalg.density import Density
 from hvp.linalg.eigsh import Eigenpairs
 from hvp.linalg.estimate import Estimate
 
-SCHEMA = 4
+Known = TypeVar("Known")
+SCHEMA = 5
 ABOUT = {
-    "null": "a number that is not known, such as the sampling error from a single batch",
+    "null": "a number that is not known, such as the sampling error from a single batch, or a "
+    "result that was not computed",
+    "matrices": "those compared, of H, G and R",
+    "unfinished": "the stages that an interruption left out; empty where all were done",
     "units": "eigenvalues, errors, noise and distance in units of the loss per squared weight",
     "parts": "whole network or selected layers, then each layer's own block; size is P",
     "largest, smallest": "eigenvalues in ascending order, each with its error |Av - lambda v|",
@@ -71,9 +76,9 @@ def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
             "schema": SCHEMA,
             "about": ABOUT,
             **plain,
-            "certificate": _certificate(comparison.certificate),
-            "negative": _estimate(comparison.negative),
-            "rank": _estimate(comparison.rank),
+            "certificate": _if_known(_certificate, comparison.certificate),
+            "negative": _if_known(_estimate, comparison.negative),
+            "rank": _if_known(_estimate, comparison.rank),
             "brackets": {
                 "negative": [vars(found) for found in comparison.negative_brackets],
                 "rank": [vars(found) for found in comparison.rank_brackets],
@@ -153,6 +158,11 @@ def _nan_as_null(plain: Any) -> Any:
     return None if isinstance(plain, float) and math.isnan(plain) else plain
 
 
+def _if_known(convert: Callable[[Known], Any], found: Known | None) -> Any:
+    """A result as a dictionary, None where it was not computed."""
+    return None if found is None else convert(found)
+
+
 def _certificate(certificate: Certificate) -> dict[str, Any]:
     return {
         "passed": certificate.passed,
@@ -169,37 +179,45 @@ def _traces(comparison: Comparison) -> dict[str, Any]:
             letter: found.layers[name] if name else found.whole
             for letter, found in comparison.traces.items()
         }
-        share = comparison.shares.layers[name] if name else comparison.shares.whole
         measures = ("trace", "squared_norm")
         return {
             **{
                 letter: {
                     measure: {
                         **_estimate(getattr(block, measure)),
-                        "sampling": math.nan
-                        if part is None
-                        else getattr(part.sampling[letter], measure),
+                        "sampling": getattr(part.sampling[letter], measure)
+                        if part is not None and letter in part.sampling
+                        else math.nan,
                     }
                     for measure in measures
                 }
                 for letter, block in blocks.items()
             },
-            "share of R": {measure: _estimate(getattr(share, measure)) for measure in measures},
+            **share_of_residual(name, measures),
         }
 
-    return {
-        "whole": row(""),
-        "layers": {name: row(name) for name in comparison.shares.layers},
-    }
+    def share_of_residual(name: str, measures: tuple[str, ...]) -> dict[str, Any]:
+        shares = comparison.shares
+        if shares is None:
+            return {}
+        share = shares.layers[name] if name else shares.whole
+        return {
+            "share of R": {measure: _estimate(getattr(share, measure)) for measure in measures}
+        }
+
+    if not comparison.traces:
+        return {}
+    layers = next(iter(comparison.traces.values())).layers
+    return {"whole": row(""), "layers": {name: row(name) for name in layers}}
 
 
 def _part(part: Part) -> dict[str, Any]:
     return {
         "size": part.size,
-        **{letter: _spectrum(part, letter) for letter in "HGR"},
+        **{letter: _spectrum(part, letter) for letter in part.spectra},
         "principal_angles": [angles.tolist() for angles in part.angles_by_count],
         "overlap": part.overlap,
-        "distance": _estimate(part.distance),
+        "distance": _if_known(_estimate, part.distance),
     }
 
 
@@ -209,7 +227,7 @@ def _spectrum(part: Part, letter: str) -> dict[str, Any]:
         "largest": _pairs(found.largest, sampling.largest),
         "smallest": _pairs(found.smallest, sampling.smallest),
         "unseen": list(found.unseen),
-        "density": _density(found.density),
+        "density": _if_known(_density, found.density),
         "num_products": found.num_products,
         "seconds": found.seconds,
     }

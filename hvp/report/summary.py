@@ -30,12 +30,16 @@ WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "
 MAX_SHARE_STDERR = 0.1
 # Significant digits in a sentence; tables have more.
 DIGITS = 4
+# Unfinished stages that a sentence names.
+MAX_STAGES = 3
 # The cell of an error that does not apply.
 NONE = "–"
 
 
 def headline(comparison: Comparison) -> tuple[str, ...]:
-    """The main results, a sentence each."""
+    """The main results, a sentence each; empty where no spectrum was computed."""
+    if not comparison.parts:
+        return ()
     return tuple(
         sentence
         for sentence in (
@@ -52,6 +56,8 @@ def headline(comparison: Comparison) -> tuple[str, ...]:
 def certificate(comparison: Comparison) -> str:
     """Whether differences confirm the products and the gradient, with the errors."""
     found = comparison.certificate
+    if found is None:
+        return "The derivatives were not tested, as the comparison was interrupted before."
     failed = [check for check in found.checks if not check.passed]
     if failed:
         wrong = " and ".join(
@@ -68,13 +74,24 @@ def certificate(comparison: Comparison) -> str:
     return f"Certificate: {'; '.join(parts)}."
 
 
+def unfinished(comparison: Comparison) -> str:
+    """What an interruption left out; empty where nothing is missing."""
+    missing = comparison.unfinished
+    if not missing:
+        return ""
+    shown = ", ".join(missing[:MAX_STAGES])
+    more = f" and {len(missing) - MAX_STAGES} more" if len(missing) > MAX_STAGES else ""
+    return f"Interrupted: {shown}{more} are missing."
+
+
 def extremes(comparison: Comparison) -> str:
-    """The smallest and the largest eigenvalue of H."""
+    """The smallest and the largest eigenvalue of H, or of G where H was left out."""
     whole = comparison.whole
+    letter = next(iter(whole.spectra))
     bottom, top = (
-        _in_words(eigenvalue(comparison, whole, "H", end)) for end in ("smallest", "largest")
+        _in_words(eigenvalue(comparison, whole, letter, end)) for end in ("smallest", "largest")
     )
-    return f"The eigenvalues of H range from {bottom} to {top}."
+    return f"The eigenvalues of {letter} range from {bottom} to {top}."
 
 
 def _in_words(found: Eigenvalue) -> str:
@@ -85,8 +102,10 @@ def _in_words(found: Eigenvalue) -> str:
 
 def negatives(comparison: Comparison) -> str:
     """How many eigenvalues of H are negative, as far as that is known."""
+    if "H" not in comparison.whole.spectra:
+        return ""
     count = comparison.negative
-    if not is_unknown(count) and count.value > 0:
+    if count is not None and not is_unknown(count) and count.value > 0:
         many = measured(count.value, max(count.stderr, count.depth), 4)
         return f"{many} of the {comparison.size:,} are negative."
     sure = certainly_negative(comparison)
@@ -103,12 +122,15 @@ def certainly_negative(comparison: Comparison) -> int:
     """How many eigenvalues of H are certainly negative, errors included."""
     pairs = comparison.whole.H.smallest
     found = int(np.sum((pairs.values + pairs.errors < -comparison.floor) & pairs.separate))
-    return max(found, comparison.negative_brackets[0].at_least)
+    return max(found, *(bracket.at_least for bracket in comparison.negative_brackets[:1]), 0)
 
 
 def _beyond(comparison: Comparison) -> str:
     """How many are below the threshold from which on the count is known."""
-    bracket = comparison.negative_brackets[1]
+    brackets = comparison.negative_brackets
+    if not brackets:
+        return ""
+    bracket = brackets[1]
     if not 0 < bracket.upper <= 2 * bracket.lower:
         return f"; their total number is {UNKNOWN}"
     return (
@@ -131,6 +153,8 @@ def margin_of_threshold(bracket: CountBracket) -> str:
 
 def share_of_residual(comparison: Comparison) -> str:
     """How H is shared between G and R."""
+    if comparison.shares is None:
+        return ""
     share = comparison.shares.whole
     trace, norm = share.trace, share.squared_norm
     if not (math.isfinite(trace.value) and math.isfinite(norm.value)):
@@ -147,6 +171,8 @@ def share_of_residual(comparison: Comparison) -> str:
 def spaces(comparison: Comparison) -> str:
     """How much the spaces of the top eigenvectors of H and of G overlap."""
     whole = comparison.whole
+    if not whole.angles_by_count:
+        return ""
     count = len(whole.H.largest.values)
     share = known(100 * whole.overlap, 0.5, 3)
     if count == 1:
@@ -156,7 +182,9 @@ def spaces(comparison: Comparison) -> str:
 
 def residual(comparison: Comparison) -> str:
     """On which blocks R vanishes."""
-    whole, *layers = comparison.parts.values()
+    if "R" not in comparison.whole.spectra:
+        return ""
+    whole, *layers = (part for part in comparison.parts.values() if "R" in part.spectra)
     if whole.agrees:
         return f"R vanishes over the {whole.name}: H and G are the same."
     if not layers:
@@ -173,10 +201,11 @@ def residual(comparison: Comparison) -> str:
 
 def sampling(comparison: Comparison) -> str:
     """How much a choice of other examples would change the largest eigenvalue of H."""
-    error = comparison.whole.sampling["H"].largest[-1]
+    letter, found = next(iter(comparison.whole.spectra.items()))
+    error = comparison.whole.sampling[letter].largest[-1]
     if math.isnan(error):
         return "The data came as a single batch, so the sampling error is not known."
-    share = error / (abs(comparison.whole.H.largest.values[-1]) or 1.0)
+    share = error / (abs(found.largest.values[-1]) or 1.0)
     return (
         f"With {comparison.num_examples:,} other examples the largest eigenvalue would change by "
         f"about {margin(error)}, or {known(100 * share, 10 * share, 2)} %."
@@ -202,15 +231,19 @@ def chain_rule(comparison: Comparison) -> Iterator[tuple[str, ...]]:
 def distance(comparison: Comparison, part: Part) -> tuple[str, str]:
     """The distance of H and G, absolute and in per cent of ‖H‖; a bound below the noise floor."""
     found = part.distance
+    if found is None:
+        return NONE, NONE
     if 0 < found.value < comparison.floor:
         return f"≤ {margin(comparison.floor)}", NONE
     if is_unknown(found):
         return estimated(found), NONE
-    return estimated(found), f"{known(100 * found.value / (part.H.norm or 1.0), 0.0, 2)} %"
+    return estimated(found), f"{known(100 * found.value / (part.norm or 1.0), 0.0, 2)} %"
 
 
 def errors(comparison: Comparison) -> tuple[tuple[str, ...], ...]:
     """Results for all parameters: name, value, and its errors of probes, depth and sampling."""
+    if not comparison.parts:
+        return ()
     whole = comparison.whole
     rows: list[tuple[str, ...]] = []
     extremes: tuple[tuple[str, End], ...] = (
@@ -220,6 +253,8 @@ def errors(comparison: Comparison) -> tuple[tuple[str, ...], ...]:
         ("R", "largest"),
     )
     for letter, end in extremes:
+        if letter not in whole.spectra:
+            continue
         i, name = (-1, "λ_max") if end == "largest" else (0, "λ_min")
         value = eigenvalue(comparison, whole, letter, end).text(with_error=False)
         pair_error = getattr(whole.spectra[letter], end).errors[i]
@@ -237,12 +272,13 @@ def errors(comparison: Comparison) -> tuple[tuple[str, ...], ...]:
         ("negative eigenvalues of H", comparison.negative),
         (f"rank of G, at most {comparison.rank_bound:,}", comparison.rank),
     ):
-        rows.append(_row(name, estimate, estimate.sampling))
+        if estimate is not None:
+            rows.append(_row(name, estimate, estimate.sampling))
     for name, sign, estimate, brackets in (
         ("negative, H", "<", comparison.negative, comparison.negative_brackets),
         ("rank, G", ">", comparison.rank, comparison.rank_brackets),
     ):
-        for bracket in brackets if is_unknown(estimate) else ():
+        for bracket in brackets if estimate is not None and is_unknown(estimate) else ():
             threshold = f"{name}: λ {sign} {margin_of_threshold(bracket)}"
             rows.append((threshold, between(bracket), margin(bracket.stderr), NONE, NONE))
     return tuple(rows)

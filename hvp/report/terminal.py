@@ -167,14 +167,21 @@ class Terminal:
             f"|gradient| {comparison.gradient_norm:.3g}, {comparison.dtype}; "
             f"{comparison.num_products:,} products, {comparison.seconds:.1f} s"
         )
-        if not comparison.certificate.passed:
+        if comparison.unfinished:
+            self.console.print(Text(summary.unfinished(comparison), style="bold"))
+        if not comparison.passed:
             self.console.print(Text(summary.certificate(comparison), style="bold red"))
-        self.console.print(self._spectra(comparison))
-        self.console.print(_chain_table(comparison))
-        self.console.print(_results_table(comparison))
-        rows = [check.row for check in comparison.certificate.checks]
-        self.console.print(_checks_table(rows, "Certificate: derivatives and differences"))
-        self.say(" ".join(summary.headline(comparison)))
+        if comparison.parts:
+            self.console.print(self._spectra(comparison))
+        if comparison.chain_rule:
+            self.console.print(_chain_table(comparison))
+        if comparison.parts:
+            self.console.print(_results_table(comparison))
+        if comparison.certificate is not None:
+            rows = [check.row for check in comparison.certificate.checks]
+            self.console.print(_checks_table(rows, "Certificate: derivatives and differences"))
+        if comparison.parts:
+            self.say(" ".join(summary.headline(comparison)))
         for finding in comparison.findings:
             self.say(finding)
 
@@ -196,10 +203,15 @@ def _spectra_table(comparison: Comparison, narrow: bool) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("overlap", justify="right", no_wrap=True)
     for part in comparison.parts.values():
-        margins = ((part.name, f"{part.overlap:.1%}"), (f"P = {part.size:,}", ""), ("", ""))
-        for name, (left, right) in zip("HGR", margins, strict=True):
-            cells = _eigenvalue_cells(comparison, part, name, narrow)
-            table.add_row(escape(left), name, *cells, right, end_section=name == "R")
+        overlap = f"{part.overlap:.1%}" if part.angles_by_count else ""
+        rows = [
+            (letter, _eigenvalue_cells(comparison, part, letter, narrow))
+            for letter in part.spectra
+        ]
+        rows += [("", [""] * 4)] * (2 - len(rows))
+        margins = ((part.name, overlap), (f"P = {part.size:,}", ""), ("", ""))
+        for i, ((letter, cells), (left, right)) in enumerate(zip(rows, margins, strict=False)):
+            table.add_row(escape(left), letter, *cells, right, end_section=i == len(rows) - 1)
     return table
 
 

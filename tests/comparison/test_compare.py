@@ -16,8 +16,10 @@ from support.matrices import Known
 from support.matrices import network as known_network
 
 import hvp
-import hvp.comparison.compare
+import hvp.comparison.run
 import hvp.report.matplotlib_figure
+from hvp.comparison.plan import Effort
+from hvp.comparison.run import Run
 from hvp.report import summary
 from hvp.sampling_error import jackknife
 
@@ -155,6 +157,67 @@ def test_the_chain_rule_is_in_it(comparison, lin):
     assert [row.layer for row in comparison.chain_rule] == ["hidden", "last", "whole network"]
 
 
+def test_what_is_left_out_is_not_there(lin, comparison, tmp_path):
+    found = hvp.compare(lin, K, tol=TOL, seed=3, matrices="H,G", results="ends")
+    assert list(found.whole.spectra) == ["H", "G"]
+    assert (found.whole.H.largest.values == comparison.whole.H.largest.values).all()
+    assert found.whole.overlap == comparison.whole.overlap
+    assert found.whole.H.density is None
+    assert found.whole.distance is None
+    assert (found.shares, found.negative, found.rank) == (None, None, None)
+    assert (found.chain_rule, found.traces, found.rank_brackets) == ((), {}, ())
+    assert found.certificate.passed
+    assert "matrices='HG', results='ends'" in found.command
+    with pytest.raises(hvp.InputError, match="expected R of whole network, got H, G"):
+        found.whole.R
+    assert {row["matrix"] for row in found.rows()} == {"H", "G"}
+    assert "λ_max of R" not in repr(found)
+
+
+def test_the_chain_rule_alone_takes_one_product_a_layer_and_matrix(lin, comparison):
+    found = hvp.compare(lin, results="chain-rule")
+    assert found.chain_rule == comparison.chain_rule
+    assert found.num_products == 3 * 3 + 2
+    assert repr(found).count("vᵀHv") == 1
+    with pytest.raises(hvp.InputError, match="expected a comparison of spectra, got none"):
+        found.whole
+
+
+def test_a_loss_without_outputs_has_a_spectrum_of_H():
+    lin = hvp.linearize_function(lambda w: tf.reduce_sum(w**4), np.array([1.0, 2.0, 3.0]))
+    found = hvp.compare(lin, 1, matrices="H", results="ends")
+    assert found.whole.H.largest.values == pytest.approx([12 * 9.0])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"matrices": "GR"}, "expected H beside R"),
+        ({"matrices": "HX"}, "expected matrices among H, G, R, got 'X'"),
+        ({"matrices": ""}, "expected matrices among H, G, R, got none"),
+        ({"results": "spectra"}, "expected results among chain-rule, ends"),
+        ({"matrices": "HG", "results": "chain-rule"}, "expected H, G and R for the chain rule"),
+    ],
+    ids=["R alone", "unknown matrix", "no matrix", "unknown result", "chain rule of two"],
+)
+def test_what_cannot_be_chosen_is_refused(lin, options, words):
+    with pytest.raises(hvp.InputError, match=words):
+        hvp.compare(lin, 2, **options)
+
+
+def test_a_run_that_stops_has_what_it_computed(lin, comparison):
+    run = Run(lin, Effort(K, TOL, 4, 8), seed=3)
+    while run.step().label != "whole network: ends of G":
+        pass
+    found = run.comparison()
+    assert (found.whole.H.largest.values == comparison.whole.H.largest.values).all()
+    assert list(found.parts) == ["whole network"]
+    assert found.unfinished[:2] == ("whole network: ends of R", "noise floor")
+    assert found.certificate is None
+    assert found.to_json()["certificate"] is None
+    assert "Interrupted: whole network: ends of R, noise floor" in summary.unfinished(found)
+
+
 def test_loss_gradient_and_accuracy_are_those_of_keras(comparison, model):
     x, y = examples()
     with tf.GradientTape() as tape:
@@ -216,8 +279,14 @@ def test_progress_names_each_operator_of_each_part(lin):
         lin, 2, **FEW, progress=lambda label, count: seen.setdefault(label, []).append(count)
     )
     assert list(seen) == [
-        *(f"{name} {operator}" for name in PARTS for operator in "HGR"),
+        "chain rule",
+        *(f"{PARTS[0]}: ends of {operator}" for operator in "HGR"),
+        "noise floor",
+        "certificate",
+        *(f"{PARTS[0]}: density of {operator}" for operator in "HGR"),
         *(f"traces of {operator}" for operator in "HGR"),
+        *(f"{name}: ends of {operator}" for name in PARTS[1:] for operator in "HGR"),
+        *(f"{name}: density of {operator}" for name in PARTS[1:] for operator in "HGR"),
     ]
     assert all(counts == sorted(set(counts)) for counts in seen.values())
 
@@ -263,9 +332,7 @@ def test_a_single_layer_is_compared_once_under_both_names(lin, tmp_path):
         "last": "last",
     }
     assert found.parts["selected layers"].H.largest is found.parts["last"].H.largest
-    assert list(counts) == [
-        f"{what} {operator}" for what in ("selected layers", "traces of") for operator in "HGR"
-    ]
+    assert sum(label.startswith("last") for label in counts) == 0
     assert [row.layer for row in found.chain_rule] == ["last"]
     found.save(tmp_path)
     assert json.loads((tmp_path / "compare.json").read_text())["size"] == 21
@@ -311,7 +378,7 @@ def document(written):
 
 
 def test_the_document_begins_with_its_schema(document):
-    assert next(iter(document.items())) == ("schema", 4)
+    assert next(iter(document.items())) == ("schema", 5)
 
 
 def test_the_document_holds_every_item(document, comparison, model):
@@ -580,8 +647,8 @@ def test_an_eigenvalue_that_lanczos_missed_is_an_alarm(matrices):
     blind = dataclasses.replace(found.whole.H, largest=pairs[K:], density=density)
     assert found.whole.H.unseen == ()
     assert blind.unseen == ("largest",)
-    part = dataclasses.replace(found.whole, H=blind)
-    assert hvp.comparison.compare._missed_eigenvalues({part.name: part}) == [
+    part = dataclasses.replace(found.whole, spectra={**found.whole.spectra, "H": blind})
+    assert hvp.comparison.run._missed_eigenvalues({part.name: part}) == [
         "different: whole network: an eigenvalue of H among its 3 largest was missed, "
         "as of a multiple one; raise k"
     ]

@@ -1,0 +1,318 @@
+"""A comparison as it is computed: stage after stage, with results at any time."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import numpy as np
+import scipy.linalg
+
+from hvp.certificate import Certificate, certify, in_float64
+from hvp.comparison.chain_rule import QuadraticForms, chain_rule, whole_name
+from hvp.comparison.plan import Effort
+from hvp.comparison.results import Comparison, Part
+from hvp.comparison.sampling_errors import (
+    SamplingErrors,
+    sampling_errors,
+    share_with_sampling_errors,
+    with_norms,
+)
+from hvp.comparison.spectrum import Spectrum, ends, with_density
+from hvp.linalg.layer_traces import LayerShares, LayerTraces, layer_shares, layer_traces
+from hvp.linalg.noise_floor import Noise, noise_floor
+from hvp.linalg.wasserstein import distance
+from hvp.operators import Curvature, GaussNewton, Hessian, Residual
+
+PACKAGES = ("hvp", "tensorflow", "keras", "numpy", "scipy")
+# The noise floor compares products with float64 along this many top eigenvectors.
+NUM_TOP_VECTORS_CHECKED = 3
+OPERATORS: dict[str, type[Hessian | GaussNewton | Residual]] = {
+    "H": Hessian,
+    "G": GaussNewton,
+    "R": Residual,
+}
+
+Progress = Callable[[str, int], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of a comparison.
+
+    Attributes:
+        kind: "chain rule", "ends", "noise floor", "certificate", "density" or "traces".
+        part: the name of the part.
+        letter: "H", "G" or "R"; empty where a stage is about several.
+    """
+
+    kind: str
+    part: str
+    letter: str = ""
+
+    @property
+    def label(self) -> str:
+        if self.kind in ("ends", "density"):
+            return f"{self.part}: {self.kind} of {self.letter}"
+        return f"{self.kind} of {self.letter}" if self.letter else self.kind
+
+
+class Run:
+    """Computes a comparison of a linearization, a stage at a time.
+
+    Attributes:
+        pending: the stages that are not done, in order.
+    """
+
+    def __init__(
+        self,
+        lin: Curvature,
+        effort: Effort,
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ):
+        self._begun = time.perf_counter()
+        self.lin, self.effort, self._seed = lin, effort, seed
+        self._progress: Progress = progress or (lambda label, count: None)
+        self._whole = whole_name(lin)
+        self._blocks = lin.blocks() if effort.layers else {}
+        self._table: tuple[QuadraticForms, ...] = ()
+        self._spectra: dict[tuple[str, str], Spectrum] = {}
+        self._sampling: dict[tuple[str, str], SamplingErrors] = {}
+        self._traces: dict[str, LayerTraces] = {}
+        self._noise: dict[str, Noise] = {}
+        self._certificate: Certificate | None = None
+        self.pending = deque(self._stages())
+
+    @property
+    def parts(self) -> dict[str, Curvature]:
+        """The whole, and the layers where they are several."""
+        layers = self._blocks if len(self._blocks) > 1 else {}
+        return {self._whole: self.lin, **layers}
+
+    def _stages(self) -> Iterator[Stage]:
+        """All stages: what tells most comes first, the whole before its layers."""
+        results, matrices, parts = self.effort.results, self.effort.matrices, self.parts
+        if "chain-rule" in results:
+            yield Stage("chain rule", self._whole)
+        if "ends" in results:
+            yield from (Stage("ends", self._whole, letter) for letter in matrices)
+            yield Stage("noise floor", self._whole)
+        yield Stage("certificate", self._whole)
+        whole, *layers = parts
+        for names in ([whole], layers):
+            if "ends" in results and names is layers:
+                yield from (Stage("ends", name, letter) for name in names for letter in matrices)
+            if "density" in results:
+                yield from (Stage("density", name, letter) for name in names for letter in matrices)
+            if "traces" in results and names is not layers:
+                yield from (Stage("traces", self._whole, letter) for letter in matrices)
+
+    def step(self) -> Stage:
+        """Compute the next stage. It stays pending where it is interrupted."""
+        stage = self.pending[0]
+        compute = {
+            "chain rule": self._compute_chain_rule,
+            "ends": self._compute_ends,
+            "noise floor": self._compute_noise,
+            "certificate": self._compute_certificate,
+            "density": self._compute_density,
+            "traces": self._compute_traces,
+        }[stage.kind]
+        progress = partial(self._progress, stage.label)
+        progress(0)
+        compute(stage, progress)
+        return self.pending.popleft()
+
+    def _operator(self, stage: Stage) -> Hessian | GaussNewton | Residual:
+        return OPERATORS[stage.letter](self.parts[stage.part])
+
+    def _scale(self, stage: Stage) -> float | None:
+        """‖H‖ of the part, which the errors of G and R are relative to."""
+        found = self._spectra.get((stage.part, "H"))
+        return None if found is None or stage.letter == "H" else found.norm
+
+    def _compute_chain_rule(self, stage: Stage, progress: Callable[[int], None]) -> None:
+        self._table = chain_rule(self.lin)
+        progress(3 * len(self._table))
+
+    def _compute_ends(self, stage: Stage, progress: Callable[[int], None]) -> None:
+        part, key = self.parts[stage.part], (stage.part, stage.letter)
+        found = ends(
+            self._operator(stage),
+            min(self.effort.k, max(part.size - 1, 1)),
+            tol=self.effort.tol,
+            scale=self._scale(stage),
+            seed=self._seed,
+            progress=progress,
+        )
+        self._sampling[key] = sampling_errors(part, stage.letter, found, self._seed)
+        self._spectra[key] = found
+
+    def _compute_density(self, stage: Stage, progress: Callable[[int], None]) -> None:
+        part, key = self.parts[stage.part], (stage.part, stage.letter)
+        probes, steps, resampled = self.effort.resolution(stage.letter, part is not self.lin)
+        found = with_density(
+            self._spectra[key],
+            self._operator(stage),
+            scale=self._scale(stage),
+            num_probes=probes,
+            num_steps=steps,
+            num_resampled=resampled if part.num_batches > 1 else 0,
+            seed=self._seed,
+            progress=progress,
+        )
+        assert found.density is not None
+        self._sampling[key] = with_norms(self._sampling[key], found.density)
+        self._spectra[key] = found
+
+    def _compute_traces(self, stage: Stage, progress: Callable[[int], None]) -> None:
+        H = self._spectra.get((self._whole, "H"))
+        self._traces[stage.letter] = layer_traces(
+            self._operator(stage),
+            self.lin,
+            scale=None if H is None else H.norm,
+            seed=self._seed,
+            progress=progress,
+        )
+
+    @cached_property
+    def _exact(self) -> Curvature:
+        """The linearization in float64, where the model allows it."""
+        return in_float64(self.lin)
+
+    def _compute_noise(self, stage: Stage, progress: Callable[[int], None]) -> None:
+        for letter in self.effort.matrices:
+            if letter == "R":
+                continue
+            vectors = self._spectra[self._whole, letter].largest.vectors
+            exact = None if self._exact is self.lin else OPERATORS[letter](self._exact)
+            self._noise[letter] = noise_floor(
+                OPERATORS[letter](self.lin),
+                exact,
+                vectors=vectors[:, -NUM_TOP_VECTORS_CHECKED:],
+                seed=self._seed,
+            )
+
+    def _compute_certificate(self, stage: Stage, progress: Callable[[int], None]) -> None:
+        self._certificate = certify(self.lin, exact=self._exact, seed=self._seed)
+
+    def _part(self, name: str, lin: Curvature) -> Part | None:
+        spectra = {
+            letter: self._spectra[name, letter]
+            for letter in self.effort.matrices
+            if (name, letter) in self._spectra
+        }
+        if not spectra:
+            return None
+        angles: tuple[np.ndarray, ...] = ()
+        apart = None
+        if {"H", "G"} <= spectra.keys():
+            H, G = spectra["H"], spectra["G"]
+            angles = _angles(H.largest.vectors, G.largest.vectors)
+            if H.density is not None and G.density is not None:
+                apart = distance(H.density, G.density)
+        return Part(
+            name=name,
+            size=lin.size,
+            spectra=spectra,
+            sampling={letter: self._sampling[name, letter] for letter in spectra},
+            angles_by_count=angles,
+            distance=apart,
+            eps=float(np.finfo(lin.dtype).eps),
+        )
+
+    def _parts(self) -> dict[str, Part]:
+        """The parts of which something is known."""
+        found = {name: self._part(name, lin) for name, lin in self.parts.items()}
+        parts = {name: part for name, part in found.items() if part is not None}
+        if len(self._blocks) == 1 and parts:
+            (name,) = self._blocks
+            parts[name] = replace(parts[self._whole], name=name)
+        return parts
+
+    def comparison(self, *, title: str = "", command: str = "") -> Comparison:
+        """What is known so far."""
+        lin, parts = self.lin, self._parts()
+        cost = sum(found.num_products for found in self._spectra.values()) + 3 * len(self._table)
+        cost += sum(found.num_products for found in self._traces.values())
+        cost += sum(found.num_products for found in self._noise.values())
+        cost += 0 if self._certificate is None else self._certificate.num_directions
+        return Comparison(
+            title=title,
+            loss_name=lin.loss_name,
+            layers=tuple(lin.layout.layers),
+            parts=parts,
+            chain_rule=self._table,
+            traces=self._traces,
+            shares=_shares(self._traces, parts),
+            noise=self._noise,
+            certificate=self._certificate,
+            rank_bound=min(lin.size, lin.num_outputs) if "G" in self.effort.matrices else lin.size,
+            loss=lin.loss(),
+            gradient_norm=float(np.linalg.norm(lin.gradient().astype(np.float64))),
+            accuracy=lin.accuracy,
+            num_examples=lin.num_examples,
+            num_batches=lin.num_batches,
+            size=lin.size,
+            dtype=str(lin.dtype),
+            k=self.effort.k,
+            tol=self.effort.tol,
+            seed=self._seed,
+            matrices=self.effort.matrices,
+            unfinished=tuple(stage.label for stage in self.pending),
+            findings=(*map(str, lin.findings), *_missed_eigenvalues(parts)),
+            data_sha256=lin.data_digest,
+            weights_sha256=lin.weights_digest,
+            versions=_versions(),
+            num_products=cost,
+            seconds=time.perf_counter() - self._begun,
+            command=command,
+        )
+
+
+def _shares(traces: Mapping[str, LayerTraces], parts: Mapping[str, Part]) -> LayerShares | None:
+    """The shares of R in the traces and norms of H, layer by layer, with all their errors."""
+    if not {"R", "H"} <= traces.keys():
+        return None
+    found, of = layer_shares(traces["R"], traces["H"]), traces["H"]
+    layers = {
+        name: share_with_sampling_errors(share, parts[name].sampling, of.layers[name].trace.value)
+        if name in parts and {"R", "H"} <= parts[name].sampling.keys()
+        else share
+        for name, share in found.layers.items()
+    }
+    whole = next(iter(parts.values()))
+    return LayerShares(
+        layers, share_with_sampling_errors(found.whole, whole.sampling, of.whole.trace.value)
+    )
+
+
+def _angles(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Principal angles in radians between the spaces of the last i columns, for every i."""
+    counts = range(1, first.shape[1] + 1)
+    angles = [scipy.linalg.subspace_angles(first[:, -i:], second[:, -i:]) for i in counts]
+    return tuple(np.sort(a).astype(np.float64) for a in angles)
+
+
+def _missed_eigenvalues(parts: Mapping[str, Part]) -> list[str]:
+    return [
+        f"different: {name}: an eigenvalue of {letter} among its {found.largest.values.size} "
+        f"{end} was missed, as of a multiple one; raise k"
+        for name, part in parts.items()
+        for letter, found in part.spectra.items()
+        for end in found.unseen
+    ]
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        versions[package] = importlib.metadata.version(package)
+    return versions

@@ -161,6 +161,20 @@ def compare(
     no_layers: Annotated[
         bool, typer.Option("--no-layers", help="Leave out the spectra of single layers.")
     ] = False,
+    matrices: Annotated[
+        str,
+        typer.Option(
+            metavar="<list>", help="Which of H, G and R to compare, such as H,G; R needs H."
+        ),
+    ] = "H,G,R",
+    parts: Annotated[
+        str,
+        typer.Option(
+            metavar="<list>",
+            help="Which results to compute: chain-rule, ends, density, traces. The density and the "
+            "traces bring the ends with them; the chain rule needs H, G and R.",
+        ),
+    ] = "chain-rule,ends,density,traces",
     examples: Annotated[
         int | None,
         _number("Take so many of the examples, chosen at random."),
@@ -180,6 +194,7 @@ def compare(
     differences; the results are written nevertheless.
     """
     start = time.perf_counter()
+    from hvp.comparison.plan import Effort
     from hvp.report.save import save  # a missing package shows before any work
     from hvp.report.terminal import Terminal
 
@@ -190,7 +205,15 @@ def compare(
         _check_usage(activation, model, data, k, seed, batch_size, rescale)
         _check_effort(probes, steps, examples)
         options = jobs.Options(loss, layers, dtype, batch_size)
-        effort = jobs.Effort(k, probes, steps, not no_layers)
+        chosen = Effort.chosen_matrices(matrices)
+        effort = Effort(
+            k=k,
+            num_probes=probes,
+            num_steps=steps,
+            layers=not no_layers,
+            matrices=chosen,
+            results=Effort.chosen_results(parts, chosen),
+        )
         names = ["relu", "tanh"] if activation in (None, "both") else [str(activation)]
         several = model is None and len(names) > 1
         directories = [out / name for name in names] if several else [out]
@@ -205,10 +228,13 @@ def compare(
             command = _command(context)
             if examples is not None:
                 work = [jobs.with_some_examples(job, examples, seed, terminal) for job in work]
-            results = [jobs.compared(job, options, effort, seed, command, terminal) for job in work]
+            results: list[Comparison] = []
+            for job in work:
+                if not terminal.stopped_by:
+                    results.append(jobs.compared(job, options, effort, seed, command, terminal))
             terminal.start("writing")
             written = []
-            for result, directory in zip(results, directories, strict=True):
+            for result, directory in zip(results, directories, strict=False):
                 with _named(directory):
                     written.append(save(result, directory))
     for comparison, paths in zip(results, written, strict=True):
@@ -220,6 +246,8 @@ def compare(
     )
     terminal.raise_if_not_shown()
     _exit_if_not_certified(results)
+    if terminal.stopped_by:
+        _fail_interrupted(terminal.stopped_by)
 
 
 @app.command()
@@ -269,7 +297,7 @@ def check(
 def _exit_if_not_certified(results: Sequence[Comparison]) -> None:
     from hvp.report import summary
 
-    failed = [result for result in results if not result.certificate.passed]
+    failed = [result for result in results if not result.passed]
     for result in failed:
         typer.echo(f"hvp: {result.title}: {summary.certificate(result)}", err=True)
     if failed:
@@ -333,7 +361,7 @@ def _check_usage(
 
 @contextlib.contextmanager
 def _directories(wanted: list[Path]) -> Iterator[None]:
-    """Create the directories before any work, and remove the new ones if it fails."""
+    """Create the directories before any work, and remove the new ones that stay empty."""
     made: list[Path] = []
     try:
         for directory in wanted:
@@ -352,9 +380,8 @@ def _directories(wanted: list[Path]) -> Iterator[None]:
         ) from error
     try:
         yield
-    except BaseException:
+    finally:
         _remove_empty(made)
-        raise
 
 
 def _remove_empty(directories: list[Path]) -> None:
@@ -408,12 +435,14 @@ def _signals(terminal: Terminal) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        number = terminal.interrupted_by or signal.SIGINT
-        typer.echo(f"hvp: {'terminated' if number == signal.SIGTERM else 'interrupted'}", err=True)
-        raise typer.Exit(128 + number) from None
+        _fail_interrupted(terminal.interrupted_by or signal.SIGINT)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _fail_interrupted(number: int) -> NoReturn:
+    _fail("terminated" if number == signal.SIGTERM else "interrupted", 128 + number)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hvp.errors import ConvergenceError, DataError, InputError, MixedExamplesError
 
 if TYPE_CHECKING:
+    from hvp.comparison.plan import Effort
     from hvp.comparison.results import Comparison
     from hvp.linearization.linearization import Linearization
     from hvp.report.terminal import Terminal
@@ -30,6 +31,7 @@ REMEDIES = {
     r"\bdtype=": "--dtype",
     r"\bvariables=": "--layers",
     r"pass batch_size=len\(x\).*": "leave --batch-size out",
+    r"\b(add H to|leave) matrices\b": r"\1 --matrices",
     r"pass training=False": "remove that assignment",
     r"raise cache= if memory allows": "free memory, or take fewer examples",
     r"try ad=.*": "use another operation in its place",
@@ -56,16 +58,6 @@ class Options:
     layers: list[str] | None
     dtype: str | None
     batch_size: int | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Effort:
-    """How much a comparison computes: see `hvp.compare`."""
-
-    k: int = 10
-    num_probes: int = 10
-    num_steps: int = 80
-    layers: bool = True
 
 
 def in_options(text: str) -> str:
@@ -165,32 +157,40 @@ def with_some_examples(job: Job, count: int, seed: int, terminal: Terminal) -> J
 def compared(
     job: Job, options: Options, effort: Effort, seed: int, command: str, terminal: Terminal
 ) -> Comparison:
-    """The comparison of H, G and R of a job."""
-    from hvp.comparison.compare import compare
+    """The comparison of H, G and R of a job: what was computed until an interruption, if one came.
 
-    lin, k = linearized(job, options, terminal), effort.k
-    most = max(lin.size - 1, 1)
-    if k > most:
-        terminal.say(
-            f"{job.title}: -k {most:,} instead of {k:,}, as it has {lin.size:,} parameters"
-            if lin.size > 1
-            else f"{job.title}: -k 1 instead of {k:,}, as it has one parameter"
-        )
-        k = most
-    parts = len(lin.layout.layers) if effort.layers else 1
-    terminal.start(f"{job.title}: spectra", 3 * (1 + parts if parts > 1 else 1))
-    found = compare(
-        lin,
-        k,
-        num_probes=effort.num_probes,
-        num_steps=effort.num_steps,
-        layers=effort.layers,
-        seed=seed,
-        title=job.title,
-        command=command,
-        progress=terminal.report_products,
-    )
+    Raises KeyboardInterrupt where nothing was computed before it.
+    """
+    from hvp.comparison.run import Run
+    from hvp.report import summary
+
+    lin = linearized(job, options, terminal)
+    effort = dataclasses.replace(effort, k=_most(job, effort.k, lin.size, terminal))
+    run = Run(lin, effort, seed=seed, progress=terminal.report_products)
+    terminal.start_stages(job.title, len(run.pending))
+    try:
+        while run.pending:
+            stage = run.step()
+            terminal.finish_stage(summary.of_stage(run, stage))
+    except KeyboardInterrupt:
+        if not run.has_results:
+            raise
+        terminal.stop()
+    found = run.comparison(title=job.title, command=command)
     return dataclasses.replace(found, findings=tuple(map(in_options, found.findings)))
+
+
+def _most(job: Job, k: int, size: int, terminal: Terminal) -> int:
+    """k, or the most eigenvalues that so few parameters have at an end."""
+    most = max(size - 1, 1)
+    if k <= most:
+        return k
+    terminal.say(
+        f"{job.title}: -k {most:,} instead of {k:,}, as it has {size:,} parameters"
+        if size > 1
+        else f"{job.title}: -k 1 instead of {k:,}, as it has one parameter"
+    )
+    return most
 
 
 def linearized(job: Job, options: Options, terminal: Terminal) -> Linearization:

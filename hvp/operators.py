@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +28,27 @@ class Layout(Protocol):
     def slices(self) -> Sequence[slice]: ...
     @property
     def shapes(self) -> Sequence[tuple[int, ...]]: ...
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The measured time and memory of products with one matrix.
+
+    Attributes:
+        first: seconds before the first product: tracing, and saving tensors of all batches.
+        alone: seconds of a product with one vector, over all batches.
+        in_block: seconds for each vector of a block.
+        width: how many vectors of a block are multiplied at once.
+        saved: bytes of the saved tensors of all batches, as far as they are kept.
+        working: bytes that a product with `width` vectors takes besides.
+    """
+
+    first: float
+    alone: float
+    in_block: float
+    width: int
+    saved: int
+    working: int
 
 
 class Curvature(Protocol):

@@ -67,6 +67,10 @@ class Run:
 
     Attributes:
         pending: the stages that are not done, in order.
+        table: the chain rule; empty until it is done.
+        spectra: by part and letter, those whose ends are done.
+        traces: by letter.
+        certificate: None until it is done.
     """
 
     def __init__(
@@ -82,13 +86,18 @@ class Run:
         self._progress: Progress = progress or (lambda label, count: None)
         self._whole = whole_name(lin)
         self._blocks = lin.blocks() if effort.layers else {}
-        self._table: tuple[QuadraticForms, ...] = ()
-        self._spectra: dict[tuple[str, str], Spectrum] = {}
+        self.table: tuple[QuadraticForms, ...] = ()
+        self.spectra: dict[tuple[str, str], Spectrum] = {}
         self._sampling: dict[tuple[str, str], SamplingErrors] = {}
-        self._traces: dict[str, LayerTraces] = {}
+        self.traces: dict[str, LayerTraces] = {}
         self._noise: dict[str, Noise] = {}
-        self._certificate: Certificate | None = None
+        self.certificate: Certificate | None = None
         self.pending = deque(self._stages())
+
+    @property
+    def has_results(self) -> bool:
+        """Whether a comparison would show anything."""
+        return bool(self.table or self.spectra)
 
     @property
     def parts(self) -> dict[str, Curvature]:
@@ -135,12 +144,12 @@ class Run:
 
     def _scale(self, stage: Stage) -> float | None:
         """‖H‖ of the part, which the errors of G and R are relative to."""
-        found = self._spectra.get((stage.part, "H"))
+        found = self.spectra.get((stage.part, "H"))
         return None if found is None or stage.letter == "H" else found.norm
 
     def _compute_chain_rule(self, stage: Stage, progress: Callable[[int], None]) -> None:
-        self._table = chain_rule(self.lin)
-        progress(3 * len(self._table))
+        self.table = chain_rule(self.lin)
+        progress(3 * len(self.table))
 
     def _compute_ends(self, stage: Stage, progress: Callable[[int], None]) -> None:
         part, key = self.parts[stage.part], (stage.part, stage.letter)
@@ -153,13 +162,13 @@ class Run:
             progress=progress,
         )
         self._sampling[key] = sampling_errors(part, stage.letter, found, self._seed)
-        self._spectra[key] = found
+        self.spectra[key] = found
 
     def _compute_density(self, stage: Stage, progress: Callable[[int], None]) -> None:
         part, key = self.parts[stage.part], (stage.part, stage.letter)
         probes, steps, resampled = self.effort.resolution(stage.letter, part is not self.lin)
         found = with_density(
-            self._spectra[key],
+            self.spectra[key],
             self._operator(stage),
             scale=self._scale(stage),
             num_probes=probes,
@@ -170,11 +179,11 @@ class Run:
         )
         assert found.density is not None
         self._sampling[key] = with_norms(self._sampling[key], found.density)
-        self._spectra[key] = found
+        self.spectra[key] = found
 
     def _compute_traces(self, stage: Stage, progress: Callable[[int], None]) -> None:
-        H = self._spectra.get((self._whole, "H"))
-        self._traces[stage.letter] = layer_traces(
+        H = self.spectra.get((self._whole, "H"))
+        self.traces[stage.letter] = layer_traces(
             self._operator(stage),
             self.lin,
             scale=None if H is None else H.norm,
@@ -191,7 +200,7 @@ class Run:
         for letter in self.effort.matrices:
             if letter == "R":
                 continue
-            vectors = self._spectra[self._whole, letter].largest.vectors
+            vectors = self.spectra[self._whole, letter].largest.vectors
             exact = None if self._exact is self.lin else OPERATORS[letter](self._exact)
             self._noise[letter] = noise_floor(
                 OPERATORS[letter](self.lin),
@@ -201,13 +210,13 @@ class Run:
             )
 
     def _compute_certificate(self, stage: Stage, progress: Callable[[int], None]) -> None:
-        self._certificate = certify(self.lin, exact=self._exact, seed=self._seed)
+        self.certificate = certify(self.lin, exact=self._exact, seed=self._seed)
 
     def _part(self, name: str, lin: Curvature) -> Part | None:
         spectra = {
-            letter: self._spectra[name, letter]
+            letter: self.spectra[name, letter]
             for letter in self.effort.matrices
-            if (name, letter) in self._spectra
+            if (name, letter) in self.spectra
         }
         if not spectra:
             return None
@@ -240,20 +249,20 @@ class Run:
     def comparison(self, *, title: str = "", command: str = "") -> Comparison:
         """What is known so far."""
         lin, parts = self.lin, self._parts()
-        cost = sum(found.num_products for found in self._spectra.values()) + 3 * len(self._table)
-        cost += sum(found.num_products for found in self._traces.values())
+        cost = sum(found.num_products for found in self.spectra.values()) + 3 * len(self.table)
+        cost += sum(found.num_products for found in self.traces.values())
         cost += sum(found.num_products for found in self._noise.values())
-        cost += 0 if self._certificate is None else self._certificate.num_directions
+        cost += 0 if self.certificate is None else self.certificate.num_directions
         return Comparison(
             title=title,
             loss_name=lin.loss_name,
             layers=tuple(lin.layout.layers),
             parts=parts,
-            chain_rule=self._table,
-            traces=self._traces,
-            shares=_shares(self._traces, parts),
+            chain_rule=self.table,
+            traces=self.traces,
+            shares=_shares(self.traces, parts),
             noise=self._noise,
-            certificate=self._certificate,
+            certificate=self.certificate,
             rank_bound=min(lin.size, lin.num_outputs) if "G" in self.effort.matrices else lin.size,
             loss=lin.loss(),
             gradient_norm=float(np.linalg.norm(lin.gradient().astype(np.float64))),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,11 +23,13 @@ from hvp.autodiff import tracing
 from hvp.autodiff.curvature import Mode
 from hvp.autodiff.tensorflow_errors import REFUSALS, raise_own, reason
 from hvp.errors import Finding
+from hvp.linearization import transfer
 from hvp.linearization.batch_programs import BatchPrograms
 from hvp.linearization.cache import SavedTensorCache
 from hvp.linearization.linear_map import LinearMap, SavedTensors
 from hvp.linearization.products import Batch, Product, Space
 from hvp.linearization.snapshot import Snapshot
+from hvp.operators import Cost
 from hvp.passes.packing import Packing
 
 # Vectors or blocks that are multiplied before batches are joined: more than a few eigenvalues take.
@@ -124,6 +127,32 @@ class BatchSum:
         """The most columns that were multiplied at once so far."""
         linear_map, _ = next(iter(self.terms(product)))
         return linear_map.widest
+
+    def cost(self, product: Product, count: int) -> Cost:
+        """The cost of a product, with one vector and with blocks of `count`: see `Cost`.
+
+        It is measured on the first batch, and taken to be the same for the others.
+        """
+        begun = time.perf_counter()
+        linear_map, saved = next(iter(self.terms(product)))
+        traced = time.perf_counter() - begun
+        _, batch = next(self.pieces(product))
+        begun = time.perf_counter()
+        computed = linear_map.known(batch)
+        known = time.perf_counter() - begun
+        width = self.width(product, count) if count > 1 else 1
+        batches = self._snapshot.num_batches
+        each = max(sum(map(transfer.nbytes, computed)), 1)
+        num_kept = batches if self.keeps(product) else min(self._cache.free_bytes // each, batches)
+        anew = (batches - num_kept) * known
+        return Cost(
+            first=traced + num_kept * known,
+            alone=batches * linear_map.measure(1, saved) + anew,
+            in_block=batches * linear_map.measure(width, saved) / width + anew / width,
+            width=width,
+            saved=num_kept * each,
+            working=width * linear_map.product_bytes,
+        )
 
     def multiply(self, product: Product, parts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The products over all batches, of vectors (n,) or blocks (n, K)."""

@@ -205,6 +205,12 @@ class LinearMap:
             self._try_xla(block, [vector, *saved])
         return block([vector, *saved])
 
+    def measure(self, count: int, saved: SavedTensors) -> float:
+        """Seconds of a product with so many columns at once, with one batch."""
+        if count == 1:
+            return self.single.measure([self._random(), *saved])
+        return self._block(count).measure([self._random(count), *saved])
+
     def source_of_nan(self, vector: tf.Tensor, batch: Sequence[tf.Tensor]) -> str:
         """The operation that first gives NaN or infinity in a product with a vector (size,)."""
         node = self.known.first_not_finite(batch)
@@ -261,7 +267,7 @@ class LinearMap:
         So a trial at most doubles the time of a job.
         """
         self._num_columns += count
-        one = self.single.measure([self._random(), *saved])
+        one = self.measure(1, saved)
         return self._num_columns * num_batches * one > operations * SECONDS_PER_BLOCK_OPERATION
 
     @property
@@ -288,12 +294,12 @@ class LinearMap:
 
         For one after the other each column is cut out of the block once for all batches.
         """
-        one = self.single.measure([self._random(), *saved])
+        one = self.measure(1, saved)
         # A call costs a + b·columns: if four columns gain, more of them gain too.
         tried = width if one < SHORT_SECONDS else min(width, 4)
         dtype = self.source.dtype.as_numpy_dtype
         one += transfer.seconds_per_column(self.source.size, width, dtype) / num_batches
-        seconds = self._block(tried).measure([self._random(tried), *saved])
+        seconds = self.measure(tried, saved)
         return seconds < MAX_TIME_RATIO * tried * one
 
     def _try_xla(self, block: CompiledFunction, tensors: list[tf.Tensor]) -> None:

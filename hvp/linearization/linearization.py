@@ -43,6 +43,7 @@ from hvp.linearization.products import (
 )
 from hvp.linearization.snapshot import Snapshot
 from hvp.objective.parameters import Layout
+from hvp.operators import Cost
 from hvp.sampling_error import BatchForms, BatchGrams
 from hvp.tables import Table
 
@@ -448,6 +449,18 @@ class Linearization:
         """
         self._require_outputs()
         return self._multiply(JT, u)
+
+    @_refusals_as_input_errors
+    def cost(self, matrix: str = "H", count: int = 1) -> Cost:
+        """What products with "H", "G" or "R" cost, measured on the first batch: see `Cost`.
+
+        The product is traced for it, unless it was before.
+
+        Args:
+            matrix: its letter.
+            count: the number of vectors in a block, for `Cost.in_block`.
+        """
+        return self._sums.cost(self._product_by_letter(matrix), count)
 
     @_refusals_as_input_errors
     def batch_forms(self, v: ArrayLike, matrix: str = "H") -> BatchForms:

@@ -201,9 +201,7 @@ def _traces(comparison: Comparison) -> dict[str, Any]:
         if shares is None:
             return {}
         share = shares.layers[name] if name else shares.whole
-        return {
-            "share of R": {measure: _estimate(getattr(share, measure)) for measure in measures}
-        }
+        return {"share of R": {measure: _estimate(getattr(share, measure)) for measure in measures}}
 
     if not comparison.traces:
         return {}

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from hvp.certificate import Certificate
 from hvp.comparison.results import Comparison, Part
+from hvp.comparison.run import Run, Stage
 from hvp.linalg.brackets import CountBracket
 from hvp.linalg.eigsh import Eigenpairs
 from hvp.linalg.estimate import Estimate
@@ -30,6 +32,8 @@ WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "
 MAX_SHARE_STDERR = 0.1
 # Significant digits in a sentence; tables have more.
 DIGITS = 4
+LARGEST: End = "largest"
+SMALLEST: End = "smallest"
 # Unfinished stages that a sentence names.
 MAX_STAGES = 3
 # The cell of an error that does not apply.
@@ -55,7 +59,10 @@ def headline(comparison: Comparison) -> tuple[str, ...]:
 
 def certificate(comparison: Comparison) -> str:
     """Whether differences confirm the products and the gradient, with the errors."""
-    found = comparison.certificate
+    return _certificate(comparison.certificate)
+
+
+def _certificate(found: Certificate | None) -> str:
     if found is None:
         return "The derivatives were not tested, as the comparison was interrupted before."
     failed = [check for check in found.checks if not check.passed]
@@ -72,6 +79,25 @@ def certificate(comparison: Comparison) -> str:
         for check in found.checks
     ]
     return f"Certificate: {'; '.join(parts)}."
+
+
+def of_stage(run: Run, stage: Stage) -> str:
+    """What a stage of a comparison found, in a few words; empty where later stages tell it."""
+    if stage.kind == "chain rule":
+        equal = sum(row.equal for row in run.table)
+        return f"vᵀHv = vᵀGv in {equal} of {len(run.table)} rows"
+    if stage.kind == "certificate":
+        return _certificate(run.certificate).removeprefix("Certificate: ")
+    if stage.kind == "ends":
+        found = run.spectra[stage.part, stage.letter]
+        top, bottom = (
+            eigenvalues(pairs, end, 0.0)[0].text(DIGITS, with_error=False)
+            for pairs, end in ((found.largest, LARGEST), (found.smallest, SMALLEST))
+        )
+        return f"λ_max {top}, λ_min {bottom}"
+    if stage.kind == "traces":
+        return estimated(run.traces[stage.letter].whole.trace)
+    return ""
 
 
 def unfinished(comparison: Comparison) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -74,7 +75,8 @@ class Terminal:
         )
         self._task: TaskID | None = None
         self.interrupted_by = 0
-        self._label = ""
+        self.stopped_by = 0
+        self._label = self._title = ""
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -115,6 +117,22 @@ class Terminal:
         self._task = self.progress.add_task(description, total=total, detail="")
         self._label = ""
 
+    def start_stages(self, title: str, count: int) -> None:
+        """Start the progress of a comparison of so many stages."""
+        self.start(f"{title}: spectra", count)
+        self._title = title
+
+    def finish_stage(self, result: str) -> None:
+        """Count a stage, and print what it found, if anything, where progress is shown."""
+        self.advance()
+        if result and self._label:
+            line = f"{self._title}: {self._label}: {result}"
+            self._errors.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        """Take an interruption as the end of the computation; another one ends the program."""
+        self.stopped_by, self.interrupted_by = self.interrupted_by or signal.SIGINT, 0
+
     def interrupt(self, number: int, _frame: FrameType | None) -> None:
         """Handle a signal. It is remembered, since TensorFlow may swallow the exception."""
         self.interrupted_by = number
@@ -136,11 +154,9 @@ class Terminal:
             self.progress.advance(self._task)
 
     def report_products(self, label: str, count: int) -> None:
-        """The progress function for `hvp.compare`: a step for each label, with its products."""
+        """The progress function for `hvp.compare`: what is computed, and its products so far."""
         self._raise_if_interrupted()
-        if label != self._label:
-            self._label = label
-            self.advance()
+        self._label = label
         if self._task is not None:
             self.progress.update(self._task, detail=f"{label}, product {count}")
 
@@ -205,8 +221,7 @@ def _spectra_table(comparison: Comparison, narrow: bool) -> Table:
     for part in comparison.parts.values():
         overlap = f"{part.overlap:.1%}" if part.angles_by_count else ""
         rows = [
-            (letter, _eigenvalue_cells(comparison, part, letter, narrow))
-            for letter in part.spectra
+            (letter, _eigenvalue_cells(comparison, part, letter, narrow)) for letter in part.spectra
         ]
         rows += [("", [""] * 4)] * (2 - len(rows))
         margins = ((part.name, overlap), (f"P = {part.size:,}", ""), ("", ""))

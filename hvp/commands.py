@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import re
 import shlex
 import signal
 import sys
@@ -43,6 +45,10 @@ app = typer.Typer(
 
 ACTIVATIONS = ("relu", "tanh", "both")
 MAX_SEED = 2**32 - 1
+TIME_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "": 60}
+SIZE_UNITS = {"M": 10**6, "G": 10**9}
+# Of the memory that is free, the process may take this share.
+MEMORY_SHARE = 0.6
 
 
 @app.callback(invoke_without_command=True)
@@ -179,6 +185,22 @@ def compare(
         int | None,
         _number("Take so many of the examples, chosen at random."),
     ] = None,
+    budget: Annotated[
+        str,
+        typer.Option(
+            metavar="<time>",
+            help="The time that a network may take, such as 90s, 10m or 2h: where more is "
+            "expected, less is computed. none computes everything.",
+        ),
+    ] = "10m",
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="<size>",
+            help="The most memory of the process, such as 500M or 6G; the default is 0.6 of what "
+            "is free.",
+        ),
+    ] = None,
     rescale: RescaleOption = False,
     dtype: DtypeOption = None,
     seed: SeedOption = 0,
@@ -194,6 +216,7 @@ def compare(
     differences; the results are written nevertheless.
     """
     start = time.perf_counter()
+    from hvp.comparison.forecast import Limits
     from hvp.comparison.plan import Effort
     from hvp.report.save import save  # a missing package shows before any work
     from hvp.report.terminal import Terminal
@@ -204,7 +227,8 @@ def compare(
         _check_choice("--dtype", dtype, ("float64",))
         _check_usage(activation, model, data, k, seed, batch_size, rescale)
         _check_effort(probes, steps, examples)
-        options = jobs.Options(loss, layers, dtype, batch_size)
+        limits = Limits(_seconds(budget), _bytes(memory))
+        options = jobs.Options(loss, layers, dtype, batch_size, jobs.cache_bytes(limits))
         chosen = Effort.chosen_matrices(matrices)
         effort = Effort(
             k=k,
@@ -227,11 +251,13 @@ def compare(
                 work = [jobs.builtin_job(name, seed, terminal) for name in names]
             command = _command(context)
             if examples is not None:
-                work = [jobs.with_some_examples(job, examples, seed, terminal) for job in work]
+                work = [jobs.with_some_examples(job, examples, seed) for job in work]
             results: list[Comparison] = []
             for job in work:
                 if not terminal.stopped_by:
-                    results.append(jobs.compared(job, options, effort, seed, command, terminal))
+                    results.append(
+                        jobs.compared(job, options, effort, limits, seed, command, terminal)
+                    )
             terminal.start("writing")
             written = []
             for result, directory in zip(results, directories, strict=False):
@@ -322,6 +348,30 @@ def _check_choice(option: str, value: str | None, choices: tuple[str, ...]) -> N
         raise InputError(
             f"{option} {' or '.join(choices)}", repr(value), "choose from these or leave it out"
         )
+
+
+def _seconds(budget: str) -> float:
+    """The seconds of a time such as 90s, 10m or 2h; a number alone is minutes."""
+    if budget == "none":
+        return math.inf
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)(s|m|min|h|)", budget)
+    seconds = float(found[1]) * TIME_UNITS[found[2]] if found else 0.0
+    if not 0 < seconds < math.inf:
+        raise InputError("a --budget such as 90s, 10m, 2h or none", repr(budget), "write it so")
+    return seconds
+
+
+def _bytes(memory: str | None) -> float:
+    """The bytes of a size such as 500M or 6G; None is a share of what is free."""
+    if memory is None:
+        import psutil
+
+        return MEMORY_SHARE * psutil.virtual_memory().available
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)(M|G)(B|iB|)", memory)
+    size = float(found[1]) * SIZE_UNITS[found[2]] if found else 0.0
+    if not 0 < size < math.inf:
+        raise InputError("a --memory such as 500M or 6G", repr(memory), "write it so")
+    return size
 
 
 def _check_effort(probes: int, steps: int, examples: int | None) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hvp.errors import ConvergenceError, DataError, InputError, MixedExamplesError
 
 if TYPE_CHECKING:
+    from hvp.comparison.forecast import Limits
     from hvp.comparison.plan import Effort
     from hvp.comparison.results import Comparison
     from hvp.linearization.linearization import Linearization
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 # The values that a network computes on a batch take at most this fraction of the memory for saved
 # tensors: a product saves two to five times as much, and as much again while it runs.
 MAX_BATCH_FRACTION = 1 / 32
+# TensorFlow and the programs of a network take about this; of the rest of a limit of memory, this
+# share is for saved tensors.
+PROCESS_BYTES, CACHE_SHARE = 900 << 20, 1 / 5
 # The memory of a single batch is extrapolated from so many examples and twice as many.
 FEW_EXAMPLES = 32
 # Characters of a message, and of its parts where the remedy is long.
@@ -52,12 +56,23 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the user chose of a loss."""
+    """What the user chose of a loss, and the bytes of saved tensors, None for a quarter of what is
+    free.
+    """
 
     loss: str | None
     layers: list[str] | None
     dtype: str | None
     batch_size: int | None
+    cache: int | None = None
+
+
+def cache_bytes(limits: Limits) -> int:
+    """What may be saved between products, so that a process stays within its limit of memory.
+
+    The noise floor saves as much once more in float64, at twice the size.
+    """
+    return int(CACHE_SHARE * max(limits.bytes - PROCESS_BYTES, 0))
 
 
 def in_options(text: str) -> str:
@@ -138,7 +153,7 @@ def builtin_job(name: str, seed: int, terminal: Terminal) -> Job:
     return Job(name, model, (x, y))
 
 
-def with_some_examples(job: Job, count: int, seed: int, terminal: Terminal) -> Job:
+def with_some_examples(job: Job, count: int, seed: int) -> Job:
     """The job on a random subset of its examples, in their order."""
     import keras
     import numpy as np
@@ -148,14 +163,19 @@ def with_some_examples(job: Job, count: int, seed: int, terminal: Terminal) -> J
     total = num_examples(job.data[0])
     if count >= total:
         return job
-    terminal.say(f"{job.title}: {count:,} of {total:,} examples, chosen at random")
     rows = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
     data = keras.tree.map_structure(lambda array: array[rows], job.data)
     return dataclasses.replace(job, data=data)
 
 
 def compared(
-    job: Job, options: Options, effort: Effort, seed: int, command: str, terminal: Terminal
+    job: Job,
+    options: Options,
+    effort: Effort,
+    limits: Limits,
+    seed: int,
+    command: str,
+    terminal: Terminal,
 ) -> Comparison:
     """The comparison of H, G and R of a job: what was computed until an interruption, if one came.
 
@@ -166,8 +186,8 @@ def compared(
 
     lin = linearized(job, options, terminal)
     effort = dataclasses.replace(effort, k=_most(job, effort.k, lin.size, terminal))
+    lin, effort = fitted(job, lin, options, effort, limits, seed, terminal)
     run = Run(lin, effort, seed=seed, progress=terminal.report_products)
-    terminal.start_stages(job.title, len(run.pending))
     try:
         while run.pending:
             stage = run.step()
@@ -178,6 +198,28 @@ def compared(
         terminal.stop()
     found = run.comparison(title=job.title, command=command)
     return dataclasses.replace(found, findings=tuple(map(in_options, found.findings)))
+
+
+def fitted(
+    job: Job,
+    lin: Linearization,
+    options: Options,
+    effort: Effort,
+    limits: Limits,
+    seed: int,
+    terminal: Terminal,
+) -> tuple[Linearization, Effort]:
+    """The loss and the effort that fit the limits; what they are expected to take is shown."""
+    from hvp.comparison.forecast import fit, left_out, measured_costs
+
+    terminal.start(f"{job.title}: measuring products")
+    found = fit(lin, effort, measured_costs(lin, effort), limits)
+    less = left_out(effort, found, lin.num_examples)
+    terminal.show_forecast(job.title, lin, found, less)
+    if found.num_examples < lin.num_examples:
+        job = with_some_examples(job, found.num_examples, seed)
+        lin = linearized(job, options, terminal)
+    return lin, found.effort
 
 
 def _most(job: Job, k: int, size: int, terminal: Terminal) -> int:
@@ -275,6 +317,7 @@ def _in_batches(
         variables=chosen,
         dtype=options.dtype,
         batch_size=batch_size,
+        cache="auto" if options.cache is None else options.cache,
         ad="forward-over-reverse",
         jit=False,
     )

@@ -238,8 +238,8 @@ class Comparison(ShownAsTable):
 
         `largest` and `smallest` come with their errors ‖Av - λv‖ and their kind: "separate", or
         "bound" where a cluster is not resolved. Traces and squared Frobenius norms, if computed,
-        come with their standard errors. The rows of `chain_rule` are dataclasses, which pandas takes
-        as they are.
+        come with their standard errors. The rows of `chain_rule` are dataclasses, which pandas
+        takes as they are.
         """
         return [
             {

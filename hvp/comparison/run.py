@@ -62,6 +62,25 @@ class Stage:
         return f"{self.kind} of {self.letter}" if self.letter else self.kind
 
 
+def stages(lin: Curvature, effort: Effort) -> Iterator[Stage]:
+    """The stages of a comparison: what tells most comes first, the whole before its layers."""
+    results, matrices, whole = effort.results, effort.matrices, whole_name(lin)
+    layers = list(lin.layout.layers) if effort.layers and len(lin.layout.layers) > 1 else []
+    if "chain-rule" in results:
+        yield Stage("chain rule", whole)
+    if "ends" in results:
+        yield from (Stage("ends", whole, letter) for letter in matrices)
+        yield Stage("noise floor", whole)
+    yield Stage("certificate", whole)
+    if "density" in results:
+        yield from (Stage("density", whole, letter) for letter in matrices)
+    if "traces" in results:
+        yield from (Stage("traces", whole, letter) for letter in matrices)
+    for kind in ("ends", "density"):
+        if kind in results:
+            yield from (Stage(kind, name, letter) for name in layers for letter in matrices)
+
+
 class Run:
     """Computes a comparison of a linearization, a stage at a time.
 
@@ -92,7 +111,7 @@ class Run:
         self.traces: dict[str, LayerTraces] = {}
         self._noise: dict[str, Noise] = {}
         self.certificate: Certificate | None = None
-        self.pending = deque(self._stages())
+        self.pending = deque(stages(lin, effort))
 
     @property
     def has_results(self) -> bool:
@@ -104,24 +123,6 @@ class Run:
         """The whole, and the layers where they are several."""
         layers = self._blocks if len(self._blocks) > 1 else {}
         return {self._whole: self.lin, **layers}
-
-    def _stages(self) -> Iterator[Stage]:
-        """All stages: what tells most comes first, the whole before its layers."""
-        results, matrices, parts = self.effort.results, self.effort.matrices, self.parts
-        if "chain-rule" in results:
-            yield Stage("chain rule", self._whole)
-        if "ends" in results:
-            yield from (Stage("ends", self._whole, letter) for letter in matrices)
-            yield Stage("noise floor", self._whole)
-        yield Stage("certificate", self._whole)
-        whole, *layers = parts
-        for names in ([whole], layers):
-            if "ends" in results and names is layers:
-                yield from (Stage("ends", name, letter) for name in names for letter in matrices)
-            if "density" in results:
-                yield from (Stage("density", name, letter) for name in names for letter in matrices)
-            if "traces" in results and names is not layers:
-                yield from (Stage("traces", self._whole, letter) for letter in matrices)
 
     def step(self) -> Stage:
         """Compute the next stage. It stays pending where it is interrupted."""
@@ -193,7 +194,7 @@ class Run:
 
     @cached_property
     def _exact(self) -> Curvature:
-        """The linearization in float64, where the model allows it."""
+        """The linearization in float64, where the model allows it; dropped after its last use."""
         return in_float64(self.lin)
 
     def _compute_noise(self, stage: Stage, progress: Callable[[int], None]) -> None:
@@ -211,6 +212,7 @@ class Run:
 
     def _compute_certificate(self, stage: Stage, progress: Callable[[int], None]) -> None:
         self.certificate = certify(self.lin, exact=self._exact, seed=self._seed)
+        del self._exact
 
     def _part(self, name: str, lin: Curvature) -> Part | None:
         spectra = {

@@ -223,7 +223,7 @@ def eigsh(
     tol = float(np.sqrt(eps)) if tol is None else tol
     if not tol >= eps:
         raise InputError(f"a tol of at least {eps:.1e}, the precision of A", tol, "loosen it")
-    ncv = _basis_size(k, size) if ncv is None else min(ncv, size)
+    ncv = basis_size(k, size) if ncv is None else min(ncv, size)
     if ncv <= k and not is_dense:
         raise InputError(f"an ncv above k = {k}", ncv, "leave ncv out for the default")
     with few_threads(size):
@@ -255,7 +255,8 @@ def eigsh(
     return pairs if pairs.num_missing else replace(pairs, ranks=_ranks(pairs.values, which))
 
 
-def _basis_size(k: int, size: int) -> int:
+def basis_size(k: int, size: int) -> int:
+    """The vectors of the Krylov basis for k eigenpairs of so many parameters."""
     return min(size, max(2 * k + 5, 20 if size < SHORT_BASIS_SIZE else 10))
 
 

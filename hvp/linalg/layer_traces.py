@@ -24,6 +24,8 @@ from hvp.linalg.hutchinson import squared_norm_error, trace_error
 from hvp.operators import Curvature
 from hvp.tables import ShownAsTable, Table
 
+# Products with an operator, by default.
+NUM_PRODUCTS = 96
 # The standard error of a mean over pairs uses pairs of disjoint pairs, which need four probes.
 MIN_PROBES = 4
 # The least error of a squared norm from 4 probes, relative to the mean of g_bc²; from s probes it
@@ -145,7 +147,7 @@ def layer_traces(
     A: Operator,
     lin: Curvature,
     *,
-    num_products: int = 96,
+    num_products: int = NUM_PRODUCTS,
     scale: float | None = None,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
 import numpy as np
@@ -47,6 +48,8 @@ from hvp.operators import Cost
 from hvp.sampling_error import BatchForms, BatchGrams
 from hvp.tables import Table
 
+# Products of a block that take less are measured over all batches.
+SHORT_SECONDS = 1.0
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
@@ -452,15 +455,28 @@ class Linearization:
 
     @_refusals_as_input_errors
     def cost(self, matrix: str = "H", count: int = 1) -> Cost:
-        """What products with "H", "G" or "R" cost, measured on the first batch: see `Cost`.
+        """What products with "H", "G" or "R" cost, see `Cost`; they are traced, unless they were.
 
-        The product is traced for it, unless it was before.
+        They are measured on the first batch, and over all batches where that is short.
 
         Args:
             matrix: its letter.
             count: the number of vectors in a block, for `Cost.in_block`.
         """
-        return self._sums.cost(self._product_by_letter(matrix), count)
+        product = self._product_by_letter(matrix)
+        cost = self._sums.cost(product, count)
+        if cost.first + count * cost.alone > SHORT_SECONDS:
+            return cost
+        block = np.zeros((self.size, count), self.dtype)
+        alone, in_block = (self._seconds(product, v) for v in (block[:, 0], block))
+        return replace(cost, alone=alone, in_block=in_block / count)
+
+    def _seconds(self, product: Product, v: np.ndarray) -> float:
+        """Seconds of a product, after a first."""
+        self._multiply(product, v)
+        begun = time.perf_counter()
+        self._multiply(product, v)
+        return time.perf_counter() - begun
 
     @_refusals_as_input_errors
     def batch_forms(self, v: ArrayLike, matrix: str = "H") -> BatchForms:

@@ -193,3 +193,15 @@ def _power(value: float, decimals: int) -> str:
 def _trimmed(text: str) -> str:
     """Without zeros in front of the exponent."""
     return re.sub(r"e\+?(-?)0*(?=\d)", r"e\1", text)
+
+
+def duration(seconds: float) -> str:
+    """A time to two digits, in the unit that suits it.
+
+    >>> duration(0.00614), duration(31.4), duration(605.0), duration(9000.0)
+    ('6.1 ms', '31 s', '10 min', '2.5 h')
+    """
+    for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
+        if seconds >= 1.95 * size or (unit == "s" and seconds >= size):
+            return f"{float(f'{seconds / size:.2g}'):g} {unit}"
+    return f"{float(f'{1000 * seconds:.2g}'):g} ms"

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,7 +26,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from hvp.comparison.forecast import Expected, Fit
 from hvp.comparison.results import Comparison, Part
+from hvp.operators import Curvature
 from hvp.report import number_format, summary
 from hvp.report.number_format import End
 
@@ -116,6 +118,23 @@ class Terminal:
             self.progress.remove_task(self._task)
         self._task = self.progress.add_task(description, total=total, detail="")
         self._label = ""
+
+    def show_forecast(
+        self, title: str, lin: Curvature, found: Fit, left_out: Sequence[str]
+    ) -> None:
+        """Print what a comparison is expected to take, and what was left out for its limits."""
+        batches = "1 batch" if lin.num_batches == 1 else f"{lin.num_batches:,} batches"
+        costs = ", ".join(
+            f"{number_format.duration(cost.alone)} with {letter}"
+            for letter, cost in found.forecast.costs.items()
+        )
+        self.say(
+            f"{title}: {lin.size:,} parameters, {lin.num_examples:,} examples in {batches}; "
+            f"a product takes {costs}"
+        )
+        self.console.print(_forecast_table(found, lin.num_examples))
+        if left_out:
+            self.say(f"Fitted to the limits: {'; '.join(left_out)}. --budget none computes all.")
 
     def start_stages(self, title: str, count: int) -> None:
         """Start the progress of a comparison of so many stages."""
@@ -277,6 +296,30 @@ def _results_table(comparison: Comparison) -> Table:
             table.add_row(name, *cells)
     table.add_row(
         "noise floor of products", number_format.margin(comparison.floor), *3 * [summary.NONE]
+    )
+    return table
+
+
+def _forecast_table(found: Fit, num_examples: int) -> Table:
+    """The expected products, seconds and memory of a comparison, a row for each kind of stage."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("expected")
+    for heading in ("products", "time", "memory"):
+        table.add_column(heading, justify="right")
+    share = found.num_examples / num_examples
+    kinds: dict[str, list[Expected]] = {}
+    for stage, expected in found.forecast.stages.items():
+        of_layer = "" if stage.part == next(iter(found.forecast.stages)).part else " of layers"
+        kinds.setdefault(f"{stage.kind}{of_layer}", []).append(expected)
+    for kind, each in kinds.items():
+        seconds = share * sum(expected.seconds for expected in each)
+        count = sum(expected.num_products for expected in each)
+        table.add_row(kind, f"{count:,}", number_format.duration(seconds), "")
+    table.add_row(
+        "all",
+        f"{found.forecast.num_products:,}",
+        number_format.duration(share * found.forecast.seconds),
+        f"{found.forecast.bytes / 1e9:.1f} GB",
     )
     return table
 

@@ -1,0 +1,283 @@
+"""What a comparison is expected to take, and how much of it fits limits of time and memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import psutil
+
+from hvp.comparison.plan import RESULTS, Effort
+from hvp.comparison.run import Stage, stages
+from hvp.errors import InputError
+from hvp.linalg.eigsh import DENSE_SIZE, basis_size
+from hvp.linalg.layer_traces import NUM_PRODUCTS
+from hvp.operators import Cost, Curvature
+
+# Products of an iteration for both ends, in those that fill its basis once: measured on six
+# networks, from 1 to 2.1 for H, 4 for G and 1.6 for R.
+RESTARTS = {"H": 1.5, "G": 2.2, "R": 1.3}
+POWER_STEPS = 7
+# Sign vectors of the sampling error of a trace.
+NUM_SIGN_VECTORS = 10
+# Seconds of Lanczos's own work for each entry of its basis and step: ARPACK's, and the one with
+# blocks (measured, P from 7,000 to 50,000).
+ARPACK_SECONDS, LANCZOS_SECONDS = 4e-9, 1.4e-9
+# Vectors that the noise floor and the certificate multiply in both precisions, and how much longer
+# a product in float64 takes.
+NUM_CHECKED, FLOAT64_FACTOR = 8, 2.0
+# Seconds of a stage of the whole and of a layer besides its products: functions are traced.
+STAGE_SECONDS, LAYER_STAGE_SECONDS = 0.3, 0.1
+# A layer's products take this share of the time of the whole's (measured, 0.3 to 0.6 on networks
+# of three to five layers), and so much of the time before the first; loops take all of both.
+LAYER_SHARE, LAYER_FIRST_SHARE = 0.5, 0.3
+# Probes and steps of smaller densities, in order.
+SHALLOWER: tuple[tuple[int, int], ...] = ((5, 80), (5, 40), (3, 40), (3, 20))
+# The fewest examples that a subset has, and the share of a budget that is planned for it: the
+# linearization is made once more.
+MIN_EXAMPLES, SUBSET_SHARE = 100, 0.85
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The products and seconds of a stage, and the most bytes that it takes for its vectors."""
+
+    num_products: int
+    seconds: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a comparison is expected to take.
+
+    Attributes:
+        stages: what each of its stages takes, in order.
+        costs: of products, by letter.
+        base: bytes of the process before the stages.
+        saved: bytes of saved tensors.
+    """
+
+    stages: Mapping[Stage, Expected]
+    costs: Mapping[str, Cost]
+    base: int
+    saved: int
+
+    @property
+    def seconds(self) -> float:
+        return sum(expected.seconds for expected in self.stages.values())
+
+    @property
+    def num_products(self) -> int:
+        return sum(expected.num_products for expected in self.stages.values())
+
+    @property
+    def bytes(self) -> int:
+        """The peak of the memory of the process."""
+        return self.base + self.saved + max(expected.bytes for expected in self.stages.values())
+
+
+class MeasuredCurvature(Curvature, Protocol):
+    """A backend that measures what its products cost, see `hvp.Linearization.cost`."""
+
+    def cost(self, matrix: str, count: int) -> Cost: ...
+
+
+def measured_costs(lin: MeasuredCurvature, effort: Effort) -> dict[str, Cost]:
+    """What products with each of the matrices cost. Each is traced for it."""
+    return {letter: lin.cost(letter, effort.num_probes) for letter in effort.matrices}
+
+
+def forecast(
+    lin: Curvature, effort: Effort, stages: Sequence[Stage], costs: Mapping[str, Cost]
+) -> Forecast:
+    """What these stages are expected to take."""
+    sizes = {
+        name: sum(math.prod(lin.layout.shapes[i]) for i in positions)
+        for name, positions in lin.layout.layers.items()
+    }
+    each = _Stages(lin, effort, sizes, costs)
+    return Forecast(
+        {stage: each.expected(stage) for stage in stages},
+        costs,
+        psutil.Process().memory_info().rss,
+        # Once more in float64 for the noise floor.
+        round((1 + FLOAT64_FACTOR) * sum(cost.saved for cost in costs.values())),
+    )
+
+
+class _Stages:
+    """Expects what stages take, given the sizes of the layers and the costs of products."""
+
+    def __init__(
+        self, lin: Curvature, effort: Effort, sizes: Mapping[str, int], costs: Mapping[str, Cost]
+    ):
+        self._lin, self._effort, self._sizes, self._costs = lin, effort, sizes, costs
+
+    def expected(self, stage: Stage) -> Expected:
+        size = self._sizes.get(stage.part, self._lin.size)
+        is_layer = stage.part in self._sizes and size < self._lin.size
+        compute = {
+            "chain rule": self._chain_rule,
+            "ends": self._ends,
+            "density": self._density,
+            "traces": self._traces,
+        }.get(stage.kind, self._checks)
+        count, seconds, vectors = compute(stage, size, is_layer)
+        seconds += LAYER_STAGE_SECONDS if is_layer else STAGE_SECONDS
+        if is_layer and stage.kind == "ends":
+            seconds += self._cost(stage, is_layer).first
+        working = max(cost.working for cost in self._costs.values())
+        kept = 4 * self._effort.k * len(self._costs) * self._lin.size
+        return Expected(count, seconds, (vectors + kept) * self._lin.dtype.itemsize + working)
+
+    def _cost(self, stage: Stage, is_layer: bool) -> Cost:
+        """The cost of products of a stage; those of a layer are not measured."""
+        cost = self._costs[stage.letter]
+        if not is_layer or cost.width == 1:
+            return cost
+        return replace(
+            cost,
+            first=LAYER_FIRST_SHARE * cost.first,
+            alone=LAYER_SHARE * cost.alone,
+            in_block=LAYER_SHARE * cost.in_block,
+        )
+
+    def _chain_rule(self, stage: Stage, size: int, is_layer: bool) -> tuple[int, float, int]:
+        count = len(self._sizes) + 1
+        seconds = sum(cost.first + count * cost.in_block for cost in self._costs.values())
+        return 3 * count, seconds, 4 * count * size
+
+    def _ends(self, stage: Stage, size: int, is_layer: bool) -> tuple[int, float, int]:
+        cost, k = self._cost(stage, is_layer), min(self._effort.k, max(size - 1, 1))
+        forms = (2 * k + NUM_SIGN_VECTORS) if self._lin.num_batches > 1 else 0
+        if size <= DENSE_SIZE:
+            return size + 2 * k, (size + 2 * k + forms) * cost.in_block, 3 * size
+        basis = basis_size(2 * k, size)
+        steps = round(RESTARTS[stage.letter] * basis)
+        count = POWER_STEPS + steps + 2 * k
+        seconds = (POWER_STEPS + steps) * (cost.alone + ARPACK_SECONDS * basis * size)
+        return count, seconds + (2 * k + forms) * cost.in_block, (basis + 4 * k + 8) * size
+
+    def _density(self, stage: Stage, size: int, is_layer: bool) -> tuple[int, float, int]:
+        cost = self._cost(stage, is_layer)
+        probes, steps, resampled = self._effort.resolution(stage.letter, is_layer)
+        steps = min(steps, size)
+        count = (probes + (resampled if self._lin.num_batches > 1 else 0)) * steps
+        work = probes * steps * steps * size * LANCZOS_SECONDS
+        return count, count * cost.in_block + work, probes * (steps + 4) * size
+
+    def _traces(self, stage: Stage, size: int, is_layer: bool) -> tuple[int, float, int]:
+        count = min(NUM_PRODUCTS, size)
+        return count, count * self._costs[stage.letter].in_block, 2 * count * size
+
+    def _checks(self, stage: Stage, size: int, is_layer: bool) -> tuple[int, float, int]:
+        """The noise floor and the certificate: products in float64, which is traced anew."""
+        costs = [cost for letter, cost in self._costs.items() if letter != "R"]
+        if stage.kind == "certificate":
+            return 2, 4 * FLOAT64_FACTOR * costs[0].alone, 8 * size
+        seconds = sum(
+            FLOAT64_FACTOR * (cost.first + NUM_CHECKED * cost.in_block)
+            + NUM_CHECKED * cost.in_block
+            for cost in costs
+        )
+        return 2 * NUM_CHECKED * len(costs), seconds, 8 * NUM_CHECKED * size
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most seconds and bytes that a comparison may take; infinity for no limit."""
+
+    seconds: float = math.inf
+    bytes: float = math.inf
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A comparison that is expected to fit its limits.
+
+    Attributes:
+        effort: what is computed.
+        forecast: what that takes, with all examples.
+        num_examples: how many of the examples to take.
+    """
+
+    effort: Effort
+    forecast: Forecast
+    num_examples: int
+
+
+def fit(lin: Curvature, effort: Effort, costs: Mapping[str, Cost], limits: Limits) -> Fit:
+    """The most of a comparison that is expected to fit its limits.
+
+    Fewer and shorter runs of the densities come first, then no single layers, a random subset of
+    the examples, no densities and no traces. Time is proportional to the number of examples.
+
+    Raises:
+        InputError: the least of these exceeds a limit.
+    """
+    total = lin.num_examples
+    least = min(MIN_EXAMPLES, total)
+    for smaller in (effort, *_shallower(effort)):
+        found = forecast(lin, smaller, list(stages(lin, smaller)), costs)
+        if found.bytes > limits.bytes:
+            continue
+        if found.seconds <= limits.seconds:
+            return Fit(smaller, found, total)
+        count = int(total * SUBSET_SHARE * limits.seconds / found.seconds)
+        if not smaller.layers and count >= least:
+            return Fit(smaller, found, _rounded(count))
+    if found.bytes > limits.bytes:
+        raise InputError(
+            f"a limit of memory of at least {_gigabytes(found.bytes)}",
+            _gigabytes(limits.bytes),
+            "raise it, or take fewer examples or layers",
+        )
+    seconds = math.ceil(found.seconds * least / total)
+    raise InputError(f"a budget of at least {seconds} s", f"{limits.seconds:.0f} s", "raise it")
+
+
+def _shallower(effort: Effort) -> Iterator[Effort]:
+    """Ways to compute less and less."""
+    for probes, steps in SHALLOWER:
+        fewer = min(probes, effort.num_probes), min(steps, effort.num_steps)
+        if "density" in effort.results and fewer != (effort.num_probes, effort.num_steps):
+            effort = replace(effort, num_probes=fewer[0], num_steps=fewer[1])
+            yield effort
+    if effort.layers:
+        effort = replace(effort, layers=False)
+        yield effort
+    for result in ("density", "traces"):
+        if result in effort.results and effort.results != {result}:
+            effort = replace(effort, results=effort.results - {result})
+            yield effort
+
+
+def left_out(wanted: Effort, found: Fit, total: int) -> tuple[str, ...]:
+    """What a fitted comparison leaves out of the one that was wanted, in words."""
+    left, effort = [], found.effort
+    missing = [result for result in RESULTS if result in wanted.results - effort.results]
+    resolution = effort.num_probes, effort.num_steps
+    if "density" not in missing and resolution != (wanted.num_probes, wanted.num_steps):
+        left.append(
+            f"densities of {effort.num_probes} probes and {effort.num_steps} steps instead of "
+            f"{wanted.num_probes} and {wanted.num_steps}"
+        )
+    if wanted.layers and not effort.layers:
+        left.append("no spectra of single layers")
+    left += [f"no {result}" for result in missing]
+    if found.num_examples < total:
+        left.append(f"{found.num_examples:,} of {total:,} examples, chosen at random")
+    return tuple(left)
+
+
+def _rounded(count: int) -> int:
+    """The count, to two digits from below."""
+    step = 10 ** max(len(str(count)) - 2, 0)
+    return count // step * step
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB"

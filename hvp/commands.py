@@ -251,7 +251,7 @@ def compare(
                 work = [jobs.builtin_job(name, seed, terminal) for name in names]
             command = _command(context)
             if examples is not None:
-                work = [jobs.with_some_examples(job, examples, seed) for job in work]
+                work = [jobs.with_some_examples(job, examples, seed, terminal) for job in work]
             results: list[Comparison] = []
             for job in work:
                 if not terminal.stopped_by:

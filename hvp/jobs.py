@@ -32,6 +32,8 @@ REMEDIES = {
     r"pass loss=": "give --loss NAME",
     r"use the loss (\w+)": r"give --loss \1",
     r'pass dtype="float64"': "give --dtype float64",
+    r"^a budget of": "a --budget of",
+    r"^a limit of memory of": "a --memory of",
     r"\bdtype=": "--dtype",
     r"\bvariables=": "--layers",
     r"pass batch_size=len\(x\).*": "leave --batch-size out",
@@ -88,7 +90,7 @@ def message(error: InputError | ConvergenceError) -> str:
         return shortened(in_options(str(error)), MAX_MESSAGE_LENGTH)
     remedy = in_options(error.remedy)
     room = MAX_MESSAGE_LENGTH - len(f"expected , got ; {remedy}")
-    expected = shortened(error.expected, max(2 * room // 3, MIN_PART_LENGTH))
+    expected = shortened(in_options(error.expected), max(2 * room // 3, MIN_PART_LENGTH))
     got = shortened(str(error.got), max(room - len(expected), MIN_PART_LENGTH))
     return shortened(f"expected {expected}, got {got}; {remedy}", MAX_MESSAGE_LENGTH)
 
@@ -153,7 +155,7 @@ def builtin_job(name: str, seed: int, terminal: Terminal) -> Job:
     return Job(name, model, (x, y))
 
 
-def with_some_examples(job: Job, count: int, seed: int) -> Job:
+def with_some_examples(job: Job, count: int, seed: int, terminal: Terminal) -> Job:
     """The job on a random subset of its examples, in their order."""
     import keras
     import numpy as np
@@ -163,6 +165,7 @@ def with_some_examples(job: Job, count: int, seed: int) -> Job:
     total = num_examples(job.data[0])
     if count >= total:
         return job
+    terminal.say(f"{job.title}: {count:,} of {total:,} examples, chosen at random")
     rows = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
     data = keras.tree.map_structure(lambda array: array[rows], job.data)
     return dataclasses.replace(job, data=data)
@@ -214,10 +217,10 @@ def fitted(
 
     terminal.start(f"{job.title}: measuring products")
     found = fit(lin, effort, measured_costs(lin, effort), limits)
-    less = left_out(effort, found, lin.num_examples)
+    less = left_out(effort, found)
     terminal.show_forecast(job.title, lin, found, less)
     if found.num_examples < lin.num_examples:
-        job = with_some_examples(job, found.num_examples, seed)
+        job = with_some_examples(job, found.num_examples, seed, terminal)
         lin = linearized(job, options, terminal)
     return lin, found.effort
 

@@ -40,6 +40,7 @@ class Cost:
         in_block: seconds for each vector of a block.
         width: how many vectors of a block are multiplied at once.
         saved: bytes of the saved tensors of all batches, as far as they are kept.
+        budget: the most bytes that may be saved, for all matrices together.
         working: bytes that a product with `width` vectors takes besides.
     """
 
@@ -48,6 +49,7 @@ class Cost:
     in_block: float
     width: int
     saved: int
+    budget: int
     working: int
 
 

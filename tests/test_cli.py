@@ -1,6 +1,5 @@
 """The command line: what it writes and prints, and that bad input is one line and nothing else."""
 
-import functools
 import html
 import json
 import os
@@ -21,10 +20,11 @@ import pytest
 import tensorflow as tf
 from typer.testing import CliRunner
 
-import hvp.comparison.compare
 import hvp.report.matplotlib_figure
 import hvp.report.terminal
 from hvp import ConvergenceError, commands, examples, jobs
+from hvp.comparison.plan import Effort
+from hvp.comparison.run import Run
 from hvp.report import number_format
 
 layers = keras.layers
@@ -47,8 +47,11 @@ def no_lines_of_progress(monkeypatch):
 @pytest.fixture(autouse=True)
 def few_probes(monkeypatch):
     """Densities are not what is tested here, and take the most of the time."""
-    few = functools.partial(hvp.comparison.compare.compare, num_probes=2, num_steps=4)
-    monkeypatch.setattr(hvp.comparison.compare, "compare", few)
+
+    def few(effort, letter, of_layer):
+        return min(effort.num_probes, 2), min(effort.num_steps, 4), 1
+
+    monkeypatch.setattr(Effort, "resolution", few)
 
 
 @pytest.fixture
@@ -714,7 +717,7 @@ def test_no_convergence_is_one_line_and_exit_code_1(inputs, here, monkeypatch):
     def give_up(*arguments, **options):
         raise ConvergenceError("expected errors up to 1e-9, got 1;\nloosen tol")
 
-    monkeypatch.setattr(hvp.comparison.compare, "compare", give_up)
+    monkeypatch.setattr(Run, "step", give_up)
     result = compare(*inputs, "--out", "out")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "hvp: expected errors up to 1e-9, got 1; loosen tol\n"
@@ -896,11 +899,36 @@ def test_a_signal_ends_the_work_and_leaves_no_file(here, stage, number, code, wo
     process.send_signal(number)
     shown += read_until(terminal, None)
     os.close(terminal)
-    assert process.communicate()[0] == b""
+    assert process.communicate()[0].startswith(b"" if stage != "relu: spectra" else b"relu: 24,790")
     assert process.returncode == code
     assert shown.rstrip().endswith(f"hvp: {word}")
     assert "Traceback" not in shown
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_comparison_writes_what_is_finished(inputs, here, number, code):
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(
+        (sys.executable, "-c", INTERRUPTIBLE, "compare", "-k", "2", "--out", "out",
+         "--steps", "10000", "--probes", "10000", "--budget", "none"),
+        stdout=subprocess.PIPE,
+        stderr=end,
+        env={**environment(), "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(end)
+    read_until(terminal, "ends of R: λ_max")
+    process.send_signal(number)
+    read_until(terminal, None)
+    os.close(terminal)
+    shown = process.communicate()[0].decode()
+    assert process.returncode == code
+    assert "Interrupted: " in shown
+    assert files(here / "out") == [f"relu/compare.{kind}" for kind in KINDS]
+    found = document(here / "out" / "relu")
+    assert "whole network: density of H" in found["unfinished"]
+    assert found["parts"]["whole network"]["H"]["density"] is None
+    assert found["parts"]["whole network"]["R"]["largest"]["values"][-1] > 0
 
 
 def read_until(terminal, text, patience=120):

@@ -37,7 +37,7 @@ LAYER_SHARE, LAYER_FIRST_SHARE = 0.5, 0.3
 SHALLOWER: tuple[tuple[int, int], ...] = ((5, 80), (5, 40), (3, 40), (3, 20))
 # The fewest examples that a subset has, and the share of a budget that is planned for it: the
 # linearization is made once more.
-MIN_EXAMPLES, SUBSET_SHARE = 100, 0.85
+MIN_EXAMPLES, SUBSET_SHARE = 50, 0.85
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,14 @@ def forecast(
         {stage: each.expected(stage) for stage in stages},
         costs,
         psutil.Process().memory_info().rss,
-        # Once more in float64 for the noise floor.
-        round((1 + FLOAT64_FACTOR) * sum(cost.saved for cost in costs.values())),
+        _saved(costs, 1.0) + _saved(costs, FLOAT64_FACTOR),  # the noise floor needs float64
     )
+
+
+def _saved(costs: Mapping[str, Cost], factor: float) -> int:
+    """The bytes of saved tensors of all matrices together."""
+    budget = max(cost.budget for cost in costs.values())
+    return round(min(factor * sum(cost.saved for cost in costs.values()), budget))
 
 
 class _Stages:
@@ -179,7 +184,7 @@ class _Stages:
         if stage.kind == "certificate":
             return 2, 4 * FLOAT64_FACTOR * costs[0].alone, 8 * size
         seconds = sum(
-            FLOAT64_FACTOR * (cost.first + NUM_CHECKED * cost.in_block)
+            FLOAT64_FACTOR * (2 * cost.first + NUM_CHECKED * cost.in_block)
             + NUM_CHECKED * cost.in_block
             for cost in costs
         )
@@ -213,7 +218,7 @@ def fit(lin: Curvature, effort: Effort, costs: Mapping[str, Cost], limits: Limit
     """The most of a comparison that is expected to fit its limits.
 
     Fewer and shorter runs of the densities come first, then no single layers, a random subset of
-    the examples, no densities and no traces. Time is proportional to the number of examples.
+    the examples, no densities, no traces and no R. Time is proportional to the number of examples.
 
     Raises:
         InputError: the least of these exceeds a limit.
@@ -253,10 +258,13 @@ def _shallower(effort: Effort) -> Iterator[Effort]:
         if result in effort.results and effort.results != {result}:
             effort = replace(effort, results=effort.results - {result})
             yield effort
+    if {"H", "R"} <= set(effort.matrices) and "ends" in effort.results:
+        matrices = tuple(letter for letter in effort.matrices if letter != "R")
+        yield replace(effort, matrices=matrices, results=effort.results - {"chain-rule"})
 
 
-def left_out(wanted: Effort, found: Fit, total: int) -> tuple[str, ...]:
-    """What a fitted comparison leaves out of the one that was wanted, in words."""
+def left_out(wanted: Effort, found: Fit) -> tuple[str, ...]:
+    """What a fitted comparison leaves out of the one that was wanted, but for examples."""
     left, effort = [], found.effort
     missing = [result for result in RESULTS if result in wanted.results - effort.results]
     resolution = effort.num_probes, effort.num_steps
@@ -268,8 +276,7 @@ def left_out(wanted: Effort, found: Fit, total: int) -> tuple[str, ...]:
     if wanted.layers and not effort.layers:
         left.append("no spectra of single layers")
     left += [f"no {result}" for result in missing]
-    if found.num_examples < total:
-        left.append(f"{found.num_examples:,} of {total:,} examples, chosen at random")
+    left += [f"no {letter}" for letter in wanted.matrices if letter not in effort.matrices]
     return tuple(left)
 
 

@@ -115,8 +115,8 @@ class Run:
 
     @property
     def has_results(self) -> bool:
-        """Whether a comparison would show anything."""
-        return bool(self.table or self.spectra)
+        """Whether a comparison would show anything of what was asked for."""
+        return bool(self.spectra or ("ends" not in self.effort.results and self.table))
 
     @property
     def parts(self) -> dict[str, Curvature]:

@@ -151,6 +151,7 @@ class BatchSum:
             in_block=batches * linear_map.measure(width, saved) / width + anew / width,
             width=width,
             saved=num_kept * each,
+            budget=self._cache.budget,
             working=width * linear_map.product_bytes,
         )
 

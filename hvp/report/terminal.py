@@ -6,6 +6,7 @@ import contextlib
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -79,6 +80,7 @@ class Terminal:
         self.interrupted_by = 0
         self.stopped_by = 0
         self._label = self._title = ""
+        self._found: deque[str] = deque()
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -99,6 +101,7 @@ class Terminal:
         begun = time.monotonic()
         while not done.wait(SECONDS_BETWEEN_LINES):
             with contextlib.suppress(OSError):
+                self._print_found()
                 for task in self.progress.tasks:
                     line = f"hvp: {time.monotonic() - begun:.0f} s: {task.description}"
                     if task.total is not None:
@@ -133,8 +136,9 @@ class Terminal:
             f"a product takes {costs}"
         )
         self.console.print(_forecast_table(found, lin.num_examples))
-        if left_out:
-            self.say(f"Fitted to the limits: {'; '.join(left_out)}. --budget none computes all.")
+        if left_out or found.num_examples < lin.num_examples:
+            less = [*left_out, *["fewer examples"] * (found.num_examples < lin.num_examples)]
+            self.say(f"Fitted to the limits of time and memory: {'; '.join(less)}.")
 
     def start_stages(self, title: str, count: int) -> None:
         """Start the progress of a comparison of so many stages."""
@@ -142,10 +146,16 @@ class Terminal:
         self._title = title
 
     def finish_stage(self, result: str) -> None:
-        """Count a stage, and print what it found, if anything, where progress is shown."""
+        """Count a stage, and print what it found, if anything, with the progress."""
         self.advance()
-        if result and self._label:
-            line = f"{self._title}: {self._label}: {result}"
+        if result:
+            self._found.append(f"{self._title}: {self._label}: {result}")
+        if not self.progress.disable:
+            self._print_found()
+
+    def _print_found(self) -> None:
+        while self._found:
+            line = self._found.popleft()
             self._errors.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def stop(self) -> None:

@@ -169,7 +169,7 @@ def test_what_is_left_out_is_not_there(lin, comparison, tmp_path):
     assert found.certificate.passed
     assert "matrices='HG', results='ends'" in found.command
     with pytest.raises(hvp.InputError, match="expected R of whole network, got H, G"):
-        found.whole.R
+        _ = found.whole.R
     assert {row["matrix"] for row in found.rows()} == {"H", "G"}
     assert "λ_max of R" not in repr(found)
 
@@ -180,7 +180,7 @@ def test_the_chain_rule_alone_takes_one_product_a_layer_and_matrix(lin, comparis
     assert found.num_products == 3 * 3 + 2
     assert repr(found).count("vᵀHv") == 1
     with pytest.raises(hvp.InputError, match="expected a comparison of spectra, got none"):
-        found.whole
+        _ = found.whole
 
 
 def test_a_loss_without_outputs_has_a_spectrum_of_H():

@@ -90,6 +90,12 @@ def _path(text: str) -> Path:
     return Path(os.path.expanduser(text))
 
 
+def _source(text: str) -> str:
+    if not str(text):
+        raise typer.BadParameter("expected a file, a folder, a data set or code, got ''")
+    return text
+
+
 def _number(help_text: str, *names: str) -> Any:
     """An option that takes a whole number."""
     return typer.Option(*names, parser=_whole_number, metavar="<int>", help=help_text)
@@ -102,12 +108,14 @@ ModelOption = Annotated[
     ),
 ]
 DataOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        parser=_path,
-        metavar="<path>",
-        help="An .npz file for --model: arrays x, y and, if examples have weights, sample_weight; "
-        "x.NAME, y.NAME and sample_weight.NAME for several inputs and outputs.",
+        parser=_source,
+        metavar="<source>",
+        help="Examples for --model: an .npz file with arrays x, y and, if examples have weights, "
+        "sample_weight (x.NAME, y.NAME, sample_weight.NAME for several inputs and outputs); "
+        "X.npy,Y.npy; a folder with a folder of images for each class; mnist, cifar10 or another "
+        "data set in Keras's cache; or module:function, whose code is run, for (x, y) or batches.",
     ),
 ]
 LossOption = Annotated[
@@ -131,7 +139,7 @@ SeedOption = Annotated[
     _number("Seed of weights, training and random vectors."),
 ]
 RescaleOption = Annotated[
-    bool, typer.Option("--rescale", help="Divide images x of uint8 by 255, as for training.")
+    bool, typer.Option("--rescale", help="Divide images x from 0 to 255 by 255, as for training.")
 ]
 DtypeOption = Annotated[
     str | None,
@@ -242,11 +250,11 @@ def compare(
         several = model is None and len(names) > 1
         directories = [out / name for name in names] if several else [out]
         with _directories(directories):
-            arrays = None if model is None else jobs.read_data(model, data, rescale)
+            read = None if model is None else jobs.data_reader(model, data)
             terminal.start("importing TensorFlow")
             _import_tensorflow(seed)
             if model is not None:
-                work = [jobs.load_job(model, arrays, options)]
+                work = [jobs.load_job(model, read, options, rescale)]
             else:
                 work = [jobs.builtin_job(name, seed, terminal) for name in names]
             command = _command(context)
@@ -299,13 +307,13 @@ def check(
         _check_choice("--dtype", dtype, ("float64",))
         _check_usage(None, model, data, 1, seed, batch_size, rescale)
         options = jobs.Options(loss, layers, dtype, batch_size)
-        arrays = None if model is None else jobs.read_data(model, data, rescale)
+        read = None if model is None else jobs.data_reader(model, data)
         terminal.start("importing TensorFlow")
         _import_tensorflow(seed)
         job = (
             jobs.builtin_job("tanh", seed, terminal)
             if model is None
-            else jobs.load_job(model, arrays, options)
+            else jobs.load_job(model, read, options, rescale)
         )
         from hvp.testing.finite_differences import check as run
 
@@ -387,7 +395,7 @@ def _check_effort(probes: int, steps: int, examples: int | None) -> None:
 def _check_usage(
     activation: str | None,
     model: Path | None,
-    data: Path | None,
+    data: str | None,
     k: int,
     seed: int,
     batch_size: int | None,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hvp.comparison.plan import Effort
     from hvp.comparison.results import Comparison
     from hvp.linearization.linearization import Linearization
+    from hvp.objective.data_sources import Reader
     from hvp.report.terminal import Terminal
 
 # The values that a network computes on a batch take at most this fraction of the memory for saved
@@ -106,38 +107,38 @@ def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[:half]} ... {text[-half:]}"
 
 
-def read_data(model: Path, data: Path | None, rescale: bool = False) -> tuple[Any, ...] | None:
-    """The arrays of a file, None for the digits. Raises InputError for a wrong file of either.
+def data_reader(model: Path, source: str | None) -> Reader | None:
+    """What reads the examples, None for the digits. Raises InputError for a wrong file of either.
 
     It needs no TensorFlow, so that a wrong file is told at once.
     """
-    from hvp.objective import files
+    from hvp.objective import data_sources, files
 
     files.check_model(model)
-    if data is None:
-        return None
-    x, *others = files.read_arrays(data)
-    return (_rescaled(x) if rescale else x, *others)
+    return None if source is None else data_sources.reader(source)
 
 
-def _rescaled(x: Any) -> Any:
-    """Images of uint8, or a dict of them, as float32 from 0 to 1."""
-    if isinstance(x, dict):
-        return {name: _rescaled(array) for name, array in x.items()}
-    if x.dtype != "uint8":
-        raise InputError("images of uint8 for --rescale", f"x of {x.dtype}", "leave --rescale out")
-    return x.astype("float32") / 255
-
-
-def load_job(model: Path, data: tuple[Any, ...] | None, options: Options) -> Job:
-    """The model of a file, with arrays, or with the digits."""
+def load_job(model: Path, read: Reader | None, options: Options, rescale: bool = False) -> Job:
+    """The model of a file, with the examples that are read for it, or with the digits."""
     from hvp import examples
     from hvp.objective import files
 
     loaded = files.load_model(model, compiled=options.loss is None)
-    if data is None:
+    if read is None:
         return Job(model.stem, loaded, examples.mnist(), is_digits=True)
-    return Job(model.stem, loaded, data)
+    x, *others = read(loaded)
+    return Job(model.stem, loaded, (_rescaled(x) if rescale else x, *others))
+
+
+def _rescaled(x: Any) -> Any:
+    """Images with values from 0 to 255, or a dict of them, as float32 from 0 to 1."""
+    if isinstance(x, dict):
+        return {name: _rescaled(array) for name, array in x.items()}
+    is_byte = x.dtype == "uint8" or (x.dtype.kind == "f" and x.min() >= 0 and 1 < x.max() <= 255)
+    if not is_byte:
+        got = f"x of {x.dtype}"
+        raise InputError("images from 0 to 255 for --rescale", got, "leave --rescale out")
+    return x.astype("float32") / 255
 
 
 def builtin_job(name: str, seed: int, terminal: Terminal) -> Job:
@@ -217,8 +218,7 @@ def fitted(
 
     terminal.start(f"{job.title}: measuring products")
     found = fit(lin, effort, measured_costs(lin, effort), limits)
-    less = left_out(effort, found)
-    terminal.show_forecast(job.title, lin, found, less)
+    terminal.show_forecast(job.title, found, left_out(effort, found))
     if found.num_examples < lin.num_examples:
         job = with_some_examples(job, found.num_examples, seed, terminal)
         lin = linearized(job, options, terminal)

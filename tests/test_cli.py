@@ -135,7 +135,7 @@ def test_a_comparison_of_nothing_is_refused(inputs, options, line):
 
 def test_values_that_take_much_memory_make_smaller_batches(inputs, here, monkeypatch):
     monkeypatch.setattr(jobs, "MAX_BATCH_FRACTION", 1e-12)
-    arrays = jobs.read_data(Path("net.keras"), Path("data.npz"))
+    arrays = jobs.data_reader(Path("net.keras"), "data.npz")
     found = []
     for batch_size in (12, None):
         options = jobs.Options(None, None, None, batch_size)
@@ -312,7 +312,7 @@ def test_the_memory_of_one_batch_grows_as_few_examples_say(mixing, monkeypatch):
         property(lambda lin: type("Forecast", (), {"kept": 1000 * lin.num_examples**2})),
     )
     options = jobs.Options(None, None, None, None)
-    arrays = jobs.read_data(Path("net.keras"), Path("data.npz"))
+    arrays = jobs.data_reader(Path("net.keras"), "data.npz")
     job = jobs.load_job(Path("net.keras"), arrays, options)
     needed, budget = jobs._single_batch_bytes(job, options, 100)
     assert needed == pytest.approx(1000 * 100**2)

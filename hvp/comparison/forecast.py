@@ -54,12 +54,16 @@ class Forecast:
     """What a comparison is expected to take.
 
     Attributes:
+        size, num_examples, num_batches: of the loss.
         stages: what each of its stages takes, in order.
         costs: of products, by letter.
         base: bytes of the process before the stages.
         saved: bytes of saved tensors.
     """
 
+    size: int
+    num_examples: int
+    num_batches: int
     stages: Mapping[Stage, Expected]
     costs: Mapping[str, Cost]
     base: int
@@ -100,6 +104,9 @@ def forecast(
     }
     each = _Stages(lin, effort, sizes, costs)
     return Forecast(
+        lin.size,
+        lin.num_examples,
+        lin.num_batches,
         {stage: each.expected(stage) for stage in stages},
         costs,
         psutil.Process().memory_info().rss,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 KERAS = "a .keras file"
 NPZ = "an .npz file"
+NPY = "a single array, as np.save writes it,"
 HDF5 = "an HDF5 file"
 MISSING = "no file"
 PIPE = "a pipe"
@@ -24,7 +25,7 @@ SPECIAL = (
 )
 SIGNATURES = (
     (b"\x89HDF\r\n\x1a\n", HDF5),
-    (b"\x93NUMPY", "a single array, as np.save writes it,"),
+    (b"\x93NUMPY", NPY),
     (b"\x1f\x8b", "a gzip file"),
     (b"\x80", "a pickle"),
     (b"PAR1", "a Parquet file"),

@@ -36,7 +36,7 @@ def check_model(path: str | Path) -> None:
     if kind == HDF5 and path.suffix == ".keras":
         remedy = f"rename it to {path.with_suffix('.h5').name!r} if it holds a model"
     if kind != KERAS and not (kind == HDF5 and path.suffix in HDF5_SUFFIXES):
-        raise _other_kind(KERAS, kind, path, remedy)
+        raise other_kind(KERAS, kind, path, remedy)
 
 
 def load_model(path: str | Path, *, compiled: bool = True) -> keras.Model:
@@ -58,7 +58,7 @@ def load_model(path: str | Path, *, compiled: bool = True) -> keras.Model:
         if not compiled:
             raise InputError(
                 "a .keras file that Keras can load",
-                f"{str(path)!r}: {_first_line(error)}",
+                f"{str(path)!r}: {first_line(error)}",
                 "save it by model.save",
             ) from error
     return _with_its_loss(path)
@@ -71,7 +71,7 @@ def _with_its_loss(path: Path) -> keras.Model:
         config = _configuration(path)["compile_config"]
         model.compile_from_config({key: config[key] for key in ("loss", "loss_weights")})
     except Exception as error:  # Keras raises many kinds
-        reason = _first_line(error).partition(". ")[0]
+        reason = first_line(error).partition(". ")[0]
         raise InputError(
             "a compiled loss that Keras knows", f"{str(path)!r}: {reason}", "pass loss="
         ) from error
@@ -136,11 +136,13 @@ def _foreign(config: Any, layer: str) -> Iterator[Foreign]:
             yield from _foreign(part, layer)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error, or its type."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _other_kind(expected: str, kind: str, path: Path, remedy: str) -> InputError:
+def other_kind(expected: str, kind: str, path: Path, remedy: str) -> InputError:
+    """The error for a file of another kind."""
     if kind == MISSING:
         remedy = "check the path"
     elif kind == PIPE:
@@ -178,7 +180,7 @@ def read_arrays(path: str | Path) -> tuple[Arrays, ...]:
     path = Path(path)
     kind = kind_of(path)
     if kind != NPZ:
-        raise _other_kind(NPZ, kind, path, REMEDY)
+        raise other_kind(NPZ, kind, path, REMEDY)
     try:
         headers = dict(_headers(path))
         _check_headers(headers, path)
@@ -188,7 +190,7 @@ def read_arrays(path: str | Path) -> tuple[Arrays, ...]:
         raise
     except Exception as error:  # zip, zlib and NumPy raise many kinds
         raise InputError(
-            NPZ, f"a damaged one, {str(path)!r}: {_first_line(error)}", "write it again"
+            NPZ, f"a damaged one, {str(path)!r}: {first_line(error)}", "write it again"
         ) from error
     parts = [_of_kind(found, kind) for kind in KINDS]
     return tuple(part for part in parts if part is not None)
@@ -224,8 +226,7 @@ def _check_headers(headers: dict[str, Header], path: Path) -> None:
     """Raise InputError for other names, types or lengths, and for more than fits into memory."""
     _check_names(list(headers), path)
     for name, (_, dtype) in headers.items():
-        if dtype.kind not in "biuf":
-            raise InputError(f"a numeric array {name}", *_not_numeric(name, dtype))
+        check_dtype(name, dtype)
     check_shapes([header.shape for header in headers.values()])
     needed = sum(header.num_bytes for header in headers.values())
     free = psutil.virtual_memory().available
@@ -233,6 +234,12 @@ def _check_headers(headers: dict[str, Header], path: Path) -> None:
         sizes = " and ".join(f"{name} of shape {h.shape}" for name, h in headers.items())
         got = f"{sizes}: {needed / 2**30:,.1f} GiB of {free / 2**30:,.1f}"
         raise InputError("arrays that fit into the free memory", got, "take fewer examples")
+
+
+def check_dtype(name: str, dtype: np.dtype) -> None:
+    """Raise InputError for an array that holds no numbers."""
+    if dtype.kind not in "biuf":
+        raise InputError(f"a numeric array {name}", *_not_numeric(name, dtype))
 
 
 def _not_numeric(name: str, dtype: np.dtype) -> tuple[str, str]:

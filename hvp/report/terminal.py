@@ -29,7 +29,6 @@ from rich.text import Text
 
 from hvp.comparison.forecast import Expected, Fit
 from hvp.comparison.results import Comparison, Part
-from hvp.operators import Curvature
 from hvp.report import number_format, summary
 from hvp.report.number_format import End
 
@@ -122,22 +121,21 @@ class Terminal:
         self._task = self.progress.add_task(description, total=total, detail="")
         self._label = ""
 
-    def show_forecast(
-        self, title: str, lin: Curvature, found: Fit, left_out: Sequence[str]
-    ) -> None:
+    def show_forecast(self, title: str, found: Fit, left_out: Sequence[str]) -> None:
         """Print what a comparison is expected to take, and what was left out for its limits."""
-        batches = "1 batch" if lin.num_batches == 1 else f"{lin.num_batches:,} batches"
+        wanted = found.forecast
+        batches = "1 batch" if wanted.num_batches == 1 else f"{wanted.num_batches:,} batches"
         costs = ", ".join(
             f"{number_format.duration(cost.alone)} with {letter}"
-            for letter, cost in found.forecast.costs.items()
+            for letter, cost in wanted.costs.items()
         )
         self.say(
-            f"{title}: {lin.size:,} parameters, {lin.num_examples:,} examples in {batches}; "
+            f"{title}: {wanted.size:,} parameters, {wanted.num_examples:,} examples in {batches}; "
             f"a product takes {costs}"
         )
-        self.console.print(_forecast_table(found, lin.num_examples))
-        if left_out or found.num_examples < lin.num_examples:
-            less = [*left_out, *["fewer examples"] * (found.num_examples < lin.num_examples)]
+        self.console.print(_forecast_table(found))
+        less = [*left_out, *["fewer examples"] * (found.num_examples < wanted.num_examples)]
+        if less:
             self.say(f"Fitted to the limits of time and memory: {'; '.join(less)}.")
 
     def start_stages(self, title: str, count: int) -> None:
@@ -310,13 +308,13 @@ def _results_table(comparison: Comparison) -> Table:
     return table
 
 
-def _forecast_table(found: Fit, num_examples: int) -> Table:
+def _forecast_table(found: Fit) -> Table:
     """The expected products, seconds and memory of a comparison, a row for each kind of stage."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("expected")
     for heading in ("products", "time", "memory"):
         table.add_column(heading, justify="right")
-    share = found.num_examples / num_examples
+    share = found.num_examples / found.forecast.num_examples
     kinds: dict[str, list[Expected]] = {}
     for stage, expected in found.forecast.stages.items():
         of_layer = "" if stage.part == next(iter(found.forecast.stages)).part else " of layers"

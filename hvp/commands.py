@@ -91,8 +91,13 @@ def _path(text: str) -> Path:
 
 
 def _source(text: str) -> str:
+    """A source of examples. Modules are looked for in the current directory, too."""
+    from hvp.objective.data_sources import CODE
+
     if not str(text):
         raise typer.BadParameter("expected a file, a folder, a data set or code, got ''")
+    if CODE.fullmatch(text) and "" not in sys.path:
+        sys.path.insert(0, "")
     return text
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +32,7 @@ KERAS_DATA_SETS = {
     "fashion_mnist": "fashion-mnist/train-images-idx3-ubyte.gz",
     "mnist": "mnist.npz",
 }
+# A function of a module.
 CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 SOURCES = (
     "an .npz file, X.npy,Y.npy, a folder of images in a folder for each class, module:function, or "
@@ -52,7 +52,7 @@ def reader(source: str) -> Reader:
       their names, with values from 0 to 255.
     - ``mnist`` and other data sets of Keras that it has in its cache: the training examples.
     - ``module:function``: a function without arguments that gives ``(x, y)`` or yields batches. It
-      runs that code. The module is looked for in the current directory, too.
+      runs that code.
 
     Raises:
         InputError: the text names none of these, or a file that is something else.
@@ -79,7 +79,9 @@ def _mapped(paths: list[Path]) -> tuple[np.ndarray, ...]:
     for path, name in zip(paths, files.KINDS, strict=False):
         kind = kind_of(path)
         if kind != NPY:
-            raise files.other_kind(NPY.rstrip(","), kind, path, "write it with np.save(file, array)")
+            raise files.other_kind(
+                NPY.rstrip(","), kind, path, "write it with np.save(file, array)"
+            )
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
@@ -144,14 +146,11 @@ def _keras_data_set(name: str) -> tuple[np.ndarray, ...]:
 def _called(source: str) -> tuple[Arrays, ...]:
     """The examples that a function of a module gives, its batches joined."""
     module_name, _, name = source.partition(":")
-    sys.path.insert(0, "")
     try:
         function = getattr(importlib.import_module(module_name), name, None)
     except ImportError as error:
         got = f"{module_name!r}: {files.first_line(error)}"
         raise InputError("a module that can be imported", got, "check its name") from error
-    finally:
-        sys.path.remove("")
     if not callable(function):
         raise InputError(f"a function {name} in {module_name}", shown(function), "check its name")
     found = function()

@@ -27,7 +27,9 @@ MAY_IMPORT = {
     "testing": ("certificate", "operators", "linearization", "errors"),
     "examples": ("errors",),
     "cli": ("commands", "comparison"),
-    "commands": ("jobs", "report", "comparison", "testing", "errors", "__init__"),
+    "commands": (
+        "jobs", "report", "comparison", "testing", "objective", "errors", "__init__",
+    ),
     "jobs": ("examples", "report", "comparison", "linearization", "objective", "errors"),
     "__init__": (),
     "__main__": ("cli",),

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from hvp.errors import InputError, shown
+from hvp.linalg.blocks import chunks
 from hvp.operators import Curvature
 
+# A block of vectors takes at most this; its products with H, G and R as much again each.
+MAX_BLOCK_BYTES = 256 << 20
 NETWORK = "whole network"
 SELECTION = "selected layers"
 
@@ -72,23 +75,30 @@ def chain_rule(lin: Curvature, v: np.ndarray | None = None) -> tuple[QuadraticFo
         raise InputError(
             f"a vector of shape ({lin.size},)", own.shape, "give one entry a parameter"
         )
-    columns = {}
-    for name, positions in layers.items():
-        column = np.zeros_like(own)
-        for position in positions:
-            entries = lin.layout.slices[position]
-            column[entries] = own[entries]
-        columns[name] = column
+    parts = dict(layers)
     if len(layers) > 1:
-        columns[whole_name(lin)] = own
-    V = np.stack(list(columns.values()), axis=1)  # (P, layers + 1)
-    products = lin.products(V)
-    forms = [np.einsum("pk,pk->k", V, A, dtype=np.float64) for A in products]
-    sizes = np.linalg.norm(V, axis=0) * np.linalg.norm(products[0], axis=0)
-    forms.append(np.finfo(lin.dtype).eps * sizes)
-    return tuple(
-        QuadraticForms(name, *map(float, row)) for name, *row in zip(columns, *forms, strict=True)
-    )
+        parts[whole_name(lin)] = tuple(range(len(lin.layout.slices)))
+    names, found = list(parts), []
+    for chunk in chunks(len(names), columns_at_once(lin)):
+        V = np.zeros((lin.size, len(names[chunk])), lin.dtype)
+        for column, name in zip(V.T, names[chunk], strict=True):
+            for position in parts[name]:
+                entries = lin.layout.slices[position]
+                column[entries] = own[entries]
+        products = lin.products(V)
+        forms = [np.einsum("pk,pk->k", V, A, dtype=np.float64) for A in products]
+        sizes = np.linalg.norm(V, axis=0) * np.linalg.norm(products[0], axis=0)
+        forms.append(np.finfo(lin.dtype).eps * sizes)
+        found += [
+            QuadraticForms(name, *map(float, row))
+            for name, *row in zip(names[chunk], *forms, strict=True)
+        ]
+    return tuple(found)
+
+
+def columns_at_once(lin: Curvature) -> int:
+    """How many rows of the chain rule are computed in one block of vectors."""
+    return max(MAX_BLOCK_BYTES // (lin.size * lin.dtype.itemsize), 1)
 
 
 def whole_name(lin: Curvature) -> str:

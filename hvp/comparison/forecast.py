@@ -9,6 +9,7 @@ from typing import Protocol
 
 import psutil
 
+from hvp.comparison.chain_rule import columns_at_once
 from hvp.comparison.plan import RESULTS, Effort
 from hvp.comparison.run import Stage, stages
 from hvp.errors import InputError
@@ -160,7 +161,7 @@ class _Stages:
     def _chain_rule(self, stage: Stage, size: int, is_layer: bool) -> tuple[int, float, int]:
         count = len(self._sizes) + 1
         seconds = sum(cost.first + count * cost.in_block for cost in self._costs.values())
-        return 3 * count, seconds, 4 * count * size
+        return 3 * count, seconds, 4 * min(count, columns_at_once(self._lin)) * size
 
     def _ends(self, stage: Stage, size: int, is_layer: bool) -> tuple[int, float, int]:
         cost, k = self._cost(stage, is_layer), min(self._effort.k, max(size - 1, 1))

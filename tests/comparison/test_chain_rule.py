@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import hvp
+import hvp.comparison.chain_rule
 from hvp import examples
 
 LAYERS = ("dense1", "dense2", "dense3")
@@ -222,3 +223,22 @@ def test_a_loss_that_is_no_function_of_outputs_is_refused():
     lin = hvp.linearize_function(lambda w: w[0] ** 2, np.ones(2))
     with pytest.raises(hvp.InputError, match="a loss that is a function of outputs"):
         hvp.chain_rule(lin)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_rows_that_do_not_fit_into_one_block_are_computed_in_several(columns, monkeypatch):
+    rng = np.random.default_rng(4)
+    params = [rng.standard_normal((3, 2)) for _ in range(3)]
+
+    def outputs(w):
+        return (w[0] * w[1] + w[2] ** 2) * w[1]
+
+    lin = hvp.linearize_function(lambda z: (z[0] * z[1])[0] ** 2, params, outputs=outputs)
+    expected = hvp.chain_rule(lin)
+    monkeypatch.setattr(hvp.comparison.chain_rule, "MAX_BLOCK_BYTES", columns * lin.size * 8)
+    found = hvp.chain_rule(lin)
+    assert [row.layer for row in found] == [row.layer for row in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert (one.vHv, one.vGv, one.vRv) == pytest.approx(
+            (other.vHv, other.vGv, other.vRv), rel=1e-12
+        )

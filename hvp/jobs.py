@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # The values that a network computes on a batch take at most this fraction of the memory for saved
 # tensors: a product saves two to five times as much, and as much again while it runs.
-MAX_BATCH_FRACTION = 1 / 32
+MAX_BATCH_FRACTION = 1 / 8
 # TensorFlow and the programs of a network take about this; of the rest of a limit of memory, this
 # share is for saved tensors.
 PROCESS_BYTES, CACHE_SHARE = 900 << 20, 1 / 5

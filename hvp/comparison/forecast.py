@@ -29,6 +29,8 @@ ARPACK_SECONDS, LANCZOS_SECONDS = 4e-9, 1.4e-9
 # Vectors that the noise floor and the certificate multiply in both precisions, and how much longer
 # a product in float64 takes.
 NUM_CHECKED, FLOAT64_FACTOR = 8, 2.0
+# Vectors of the model's precision that the certificate has in memory; those in float64 count twice.
+CERTIFICATE_VECTORS = 20
 # Seconds of a stage of the whole and of a layer besides its products: functions are traced.
 STAGE_SECONDS, LAYER_STAGE_SECONDS = 0.3, 0.1
 # A layer's products take this share of the time of the whole's (measured, 0.3 to 0.6 on networks
@@ -143,7 +145,8 @@ class _Stages:
         if is_layer and stage.kind == "ends":
             seconds += self._cost(stage, is_layer).first
         working = max(cost.working for cost in self._costs.values())
-        kept = 4 * self._effort.k * len(self._costs) * self._lin.size
+        copies = 2 if self._effort.layers else 1
+        kept = 2 * self._effort.k * copies * len(self._costs) * self._lin.size
         return Expected(count, seconds, (vectors + kept) * self._lin.dtype.itemsize + working)
 
     def _cost(self, stage: Stage, is_layer: bool) -> Cost:
@@ -184,19 +187,20 @@ class _Stages:
 
     def _traces(self, stage: Stage, size: int, is_layer: bool) -> tuple[int, float, int]:
         count = min(NUM_PRODUCTS, size)
-        return count, count * self._costs[stage.letter].in_block, 2 * count * size
+        vectors = count * size * 5 // 4
+        return count, count * self._costs[stage.letter].in_block, vectors
 
     def _checks(self, stage: Stage, size: int, is_layer: bool) -> tuple[int, float, int]:
         """The noise floor and the certificate: products in float64, which is traced anew."""
         costs = [cost for letter, cost in self._costs.items() if letter != "R"]
         if stage.kind == "certificate":
-            return 2, 4 * FLOAT64_FACTOR * costs[0].alone, 8 * size
+            return 2, 4 * FLOAT64_FACTOR * costs[0].alone, CERTIFICATE_VECTORS * size
         seconds = sum(
             FLOAT64_FACTOR * (2 * cost.first + NUM_CHECKED * cost.in_block)
             + NUM_CHECKED * cost.in_block
             for cost in costs
         )
-        return 2 * NUM_CHECKED * len(costs), seconds, 8 * NUM_CHECKED * size
+        return 2 * NUM_CHECKED * len(costs), seconds, 4 * NUM_CHECKED * size
 
 
 @dataclass(frozen=True)

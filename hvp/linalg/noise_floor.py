@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from hvp.errors import InputError
+from hvp.linalg.blocks import chunks, gram, squared_lengths
 from hvp.linalg.counted_operator import CountedOperator, Operator
+
+# Products in float64 are made with blocks of at most this.
+MAX_BLOCK_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -73,20 +77,44 @@ def noise_floor(
         raise InputError("at least two directions", num_directions, "leave it out for three")
     if exact is not None and exact.shape != counted.shape:
         raise InputError(f"exact= of shape {counted.shape}", exact.shape, "build it from A's model")
-    V = np.random.default_rng(seed).standard_normal((size, num_directions))
-    if vectors is not None:
-        V = np.concatenate([V, vectors], axis=1)
-    V = (V / np.linalg.norm(V, axis=0)).astype(counted.dtype)
-    AV, again = counted.matmat(V), counted.matmat(V)
-    inner = V.T.astype(np.float64) @ AV
-    shadow = np.nan if exact is None else _largest(AV - exact @ V.astype(np.float64))
+    V = _directions(size, num_directions, vectors, np.random.default_rng(seed), counted.dtype)
+    AV = counted.matmat(V)
+    repeatability = _largest(AV - counted.matmat(V))
+    inner = gram(V, AV)
     return Noise(
         asymmetry=float(np.abs(inner - inner.T).max()),
-        repeatability=_largest(AV - again),
-        shadow=shadow,
+        repeatability=repeatability,
+        shadow=np.nan if exact is None else _shadow(exact, V, AV),
         num_products=counted.count,
     )
 
 
+def _directions(
+    size: int,
+    count: int,
+    vectors: np.ndarray | None,
+    rng: np.random.Generator,
+    dtype: np.dtype,
+) -> np.ndarray:
+    """(P, n) unit vectors: so many random ones, and those given."""
+    given = np.zeros((size, 0)) if vectors is None else vectors
+    V = np.empty((size, count + given.shape[1]), dtype)
+    for rows in chunks(size):
+        V[rows, :count] = rng.standard_normal((len(V[rows]), count))
+        V[rows, count:] = given[rows]
+    V /= np.sqrt(squared_lengths(V)).astype(dtype)
+    return V
+
+
+def _shadow(exact: Operator, V: np.ndarray, AV: np.ndarray) -> float:
+    """The largest ‖Av - A₆₄v‖, a few columns at once."""
+    columns = max(MAX_BLOCK_BYTES // (8 * len(V)), 1)
+    return max(
+        _largest(AV[:, some] - exact @ V[:, some].astype(np.float64))
+        for some in chunks(V.shape[1], columns)
+    )
+
+
 def _largest(differences: np.ndarray) -> float:
-    return float(np.linalg.norm(differences.astype(np.float64), axis=0).max())
+    """The length of the longest column."""
+    return float(np.sqrt(squared_lengths(differences).max()))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hvp.errors import ConvergenceError, DataError, InputError, MixedExamplesError
 
 if TYPE_CHECKING:
-    from hvp.comparison.forecast import Limits
+    from hvp.comparison.forecast import Fit, Limits
     from hvp.comparison.plan import Effort
     from hvp.comparison.results import Comparison
     from hvp.linearization.linearization import Linearization
@@ -190,7 +190,7 @@ def compared(
 
     lin = linearized(job, options, terminal)
     effort = dataclasses.replace(effort, k=_most(job, effort.k, lin.size, terminal))
-    lin, effort = fitted(job, lin, options, effort, limits, seed, terminal)
+    lin, found = fitted(job, lin, options, effort, limits, seed, terminal)
     run = Run(lin, effort, seed=seed, progress=terminal.report_products)
     try:
         while run.pending:
@@ -200,8 +200,8 @@ def compared(
         if not run.has_results:
             raise
         terminal.stop()
-    found = run.comparison(title=job.title, command=command)
-    return dataclasses.replace(found, findings=tuple(map(in_options, found.findings)))
+    result = run.comparison(title=job.title, command=command)
+    return dataclasses.replace(result, findings=tuple(map(in_options, result.findings)))
 
 
 def fitted(
@@ -212,8 +212,8 @@ def fitted(
     limits: Limits,
     seed: int,
     terminal: Terminal,
-) -> tuple[Linearization, Effort]:
-    """The loss and the effort that fit the limits; what they are expected to take is shown."""
+) -> tuple[Linearization, Fit]:
+    """The loss and how much of its comparison fits the limits; what that takes is shown."""
     from hvp.comparison.forecast import fit, left_out, measured_costs
 
     terminal.start(f"{job.title}: measuring products")
@@ -222,7 +222,7 @@ def fitted(
     if found.num_examples < lin.num_examples:
         job = with_some_examples(job, found.num_examples, seed, terminal)
         lin = linearized(job, options, terminal)
-    return lin, found.effort
+    return lin, found
 
 
 def _most(job: Job, k: int, size: int, terminal: Terminal) -> int:

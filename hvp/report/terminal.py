@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -80,6 +80,8 @@ class Terminal:
         self.stopped_by = 0
         self._label = self._title = ""
         self._found: deque[str] = deque()
+        self._expected: dict[str, Expected] = {}
+        self._all_seconds = self._begun = 0.0
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -138,18 +140,29 @@ class Terminal:
         if less:
             self.say(f"Fitted to the limits of time and memory: {'; '.join(less)}.")
 
-    def start_stages(self, title: str, count: int) -> None:
-        """Start the progress of a comparison of so many stages."""
-        self.start(f"{title}: spectra", count)
-        self._title = title
+    def start_stages(self, title: str, expected: Mapping[str, Expected]) -> None:
+        """Start the progress of a comparison whose stages, by label, take what is expected."""
+        self.start(f"{title}: spectra", len(expected))
+        self._title, self._expected, self._begun = title, dict(expected), time.monotonic()
+        self._all_seconds = sum(each.seconds for each in expected.values())
 
     def finish_stage(self, result: str) -> None:
         """Count a stage, and print what it found, if anything, with the progress."""
         self.advance()
+        self._expected.pop(self._label, None)
         if result:
             self._found.append(f"{self._title}: {self._label}: {result}")
         if not self.progress.disable:
             self._print_found()
+
+    def _time_left(self) -> str:
+        """How long the stages that are left take, judged by those that are done."""
+        left = sum(each.seconds for each in self._expected.values())
+        done = self._all_seconds - left
+        if done <= 0:
+            return ""
+        seconds = left * (time.monotonic() - self._begun) / done
+        return f", about {number_format.duration(seconds)} left"
 
     def _print_found(self) -> None:
         while self._found:
@@ -185,7 +198,10 @@ class Terminal:
         self._raise_if_interrupted()
         self._label = label
         if self._task is not None:
-            self.progress.update(self._task, detail=f"{label}, product {count}")
+            most = self._expected[label].num_products if label in self._expected else 0
+            of = f" of about {most:,}" if most >= count else ""
+            detail = f"{label}, product {count}{of}{self._time_left()}"
+            self.progress.update(self._task, detail=detail)
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False)

@@ -191,7 +191,10 @@ def compared(
     lin = linearized(job, options, terminal)
     effort = dataclasses.replace(effort, k=_most(job, effort.k, lin.size, terminal))
     lin, found = fitted(job, lin, options, effort, limits, seed, terminal)
-    run = Run(lin, effort, seed=seed, progress=terminal.report_products)
+    run = Run(lin, found.effort, seed=seed, progress=terminal.report_products)
+    terminal.start_stages(
+        job.title, {stage.label: each for stage, each in found.forecast.stages.items()}
+    )
     try:
         while run.pending:
             stage = run.step()

@@ -21,7 +21,6 @@ from bench.backends.implementation import (
     DiscreteDensity,
     Forms,
     Implementation,
-    curve,
 )
 from bench.measurements.problems import Problem, data
 

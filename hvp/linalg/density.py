@@ -169,7 +169,8 @@ class Density(ShownAsTable):
         origin = self._origin(origin)
         outside = self.weights * (np.abs(self.nodes) > origin)
         weights = outside if outside.any() else self.weights
-        return resolved_width(*self._log_nodes(origin), weights, self.precision)
+        nodes, errors, _ = self._log_nodes(origin)
+        return resolved_width(nodes, errors, weights, self.precision)
 
     def grid(self, num_points: int = 1001, width: float | None = None) -> np.ndarray:
         """Ascending points that show all of the curve: evenly over the bulk, closer at outliers."""
@@ -178,14 +179,18 @@ class Density(ShownAsTable):
         return grid_points(self.nodes, widths, self.outliers, num_points, width)
 
     def log_grid(
-        self, num_points: int = 1001, origin: float | None = None, width: float | None = None
+        self,
+        num_points: int = 1001,
+        origin: float | None = None,
+        width: float | None = None,
+        blur: float = 0.0,
     ) -> np.ndarray:
         """The same in coordinates t of the logarithmic axis; `from_log` gives the eigenvalues."""
         origin = self._origin(origin)
         width = _positive("width", width or self.log_width(origin))
-        nodes, errors = self._log_nodes(origin)
-        widths, outliers = local_widths(nodes, errors, width), to_log(self.outliers, origin)
-        return grid_points(nodes, widths, outliers, num_points, width)
+        nodes, errors, slopes = self._log_nodes(origin)
+        widths = local_widths(nodes, errors, np.hypot(width, blur * slopes))
+        return grid_points(nodes, widths, to_log(self.outliers, origin), num_points, width)
 
     def curve(self, x: np.ndarray, width: float | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The density (n,) of eigenvalues at x, ∫ = 1, smoothed, and its standard errors (n,).
@@ -209,10 +214,16 @@ class Density(ShownAsTable):
     def curve_sampling(self, x: np.ndarray, width: float | None = None) -> np.ndarray:
         """(n,) the sampling errors of `curve`; NaN where the batches are not known."""
         width = self.width if width is None else width
-        return self._curve_sampling(x, self.nodes, self.errors, lambda x: x, width)
+        widths = local_widths(self.nodes, self.errors, _positive("width", width))
+        return self._curve_sampling(x, lambda x: x, width, widths)
 
     def log_curve(
-        self, t: np.ndarray, *, origin: float | None = None, width: float | None = None
+        self,
+        t: np.ndarray,
+        *,
+        origin: float | None = None,
+        width: float | None = None,
+        blur: float = 0.0,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The density of eigenvalues per unit of t = sign(x) log₁₀(1 + |x|/x₀), and its errors.
 
@@ -222,19 +233,29 @@ class Density(ShownAsTable):
             t: (n,) coordinates, as `log_grid` returns them, or `to_log` of eigenvalues.
             origin: x₀ in units of λ; None is `origin`.
             width: standard width in decades; None is `log_width(origin)`.
+            blur: a standard width in units of λ by which nodes are smoothed besides: that of what
+                is not resolved near zero, so that two operators compare there.
         """
         origin = self._origin(origin)
         width = self.log_width(origin) if width is None else width
-        return self._curve(t, *self._log_nodes(origin), to_log(self.outliers, origin), width)
+        nodes, errors, slopes = self._log_nodes(origin)
+        widths = np.hypot(_positive("width", width), blur * slopes)
+        return self._curve(t, nodes, errors, to_log(self.outliers, origin), width, widths)
 
     def log_curve_sampling(
-        self, t: np.ndarray, *, origin: float | None = None, width: float | None = None
+        self,
+        t: np.ndarray,
+        *,
+        origin: float | None = None,
+        width: float | None = None,
+        blur: float = 0.0,
     ) -> np.ndarray:
         """(n,) the sampling errors of `log_curve`; NaN where the batches are not known."""
         origin = self._origin(origin)
         width = self.log_width(origin) if width is None else width
-        nodes, errors = self._log_nodes(origin)
-        return self._curve_sampling(t, nodes, errors, lambda x: to_log(x, origin), width)
+        nodes, errors, slopes = self._log_nodes(origin)
+        widths = local_widths(nodes, errors, np.hypot(_positive("width", width), blur * slopes))
+        return self._curve_sampling(t, lambda x: to_log(x, origin), width, widths)
 
     def cumulative(
         self, x: np.ndarray, floor: float | None = None
@@ -435,24 +456,23 @@ class Density(ShownAsTable):
             return np.nan
         return float(jackknife(self.without_batches(f), self.left_out.examples)) / self.size
 
-    def _log_nodes(self, origin: float) -> tuple[np.ndarray, np.ndarray]:
-        """(S, m) and (S, m) the nodes on the logarithmic axis, and their errors there."""
+    def _log_nodes(self, origin: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(S, m) each: the nodes on the logarithmic axis, their errors there, and dt/dλ."""
         slopes = 1 / (np.log(10) * (np.abs(self.nodes) + origin))
-        return to_log(self.nodes, origin), self.errors * slopes
+        return to_log(self.nodes, origin), self.errors * slopes, slopes
 
     def _curve_sampling(
         self,
         x: np.ndarray,
-        nodes: np.ndarray,
-        errors: np.ndarray,
         to_axis: Callable[[np.ndarray], np.ndarray],
         width: float,
+        widths: np.ndarray,
     ) -> np.ndarray:
-        x, width = _points(x), _positive("width", width)
+        x = _points(x)
         left_out = self.left_out
         if left_out is None:
             return np.full(len(x), np.nan)
-        widths = local_widths(nodes, errors, width)[: left_out.nodes.shape[1]]
+        widths = widths[: left_out.nodes.shape[1]]
         batches = zip(
             to_axis(left_out.nodes), left_out.weights, to_axis(left_out.outliers), strict=True
         )
@@ -470,9 +490,11 @@ class Density(ShownAsTable):
         errors: np.ndarray,
         outliers: np.ndarray,
         width: float,
+        widths: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         x, width = _points(x), _positive("width", width)
-        rows = smoothed_rows(x, nodes, self.weights, local_widths(nodes, errors, width))
+        widths = local_widths(nodes, errors, width if widths is None else widths)
+        rows = smoothed_rows(x, nodes, self.weights, widths)
         return self._mean(rows, smoothed(x, outliers, width) / self.size)
 
 

@@ -37,13 +37,18 @@ def resolved_width(
     nodes: np.ndarray, errors: np.ndarray, weights: np.ndarray, precision: float
 ) -> float:
     """The standard width of bells that the nodes (S, m) resolve: see `Density.width`."""
-    median = _weighted_median(_spacing(nodes, errors), weights)
+    half = resolution(nodes, errors, weights) / 2
     size = np.abs(nodes).max() or 1.0
     extent = np.ptp(nodes) if np.ptp(nodes) > ROUNDINGS * precision * size else size
-    return float(max(median / 2, extent / MAX_WIDTHS_PER_RANGE))
+    return float(max(half, extent / MAX_WIDTHS_PER_RANGE))
 
 
-def local_widths(nodes: np.ndarray, errors: np.ndarray, width: float) -> np.ndarray:
+def resolution(nodes: np.ndarray, errors: np.ndarray, weights: np.ndarray) -> float:
+    """The weighted median of the distance to the neighbours, or of the error bound if less."""
+    return _weighted_median(_spacing(nodes, errors), weights)
+
+
+def local_widths(nodes: np.ndarray, errors: np.ndarray, width: float | np.ndarray) -> np.ndarray:
     """(S, m) the standard widths of the bells of the nodes (S, m), where outliers have `width`.
 
     A node stands for the eigenvalues around it, up to half of the distance to its neighbours, or up

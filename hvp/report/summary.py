@@ -11,17 +11,19 @@ from hvp.comparison.results import Comparison, Part
 from hvp.linalg.brackets import CountBracket
 from hvp.linalg.eigsh import Eigenpairs
 from hvp.linalg.estimate import Estimate
+from hvp.linalg.layer_traces import BlockTraces
+from hvp.report import density_curves
 from hvp.report.number_format import (
     SINGLE,
     UNKNOWN,
     Eigenvalue,
     End,
+    bound,
     eigenvalues,
     estimated,
     is_unknown,
     known,
     margin,
-    measured,
     shared,
 )
 
@@ -41,6 +43,7 @@ def headline(comparison: Comparison) -> tuple[str, ...]:
         for sentence in (
             extremes(comparison),
             negatives(comparison),
+            learning_rate(comparison),
             share_of_residual(comparison),
             spaces(comparison),
             residual(comparison),
@@ -83,19 +86,38 @@ def _in_words(found: Eigenvalue) -> str:
     return text.replace("≥", "at least").replace("≤", "at most")
 
 
+def learning_rate(comparison: Comparison) -> str:
+    """From which learning rate on gradient descent is unstable: 2/λ_max of H."""
+    rate = stable_rate(comparison)
+    if not rate:
+        return ""
+    equals = f"of {rate.replace('≤', 'at most')}" if "≤" in rate else f"= {rate}"
+    return f"Gradient descent is unstable here with a learning rate above 2/λ_max {equals}."
+
+
+def stable_rate(comparison: Comparison) -> str:
+    """2/λ_max of H, "" where no eigenvalue is certainly positive."""
+    found = eigenvalue(comparison, comparison.whole, "H", "largest")
+    if found.value - found.error <= 0:
+        return ""
+    if found.bound:
+        return bound(2 / found.value, 0.0, "≤")
+    return known(2 / found.value, 2 * found.error / found.value**2, 3)
+
+
 def negatives(comparison: Comparison) -> str:
     """How many eigenvalues of H are negative, as far as that is known."""
     count = comparison.negative
     if not is_unknown(count) and count.value > 0:
-        many = measured(count.value, max(count.stderr, count.depth), 4)
-        return f"{many} of the {comparison.size:,} are negative."
+        return f"{estimated(count)} of the {comparison.size:,} are negative."
     sure = certainly_negative(comparison)
     if sure:
         least = WORDS[sure] if sure < len(WORDS) else f"{sure:,}"
-        return f"At least {least} are negative{_beyond(comparison)}."
+        many = f"At least {least} of the {comparison.size:,} are negative"
+        return f"{many}{_beyond(comparison)}; their exact number is {UNKNOWN}."
     H = comparison.whole.H
     if H.smallest.values[0] + H.smallest.errors[0] >= -comparison.floor:
-        return "No eigenvalue is negative beyond the noise of the products."
+        return "No eigenvalue is negative beyond the rounding of the products."
     return f"The number of negative eigenvalues is {UNKNOWN}."
 
 
@@ -109,13 +131,16 @@ def certainly_negative(comparison: Comparison) -> int:
 def _beyond(comparison: Comparison) -> str:
     """How many are below the threshold from which on the count is known."""
     bracket = comparison.negative_brackets[1]
-    if not 0 < bracket.upper <= 2 * bracket.lower:
-        return f"; their total number is {UNKNOWN}"
-    return (
-        f", {between(bracket)} of them below {margin_of_threshold(bracket)}, "
-        f"{abs(bracket.threshold) / comparison.floor:,.0f} times the noise floor; their "
-        f"total number is {UNKNOWN}"
-    )
+    if not (0 < bracket.upper <= 2 * bracket.lower and is_within(comparison, bracket)):
+        return ""
+    return f", {between(bracket)} of them below {margin_of_threshold(bracket)}"
+
+
+def is_within(comparison: Comparison, bracket: CountBracket) -> bool:
+    """Whether the threshold of a count lies inside of the spectrum: of H below zero, else of G."""
+    if bracket.threshold < 0:
+        return bool(bracket.threshold > comparison.whole.H.smallest.values[0])
+    return bool(bracket.threshold < comparison.whole.G.largest.values[-1])
 
 
 def between(bracket: CountBracket) -> str:
@@ -135,13 +160,13 @@ def share_of_residual(comparison: Comparison) -> str:
     trace, norm = share.trace, share.squared_norm
     if not (math.isfinite(trace.value) and math.isfinite(norm.value)):
         return ""
-    of_norm = f"{shared(norm)} of the squared Frobenius norm of H"
+    of_norm = f"‖R‖² is {shared(norm)} of ‖H‖² (Frobenius)"
     if 0 <= trace.value <= 1 and trace.stderr < MAX_SHARE_STDERR:
         rest = Estimate(1 - trace.value, trace.stderr, depth=trace.depth)
-        return f"G carries {shared(rest)} of the trace of H, and R {of_norm}."
+        return f"The trace of G is {shared(rest)} of that of H, and {of_norm}."
     traces = comparison.traces["R"].whole.trace, comparison.traces["H"].whole.trace
-    trace_of_R, trace_of_H = (measured(t.value, t.stderr) for t in traces)
-    return f"The trace of R is {trace_of_R}, that of H {trace_of_H}; R carries {of_norm}."
+    trace_of_R, trace_of_H = map(estimated, traces)
+    return f"The trace of R is {trace_of_R}, that of H {trace_of_H}; {of_norm}."
 
 
 def spaces(comparison: Comparison) -> str:
@@ -171,6 +196,39 @@ def residual(comparison: Comparison) -> str:
     return f"R vanishes on the blocks of {len(agreeing)} of {len(layers)} layers."
 
 
+def num_classes(comparison: Comparison) -> int | None:
+    """The number of classes, where the loss is a cross-entropy and the number of outputs known."""
+    outputs, rest = divmod(comparison.rank_bound, comparison.num_examples)
+    is_known = comparison.rank_bound < comparison.size and rest == 0 and outputs > 1
+    is_classifier = "categorical_crossentropy" in comparison.loss_name
+    return outputs if is_known and is_classifier and comparison.accuracy is not None else None
+
+
+def outliers(comparison: Comparison, part: Part) -> str:
+    """How many eigenvalues of H stand apart above the bulk, beside the number of classes."""
+    count, may_be_more = density_curves.outliers_above(part, "H")
+    if count == 0:
+        return "No eigenvalue of H stands apart above the bulk"
+    many = f"{count} outlier{'s' if count > 1 else ''}{' or more' if may_be_more else ''} of H"
+    classes = num_classes(comparison) if part is comparison.whole else None
+    return f"{many} above the bulk" + ("" if classes is None else f"; classes − 1 = {classes - 1}")
+
+
+def zeros(comparison: Comparison, part: Part) -> str:
+    """Which share of the eigenvalues is zero to rounding, as far as that is known."""
+    densities, found = density_curves.drawn(part), []
+    least = max(comparison.floor, *(d.floor for d in densities.values()))
+    for name in densities:
+        low, high = (100 * x for x in density_curves.share_of_zeros(part, name, least))
+        if high - low < 1:
+            found.append(f"{(low + high) / 2:.0f} % of {name}")
+        elif low >= 1:
+            found.append(f"{math.floor(low)} to {math.ceil(high)} % of {name}")
+        else:
+            found.append(f"at most {math.ceil(high)} % of {name}")
+    return f"Zero to rounding, |λ| < {margin(least)}: {', '.join(found)}"
+
+
 def sampling(comparison: Comparison) -> str:
     """How much a choice of other examples would change the largest eigenvalue of H."""
     error = comparison.whole.sampling["H"].largest[-1]
@@ -178,17 +236,28 @@ def sampling(comparison: Comparison) -> str:
         return "The data came as a single batch, so the sampling error is not known."
     share = error / (abs(comparison.whole.H.largest.values[-1]) or 1.0)
     return (
-        f"With {comparison.num_examples:,} other examples the largest eigenvalue would change by "
-        f"about {margin(error)}, or {known(100 * share, 10 * share, 2)} %."
+        f"Another draw of {comparison.num_examples:,} examples would change the largest eigenvalue "
+        f"of H by about {margin(error)}, or {known(100 * share, 10 * share, 2)} %."
     )
 
 
 def eigenvalue(
     comparison: Comparison, part: Part, letter: str, end: End, rank: int = 1
 ) -> Eigenvalue:
-    """The eigenvalue of this rank (1 is the outermost) of "H", "G" or "R"."""
+    """The eigenvalue of this rank (1 is the outermost) of "H", "G" or "R"; 0 where R vanishes."""
+    if letter == "R" and part.agrees:
+        return Eigenvalue(0.0, 0.0)
     pairs: Eigenpairs = getattr(part.spectra[letter], end)
     return eigenvalues(pairs, end, comparison.floor)[rank - 1]
+
+
+def trace(
+    comparison: Comparison, part: Part | None, letter: str, found: BlockTraces
+) -> Estimate[float]:
+    """The trace of a block, 0 where R vanishes."""
+    if letter == "R" and part is not None and part.agrees:
+        return Estimate(0.0, 0.0)
+    return found.trace
 
 
 def chain_rule(comparison: Comparison) -> Iterator[tuple[str, ...]]:
@@ -223,12 +292,13 @@ def errors(comparison: Comparison) -> tuple[tuple[str, ...], ...]:
         i, name = (-1, "λ_max") if end == "largest" else (0, "λ_min")
         value = eigenvalue(comparison, whole, letter, end).text(with_error=False)
         pair_error = getattr(whole.spectra[letter], end).errors[i]
-        error = margin(pair_error) if pair_error else NONE
+        error = margin(pair_error) if pair_error and value != "0" else NONE
         sampling_text = sampling_error(getattr(whole.sampling[letter], end)[i])
         rows.append((f"{name} of {letter}", value, NONE, error, sampling_text))
     for letter, found in comparison.traces.items():
         error_of_trace = whole.sampling[letter].trace
-        rows.append(_row(f"trace of {letter}", found.whole.trace, error_of_trace))
+        block = trace(comparison, whole, letter, found.whole)
+        rows.append(_row(f"trace of {letter}", block, error_of_trace))
     for letter, found in comparison.traces.items():
         error_of_norm = whole.sampling[letter].squared_norm
         rows.append(_row(f"‖{letter}‖² (Frobenius)", found.whole.squared_norm, error_of_norm))
@@ -243,6 +313,8 @@ def errors(comparison: Comparison) -> tuple[tuple[str, ...], ...]:
         ("rank, G", ">", comparison.rank, comparison.rank_brackets),
     ):
         for bracket in brackets if is_unknown(estimate) else ():
+            if not is_within(comparison, bracket):
+                continue
             threshold = f"{name}: λ {sign} {margin_of_threshold(bracket)}"
             rows.append((threshold, between(bracket), margin(bracket.stderr), NONE, NONE))
     return tuple(rows)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
 import matplotlib
+from matplotlib.figure import Figure
 
 from hvp.report.number_format import SUPERSCRIPTS, End
 from hvp.report.palette import INK, MUTED
@@ -86,3 +89,19 @@ def powers(low: float, high: float, most: int = 6) -> list[float]:
     """Powers of ten from low to high, few enough to be readable."""
     first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
     return [10.0**p for p in range(last, first - 1, -max(1, math.ceil((last - first) / most)))]
+
+
+def svg(figure: Figure, **options: Any) -> str:
+    """The text of an SVG file, the same for the same figure.
+
+    matplotlib names parts by hashes of their places, whose last digits vary: they are numbered.
+    """
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", metadata=nothing, **options)
+    numbers: dict[str, str] = {}
+
+    def numbered(found: re.Match[str]) -> str:
+        return f"{found[1]}{numbers.setdefault(found[2], f'part{len(numbers)}')}"
+
+    return re.sub(r'(\bid="|#)([a-z][0-9a-f]{10})\b', numbered, buffer.getvalue())

@@ -9,7 +9,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from hvp.comparison.results import Comparison
 from hvp.report import density_panels, eigenvalue_panels, summary
-from hvp.report.figure_style import style
+from hvp.report.figure_style import style, svg
 from hvp.report.palette import MUTED, PAPER
 
 SIZE_INCHES, DPI, FONT_SIZE = (11.0, 8.25), 200, 9.5
@@ -21,8 +21,10 @@ def save_comparison(comparison: Comparison, *paths: Path) -> None:
     with style(FONT_SIZE):
         figure = comparison_figure(comparison)
         for path in paths:
-            metadata = {"Date": None} if path.suffix == ".svg" else None
-            figure.savefig(path, dpi=DPI, metadata=metadata, facecolor=PAPER)
+            if path.suffix == ".svg":
+                path.write_text(svg(figure, facecolor=PAPER), encoding="utf-8")
+            else:
+                figure.savefig(path, dpi=DPI, facecolor=PAPER)
             figure.set_layout_engine("none")  # keep the layout for the next file
 
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from hvp.comparison.results import Comparison, Part
 from hvp.report import density_curves, density_panels, eigenvalue_panels, summary
 from hvp.report.density_curves import Curve
-from hvp.report.figure_style import STEPS, Hover, style
+from hvp.report.figure_style import STEPS, Hover, style, svg
 from hvp.report.number_format import End
 from hvp.report.palette import LIGHT
 
@@ -203,23 +203,21 @@ def _svg(name: str, draw: Draw, size: tuple[float, float]) -> Markup:
         artist.set_gid(f"hover-{len(texts)}")
         texts.append(text)
 
-    buffer = io.StringIO()
     with style(FONT_SIZE):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.subplots(), hover)
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=nothing)
-    return Markup(inlined(buffer.getvalue(), name, texts))
+        return Markup(inlined(svg(figure), name, texts))
 
 
-def inlined(svg: str, name: str, texts: list[str]) -> str:
+def inlined(drawing: str, name: str, texts: list[str]) -> str:
     """The <svg> of matplotlib for the inside of a page, with texts for what is pointed at.
 
     Only tags are changed: what is between them may be the text of a user.
     """
-    svg = re.sub(r"<(metadata|style|title)\b.*?</\1>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r">\s+<", "><", svg[svg.index("<svg") :])
-    used = set(re.findall(r"(?:href=\"|url\()#([\w-]+)", svg))
+    drawing = drawing[drawing.index("<svg") :]
+    drawing = re.sub(r"<(metadata|style|title)\b.*?</\1>|<!--.*?-->", "", drawing, flags=re.DOTALL)
+    drawing = re.sub(r">\s+<", "><", drawing)
+    used = set(re.findall(r"(?:href=\"|url\()#([\w-]+)", drawing))
 
     def attribute(found: re.Match[str]) -> str:
         if found[1].startswith("hover-"):
@@ -239,7 +237,7 @@ def inlined(svg: str, name: str, texts: list[str]) -> str:
         text = re.sub(r'(href="#|url\(#)', rf"\1{name}-", text.replace("xlink:href", "href"))
         return re.sub(r' id="([^"]*)"', attribute, text)
 
-    return re.sub(r"<[^>]+>", tag, svg).strip()
+    return re.sub(r"<[^>]+>", tag, drawing).strip()
 
 
 def _size_only(font: re.Match[str]) -> str:

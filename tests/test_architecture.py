@@ -39,8 +39,11 @@ EXCEPTIONS = {
 # package from outside -> the only files that import it.
 OUTSIDE = {
     "matplotlib": {
-        "report/density_panels", "report/eigenvalue_panels", "report/figure_style",
-        "report/matplotlib_figure", "report/page_figures",
+        "report/density_panels",
+        "report/eigenvalue_panels",
+        "report/figure_style",
+        "report/matplotlib_figure",
+        "report/page_figures",
     },
     "jinja2": {"report/html_page"},
     "markupsafe": {"report/html_page", "report/page_figures"},

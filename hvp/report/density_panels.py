@@ -34,7 +34,8 @@ def densities(panel: Axes, part: Part, hover: Hover = no_hover) -> Mapping[str, 
     found = density_curves.linear(part)
     _draw_curves(panel, part, found, lambda values: values, hover)
     width = next(iter(found.values())).width
-    panel.set_title(f"spectral density, kernel width σ = {number_format.known(width, 0.0, 2)}")
+    known = typeset(number_format.known(width, 0.0, 2))
+    panel.set_title(f"spectral density, kernel width σ = {known}")
     panel.set_xlabel("eigenvalue λ")
     return found
 
@@ -45,7 +46,7 @@ def log_densities(panel: Axes, part: Part, hover: Hover = no_hover) -> Mapping[s
     panel.axvspan(-math.log10(2), math.log10(2), color=MUTED, alpha=0.12, linewidth=0, zorder=0)
     _draw_curves(panel, part, found, lambda values: to_log(values, origin), hover)
     width = next(iter(found.values())).width
-    known = number_format.known(width, 0.0, 2)
+    known = typeset(number_format.known(width, 0.0, 2))
     panel.set_title(f"the same on a logarithmic axis, kernel width {known} decades")
     low, high = panel.get_xlim()
     ticks, labels = _log_ticks(origin, max(-low, high))

@@ -172,7 +172,8 @@ def _chain_rule(c: Comparison) -> Table:
 
 
 def _errors(c: Comparison) -> Table:
-    return _table("|value|probes|Krylov depth|sampling", summary.errors(c))
+    rows = [(typeset(name), *cells) for name, *cells in summary.errors(c)]
+    return _table("|value|probes|Krylov depth|sampling", rows)
 
 
 def _noise(c: Comparison) -> Table:

@@ -220,12 +220,16 @@ def zeros(comparison: Comparison, part: Part) -> str:
     least = max(comparison.floor, *(d.floor for d in densities.values()))
     for name in densities:
         low, high = (100 * x for x in density_curves.share_of_zeros(part, name, least))
+        if low < 1 and high > 99.5:
+            continue
         if high - low < 1:
             found.append(f"{(low + high) / 2:.0f} % of {name}")
         elif low >= 1:
             found.append(f"{math.floor(low)} to {math.ceil(high)} % of {name}")
         else:
             found.append(f"at most {math.ceil(high)} % of {name}")
+    if not found:
+        return f"How many are zero to rounding, |λ| < {margin(least)}, is {UNKNOWN}"
     return f"Zero to rounding, |λ| < {margin(least)}: {', '.join(found)}"
 
 

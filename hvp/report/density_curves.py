@@ -27,6 +27,7 @@ DEEPER = 0.1
 LOG_WIDTHS_PER_RANGE = 120
 # Widths beyond a grid where the bell of many eigenvalues is still visible on a logarithmic axis.
 TAIL_WIDTHS = 3.0
+MAX_DECADES = 6
 # Two bells that are further apart than this many widths stand apart.
 APART = 4.0
 
@@ -109,10 +110,12 @@ def extent(part: Part) -> tuple[float, float]:
 def origin(part: Part) -> float:
     """x₀ of the logarithmic axis of a part, linear up to there: what H and G resolve, or rounding.
 
-    Most eigenvalues of a network are near zero, so this is the resolution there.
+    Most eigenvalues of a network are near zero, so this is the resolution there. The axis has at
+    most `MAX_DECADES` on each side.
     """
     densities = [drawn(part)[name] for name in "HG"]
-    return max(max(d.origin, resolution(d.nodes, d.errors, d.weights)) for d in densities)
+    least = 10.0**-MAX_DECADES * max(map(abs, extent(part)))
+    return max(least, *(max(d.origin, resolution(d.nodes, d.errors, d.weights)) for d in densities))
 
 
 def single(size: int, width: float) -> float:

@@ -17,7 +17,7 @@ from hvp.linalg.density import Density
 from hvp.linalg.smoothing import to_log
 from hvp.report import density_curves, number_format
 from hvp.report.density_curves import Curve
-from hvp.report.figure_style import BAND, NAMES, STEPS, Hover, no_hover, power, powers
+from hvp.report.figure_style import BAND, NAMES, STEPS, Hover, no_hover, power, powers, write_out
 from hvp.report.number_format import eigenvalue_text, eigenvalues, typeset
 from hvp.report.palette import COLOURS, MUTED
 
@@ -25,6 +25,8 @@ from hvp.report.palette import COLOURS, MUTED
 AREA = 0.08
 # Height of a row of ticks below the densities, as a share of the panel.
 TICK_ROW = 0.045
+# The least distance of two ticks of a logarithmic axis, as a share of its half.
+MIN_TICK_DISTANCE = 0.15
 # Thresholds of a curve of counts.
 NUM_THRESHOLDS = 60
 
@@ -37,6 +39,7 @@ def densities(panel: Axes, part: Part, hover: Hover = no_hover) -> Mapping[str, 
     known = typeset(number_format.known(width, 0.0, 2))
     panel.set_title(f"spectral density, kernel width σ = {known}")
     panel.set_xlabel("eigenvalue λ")
+    write_out(panel.xaxis)
     return found
 
 
@@ -184,7 +187,11 @@ def _log_ticks(origin: float, reach: float) -> tuple[list[float], list[str]]:
     """Ticks at powers of ten on both sides of zero, few enough to be readable."""
     first = math.ceil(math.log10(origin))
     last = max(math.floor(math.log10(origin) + reach), first)
-    sizes = powers(10.0**first, 10.0**last, 3)
+    sizes = [
+        size
+        for size in powers(10.0**first, 10.0**last, 3)
+        if to_log(np.array(size), origin) > MIN_TICK_DISTANCE * reach
+    ]
     values = [*(-size for size in sizes), 0.0, *reversed(sizes)]
     labels = [f"{'−' if v < 0 else ''}{power(abs(v))}" if v else "0" for v in values]
     return to_log(np.array(values), origin).tolist(), labels

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from hvp.comparison.results import Comparison, Part
 from hvp.linalg.estimate import Estimate
 from hvp.report import density_curves
-from hvp.report.figure_style import MARKERS, STEPS, Hover, no_hover, power, short
+from hvp.report.figure_style import MARKERS, STEPS, Hover, no_hover, power, short, write_out
 from hvp.report.number_format import End, eigenvalue_text, eigenvalues, share_text
 from hvp.report.palette import COLOURS, GRID, INK, MUTED
 
@@ -30,18 +30,24 @@ def ranks(
     end: End,
     floor: float,
     *,
-    num_classes: int | None = None,
+    num_outputs: int | None = None,
     hover: Hover = no_hover,
 ) -> None:
     """The k eigenvalues of one end, the outermost first, with bars for the sampling errors."""
     names = list(density_curves.drawn(part))
     count = len(part.H.largest.values)
     offsets = np.linspace(-0.15, 0.15, len(names)) if len(names) > 1 else np.zeros(1)
-    if end == "largest" and num_classes and 1 < num_classes <= count:
-        panel.axvspan(num_classes - 1.5, num_classes - 0.5, color=MUTED, alpha=0.15, linewidth=0)
-        label = f"classes − 1 = {num_classes - 1}"
+    if end == "largest" and num_outputs and 1 < num_outputs <= count:
+        panel.axvspan(
+            num_outputs - 1.5,
+            num_outputs - 0.5,
+            color=MUTED,
+            alpha=0.15,
+            linewidth=0,
+        )
+        label = f"outputs − 1 = {num_outputs - 1}"
         place = panel.get_xaxis_transform()
-        panel.text(num_classes - 1, 0.97, label, ha="center", va="top", transform=place)
+        panel.text(num_outputs - 1, 0.97, label, ha="center", va="top", transform=place)
     has_bounds = False
     for offset, name in zip(offsets, names, strict=True):
         pairs = getattr(part.spectra[name], end)
@@ -76,6 +82,7 @@ def ranks(
     )
     panel.set_xlabel("rank (triangles are bounds)" if has_bounds else "rank")
     panel.set_ylabel("λ")
+    write_out(panel.yaxis)
     if len(names) > 1:
         if end == "largest":
             panel.legend(loc="upper right", bbox_to_anchor=(1, 0.92))
@@ -147,6 +154,7 @@ def layers(panel: Axes, comparison: Comparison) -> None:
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power(value)))
     else:
         panel.set_xlim(left=0)
+        write_out(panel.xaxis)
     _name_rows(panel, [part.name for part in kept])
     of = "" if len(kept) == len(parts) else f", {len(kept)} of {len(parts)}"
     panel.set_title(f"largest λ by layer{of}")

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import matplotlib
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from hvp.report.number_format import SUPERSCRIPTS, End
+from hvp.report.number_format import SUPERSCRIPTS, End, typeset
 from hvp.report.palette import INK, MUTED
 
 # Colour-blind readers can distinguish the colours; the markers differ for print without colour.
@@ -83,6 +85,14 @@ def power(value: float) -> str:
     if 0.009 < value < 101:
         return f"{value:g}"
     return f"10{str(round(math.log10(value))).translate(SUPERSCRIPTS)}"
+
+
+def write_out(axis: Axis) -> None:
+    """Give each tick its own power of ten where numbers are large or small, not the axis one."""
+    largest = max(map(abs, axis.get_view_interval()))
+    if largest and not 1e-3 <= largest < 1e6:
+        axis.set_major_locator(MaxNLocator(4))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: typeset(f"{value:g}")))
 
 
 def powers(low: float, high: float, most: int = 6) -> list[float]:

@@ -61,6 +61,7 @@ def _text(c: Comparison) -> dict[str, Any]:
         "is_certified": c.certificate.passed,
         "residual": summary.residual(c) or "The spectra of single layers were not computed.",
         "has_layers": len(c.parts) > 1,
+        "num_outputs": summary.outputs_per_example(c),
         "num_layers": len(c.parts) - 1,
         "vanishes": c.whole.agrees,
         "outliers": typeset(summary.outliers(c, c.whole)),
@@ -112,7 +113,7 @@ def _key(c: Comparison) -> list[dict[str, str]]:
     found.append(
         item(
             "negative eigenvalues of H",
-            f"≥ {certain}" if bound_only else number_format.estimated(c.negative),
+            f"≥ {certain}" if bound_only else number_format.counted(c.negative),
             f"total number {UNKNOWN}" if bound_only else "",
         )
     )

@@ -31,7 +31,8 @@ def save_comparison(comparison: Comparison, *paths: Path) -> None:
 def comparison_figure(comparison: Comparison) -> Figure:
     """Densities, below them extreme eigenvalues by rank, and those of layers where there are."""
     whole = comparison.whole
-    has_layers = len(comparison.parts) > 1
+    _, *layers = comparison.parts.values()
+    has_layers = len(layers) > 1 and any(part.H.norm > comparison.floor for part in layers)
     with style(FONT_SIZE):
         layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
         figure = Figure(figsize=SIZE_INCHES, layout=layout)
@@ -42,17 +43,13 @@ def comparison_figure(comparison: Comparison) -> Figure:
         left, right = above.subplots(1, 2)
         density_panels.densities(left, whole)
         density_panels.log_densities(right, whole)
-        left.annotate(
-            summary.outliers(comparison, whole).replace("; ", "\n"),
-            (0.98, 0.72),
-            xycoords="axes fraction",
-            ha="right",
-            va="top",
-            color=MUTED,
-        )
+        legend = left.get_legend()
+        legend.set(title=summary.outliers(comparison, whole).replace("; ", "\n"))
+        legend.set_alignment("left")
+        legend.get_title().set_color(MUTED)
         first, second, *third = below.subplots(1, 3 if has_layers else 2)
-        classes = summary.num_classes(comparison)
-        eigenvalue_panels.ranks(first, whole, "largest", comparison.floor, num_classes=classes)
+        outputs = summary.outputs_per_example(comparison)
+        eigenvalue_panels.ranks(first, whole, "largest", comparison.floor, num_outputs=outputs)
         eigenvalue_panels.ranks(second, whole, "smallest", comparison.floor)
         for panel in third:
             eigenvalue_panels.layers(panel, comparison)

@@ -133,7 +133,7 @@ def measured(value: float, error: float, most: int = 7) -> str:
     ('42.1 ± 0.3', '2')
     """
     if error == 0:
-        return f"{value:,.{most}g}"
+        return _trimmed(f"{value:,.{most}g}")
     return f"{known(value, error, most)} ± {margin(error)}"
 
 
@@ -151,6 +151,17 @@ def estimated(estimate: Estimate[float], factor: float = 1.0) -> str:
         return UNKNOWN
     error = estimate.stderr if math.isnan(estimate.stderr) else max(estimate.stderr, estimate.depth)
     return measured(factor * estimate.value, factor * error)
+
+
+def counted(estimate: Estimate[float]) -> str:
+    """The estimate of a whole number, without its error where that leaves no other.
+
+    >>> counted(Estimate(29.9999, 3e-4)), counted(Estimate(30.2, 0.8))
+    ('30', '30.2 ± 0.8')
+    """
+    if math.isfinite(estimate.value) and max(estimate.stderr, estimate.depth) < 0.5:
+        return f"{round(estimate.value):,}"
+    return estimated(estimate)
 
 
 def is_unknown(estimate: Estimate[float]) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -51,9 +52,9 @@ class PageFigure:
 def of_whole(comparison: Comparison) -> dict[str, PageFigure]:
     """The figures of all parameters, by name."""
     whole, floor = comparison.whole, comparison.floor
-    classes = summary.num_classes(comparison)
+    outputs = summary.outputs_per_example(comparison)
     figures = [*_densities(whole, floor, is_whole=True)]
-    figures += [_ranks(whole, end, floor, classes) for end in STEPS]
+    figures += [_ranks(whole, end, floor, outputs) for end in STEPS]
     shares = {comparison.whole.name: comparison.shares.whole, **comparison.shares.layers}
     height = 1.3 + INCHES_PER_LAYER * len(shares)
     figures += [
@@ -69,24 +70,27 @@ def of_whole(comparison: Comparison) -> dict[str, PageFigure]:
             lambda panel, hover: eigenvalue_panels.angles(panel, whole),
             [("number of vectors", "angle in radians"), *_angles(whole)],
         ),
-        _figure(
-            "shares",
-            "R relative to H by layer",
-            lambda panel, hover: eigenvalue_panels.layer_shares(panel, comparison, hover),
-            [
-                ("part", "trace", "standard error", "squared norm", "standard error"),
-                *(
-                    (
-                        name,
-                        *(share.trace.value, share.trace.stderr),
-                        *(share.squared_norm.value, share.squared_norm.stderr),
-                    )
-                    for name, share in shares.items()
-                ),
-            ],
-            narrow=(NARROW[0], height),
-        ),
     ]
+    if any(np.isfinite(share.trace.value) for share in shares.values()):
+        figures.append(
+            _figure(
+                "shares",
+                "R relative to H by layer",
+                lambda panel, hover: eigenvalue_panels.layer_shares(panel, comparison, hover),
+                [
+                    ("part", "trace", "standard error", "squared norm", "standard error"),
+                    *(
+                        (
+                            name,
+                            *(share.trace.value, share.trace.stderr),
+                            *(share.squared_norm.value, share.squared_norm.stderr),
+                        )
+                        for name, share in shares.items()
+                    ),
+                ],
+                narrow=(NARROW[0], height),
+            )
+        )
     return {figure.name: figure for figure in figures}
 
 
@@ -131,7 +135,7 @@ def _densities(
 
 
 def _ranks(
-    part: Part, end: End, floor: float, num_classes: int | None, prefix: str = ""
+    part: Part, end: End, floor: float, num_outputs: int | None, prefix: str = ""
 ) -> PageFigure:
     rows: list[tuple[Any, ...]] = [
         ("matrix", "rank", "eigenvalue", "error", "sampling error", "kind")
@@ -146,7 +150,7 @@ def _ranks(
         f"{prefix}{end}",
         f"The {end} eigenvalues of {part.name} by rank",
         lambda panel, hover: eigenvalue_panels.ranks(
-            panel, part, end, floor, num_classes=num_classes, hover=hover
+            panel, part, end, floor, num_outputs=num_outputs, hover=hover
         ),
         rows,
     )

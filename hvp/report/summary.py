@@ -19,6 +19,7 @@ from hvp.report.number_format import (
     Eigenvalue,
     End,
     bound,
+    counted,
     eigenvalues,
     estimated,
     is_unknown,
@@ -65,7 +66,7 @@ def certificate(comparison: Comparison) -> str:
     parts = [
         f"{check.name} not measured ({check.note})"
         if check.error is None
-        else f"{check.name} within {margin(check.error)}"
+        else f"{check.name.replace(' by ', ' agrees with ')} within {margin(check.error)}"
         for check in found.checks
     ]
     return f"Certificate: {'; '.join(parts)}."
@@ -108,8 +109,8 @@ def stable_rate(comparison: Comparison) -> str:
 def negatives(comparison: Comparison) -> str:
     """How many eigenvalues of H are negative, as far as that is known."""
     count = comparison.negative
-    if not is_unknown(count) and count.value > 0:
-        return f"{estimated(count)} of the {comparison.size:,} are negative."
+    if not is_unknown(count) and count.value > 0 and not count.stderr > count.value:
+        return f"{counted(count)} of the {comparison.size:,} are negative."
     sure = certainly_negative(comparison)
     if sure:
         least = WORDS[sure] if sure < len(WORDS) else f"{sure:,}"
@@ -196,8 +197,11 @@ def residual(comparison: Comparison) -> str:
     return f"R vanishes on the blocks of {len(agreeing)} of {len(layers)} layers."
 
 
-def num_classes(comparison: Comparison) -> int | None:
-    """The number of classes, where the loss is a cross-entropy and the number of outputs known."""
+def outputs_per_example(comparison: Comparison) -> int | None:
+    """The number of outputs of a classifier with cross-entropy, None where it is not known.
+
+    It is the number of classes where an example has one label.
+    """
     outputs, rest = divmod(comparison.rank_bound, comparison.num_examples)
     is_known = comparison.rank_bound < comparison.size and rest == 0 and outputs > 1
     is_classifier = "categorical_crossentropy" in comparison.loss_name
@@ -205,19 +209,23 @@ def num_classes(comparison: Comparison) -> int | None:
 
 
 def outliers(comparison: Comparison, part: Part) -> str:
-    """How many eigenvalues of H stand apart above the bulk, beside the number of classes."""
+    """How many eigenvalues of H stand apart above the bulk, beside the number of outputs."""
     count, may_be_more = density_curves.outliers_above(part, "H")
     if count == 0:
         return "No eigenvalue of H stands apart above the bulk"
-    many = f"{count} outlier{'s' if count > 1 else ''}{' or more' if may_be_more else ''} of H"
-    classes = num_classes(comparison) if part is comparison.whole else None
-    return f"{many} above the bulk" + ("" if classes is None else f"; classes − 1 = {classes - 1}")
+    many = f"{count} or more outliers" if may_be_more else f"{count} outlier{'s' * (count > 1)}"
+    outputs = outputs_per_example(comparison) if part is comparison.whole else None
+    return f"{many} of H above the bulk" + (
+        "" if outputs is None else f"; outputs − 1 = {outputs - 1}"
+    )
 
 
 def zeros(comparison: Comparison, part: Part) -> str:
     """Which share of the eigenvalues is zero to rounding, as far as that is known."""
     densities, found = density_curves.drawn(part), []
     least = max(comparison.floor, *(d.floor for d in densities.values()))
+    if least == 0:
+        return "All eigenvalues are zero"
     for name in densities:
         low, high = (100 * x for x in density_curves.share_of_zeros(part, name, least))
         if low < 1 and high > 99.5:
@@ -311,7 +319,7 @@ def errors(comparison: Comparison) -> tuple[tuple[str, ...], ...]:
         ("negative eigenvalues of H", comparison.negative),
         (f"rank of G, at most {comparison.rank_bound:,}", comparison.rank),
     ):
-        rows.append(_row(name, estimate, estimate.sampling))
+        rows.append(_row(name, estimate, estimate.sampling, is_count="distance" not in name))
     for name, sign, estimate, brackets in (
         ("negative, H", "<", comparison.negative, comparison.negative_brackets),
         ("rank, G", ">", comparison.rank, comparison.rank_brackets),
@@ -324,8 +332,10 @@ def errors(comparison: Comparison) -> tuple[tuple[str, ...], ...]:
     return tuple(rows)
 
 
-def _row(name: str, estimate: Estimate[float], error: float) -> tuple[str, ...]:
-    value = estimated(estimate).partition(" ± ")[0]
+def _row(
+    name: str, estimate: Estimate[float], error: float, *, is_count: bool = False
+) -> tuple[str, ...]:
+    value = (counted if is_count else estimated)(estimate).partition(" ± ")[0]
     probes, depth = (margin(e) if e else NONE for e in (estimate.stderr, estimate.depth))
     return name, value, probes, depth, sampling_error(error)
 

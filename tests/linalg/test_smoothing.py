@@ -110,3 +110,18 @@ def test_the_logarithmic_axis_is_odd_and_invertible():
     np.testing.assert_allclose(from_log(to_log(x, 1e-6), 1e-6), x, rtol=1e-9)
     np.testing.assert_allclose(to_log(-x, 1e-6), -to_log(x, 1e-6))
     assert to_log(np.array([1e-6]), 1e-6)[0] == pytest.approx(np.log10(2))
+
+
+def test_a_blur_makes_the_same_hill_of_what_two_operators_resolve_differently():
+    values = np.r_[np.zeros(40), 1.0, 10.0]
+    d = density(np.diag(values), num_probes=3)  # resolves zero exactly
+    origin, width, blur = 0.1, 0.05, 0.05
+    t = d.log_grid(2001, origin, width, blur)
+    curve, _ = d.log_curve(t, origin=origin, width=width, blur=blur)
+    widths = np.hypot(width, blur / (np.log(10) * (values + origin)))
+    exact = scipy.stats.norm.pdf(t[:, None], to_log(values, origin), widths)
+    zeros = exact[:, :40].mean(axis=1)
+    near = np.abs(t) < 0.5
+    shape = curve[near] / curve[near].max()
+    np.testing.assert_allclose(shape, zeros[near] / zeros.max(), atol=1e-6)
+    assert np.trapezoid(curve, t) == pytest.approx(1, abs=1e-3)

@@ -362,7 +362,7 @@ def test_layers_are_coloured_by_their_largest_eigenvalue_and_trace(comparison):
 
 def test_a_number_has_one_error_text_everywhere(comparison, parsed):
     count = comparison.negative
-    text = typeset(number_format.estimated(count))
+    text = typeset(number_format.counted(count))
     value, _, error = text.partition("\xa0±\xa0")
     assert f"{text} of the 70 are negative" in parsed.texts["p"][2]
     assert parsed.texts["dd"][7].split() == [value, "±", *error.split()]

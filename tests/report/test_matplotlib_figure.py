@@ -167,12 +167,12 @@ def test_bounds_are_triangles_that_point_away_from_the_bulk(comparison):
     assert panel.get_xlabel() == "rank (triangles are bounds)"
 
 
-def test_the_number_of_classes_is_marked(comparison):
+def test_the_number_of_outputs_is_marked(comparison):
     digits = dataclasses.replace(
         comparison, loss_name="categorical_crossentropy", rank_bound=60, num_examples=20
     )
     panel = matplotlib_figure.comparison_figure(digits).axes[2]
-    assert [text.get_text() for text in panel.texts] == ["classes − 1 = 2"]
+    assert [text.get_text() for text in panel.texts] == ["outputs − 1 = 2"]
 
 
 def test_only_the_layers_with_the_largest_eigenvalues_are_drawn():

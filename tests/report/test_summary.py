@@ -102,14 +102,14 @@ def spiked(spikes, **changed):
     return hvp.compare(lin, 6)
 
 
-def test_outliers_are_counted_beside_the_classes():
+def test_outliers_are_counted_beside_the_outputs():
     found = spiked([4.0, 5.0, 6.0, 9.0], loss_name="categorical_crossentropy", num_outputs=50)
     assert density_curves.outliers_above(found.whole, "H") == (4, False)
-    assert summary.outliers(found, found.whole) == "4 outliers of H above the bulk; classes − 1 = 4"
+    assert summary.outliers(found, found.whole) == "4 outliers of H above the bulk; outputs − 1 = 4"
     unknown = dataclasses.replace(found, loss_name="mean_squared_error")
     assert summary.outliers(unknown, found.whole) == "4 outliers of H above the bulk"
     many = spiked(np.arange(4.0, 12.0))
-    assert summary.outliers(many, many.whole) == "6 outliers or more of H above the bulk"
+    assert summary.outliers(many, many.whole) == "6 or more outliers of H above the bulk"
     none = spiked([])
     assert summary.outliers(none, none.whole) == "No eigenvalue of H stands apart above the bulk"
 

@@ -94,8 +94,8 @@ def _heat_map(c: Comparison) -> Table:
         for name in layers
     )
     caption = (
-        "The largest eigenvalue and the trace per parameter of each layer's own block: the darker, "
-        f"the larger, on a logarithmic scale of {HEAT_DECADES} decades."
+        "The largest eigenvalue and the trace per parameter of each layer's own block. The stronger "
+        f"the colour, the larger, on a logarithmic scale of {HEAT_DECADES} decades."
     )
     return replace(_table(headings, rows, caption), heat=heat)
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-EXTRA = ("plotly", "jinja2", "matplotlib", "typer")
+EXTRA = ("jinja2", "matplotlib", "typer")
 
 
 def core():

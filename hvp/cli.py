@@ -8,7 +8,7 @@ import sys
 import warnings
 
 # The extra "report" of pyproject.toml.
-REPORT_PACKAGES = ("jinja2", "markupsafe", "matplotlib", "plotly", "rich", "typer")
+REPORT_PACKAGES = ("jinja2", "markupsafe", "matplotlib", "rich", "typer")
 
 
 def main() -> None:

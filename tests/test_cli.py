@@ -945,7 +945,7 @@ def read_until(terminal, text, patience=120):
 
 
 def test_the_entry_point_says_which_package_is_missing(here):
-    for package in ("typer", "rich", "plotly"):
+    for package in ("typer", "rich", "matplotlib"):
         program = (
             f"import sys; sys.modules[{package!r}] = None; sys.argv = ['hvp', 'compare', '-q']; "
             "from hvp.cli import main; main()"

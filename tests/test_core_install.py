@@ -5,7 +5,7 @@ import sys
 
 PROGRAM = """
 import sys
-for name in ("plotly", "jinja2", "matplotlib", "typer"):
+for name in ("jinja2", "matplotlib", "typer"):
     sys.modules[name] = None
 import keras, numpy as np
 import hvp, hvp.testing

@@ -170,7 +170,7 @@ def test_importing_the_package_and_its_numpy_modules_does_not_import_tensorflow(
     assert (done.stdout, done.stderr) == ("set() set()\n", "")
 
 
-REPORT_PACKAGES = ("plotly", "jinja2", "markupsafe", "matplotlib", "rich", "typer")
+REPORT_PACKAGES = ("jinja2", "markupsafe", "matplotlib", "rich", "typer")
 
 
 def test_comparing_imports_nothing_that_only_the_report_needs():
@@ -182,7 +182,7 @@ def test_comparing_imports_nothing_that_only_the_report_needs():
     assert (done.stdout, done.stderr) == ("set()\n", "")
 
 
-@pytest.mark.parametrize("package", ["plotly", "jinja2", "markupsafe", "matplotlib"])
+@pytest.mark.parametrize("package", ["jinja2", "markupsafe", "matplotlib"])
 def test_saving_without_the_packages_of_the_report_says_so_in_one_line(package):
     program = (
         f"import sys; sys.modules[{package!r}] = None\n"

@@ -86,9 +86,14 @@ class Part(ShownAsTable):
         return self.spectra[letter]
 
     @property
+    def first(self) -> Spectrum:
+        """The spectrum of H, or of G where H was left out."""
+        return next(iter(self.spectra.values()))
+
+    @property
     def norm(self) -> float:
-        """‖H‖, or that of the first matrix there is: the scale of errors."""
-        return next(iter(self.spectra.values())).norm
+        """‖H‖, or ‖G‖ where H was left out: the scale of errors."""
+        return self.first.norm
 
     @property
     def angles(self) -> np.ndarray:

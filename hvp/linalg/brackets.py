@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hvp.linalg.blocks import few_threads
 from hvp.linalg.gauss_radau import radau_rule
 
 TINY = float(np.finfo(np.float64).tiny)
@@ -51,7 +52,9 @@ class ProbeRules:
         """Nodes and weights (m + 1,) of the Gauss-Radau rule of each probe."""
         rows = zip(self.nodes, self.weights, self.errors, self.steps, strict=True)
         for nodes, weights, errors, n in rows:
-            yield radau_rule(nodes[:n], weights[:n], errors[:n], end)
+            with few_threads(n):  # the matrices are small
+                rule = radau_rule(nodes[:n], weights[:n], errors[:n], end)
+            yield rule
 
     def padded_with_node_at(self, end: float) -> tuple[np.ndarray, np.ndarray]:
         """The same as two arrays (S, m + 1): the last node is repeated, with weight zero."""

@@ -13,7 +13,14 @@ from hvp.errors import InputError
 from hvp.linalg.brackets import CountBracket, ProbeRules, misplaced_weight, share_bounds
 from hvp.linalg.estimate import Estimate, standard_error_of_mean, student_factor
 from hvp.linalg.lanczos import ROUNDINGS
-from hvp.linalg.smoothing import grid_points, resolved_width, smoothed, smoothed_rows, to_log
+from hvp.linalg.smoothing import (
+    grid_points,
+    local_widths,
+    resolved_width,
+    smoothed,
+    smoothed_rows,
+    to_log,
+)
 from hvp.sampling_error import jackknife
 from hvp.tables import ShownAsTable, Table
 
@@ -132,7 +139,7 @@ class Density(ShownAsTable):
 
     @property
     def width(self) -> float:
-        """The standard width of the bells that `curve` puts on the nodes, in units of λ.
+        """The standard width of the bells of `curve`, in units of λ.
 
         It is half the weighted median, over the nodes of all probes, of the distance to the
         neighbouring nodes or the node's error bound, whichever is less. Bells of equal height,
@@ -140,8 +147,9 @@ class Density(ShownAsTable):
         exact for polynomials of degree 2m - 1, cannot resolve more: on [-1, 1], where h = π/m at
         the centre, a bell of width h/2 is a polynomial of degree 2m within about
         exp(-(2m)²(h/2)²/2) = exp(-π²/2). More probes reduce the standard errors, not the width. It
-        is at least 1/500 of the range of the nodes, which a figure can show; where all nodes are
-        equal, 1/500 of their size.
+        is at least 1/160 of the range of the nodes, which a figure can show; where all nodes are
+        equal, 1/160 of their size. Where nodes are further apart their bells are wider: see
+        `hvp.linalg.smoothing.local_widths`.
         """
         return resolved_width(self.nodes, self.errors, self.weights, self.precision)
 
@@ -160,34 +168,38 @@ class Density(ShownAsTable):
         """
         origin = self._origin(origin)
         outside = self.weights * (np.abs(self.nodes) > origin)
-        slopes = 1 / (np.log(10) * (np.abs(self.nodes) + origin))
-        return resolved_width(
-            to_log(self.nodes, origin),
-            self.errors * slopes,
-            outside if outside.any() else self.weights,
-            self.precision,
-        )
+        weights = outside if outside.any() else self.weights
+        nodes, errors, _ = self._log_nodes(origin)
+        return resolved_width(nodes, errors, weights, self.precision)
 
     def grid(self, num_points: int = 1001, width: float | None = None) -> np.ndarray:
         """Ascending points that show all of the curve: evenly over the bulk, closer at outliers."""
         width = _positive("width", width or self.width)
-        return grid_points(self.nodes, self.outliers, num_points, width)
+        widths = local_widths(self.nodes, self.errors, width)
+        return grid_points(self.nodes, widths, self.outliers, num_points, width)
 
     def log_grid(
-        self, num_points: int = 1001, origin: float | None = None, width: float | None = None
+        self,
+        num_points: int = 1001,
+        origin: float | None = None,
+        width: float | None = None,
+        blur: float = 0.0,
     ) -> np.ndarray:
         """The same in coordinates t of the logarithmic axis; `from_log` gives the eigenvalues."""
         origin = self._origin(origin)
-        nodes, outliers = to_log(self.nodes, origin), to_log(self.outliers, origin)
         width = _positive("width", width or self.log_width(origin))
-        return grid_points(nodes, outliers, num_points, width)
+        nodes, errors, slopes = self._log_nodes(origin)
+        widths = local_widths(nodes, errors, np.hypot(width, blur * slopes))
+        return grid_points(nodes, widths, to_log(self.outliers, origin), num_points, width)
 
     def curve(self, x: np.ndarray, width: float | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The density (n,) of eigenvalues at x, ∫ = 1, smoothed, and its standard errors (n,).
 
         Args:
             x: (n,) in units of λ.
-            width: standard width of the Gaussian bells; None is `width`.
+            width: standard width of the Gaussian bells; None is `width`. It is that of outliers and
+                of nodes that have converged to an eigenvalue; the bells of the others reach half
+                way to their neighbours, so that a curve has no ripples between nodes.
 
         >>> from hvp import density
         >>> d = density(np.diag(np.linspace(0.0, 1.0, 100)), num_probes=3)
@@ -196,14 +208,22 @@ class Density(ShownAsTable):
         >>> round(float(np.trapezoid(values, x)), 3)
         1.0
         """
-        return self._curve(x, self.nodes, self.outliers, self.width if width is None else width)
+        width = self.width if width is None else width
+        return self._curve(x, self.nodes, self.errors, self.outliers, width)
 
     def curve_sampling(self, x: np.ndarray, width: float | None = None) -> np.ndarray:
         """(n,) the sampling errors of `curve`; NaN where the batches are not known."""
-        return self._curve_sampling(x, lambda x: x, self.width if width is None else width)
+        width = self.width if width is None else width
+        widths = local_widths(self.nodes, self.errors, _positive("width", width))
+        return self._curve_sampling(x, lambda x: x, width, widths)
 
     def log_curve(
-        self, t: np.ndarray, *, origin: float | None = None, width: float | None = None
+        self,
+        t: np.ndarray,
+        *,
+        origin: float | None = None,
+        width: float | None = None,
+        blur: float = 0.0,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The density of eigenvalues per unit of t = sign(x) log₁₀(1 + |x|/x₀), and its errors.
 
@@ -213,18 +233,29 @@ class Density(ShownAsTable):
             t: (n,) coordinates, as `log_grid` returns them, or `to_log` of eigenvalues.
             origin: x₀ in units of λ; None is `origin`.
             width: standard width in decades; None is `log_width(origin)`.
+            blur: a standard width in units of λ by which nodes are smoothed besides: that of what
+                is not resolved near zero, so that two operators compare there.
         """
         origin = self._origin(origin)
-        nodes, outliers = to_log(self.nodes, origin), to_log(self.outliers, origin)
-        return self._curve(t, nodes, outliers, self.log_width(origin) if width is None else width)
+        width = self.log_width(origin) if width is None else width
+        nodes, errors, slopes = self._log_nodes(origin)
+        widths = np.hypot(_positive("width", width), blur * slopes)
+        return self._curve(t, nodes, errors, to_log(self.outliers, origin), width, widths)
 
     def log_curve_sampling(
-        self, t: np.ndarray, *, origin: float | None = None, width: float | None = None
+        self,
+        t: np.ndarray,
+        *,
+        origin: float | None = None,
+        width: float | None = None,
+        blur: float = 0.0,
     ) -> np.ndarray:
         """(n,) the sampling errors of `log_curve`; NaN where the batches are not known."""
         origin = self._origin(origin)
         width = self.log_width(origin) if width is None else width
-        return self._curve_sampling(t, lambda x: to_log(x, origin), width)
+        nodes, errors, slopes = self._log_nodes(origin)
+        widths = local_widths(nodes, errors, np.hypot(_positive("width", width), blur * slopes))
+        return self._curve_sampling(t, lambda x: to_log(x, origin), width, widths)
 
     def cumulative(
         self, x: np.ndarray, floor: float | None = None
@@ -425,27 +456,45 @@ class Density(ShownAsTable):
             return np.nan
         return float(jackknife(self.without_batches(f), self.left_out.examples)) / self.size
 
+    def _log_nodes(self, origin: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(S, m) each: the nodes on the logarithmic axis, their errors there, and dt/dλ."""
+        slopes = 1 / (np.log(10) * (np.abs(self.nodes) + origin))
+        return to_log(self.nodes, origin), self.errors * slopes, slopes
+
     def _curve_sampling(
-        self, x: np.ndarray, to_axis: Callable[[np.ndarray], np.ndarray], width: float
+        self,
+        x: np.ndarray,
+        to_axis: Callable[[np.ndarray], np.ndarray],
+        width: float,
+        widths: np.ndarray,
     ) -> np.ndarray:
-        x, width = _points(x), _positive("width", width)
+        x = _points(x)
         left_out = self.left_out
         if left_out is None:
             return np.full(len(x), np.nan)
-        nodes, outliers = to_axis(left_out.nodes), to_axis(left_out.outliers)
-        batches = zip(nodes, left_out.weights, outliers, strict=True)
+        widths = widths[: left_out.nodes.shape[1]]
+        batches = zip(
+            to_axis(left_out.nodes), left_out.weights, to_axis(left_out.outliers), strict=True
+        )
         curves = [
-            self._bulk_share * smoothed_rows(x, nodes, weights, width)
+            self._bulk_share * smoothed_rows(x, moved, weights, widths)
             + smoothed(x, outliers, width) / self.size
-            for nodes, weights, outliers in batches
+            for moved, weights, outliers in batches
         ]
         return jackknife(np.array(curves), left_out.examples)
 
     def _curve(
-        self, x: np.ndarray, nodes: np.ndarray, outliers: np.ndarray, width: float
+        self,
+        x: np.ndarray,
+        nodes: np.ndarray,
+        errors: np.ndarray,
+        outliers: np.ndarray,
+        width: float,
+        widths: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         x, width = _points(x), _positive("width", width)
-        rows = smoothed_rows(x, nodes, self.weights, width)
+        widths = local_widths(nodes, errors, width if widths is None else widths)
+        rows = smoothed_rows(x, nodes, self.weights, widths)
         return self._mean(rows, smoothed(x, outliers, width) / self.size)
 
 

@@ -1,4 +1,7 @@
-"""Smoothed densities as curves with few points, for the figures."""
+"""Smoothed densities as curves with few points, for the figures.
+
+Heights are numbers of eigenvalues per width of the kernel: the bell of a single one has height 1.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,23 @@ import numpy as np
 
 from hvp.comparison.results import Part
 from hvp.linalg.density import Density
-from hvp.linalg.smoothing import from_log, to_log
+from hvp.linalg.smoothing import MAX_WIDTHS_PER_RANGE, from_log, resolution, to_log
 
 # Grid points for each width of a Gaussian.
 POINTS_PER_WIDTH = 6.0
 # Largest distance of a point from the simplified curve, relative to the extent of the curve.
 MAX_DEVIATION = 1e-3
-# The lower edge of a figure, relative to the height of the Gaussian of a single eigenvalue.
-BELOW_ONE = 0.2
+# The lower edge of a figure.
+BOTTOM = 0.3
 # Curves go down to this fraction of the lower edge.
 DEEPER = 0.1
-# Fraction of the eigenvalues of H that the view near zero contains.
-MOST = 0.995
-# Widths beyond the grid where a Gaussian is still visible on a logarithmic axis.
-TAIL_WIDTHS = 4.0
+# The kernel on a logarithmic axis is this fraction of its range; local widths do the rest.
+LOG_WIDTHS_PER_RANGE = 120
+# Widths beyond a grid where the bell of many eigenvalues is still visible on a logarithmic axis.
+TAIL_WIDTHS = 3.0
+MAX_DECADES = 6
+# Two bells that are further apart than this many widths stand apart.
+APART = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +37,11 @@ class Curve:
     """A density at n points with its standard errors, which are zero for a single probe.
 
     Attributes:
-        sampling: (n,) the sampling errors; NaN where they are not known.
         x: (n,) coordinates on the axis, ascending.
         points: (n,) the eigenvalues at these coordinates; equal to x on a linear axis.
-        width: standard deviation of the smoothing Gaussians, in units of x.
+        values, stderrs: (n,) eigenvalues per width of the kernel.
+        sampling: (n,) the sampling errors; NaN where they are not known.
+        width: standard deviation of the kernel, in units of x.
     """
 
     x: np.ndarray
@@ -45,64 +52,109 @@ class Curve:
     width: float
 
 
+def letters(part: Part) -> list[str]:
+    """The matrices that are drawn: those computed, but for an R that vanishes."""
+    return [letter for letter in part.spectra if not (letter == "R" and part.agrees)]
+
+
 def drawn(part: Part) -> Mapping[str, Density]:
-    """The densities of H, of G and, unless it vanishes, of R."""
-    vanishing = {"R"} if part.agrees else set()
-    return {
-        name: spectrum.density for name, spectrum in part.spectra.items() if name not in vanishing
-    }
+    """The densities of H, of G and, unless it vanishes, of R, as far as they were computed."""
+    found = {letter: part.spectra[letter].density for letter in letters(part)}
+    return {letter: d for letter, d in found.items() if d is not None}
+
+
+def _main(part: Part) -> list[Density]:
+    """The densities of H and of G, whose resolution is that of all curves."""
+    return [d for letter, d in drawn(part).items() if letter != "R"]
 
 
 def linear(part: Part) -> dict[str, Curve]:
-    """Densities per unit of λ. H and G are smoothed by the same width, so that they compare."""
-    densities = drawn(part)
-    both = max(densities[name].width for name in "HG")
-    found = {}
-    for name, d in densities.items():
-        width = both if name in "HG" else d.width
-        x = d.grid(_num_points(np.ptp(d.nodes), width), width)
-        tail = width * np.linspace(0.25, TAIL_WIDTHS, 16)
-        x = np.concatenate([x[0] - tail[::-1], x, x[-1] + tail])
+    """The densities of a part over λ, all smoothed by one kernel."""
+    width, found = kernel_width(part), {}
+    for name, d in drawn(part).items():
+        x = _with_tails(d.grid(_num_points(np.ptp(d.nodes), width), width), width)
         values, stderrs = d.curve(x, width)
-        least = DEEPER * BELOW_ONE * alone(part.size, width)
-        kept = simplified(x, np.log(np.maximum(values, least)))
-        x, sampling = x[kept], d.curve_sampling(x[kept], width)
-        found[name] = _curve(x, x, values[kept], stderrs[kept], sampling, width)
+        kept = simplified(x, _log_height(values * single(part.size, width)))
+        sampling = d.curve_sampling(x[kept], width)
+        found[name] = _curve(part, x[kept], x[kept], values[kept], stderrs[kept], sampling, width)
     return found
 
 
 def logarithmic(part: Part) -> dict[str, Curve]:
-    """Densities per decade on the axis of `origin`, each smoothed by its own resolution."""
+    """The densities of a part over the axis of `origin`, all smoothed by one kernel.
+
+    Besides, all are smoothed by half of `origin` in units of λ, since the one that is resolved the
+    least near zero is not resolved better: else it would look like a hill beside a spike.
+    """
     x0, found = origin(part), {}
+    width = float(np.ptp(to_log(np.array(extent(part)), x0))) / LOG_WIDTHS_PER_RANGE or 1.0
     for name, d in drawn(part).items():
-        width = d.log_width(x0)
-        t = d.log_grid(_num_points(np.ptp(to_log(d.nodes, x0)), width), x0, width)
-        values, stderrs = d.log_curve(t, origin=x0, width=width)
-        kept = simplified(t, values)
-        t, sampling = t[kept], d.log_curve_sampling(t[kept], origin=x0, width=width)
-        found[name] = _curve(t, from_log(t, x0), values[kept], stderrs[kept], sampling, width)
+        t = d.log_grid(_num_points(np.ptp(to_log(d.nodes, x0)), width), x0, width, x0 / 2)
+        t = _with_tails(t, width + x0 / 2 / (np.log(10) * x0))
+        kernel = {"origin": x0, "width": width, "blur": x0 / 2}
+        values, stderrs = d.log_curve(t, **kernel)
+        kept = simplified(t, _log_height(values * single(part.size, width)))
+        t, sampling = t[kept], d.log_curve_sampling(t[kept], **kernel)
+        points = from_log(t, x0)
+        found[name] = _curve(part, t, points, values[kept], stderrs[kept], sampling, width)
     return found
 
 
-def near(part: Part) -> tuple[float, float]:
-    """The range of λ of the view near zero: all negative λ of H and most of the positive."""
-    d = part.H.density
-    order = np.argsort(d.nodes, axis=None)
-    mass = np.cumsum(d.weights.ravel()[order])
-    most = d.nodes.ravel()[order][np.searchsorted(mass, MOST * mass[-1])]
-    low = min(float(part.H.smallest.values[0]), 0.0)
-    high = max(float(most), -2 * low) or 1.0
-    return min(1.2 * low, -0.1 * high), high
+def kernel_width(part: Part) -> float:
+    """σ of the kernel: what the nodes of H and G resolve, at least 1/160 of the whole range."""
+    low, high = extent(part)
+    return max((high - low) / MAX_WIDTHS_PER_RANGE, *(d.width for d in _main(part)))
+
+
+def extent(part: Part) -> tuple[float, float]:
+    """The smallest and the largest eigenvalue of all matrices that are drawn."""
+    ends = [
+        [*d.nodes.ravel(), *d.outliers, *found.smallest.values, *found.largest.values]
+        for d, found in ((d, part.spectra[name]) for name, d in drawn(part).items())
+    ]
+    return min(map(min, ends)), max(map(max, ends))
 
 
 def origin(part: Part) -> float:
-    """x₀ of the logarithmic axis of a part: the largest of its densities' origins."""
-    return max(d.origin for d in drawn(part).values())
+    """x₀ of the logarithmic axis of a part, linear up to there: what H and G resolve, or rounding.
+
+    Most eigenvalues of a network are near zero, so this is the resolution there. The axis has at
+    most `MAX_DECADES` on each side.
+    """
+    densities = _main(part)
+    least = 10.0**-MAX_DECADES * max(map(abs, extent(part)))
+    return max(least, *(max(d.origin, resolution(d.nodes, d.errors, d.weights)) for d in densities))
 
 
-def alone(size: int, width: float) -> float:
-    """The height of the Gaussian of a single eigenvalue."""
-    return 1 / (size * width * math.sqrt(2 * math.pi))
+def single(size: int, width: float) -> float:
+    """The number of eigenvalues per width of the kernel where the density is one."""
+    return size * width * math.sqrt(2 * math.pi)
+
+
+def outliers_above(part: Part, name: str) -> tuple[int, bool]:
+    """How many eigenvalues stand apart above the bulk, and whether there may be more.
+
+    They are those above the lowest gap of `APART` widths of the kernel among the k largest and the
+    largest node of the others. There may be more where all k stand apart.
+    """
+    found, d = part.spectra[name], drawn(part)[name]
+    rest = d.nodes[d.weights > 0].max(initial=-math.inf)
+    values = np.r_[found.largest.values[::-1], min(rest, found.largest.values[0])]
+    gaps = np.flatnonzero(-np.diff(values) > APART * kernel_width(part))
+    count = int(gaps[-1]) + 1 if len(gaps) else 0
+    return count, count == len(found.largest.values)
+
+
+def share_of_zeros(part: Part, name: str, floor: float) -> tuple[float, float]:
+    """Bounds of the share of eigenvalues that are zero to rounding, |λ| up to the floor."""
+    d = drawn(part)[name]
+    least = max(floor, d.floor)
+    beyond = d.bracket_above(least), d.bracket_below(-least)
+    errors = [np.nan_to_num(bracket.stderr) for bracket in beyond]
+    most = sum(b.upper + e for b, e in zip(beyond, errors, strict=True))
+    fewest = sum(b.lower - e for b, e in zip(beyond, errors, strict=True))
+    low, high = np.clip([1 - most / part.size, 1 - fewest / part.size], 0.0, 1.0)
+    return float(low), float(high)
 
 
 def simplified(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -129,6 +181,7 @@ def simplified(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _curve(
+    part: Part,
     x: np.ndarray,
     points: np.ndarray,
     values: np.ndarray,
@@ -136,7 +189,18 @@ def _curve(
     sampling: np.ndarray,
     width: float,
 ) -> Curve:
-    return Curve(x, points, values, np.nan_to_num(stderrs, nan=0.0), sampling, width)
+    scale = single(part.size, width)
+    errors = scale * np.nan_to_num(stderrs, nan=0.0)
+    return Curve(x, points, scale * values, errors, scale * sampling, width)
+
+
+def _with_tails(x: np.ndarray, width: float) -> np.ndarray:
+    tail = width * np.linspace(0.25, TAIL_WIDTHS, 12)
+    return np.concatenate([x[0] - tail[::-1], x, x[-1] + tail])
+
+
+def _log_height(heights: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(heights, DEEPER * BOTTOM))
 
 
 def _num_points(extent: float, width: float) -> int:

@@ -18,6 +18,8 @@ End = Literal["largest", "smallest"]
 BOUND_SIGNS: dict[End, str] = {"largest": "≥", "smallest": "≤"}
 # Numbers below SMALL and from LARGE on are printed with a power of ten.
 SMALL, LARGE = 1e-3, 1e7
+# The largest relative error of the eigenvalues of a known cluster.
+CLUSTER_ERROR = 1e-3
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -29,39 +31,61 @@ class Eigenvalue:
         value: λ.
         error: the larger of ‖Av - λv‖ and the noise floor of the products.
         bound: "≥" or "≤" where only a bound is known, else "".
+        copies: how many eigenvalues are equal to it within their errors, itself included.
     """
 
     value: float
     error: float
     bound: str = ""
+    copies: int = 1
 
     def text(self, digits: int = 7, *, with_error: bool = True) -> str:
         """The value with its error, or the bound.
 
         >>> Eigenvalue(42.087, 0.346).text(), Eigenvalue(9e-7, 7.31e-4, "≤").text()
         ('42.1 ± 0.3', '≤ 7.4e-4')
+        >>> Eigenvalue(5.2312, 4e-4, copies=2).text(with_error=False)
+        '5.2312 (×2)'
         """
         if self.bound:
             return bound(self.value, self.error, self.bound)
         text = known(self.value, self.error, digits)
-        return f"{text} ± {margin(self.error)}" if with_error and self.error else text
+        if with_error and self.error:
+            text = f"{text} ± {margin(self.error)}"
+        return f"{text} (×{self.copies})" if self.copies > 1 else text
 
 
 def eigenvalues(pairs: Eigenpairs, end: End, floor: float) -> tuple[Eigenvalue, ...]:
     """The eigenvalues of one end of a spectrum, the outermost first.
 
-    The eigenvalue of rank i is a bound if the interval of an eigenvalue of rank 1 to i overlaps
-    another one: the cluster is not resolved, so it is unknown which eigenvalue has which rank.
+    Eigenvalues whose intervals meet are a cluster. It is known where its errors are small beside
+    its values and a gap separates it from the next value: they are then equal as far as the errors
+    tell. The eigenvalues of any other cluster, and all after it, are bounds: it is unknown which
+    has which rank.
     """
     outermost_first = slice(None, None, -1 if end == "largest" else 1)
     values, errors = pairs.values[outermost_first], pairs.errors[outermost_first]
-    separate = np.logical_and.accumulate(pairs.separate[outermost_first])
+    copies = _copies(values, np.maximum(errors, floor), pairs.separate[outermost_first])
+    known_so_far = np.logical_and.accumulate(copies > 0)
     exact_zero = (values == 0) & (errors == 0)
     errors = np.where(exact_zero, 0.0, np.maximum(errors, floor))
     return tuple(
-        Eigenvalue(float(value), float(error), "" if alone or error == 0 else BOUND_SIGNS[end])
-        for value, error, alone in zip(values, errors, separate, strict=True)
+        Eigenvalue(float(value), float(error), "", int(count))
+        if is_known
+        else Eigenvalue(float(value), float(error), BOUND_SIGNS[end] if error else "")
+        for value, error, count, is_known in zip(values, errors, copies, known_so_far, strict=True)
     )
+
+
+def _copies(values: np.ndarray, errors: np.ndarray, separate: np.ndarray) -> np.ndarray:
+    """(k,) how many eigenvalues each one's cluster has, zero where that is not known."""
+    copies = np.where(separate, 1, 0)
+    gaps = np.flatnonzero(np.abs(np.diff(values)) > errors[1:] + errors[:-1]) + 1
+    for members in np.split(np.arange(len(values)), gaps):
+        is_small = errors[members] <= CLUSTER_ERROR * np.abs(values[members])
+        if len(members) > 1 and members[-1] < len(values) - 1 and is_small.all():
+            copies[members] = len(members)
+    return copies
 
 
 def known(value: float, error: float, most: int = 7) -> str:
@@ -109,25 +133,35 @@ def measured(value: float, error: float, most: int = 7) -> str:
     ('42.1 ± 0.3', '2')
     """
     if error == 0:
-        return f"{value:,.{most}g}"
+        return _trimmed(f"{value:,.{most}g}")
     return f"{known(value, error, most)} ± {margin(error)}"
 
 
 def estimated(estimate: Estimate[float], factor: float = 1.0) -> str:
-    """An estimate with the error of its probes, unless its depth error is larger than its value.
+    """An estimate with the larger error of probes and depth, unless that of depth exceeds it.
 
     >>> estimated(Estimate(42.087, 0.346)), estimated(Estimate(1351.0, 40.0, depth=21844.0))
     ('42.1 ± 0.3', 'not known at this Krylov depth')
+    >>> estimated(Estimate(7.0, 0.08, depth=3.0))
+    '7 ± 3'
     """
     if math.isnan(estimate.value):
         return "not defined"
     if is_unknown(estimate):
         return UNKNOWN
-    error, depth = factor * estimate.stderr, factor * estimate.depth
-    value = factor * estimate.value
-    if error == depth == 0:
-        return measured(value, 0.0)
-    return f"{known(value, max(error, depth))} ± {margin(error)}"
+    error = estimate.stderr if math.isnan(estimate.stderr) else max(estimate.stderr, estimate.depth)
+    return measured(factor * estimate.value, factor * error)
+
+
+def counted(estimate: Estimate[float]) -> str:
+    """The estimate of a whole number, without its error where that leaves no other.
+
+    >>> counted(Estimate(29.9999, 3e-4)), counted(Estimate(30.2, 0.8))
+    ('30', '30.2 ± 0.8')
+    """
+    if math.isfinite(estimate.value) and max(estimate.stderr, estimate.depth) < 0.5:
+        return f"{round(estimate.value):,}"
+    return estimated(estimate)
 
 
 def is_unknown(estimate: Estimate[float]) -> bool:
@@ -165,6 +199,16 @@ def bound(value: float, error: float, sign: str) -> str:
     return f"{sign} {rounded:,.{max(1 - exponent, 0)}f}"
 
 
+def eigenvalue_text(name: str, end: End, rank: int, found: Eigenvalue, sampling: float) -> str:
+    """What a reader sees who points at an eigenvalue."""
+    return typeset(f"{name}, {end} no. {rank}: {found.text()}; {_sampling_text(sampling)}")
+
+
+def share_text(e: Estimate[float]) -> str:
+    """What a reader sees who points at a share of R."""
+    return typeset(f"{shared(e)}; {_sampling_text(100 * e.sampling, ' %')}")
+
+
 def typeset(text: str) -> str:
     """Put minus signs, superscript exponents and non-breaking spaces into a text with numbers.
 
@@ -178,6 +222,12 @@ def typeset(text: str) -> str:
 
     text = re.sub(r"(?<=\d)e([-+]?\d+)", power, text)
     return re.sub(r"(?<=[\d⁰¹²³⁴⁵⁶⁷⁸⁹]) (?=[±%])|(?<=[±≤≥]) ", "\xa0", text)
+
+
+def _sampling_text(error: float, unit: str = "") -> str:
+    if math.isfinite(error):
+        return f"sampling error {margin(error)}{unit}"
+    return f"sampling error {SINGLE}"
 
 
 def _place(error: float) -> int:

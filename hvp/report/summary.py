@@ -13,17 +13,20 @@ from hvp.comparison.run import Run, Stage
 from hvp.linalg.brackets import CountBracket
 from hvp.linalg.eigsh import Eigenpairs
 from hvp.linalg.estimate import Estimate
+from hvp.linalg.layer_traces import BlockTraces
+from hvp.report import density_curves
 from hvp.report.number_format import (
     SINGLE,
     UNKNOWN,
     Eigenvalue,
     End,
+    bound,
+    counted,
     eigenvalues,
     estimated,
     is_unknown,
     known,
     margin,
-    measured,
     shared,
 )
 
@@ -49,6 +52,7 @@ def headline(comparison: Comparison) -> tuple[str, ...]:
         for sentence in (
             extremes(comparison),
             negatives(comparison),
+            learning_rate(comparison),
             share_of_residual(comparison),
             spaces(comparison),
             residual(comparison),
@@ -75,7 +79,7 @@ def _certificate(found: Certificate | None) -> str:
     parts = [
         f"{check.name} not measured ({check.note})"
         if check.error is None
-        else f"{check.name} within {margin(check.error)}"
+        else f"{check.name.replace(' by ', ' agrees with ')} within {margin(check.error)}"
         for check in found.checks
     ]
     return f"Certificate: {'; '.join(parts)}."
@@ -126,21 +130,43 @@ def _in_words(found: Eigenvalue) -> str:
     return text.replace("≥", "at least").replace("≤", "at most")
 
 
+def learning_rate(comparison: Comparison) -> str:
+    """From which learning rate on gradient descent is unstable: 2/λ_max of H."""
+    rate = stable_rate(comparison)
+    if not rate:
+        return ""
+    equals = f"of {rate.replace('≤', 'at most')}" if "≤" in rate else f"= {rate}"
+    return f"Gradient descent is unstable here with a learning rate above 2/λ_max {equals}."
+
+
+def stable_rate(comparison: Comparison) -> str:
+    """2/λ_max of H, "" where no eigenvalue is certainly positive, or none is known."""
+    if "H" not in comparison.whole.spectra:
+        return ""
+    found = eigenvalue(comparison, comparison.whole, "H", "largest")
+    if found.value - found.error <= 0:
+        return ""
+    if found.bound:
+        return bound(2 / found.value, 0.0, "≤")
+    return known(2 / found.value, 2 * found.error / found.value**2, 3)
+
+
 def negatives(comparison: Comparison) -> str:
     """How many eigenvalues of H are negative, as far as that is known."""
     if "H" not in comparison.whole.spectra:
         return ""
     count = comparison.negative
-    if count is not None and not is_unknown(count) and count.value > 0:
-        many = measured(count.value, max(count.stderr, count.depth), 4)
-        return f"{many} of the {comparison.size:,} are negative."
+    is_known = count is not None and not is_unknown(count) and not count.stderr > count.value
+    if count is not None and is_known and count.value > 0:
+        return f"{counted(count)} of the {comparison.size:,} are negative."
     sure = certainly_negative(comparison)
     if sure:
         least = WORDS[sure] if sure < len(WORDS) else f"{sure:,}"
-        return f"At least {least} are negative{_beyond(comparison)}."
+        many = f"At least {least} of the {comparison.size:,} are negative"
+        return f"{many}{_beyond(comparison)}; their exact number is {UNKNOWN}."
     H = comparison.whole.H
     if H.smallest.values[0] + H.smallest.errors[0] >= -comparison.floor:
-        return "No eigenvalue is negative beyond the noise of the products."
+        return "No eigenvalue is negative beyond the rounding of the products."
     return f"The number of negative eigenvalues is {UNKNOWN}."
 
 
@@ -153,17 +179,17 @@ def certainly_negative(comparison: Comparison) -> int:
 
 def _beyond(comparison: Comparison) -> str:
     """How many are below the threshold from which on the count is known."""
-    brackets = comparison.negative_brackets
-    if not brackets:
-        return ""
-    bracket = brackets[1]
-    if not 0 < bracket.upper <= 2 * bracket.lower:
-        return f"; their total number is {UNKNOWN}"
-    return (
-        f", {between(bracket)} of them below {margin_of_threshold(bracket)}, "
-        f"{abs(bracket.threshold) / comparison.floor:,.0f} times the noise floor; their "
-        f"total number is {UNKNOWN}"
-    )
+    for bracket in comparison.negative_brackets[1:]:
+        if 0 < bracket.upper <= 2 * bracket.lower and is_within(comparison, bracket):
+            return f", {between(bracket)} of them below {margin_of_threshold(bracket)}"
+    return ""
+
+
+def is_within(comparison: Comparison, bracket: CountBracket) -> bool:
+    """Whether the threshold of a count lies inside of the spectrum: of H below zero, else of G."""
+    if bracket.threshold < 0:
+        return bool(bracket.threshold > comparison.whole.H.smallest.values[0])
+    return bool(bracket.threshold < comparison.whole.G.largest.values[-1])
 
 
 def between(bracket: CountBracket) -> str:
@@ -185,13 +211,13 @@ def share_of_residual(comparison: Comparison) -> str:
     trace, norm = share.trace, share.squared_norm
     if not (math.isfinite(trace.value) and math.isfinite(norm.value)):
         return ""
-    of_norm = f"{shared(norm)} of the squared Frobenius norm of H"
+    of_norm = f"‖R‖² is {shared(norm)} of ‖H‖² (Frobenius)"
     if 0 <= trace.value <= 1 and trace.stderr < MAX_SHARE_STDERR:
         rest = Estimate(1 - trace.value, trace.stderr, depth=trace.depth)
-        return f"G carries {shared(rest)} of the trace of H, and R {of_norm}."
+        return f"The trace of G is {shared(rest)} of that of H, and {of_norm}."
     traces = comparison.traces["R"].whole.trace, comparison.traces["H"].whole.trace
-    trace_of_R, trace_of_H = (measured(t.value, t.stderr) for t in traces)
-    return f"The trace of R is {trace_of_R}, that of H {trace_of_H}; R carries {of_norm}."
+    trace_of_R, trace_of_H = map(estimated, traces)
+    return f"The trace of R is {trace_of_R}, that of H {trace_of_H}; {of_norm}."
 
 
 def spaces(comparison: Comparison) -> str:
@@ -225,6 +251,57 @@ def residual(comparison: Comparison) -> str:
     return f"R vanishes on the blocks of {len(agreeing)} of {len(layers)} layers."
 
 
+def outputs_per_example(comparison: Comparison) -> int | None:
+    """The number of outputs of a classifier with cross-entropy, None where it is not known.
+
+    It is the number of classes where an example has one label.
+    """
+    outputs, rest = divmod(comparison.rank_bound, comparison.num_examples)
+    is_known = comparison.rank_bound < comparison.size and rest == 0 and outputs > 1
+    is_classifier = "categorical_crossentropy" in comparison.loss_name
+    return outputs if is_known and is_classifier and comparison.accuracy is not None else None
+
+
+def outliers(comparison: Comparison, part: Part) -> str:
+    """How many eigenvalues of H stand apart above the bulk, beside the number of outputs.
+
+    Empty without the density of H.
+    """
+    if "H" not in density_curves.drawn(part):
+        return ""
+    count, may_be_more = density_curves.outliers_above(part, "H")
+    if count == 0:
+        return "No eigenvalue of H stands apart above the bulk"
+    many = f"{count} or more outliers" if may_be_more else f"{count} outlier{'s' * (count > 1)}"
+    outputs = outputs_per_example(comparison) if part is comparison.whole else None
+    return f"{many} of H above the bulk" + (
+        "" if outputs is None else f"; outputs − 1 = {outputs - 1}"
+    )
+
+
+def zeros(comparison: Comparison, part: Part) -> str:
+    """Which share of the eigenvalues is zero to rounding, as far as that is known."""
+    densities, found = density_curves.drawn(part), list[str]()
+    if not densities:
+        return ""
+    least = max(comparison.floor, *(d.floor for d in densities.values()))
+    if least == 0:
+        return "All eigenvalues are zero"
+    for name in densities:
+        low, high = (100 * x for x in density_curves.share_of_zeros(part, name, least))
+        if low < 1 and high > 99.5:
+            continue
+        if high - low < 1:
+            found.append(f"{(low + high) / 2:.0f} % of {name}")
+        elif low >= 1:
+            found.append(f"{math.floor(low)} to {math.ceil(high)} % of {name}")
+        else:
+            found.append(f"at most {math.ceil(high)} % of {name}")
+    if not found:
+        return f"How many are zero to rounding, |λ| < {margin(least)}, is {UNKNOWN}"
+    return f"Zero to rounding, |λ| < {margin(least)}: {', '.join(found)}"
+
+
 def sampling(comparison: Comparison) -> str:
     """How much a choice of other examples would change the largest eigenvalue of H."""
     letter, found = next(iter(comparison.whole.spectra.items()))
@@ -233,17 +310,28 @@ def sampling(comparison: Comparison) -> str:
         return "The data came as a single batch, so the sampling error is not known."
     share = error / (abs(found.largest.values[-1]) or 1.0)
     return (
-        f"With {comparison.num_examples:,} other examples the largest eigenvalue would change by "
-        f"about {margin(error)}, or {known(100 * share, 10 * share, 2)} %."
+        f"Another draw of {comparison.num_examples:,} examples would change the largest eigenvalue "
+        f"of H by about {margin(error)}, or {known(100 * share, 10 * share, 2)} %."
     )
 
 
 def eigenvalue(
     comparison: Comparison, part: Part, letter: str, end: End, rank: int = 1
 ) -> Eigenvalue:
-    """The eigenvalue of this rank (1 is the outermost) of "H", "G" or "R"."""
+    """The eigenvalue of this rank (1 is the outermost) of "H", "G" or "R"; 0 where R vanishes."""
+    if letter == "R" and part.agrees:
+        return Eigenvalue(0.0, 0.0)
     pairs: Eigenpairs = getattr(part.spectra[letter], end)
     return eigenvalues(pairs, end, comparison.floor)[rank - 1]
+
+
+def trace(
+    comparison: Comparison, part: Part | None, letter: str, found: BlockTraces
+) -> Estimate[float]:
+    """The trace of a block, 0 where R vanishes."""
+    if letter == "R" and part is not None and part.agrees:
+        return Estimate(0.0, 0.0)
+    return found.trace
 
 
 def chain_rule(comparison: Comparison) -> Iterator[tuple[str, ...]]:
@@ -284,12 +372,13 @@ def errors(comparison: Comparison) -> tuple[tuple[str, ...], ...]:
         i, name = (-1, "λ_max") if end == "largest" else (0, "λ_min")
         value = eigenvalue(comparison, whole, letter, end).text(with_error=False)
         pair_error = getattr(whole.spectra[letter], end).errors[i]
-        error = margin(pair_error) if pair_error else NONE
+        error = margin(pair_error) if pair_error and value != "0" else NONE
         sampling_text = sampling_error(getattr(whole.sampling[letter], end)[i])
         rows.append((f"{name} of {letter}", value, NONE, error, sampling_text))
     for letter, found in comparison.traces.items():
         error_of_trace = whole.sampling[letter].trace
-        rows.append(_row(f"trace of {letter}", found.whole.trace, error_of_trace))
+        block = trace(comparison, whole, letter, found.whole)
+        rows.append(_row(f"trace of {letter}", block, error_of_trace))
     for letter, found in comparison.traces.items():
         error_of_norm = whole.sampling[letter].squared_norm
         rows.append(_row(f"‖{letter}‖² (Frobenius)", found.whole.squared_norm, error_of_norm))
@@ -299,19 +388,24 @@ def errors(comparison: Comparison) -> tuple[tuple[str, ...], ...]:
         (f"rank of G, at most {comparison.rank_bound:,}", comparison.rank),
     ):
         if estimate is not None:
-            rows.append(_row(name, estimate, estimate.sampling))
+            is_count = "distance" not in name
+            rows.append(_row(name, estimate, estimate.sampling, is_count=is_count))
     for name, sign, estimate, brackets in (
         ("negative, H", "<", comparison.negative, comparison.negative_brackets),
         ("rank, G", ">", comparison.rank, comparison.rank_brackets),
     ):
         for bracket in brackets if estimate is not None and is_unknown(estimate) else ():
+            if not is_within(comparison, bracket):
+                continue
             threshold = f"{name}: λ {sign} {margin_of_threshold(bracket)}"
             rows.append((threshold, between(bracket), margin(bracket.stderr), NONE, NONE))
     return tuple(rows)
 
 
-def _row(name: str, estimate: Estimate[float], error: float) -> tuple[str, ...]:
-    value = estimated(estimate).partition(" ± ")[0]
+def _row(
+    name: str, estimate: Estimate[float], error: float, *, is_count: bool = False
+) -> tuple[str, ...]:
+    value = (counted if is_count else estimated)(estimate).partition(" ± ")[0]
     probes, depth = (margin(e) if e else NONE for e in (estimate.stderr, estimate.depth))
     return name, value, probes, depth, sampling_error(error)
 

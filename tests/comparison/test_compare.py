@@ -477,13 +477,13 @@ def test_the_picture_opens_and_is_not_blank(written):
     assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 20
 
 
-def test_the_page_is_that_of_the_comparison_and_the_drawing_has_no_fonts(written, comparison):
+def test_the_page_is_that_of_the_comparison_and_text_of_the_drawing_stays_text(written, comparison):
     page = (written / "compare.html").read_text(encoding="utf-8")
     assert "<h1>a small network</h1>" in page
     assert comparison.weights_sha256 in page
     drawing = (written / "compare.svg").read_text(encoding="utf-8")
     assert drawing.count("<path") > 20
-    assert "<text" not in drawing
+    assert ">a small network: the spectra of" in drawing
 
 
 def test_saving_leaves_four_files_and_no_drafts(written):

@@ -3,35 +3,37 @@
 import dataclasses
 import html
 import html.parser
-import json
 import re
-import shutil
-import subprocess
+import xml.etree.ElementTree
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.browser import CHROMIUM
+from support.browser import browser as running_browser
 from support.matrices import Known, network, rotated
 
 import hvp
 from hvp.linalg.estimate import Estimate
 from hvp.report import (
     density_curves,
+    figure_style,
     html_page,
     number_format,
+    page_figures,
+    page_tables,
     palette,
-    plotly_figures,
-    plotly_style,
     summary,
 )
 from hvp.report.number_format import SINGLE, UNKNOWN, typeset
 
 K = 4
 EVIL = "<script>alert('&')</script>"
-CHROMIUM = shutil.which("chromium")
 # Attributes that make a browser fetch, and what does so in a style sheet.
 FETCHING = {"src", "href", "srcset", "poster", "data", "action", "background"}
-NUM_FIGURES = 8
+FIGURES = {
+    "density", "log-density", "counts", "largest", "smallest", "overlaps", "angles", "shares",
+}  # fmt: skip
 
 
 class Page(html.parser.HTMLParser):
@@ -91,12 +93,10 @@ def said(page):
     return " ".join(" ".join(page.texts["main"] + page.texts["header"]).split())
 
 
-def test_plotly_is_there_once_and_every_script_is_in_the_page(parsed):
+def test_every_script_is_in_the_page(parsed):
     scripts = [attributes for tag, attributes in parsed.tags if tag == "script"]
     assert not any("src" in attributes for attributes in scripts)
-    assert sum("plotly.js v" in script for script in parsed.texts["script"]) == 1
-    kinds = [attributes.get("type") for attributes in scripts]
-    assert kinds == [None, *3 * ["application/json"], None]
+    assert [attributes.get("type") for attributes in scripts] == ["application/json", None]
 
 
 def test_nothing_is_fetched(parsed, text):
@@ -104,14 +104,25 @@ def test_nothing_is_fetched(parsed, text):
         for name in FETCHING & attributes.keys():
             assert attributes[name].startswith("#"), (tag, name)
     assert "link" not in dict(parsed.tags)
-    own = text.replace(plotly_style.script(), "")
-    assert not re.search(r"https?:|@import|url\(", own)
+    assert not re.search(r"https?:|@import|url\((?!#)", text)
     policy = next(a["content"] for t, a in parsed.tags if "http-equiv" in a)
     assert policy.startswith("default-src 'none'")
 
 
-def test_the_page_is_one_file_of_modest_size(text):
-    assert len(text.encode()) < len(plotly_style.script().encode()) + 1_000_000
+def test_the_page_is_one_file_of_modest_size_however_many_layers_there_are():
+    sizes = {f"layer{i}": 12 for i in range(10)}
+    page = html_page.page(hvp.compare(network(tuple(sizes.items())), K, num_probes=2, num_steps=20))
+    assert len(page.encode()) < 1_500_000
+    assert len(Page(page).texts["summary"]) == 1 + page_figures.MAX_LAYERS
+    assert f"Figures of the {page_figures.MAX_LAYERS} layers with the largest eigenvalues" in page
+
+
+def test_identifiers_are_there_once_and_all_that_is_referred_to(parsed, text):
+    found = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
+    assert len(found) == len(set(found))
+    referred = re.findall(r'(?:href="|url\()#([\w-]+)', text)
+    assert len(referred) > 100
+    assert set(referred) <= set(found)
 
 
 def test_texts_of_users_are_escaped_everywhere(evil):
@@ -120,28 +131,44 @@ def test_texts_of_users_are_escaped_everywhere(evil):
     page = Page(text)
     assert page.texts["title"] == [f"{EVIL} · curvature"]
     assert page.texts["h1"] == [EVIL]
-    assert page.texts["option"][1] == EVIL
+    assert page.texts["summary"][1].startswith(EVIL)
     assert page.texts["li"] == [EVIL]
     assert EVIL in page.texts["pre"]
-    assert html.escape(EVIL, quote=False)[:6] in plotly_style.cut(EVIL)
-    assert sum(tag == "script" for tag, _ in page.tags) == 5
+    assert figure_style.short(EVIL) in page.texts["text"]
+    assert sum(tag == "script" for tag, _ in page.tags) == 2
 
 
-def test_json_in_the_page_has_no_tags_and_is_the_same_json():
-    plain = {"name": EVIL, "number": 1.5}
-    packed = plotly_style.for_page(plain)
-    assert not set("<>&") & set(packed)
-    assert json.loads(packed) == plain
+def test_a_text_that_looks_like_a_part_of_a_drawing_is_shown_as_it_is():
+    name = ' id="hover-9" #0072b2'
+    svg = f'<svg width="9" id="a"><g id="hover-0"><text>{name}</text></g></svg>'
+    inlined = page_figures.inlined(svg, "figure", ['5 < "6"'])
+    assert inlined == (f'<svg><g data-hover="5 &lt; &#34;6&#34;"><text>{name}</text></g></svg>')
 
 
-def test_every_figure_has_all_that_the_script_asks_for(comparison, parsed):
-    figures = json.loads(plotly_figures.figures(comparison))
-    asked = [a["data-figure"] for _, a in parsed.tags if "data-figure" in a]
-    assert len(asked) == NUM_FIGURES
-    names = {n.replace("AXIS", axis) for n in asked for axis in ("linear", "logarithmic")}
-    assert names == set(figures)
-    for members in figures.values():
-        assert list(members) in ([""], list(comparison.parts))
+def test_every_figure_is_drawn_in_the_page_with_its_data(comparison, parsed):
+    figures = page_figures.of_whole(comparison)
+    assert set(figures) == FIGURES
+    layers = page_figures.of_layers(comparison)
+    assert list(layers) == list(comparison.parts)[1:]
+    drawn = [a["data-name"] for _, a in parsed.tags if "data-name" in a]
+    assert drawn == [*figures, *(f.name for each in layers.values() for f in each)]
+    assert sum(tag == "svg" for tag, _ in parsed.tags) == len(drawn) + 1  # one is there twice
+    rows = [line.split(",") for line in figures["largest"].data.splitlines()]
+    assert rows[0][:3] == ["matrix", "rank", "eigenvalue"]
+    found = [float(row[2]) for row in rows if row[0] == "H"]
+    np.testing.assert_allclose(found, comparison.whole.H.largest.values[::-1], rtol=1e-5)
+    for figure in figures.values():
+        lengths = {line.count(",") for line in figure.data.splitlines()}
+        assert len(lengths) == 1
+
+
+def test_who_points_at_an_eigenvalue_sees_its_numbers(comparison, parsed):
+    texts = [a["data-hover"] for _, a in parsed.tags if "data-hover" in a]
+    for letter in "HGR":
+        for end in ("largest", "smallest"):
+            value = summary.eigenvalue(comparison, comparison.whole, letter, end).text()
+            start = typeset(f"{letter}, {end} no. 1: {value}; sampling error ")
+            assert any(text.startswith(start) for text in texts), start
 
 
 def headline(comparison):
@@ -151,7 +178,8 @@ def headline(comparison):
 def test_the_headline_has_the_numbers_of_the_comparison(comparison, parsed):
     H = comparison.whole.H
     shown = parsed.texts["p"][2]
-    assert shown == typeset(headline(comparison))
+    assert shown == typeset(headline(comparison)).replace("λ_max", "λmax")
+    assert f"2/λmax = {2 / H.largest.values[-1]:.3g}" in shown
     for value in (H.largest.values[-1], H.smallest.values[0]):
         assert f"{value:.4g}".replace("-", "−") in shown
     share = comparison.shares.whole.trace.value
@@ -190,8 +218,8 @@ def test_a_count_whose_depth_is_beyond_it_is_not_printed(comparison):
     count = summary.certainly_negative(unknown)
     assert 4 <= count == nearest.at_least <= nearest.lower
     text = headline(unknown)
-    assert f"At least {count} are negative, {summary.between(far)} of them below " in text
-    assert f"times the noise floor; their total number is {UNKNOWN}." in text
+    assert f"At least {count} of the 70 are negative, {summary.between(far)} of them below " in text
+    assert f"; their exact number is {UNKNOWN}." in text
     page = Page(html_page.page(unknown))
     assert UNKNOWN in page.row("negative eigenvalues")
     assert summary.between(nearest) in page.row("negative, H: λ < ")
@@ -209,7 +237,7 @@ def test_bounds_of_counts_hold(comparison):
 def test_a_spectrum_without_negative_eigenvalues_is_said_to_have_none():
     G = rotated(np.linspace(1.0, 3.0, 30), 3)[None]
     found = hvp.compare(Known(G, G, {"only": 30}), 2)
-    assert "No eigenvalue is negative beyond the noise of the products." in headline(found)
+    assert "No eigenvalue is negative beyond the rounding of the products." in headline(found)
     assert "H and G are the same" in headline(found)
 
 
@@ -226,10 +254,10 @@ def test_values_that_are_bounds_are_shown_as_bounds(comparison):
     edges = [float(edge) for edge in re.findall(r"≤\xa0([\d.]+)", row)]
     assert edges[0] >= loose.values[-1] + 0.05 - 1e-12
     assert edges[1] >= loose.values[0] + 0.05 - 1e-12
-    figure = plotly_figures.ends(whole, "smallest", comparison.floor)
-    drawn = [trace for trace in figure.data if trace.name == "G" and len(trace.x)]
-    assert [trace.marker.symbol for trace in drawn] == ["triangle-down-open"]
-    assert all("≤" in point for point in drawn[0].text)
+    texts = re.findall(r'data-hover="([^"]*)"', page_figures.of_whole(changed)["smallest"].narrow)
+    of_G = [text for text in texts if text.startswith("G")]
+    assert len(of_G) == K
+    assert all("≤" in text for text in of_G)
 
 
 def test_a_single_batch_gives_no_error_for_other_data():
@@ -239,16 +267,17 @@ def test_a_single_batch_gives_no_error_for_other_data():
     assert SINGLE in said(page)
     assert "The data came as a single batch" in said(page)
     assert "nan" not in said(page).lower()
-    json.loads(plotly_figures.figures(found), parse_constant=lambda name: pytest.fail(name))
+    assert "not known from a single batch" in page_figures.of_whole(found)["largest"].narrow
 
 
 def test_a_single_probe_gives_no_error():
     found = hvp.compare(network(), K, num_probes=1)
     assert np.isnan(found.whole.distance.stderr)
-    page = Page(html_page.page(found))
+    text = html_page.page(found)
+    page = Page(text)
     assert "±\xa0unknown" in page.row("whole network")
     assert "nan" not in said(page).lower()
-    assert "± nan" not in plotly_figures.figures(found)
+    assert "± nan" not in text
 
 
 def test_the_alarm_and_what_made_it_are_on_the_page(comparison, parsed):
@@ -284,39 +313,59 @@ def test_a_share_that_is_none_is_not_read_as_one(comparison):
     shares = dataclasses.replace(comparison.shares, whole=whole)
     odd = summary.share_of_residual(dataclasses.replace(comparison, shares=shares))
     assert odd.startswith("The trace of R is ")
-    assert "G carries" not in odd
+    assert "trace of G" not in odd
 
 
-def test_curves_pass_through_the_density_they_are_of(comparison):
-    for letter, curve in density_curves.linear(comparison.whole).items():
-        d = getattr(comparison.whole, letter).density
-        values, _ = d.curve(curve.x, curve.width)
-        np.testing.assert_allclose(curve.values, values)
-        # The axis is logarithmic, and so are the lines between the points.
-        x = np.linspace(curve.x[0], curve.x[-1], 5001)
-        true = d.curve(x, curve.width)[0]
-        shown = true > density_curves.BELOW_ONE * density_curves.alone(70, curve.width)
-        line = np.interp(x, curve.x, np.log(np.maximum(curve.values, 1e-300)))
-        np.testing.assert_allclose(line[shown], np.log(true[shown]), atol=0.05)
-        assert len(curve.x) < 30 * 70  # each eigenvalue a bell of its own
-    widths = {letter: c.width for letter, c in density_curves.linear(comparison.whole).items()}
-    assert widths["H"] == widths["G"]
+def test_colours_are_those_of_the_style_sheet(comparison, text):
+    for figure in page_figures.of_whole(comparison).values():
+        for svg in (figure.narrow, figure.wide):
+            assert not re.search(r"#[0-9a-f]{6}|rgb", svg)
+            assert set(re.findall(r"var\(--(\w+)\)", svg)) <= set(palette.LIGHT)
+    for colours in (palette.LIGHT, palette.DARK):
+        assert all(f"--{name}: {colour};" in text for name, colour in colours.items())
+    assert set(palette.LIGHT) == set(palette.DARK)
 
 
-def test_r_is_left_out_where_it_vanishes(comparison):
-    figure = plotly_figures.densities(comparison.parts["last"], comparison.floor)
-    assert {trace.name for trace in figure.data if trace.name} == {"H", "G"}
-    assert "R vanishes here" in figure.layout.meta["note"]
+def test_where_r_vanishes_its_numbers_are_zero_and_nothing_is_drawn(comparison):
+    part = comparison.parts["last"]
+    assert part.agrees
+    assert set(density_curves.linear(part)) == {"H", "G"}
+    for end in ("largest", "smallest"):
+        assert summary.eigenvalue(comparison, part, "R", end).text() == "0"
+    figures = page_figures.of_layers(comparison)["last"]
+    assert all("--R" not in figure.narrow for figure in figures)
+    rows = {row[0]: row for row in page_tables.all_tables(comparison)["layers"].rows}
+    assert rows["last"][4] == "0"
 
 
-def test_dark_colours_replace_every_colour_of_the_figures(comparison):
-    figures = plotly_figures.figures(comparison) + plotly_style.for_page(
-        plotly_style.template().to_plotly_json()
-    )
-    for light, night in palette.dark().items():
-        figures = figures.replace(light, night)
-    used = set(re.findall(r"#[0-9a-f]{6}|rgba\(\d+,\d+,\d+,", figures))
-    assert used <= set(palette.dark().values()) | {"rgba(0,0,0,"}
+def test_layers_are_coloured_by_their_largest_eigenvalue_and_trace(comparison):
+    table = page_tables.all_tables(comparison)["heat_map"]
+    assert [row[0] for row in table.rows] == ["first", "last"]
+    assert table.headings[2:5] == ("λ_max of H", "λ_max of G", "λ_max of R")
+    for row, heat, part in zip(
+        table.rows, table.heat, list(comparison.parts.values())[1:], strict=True
+    ):
+        value = part.H.largest.values[-1]
+        assert float(row[2]) == pytest.approx(value, rel=0.005)
+        largest = max(
+            p.spectra[letter].largest.values[-1]
+            for p in list(comparison.parts.values())[1:]
+            for letter in "HGR"
+        )
+        assert heat[1] == (
+            "H",
+            round(100 * (1 + np.log10(value / largest) / page_tables.HEAT_DECADES)),
+        )
+    alone = dataclasses.replace(comparison, parts={comparison.whole.name: comparison.whole})
+    assert page_tables.all_tables(alone)["heat_map"].headings[2] == "trace of H / P"
+
+
+def test_a_number_has_one_error_text_everywhere(comparison, parsed):
+    count = comparison.negative
+    text = typeset(number_format.counted(count))
+    value, _, error = text.partition("\xa0±\xa0")
+    assert f"{text} of the 70 are negative" in parsed.texts["p"][2]
+    assert parsed.texts["dd"][7].split() == [value, "±", *error.split()]
 
 
 def contrast(first, second):
@@ -334,149 +383,159 @@ def test_colours_stand_out_from_the_page_by_day_and_by_night(colour):
     # WCAG 2.2, 1.4.3 for text and 1.4.11 for graphics.
     least = 4.5 if colour in (palette.INK, palette.MUTED) else 3.0
     assert contrast(colour, palette.PAPER) >= least
-    assert contrast(palette.DARK[colour], palette.DARK[palette.PAPER]) >= least
+    night = next(palette.DARK[name] for name, day in palette.LIGHT.items() if day == colour)
+    assert contrast(night, palette.DARK["paper"]) >= least
 
 
-# The result of a frame of each width, collected by the page around them.
-FRAMES = """<body>{frames}<script>
-const frames = [...document.querySelectorAll("iframe")];
-const wait = setInterval(() => {{
-  const pages = frames.map((frame) => frame.contentDocument?.documentElement);
-  if (!pages.every((page) => page?.dataset.drawn)) return;
-  clearInterval(wait);
-  document.body.dataset.found = JSON.stringify(pages.map((page) => ({{
-    drawn: +page.dataset.drawn,
-    plots: page.querySelectorAll(".plot").length,
-    svgs: [...page.querySelectorAll(".plot:has(.main-svg path)")].length,
-    points: page.querySelectorAll(".scatterlayer path.js-line, .scatterlayer path.point").length,
-    wide: page.scrollWidth,
-    available: page.clientWidth,
-    over: [...page.querySelectorAll("main *, header *")].filter(
-      (e) => e.getBoundingClientRect().right > page.clientWidth + 1 && !e.closest(".table, svg")
-    ).map((e) => e.tagName),
-    names: [...page.querySelectorAll("svg text")].map((t) => t.textContent).join(" "),
-    scheme: getComputedStyle(page.querySelector("body")).backgroundColor,
-  }})));
-}}, 50);
-</script></body>"""
-
-
-def browsed(address, *options):
-    """The page after its scripts ran, and what the console said; without a network."""
+@pytest.fixture(scope="module")
+def browser():
     if CHROMIUM is None:
         pytest.skip("needs chromium, which is not installed: apt-get install chromium")
-    command = (
-        CHROMIUM,
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--allow-file-access-from-files",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-        "--virtual-time-budget=20000",
-        "--enable-logging=stderr",
-        "--v=0",
-        *options,
-        "--dump-dom",
-        address,
+    with running_browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def page_file(evil, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "compare.html"
+    html_page.save_page(evil, path)
+    return path
+
+
+LAYOUT = """(() => {
+  for (const details of document.querySelectorAll("details")) details.open = true;
+  const root = document.documentElement;
+  const all = (selector) => [...document.querySelectorAll(selector)];
+  const shown = all(".plot svg").filter((e) => e.getClientRects().length);
+  return {
+    wide: root.scrollWidth,
+    available: root.clientWidth,
+    over: all("main *, header *, nav").filter(
+      (e) => e.getBoundingClientRect().right > root.clientWidth + 1 &&
+        !e.closest(".table, svg, .parts div")
+    ).map((e) => e.tagName),
+    cut: all(".table").filter((e) => e.scrollWidth > e.clientWidth + 1).length,
+    figures: shown.length,
+    smallest: Math.min(...shown.map((e) => e.getBoundingClientRect().width)),
+    outside: shown.flatMap((svg) => {
+      const box = svg.getBoundingClientRect();
+      return [...svg.querySelectorAll("text")].filter((t) => {
+        const b = t.getBoundingClientRect();
+        return b.left < box.left - 4 || b.right > box.right + 4 || b.bottom > box.bottom + 4;
+      }).map((t) => t.textContent);
+    }),
+    links: all("nav a").filter((e) => e.getClientRects().length).length,
+  };
+})()"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_page_fits_its_width(browser, page_file, width):
+    browser.media()
+    browser.open(page_file, width)
+    found = browser.evaluate(LAYOUT)
+    assert browser.problems == []
+    assert found["wide"] <= found["available"]
+    assert found["over"] == []
+    assert found["outside"] == []
+    assert found["figures"] == len(FIGURES) + 2 * 2
+    assert found["links"] == 6
+    if width == 1280:
+        assert found["cut"] == 0  # tables scroll on a phone only
+        assert found["smallest"] > 400
+    else:
+        assert found["smallest"] > 330
+
+
+def test_the_first_figure_is_there_without_scripts(browser, page_file):
+    browser.media()
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open(page_file)
+        root = browser.call("DOM.getDocument")["root"]["nodeId"]
+        query = {"nodeId": root, "selector": ".plot .wide svg"}
+        found = browser.call("DOM.querySelector", **query)["nodeId"]
+        box = browser.call("DOM.getBoxModel", nodeId=found)["model"]
+        assert (box["width"], box["height"]) > (900, 300)
+    finally:
+        browser.call("Emulation.setScriptExecutionDisabled", value=False)
+
+
+COLOURS = """(() => {
+  const line = [...document.querySelectorAll(".plot .wide path")].find(
+    (e) => e.getAttribute("style")?.includes("stroke: var(--H)") && e.getTotalLength() > 200);
+  return [getComputedStyle(document.body).backgroundColor, getComputedStyle(line).stroke];
+})()"""
+
+
+def rgb(colour):
+    return f"rgb({', '.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))})"
+
+
+def test_dark_mode_follows_a_switch_while_the_page_is_open_and_print_is_light(browser, page_file):
+    light, dark = (
+        [rgb(colours["paper"]), rgb(colours["H"])] for colours in (palette.LIGHT, palette.DARK)
     )
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-    return done.stdout, console
+    browser.media(scheme="light")
+    browser.open(page_file)
+    assert browser.evaluate(COLOURS) == light
+    browser.media(scheme="dark")
+    assert browser.evaluate(COLOURS) == dark
+    browser.media("print", scheme="dark")
+    assert browser.evaluate(COLOURS)[1] == light[1]
+    hidden = "getComputedStyle(document.querySelector('nav.parts')).display"
+    assert browser.evaluate(hidden) == "none"
+    browser.media(scheme="light")
+    assert browser.evaluate(COLOURS) == light
 
 
-LIGHT, DARK = (1, "rgb(255, 255, 255)"), (0, "rgb(21, 24, 28)")
-SCHEMES = [LIGHT, pytest.param(*DARK, marks=pytest.mark.sweep)]
+TAKEN = """(async () => {
+  const files = {};
+  URL.createObjectURL = (blob) => { files.next = blob; return "#"; };
+  HTMLAnchorElement.prototype.click = function () { files[this.download] = files.next; };
+  for (const kind of ["svg", "csv"]) document.querySelector(`[data-take=${kind}]`).click();
+  return [await files["density.svg"].text(), await files["density.csv"].text()];
+})()"""
 
 
-@pytest.mark.parametrize(("scheme", "paper"), SCHEMES)
-def test_a_browser_draws_everything_at_two_widths(evil, tmp_path, scheme, paper):
-    evil.save(tmp_path)
-    frames = "".join(
-        f'<iframe src="compare.html" style="border:0" width="{width}" height="900"></iframe>'
-        for width in (390, 1280)
-    )
-    (tmp_path / "frames.html").write_text(FRAMES.format(frames=frames), encoding="utf-8")
-    dom, console = browsed(
-        (tmp_path / "frames.html").as_uri(), f"--blink-settings=preferredColorScheme={scheme}"
-    )
-    assert console == []
-    found = json.loads(html.unescape(re.search(r'data-found="([^"]*)"', dom)[1]))
-    for width, frame in zip((390, 1280), found, strict=True):
-        assert frame["drawn"] == frame["plots"] == frame["svgs"] == NUM_FIGURES
-        assert frame["points"] > 50
-        assert width - 20 <= frame["available"] <= width
-        assert frame["wide"] <= frame["available"]
-        assert frame["over"] == []
-        assert "<scrip…" in frame["names"]  # shown as it is, cut
-        assert frame["scheme"] == paper
+def test_figures_and_data_can_be_taken_along(browser, page_file, evil):
+    browser.media(scheme="dark")
+    browser.open(page_file)
+    svg, data = browser.evaluate(TAKEN)
+    root = xml.etree.ElementTree.fromstring(svg)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert float(root.get("width")) > 900
+    assert "var(" not in svg
+    assert palette.COLOURS["H"] in svg  # on white, whatever the page looks like
+    assert data == page_figures.of_whole(evil)["density"].data
+    assert browser.problems == []
 
 
-def test_the_page_works_from_a_file_address(text, tmp_path):
-    path = Path(tmp_path, "compare.html")
-    path.write_text(text, encoding="utf-8")
-    dom, console = browsed(path.as_uri(), "--window-size=1280,900")
-    assert console == []
-    assert f'data-drawn="{NUM_FIGURES}"' in dom
+POINTED = """(() => {
+  const mark = document.querySelector('[data-name=largest] [data-hover]');
+  const box = mark.getBoundingClientRect();
+  window.scrollTo(0, box.top - 300);
+  const { left, top } = mark.getBoundingClientRect();
+  const at = { clientX: left + 4, clientY: top + 4, bubbles: true };
+  const tip = document.getElementById("tip"), before = tip.hidden;
+  mark.dispatchEvent(new PointerEvent("pointermove", at));
+  const shown = [tip.hidden, tip.textContent];
+  document.body.dispatchEvent(new PointerEvent("pointermove", { ...at, clientX: 1, clientY: 1 }));
+  return [before, ...shown, tip.hidden, mark.dataset.hover];
+})()"""
 
 
-def test_an_error_on_the_console_would_be_seen(text, tmp_path):
+def test_an_eigenvalue_that_is_pointed_at_shows_its_numbers(browser, page_file):
+    browser.media()
+    browser.open(page_file)
+    before, hidden, text, after, expected = browser.evaluate(POINTED)
+    assert (before, hidden, after) == (True, False, True)
+    assert text == expected
+    assert text.startswith("H, largest no. 1: ")
+
+
+def test_an_error_on_the_console_would_be_seen(browser, tmp_path):
     path = Path(tmp_path, "broken.html")
-    path.write_text(text.replace("drawAll();\n})();", "nothing();\n})();"), encoding="utf-8")
-    dom, console = browsed(path.as_uri())
-    assert any("nothing is not defined" in line for line in console)
-    assert "data-drawn" not in dom
-
-
-# What a reader's switches do: the path of the first curve, the axis and what a finger does.
-SWITCHED = """<body><iframe src="compare.html" style="border:0" width="1280" height="900"></iframe>
-<script>
-const frame = document.querySelector("iframe");
-const later = () => new Promise((done) => setTimeout(done, 50));
-const root = () => frame.contentDocument?.documentElement;
-async function after(change) {
-  change();
-  while (!root()?.dataset.drawn) await later();
-  const plot = root().querySelector(".plot");
-  const { xaxis, dragmode } = plot.layout;
-  const path = plot.querySelector(".js-line").getAttribute("d");
-  delete root().dataset.drawn;
-  return [path, xaxis.title.text, xaxis.range, dragmode];
-}
-function set(element, property, value) {
-  element[property] = value;
-  element.dispatchEvent(new Event("change"));
-}
-const axis = (name) => () =>
-  set(root().querySelector(`input[name=axis][value=${name}]`), "checked", true);
-const part = (i) => () => {
-  const select = root().querySelector("#part");
-  set(select, "value", select.options[i].value);
-};
-(async () => {
-  const found = {};
-  found.first = await after(() => {});
-  found.log = await after(axis("logarithmic"));
-  found.near = await after(axis("near"));
-  found.linear = await after(axis("linear"));
-  found.layer = await after(part(1));
-  found.whole = await after(part(0));
-  found.narrow = await after(() => (frame.width = 390));
-  document.body.dataset.found = JSON.stringify(found);
-})();
-</script></body>"""
-
-
-def test_switches_draw_another_part_another_axis_and_another_width(text, tmp_path):
-    (tmp_path / "compare.html").write_text(text, encoding="utf-8")
-    (tmp_path / "switched.html").write_text(SWITCHED, encoding="utf-8")
-    # Waiting takes virtual time, however fast the machine draws.
-    address = (tmp_path / "switched.html").as_uri()
-    dom, console = browsed(address, "--virtual-time-budget=600000")
-    assert console == []
-    found = json.loads(html.unescape(re.search(r'data-found="([^"]*)"', dom)[1]))
-    first, (low, high) = found["first"], found["near"][2]
-    assert found["linear"] == found["whole"] == first
-    assert found["layer"][0] != first[0]
-    assert found["layer"][1] == first[1] != found["log"][1]
-    assert high - low < first[2][1] - first[2][0]
-    assert (first[3], found["narrow"][3]) == ("zoom", False)
+    path.write_text("<script>nothing()</script>", encoding="utf-8")
+    browser.open(path)
+    assert any("nothing is not defined" in problem for problem in browser.problems)

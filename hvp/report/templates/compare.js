@@ -1,58 +1,59 @@
 "use strict";
-// Draws each figure of the part and axis chosen, in the colours of the page.
+// Texts at what is pointed at, and figures and data as files. The figures are there without it.
 (() => {
-  const content = (id) => document.getElementById(id).textContent;
-  const night = Object.entries(JSON.parse(content("night")));
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  const narrow = matchMedia("(max-width: 46rem)");
-  const root = document.documentElement;
-  const figures = {};
+  const tip = document.getElementById("tip");
+  const light = JSON.parse(document.getElementById("light").textContent);
+  const NEAR = 14; // pixels
+  document.documentElement.classList.add("scripted");
 
-  function inTheme(text) {
-    return JSON.parse(dark.matches ? night.reduce((t, [day, to]) => t.replaceAll(day, to), text) : text);
+  function nearest(svg, x, y) {
+    let best = null, least = NEAR;
+    for (const mark of svg.querySelectorAll("[data-hover]")) {
+      const box = mark.getBoundingClientRect();
+      const distance = Math.hypot(x - (box.left + box.right) / 2, y - (box.top + box.bottom) / 2);
+      if (distance < least) [best, least] = [mark, distance];
+    }
+    return best;
   }
 
-  function read() {
-    Object.assign(figures, inTheme(content("figures")));
-    figures.template = inTheme(content("template"));
+  function point(event) {
+    const svg = event.target.closest(".plot svg");
+    const mark = svg && nearest(svg, event.clientX, event.clientY);
+    tip.hidden = !mark;
+    if (!mark) return;
+    tip.textContent = mark.dataset.hover;
+    const { width, height } = tip.getBoundingClientRect();
+    tip.style.left = `${Math.max(8, Math.min(event.clientX + 12, innerWidth - width - 8))}px`;
+    tip.style.top = `${event.clientY > height + 20 ? event.clientY - height - 12 : event.clientY + 20}px`;
   }
 
-  function chosen(plot) {
-    const axis = document.querySelector("input[name=axis]:checked").value;
-    const members = figures[plot.dataset.figure.replace("AXIS", axis === "near" ? "linear" : axis)];
-    const figure = structuredClone(members[document.getElementById("part").value] ?? members[""]);
-    const { near } = figure.layout.meta ?? {};
-    if (near && axis === "near") figure.layout.xaxis.range = near;
-    return figure;
+  // The drawing that is shown, as a file by itself: with the colours of a white page.
+  function drawing(plot) {
+    const shown = [...plot.querySelectorAll("svg")].find((svg) => svg.getClientRects().length);
+    const svg = shown.cloneNode(true);
+    const [, , width, height] = svg.getAttribute("viewBox").split(" ");
+    svg.setAttribute("width", width);
+    svg.setAttribute("height", height);
+    svg.setAttribute("font-family", "DejaVu Sans, Verdana, Arial, sans-serif");
+    return new XMLSerializer().serializeToString(svg).replace(/var\(--(\w+)\)/g, (all, name) => light[name] ?? all);
   }
 
-  function axisAndPart() {
-    const axis = document.querySelector("input[name=axis]:checked").value;
-    return `${axis} ${document.getElementById("part").value}`;
+  function take(button) {
+    const plot = button.closest(".plot");
+    const kind = button.dataset.take;
+    const text = kind === "svg" ? drawing(plot) : plot.querySelector(".data").textContent;
+    const type = kind === "svg" ? "image/svg+xml" : "text/csv";
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type }));
+    link.download = `${plot.dataset.name}.${kind}`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   }
 
-  async function draw(plot) {
-    const figure = chosen(plot);
-    figure.layout.template = figures.template;
-    figure.layout.uirevision = axisAndPart();
-    figure.layout.dragmode = narrow.matches ? false : "zoom"; // a finger scrolls the page
-    const note = plot.parentElement.querySelector(".note");
-    if (note) note.textContent = figure.layout.meta?.note ?? "";
-    await Plotly.react(plot, figure.data, figure.layout, {
-      responsive: true,
-      displayModeBar: false,
-    });
-  }
-
-  async function drawAll() {
-    const plots = [...document.querySelectorAll(".plot")];
-    for (const plot of plots) await draw(plot);
-    root.dataset.drawn = plots.length;
-  }
-
-  read();
-  document.getElementById("part").addEventListener("change", drawAll);
-  for (const input of document.querySelectorAll("input[name=axis]")) input.addEventListener("change", drawAll);
-  for (const query of [dark, narrow]) query.addEventListener("change", () => { read(); drawAll(); });
-  drawAll();
+  for (const kind of ["pointermove", "pointerdown"]) document.addEventListener(kind, point);
+  document.addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-take]");
+    if (button) take(button);
+  });
 })();

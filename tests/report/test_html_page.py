@@ -206,7 +206,7 @@ def with_depth(comparison, depth):
     assert half.shape == d.nodes.shape
     changed = dataclasses.replace(d, half_weights=d.half_weights * depth)
     H = dataclasses.replace(comparison.whole.H, density=changed)
-    whole = dataclasses.replace(comparison.whole, H=H)
+    whole = dataclasses.replace(comparison.whole, spectra={**comparison.whole.spectra, "H": H})
     return dataclasses.replace(comparison, parts={**comparison.parts, whole.name: whole})
 
 
@@ -246,7 +246,7 @@ def test_values_that_are_bounds_are_shown_as_bounds(comparison):
     loose = dataclasses.replace(pairs, errors=np.full(K, 0.05))
     assert not loose.separate.any()
     G = dataclasses.replace(comparison.whole.G, smallest=loose)
-    whole = dataclasses.replace(comparison.whole, G=G)
+    whole = dataclasses.replace(comparison.whole, spectra={**comparison.whole.spectra, "G": G})
     changed = dataclasses.replace(comparison, parts={**comparison.parts, whole.name: whole})
     page = Page(html_page.page(changed))
     row = page.row(f"{whole.name}, G")

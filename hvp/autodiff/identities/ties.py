@@ -11,14 +11,13 @@ from __future__ import annotations
 import tensorflow as tf
 
 from hvp.autodiff.identities.identity import Identity
+from hvp.autodiff.kinks import KINKS, Kinks, Pair
 from hvp.autodiff.program import Node, Program
 
-# The values between which a kink lies; that of x alone is at zero.
-Pair = tuple[int, ...]
 EXPONENTIALS = {"Exp", "Expm1", "Sigmoid", "Softplus", "Tanh"}
 
 
-class Ties(Identity):
+class Ties(Kinks, Identity):
     """Writes kinks of one pair by one condition, where an exponential of -|x - y| is among them."""
 
     kinds = frozenset({"Abs"})
@@ -26,26 +25,26 @@ class Ties(Identity):
     def __init__(self, program: Program):
         super().__init__(program)
         self._conditions: dict[Pair, int] = {}
-        kinks = [(node, self._pair(node)) for node in program.nodes]
+        kinks = [(node, self._kink(node)) for node in program.nodes]
         # Exponentials of -|x - y|, and the other kinks of each pair.
         self._pairs = {pair for node, pair in kinks if pair and self._is_decaying(node)}
         others = {pair for node, pair in kinks if pair and self._is_used_otherwise(node)}
         self._pairs &= others
 
     def rewritten(self, node: Node) -> int | None:
-        pair = self._pair(node)
+        pair = self._kink(node)
         if pair is None or pair not in self._pairs:
             return None
         if pair not in self._conditions:
             self._conditions[pair] = self.put(node, _is_first, *pair)
         condition, kind = self._conditions[pair], node.op.type
-        x = self._compared_with_zero(node)
+        x = self.compared_with_zero(node)
         if x is None and len(pair) < 2:
             return None
         if x is None:
             first, second = pair if kind == "Maximum" else reversed(pair)
             return self.put(node, tf.where, condition, first, second)
-        swapped = x is not None and self._sides(x)[1]
+        swapped = x is not None and self.sides(x)[1]
 
         def piece(condition: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
             other = -x if kind == "Abs" else tf.zeros_like(x)
@@ -54,32 +53,8 @@ class Ties(Identity):
 
         return self.put(node, piece, condition, x)
 
-    def _pair(self, node: Node) -> Pair | None:
-        """The values between which the operation has a kink, None for one without a kink."""
-        is_kink = node.op.type in ("Abs", "Maximum", "Minimum", "Relu")
-        if not is_kink or not self.specs[node.outputs[0]].dtype.is_floating:
-            return None
-        x = self._compared_with_zero(node)
-        if x is not None:
-            return self._sides(x)[0]
-        return tuple(sorted({self.first(n) for n in node.inputs}))
-
-    def _sides(self, x: int) -> tuple[Pair, bool]:
-        """The pair whose difference x is, and whether x is the second less the first."""
-        is_negated, maker = False, self.makers.get(x)
-        while maker is not None and maker.op.type == "Neg":
-            x = maker.inputs[0]
-            is_negated, maker = not is_negated, self.makers.get(x)
-        if maker is None or maker.op.type != "Sub":
-            return (self.first(x),), is_negated
-        sides = [self.first(n) for n in maker.inputs]
-        pair = tuple(sorted(set(sides)))
-        return pair, is_negated != (sides[0] != pair[0])
-
-    def _compared_with_zero(self, node: Node) -> int | None:
-        """The input x of |x|, relu(x), max(x, 0) and min(x, 0), None where two are compared."""
-        others = [n for n in node.inputs if self.number_in(n) != 0]
-        return others[0] if len(others) == 1 else None
+    def _kink(self, node: Node) -> Pair | None:
+        return self.pair(node) if node.op.type in KINKS else None
 
     def _is_decaying(self, node: Node) -> bool:
         """Whether it is |x - y| in an exponential of -c|x - y|."""

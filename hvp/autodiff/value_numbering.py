@@ -6,10 +6,8 @@ Values that equal operations make from equal values are equal (Cocke and Schwart
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 
 import numpy as np
-import tensorflow as tf
 
 from hvp.autodiff.program import Node, Program
 from hvp.autodiff.rewriting import attributes
@@ -23,11 +21,8 @@ class ValueNumbering:
         literals, specs: as a program's.
     """
 
-    literals: Mapping[int, np.ndarray]
-    specs: Mapping[int, tf.TensorSpec]
-
     def __init__(self, program: Program):
-        self.literals, self.specs = program.literals, program.specs
+        self.literals, self.specs = dict(program.literals), dict(program.specs)
         self.makers: dict[int, Node] = {}
         self.users: dict[int, list[Node]] = defaultdict(list)
         self._first: dict[int, int] = {}

@@ -3,28 +3,42 @@
 At a tie TensorFlow takes the derivative of `maximum` in its first input, that of `relu` to be zero
 and that of `abs` to be zero. Each is a one-sided value or between two of them; together they are
 no derivative of the sum. Written by one condition, all of them are one-sided from the same side,
-where the function is the smooth one.
+where the function is the smooth one. Inside a branch of where(x ≥ 0, …, …) that condition is used:
+|x| is x in the first branch and -x in the other.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import tensorflow as tf
 
 from hvp.autodiff.identities.identity import Identity
-from hvp.autodiff.kinks import KINKS, Kinks, Pair
-from hvp.autodiff.program import Node, Program
+from hvp.autodiff.kinks import KINKS, ORDERS, Kinks, Pair
+from hvp.autodiff.op_types import op_type
+from hvp.autodiff.program import Node, Program, leaves
 
 EXPONENTIALS = {"Exp", "Expm1", "Sigmoid", "Softplus", "Tanh"}
 
 
-class Ties(Kinks, Identity):
-    """Writes kinks of one pair by one condition, where an exponential of -|x - y| is among them."""
+@dataclass(frozen=True)
+class Order:
+    """A condition, and whether it is true where the first value of a pair is the larger one."""
 
-    kinds = frozenset({"Abs"})
+    condition: int
+    is_upward: bool = True
+
+
+class Ties(Kinks, Identity):
+    """Writes kinks of one pair by one condition: all that are within branches chosen by it, and
+    those of a pair of which there is an exponential of -|x - y| too."""
+
+    kinds = frozenset(KINKS)
 
     def __init__(self, program: Program):
         super().__init__(program)
-        self._conditions: dict[Pair, int] = {}
+        self._outputs = set(leaves(program.outputs))
+        self._orders: dict[Pair, Order] = {}
         kinks = [(node, self._kink(node)) for node in program.nodes]
         # Exponentials of -|x - y|, and the other kinks of each pair.
         self._pairs = {pair for node, pair in kinks if pair and self._is_decaying(node)}
@@ -33,25 +47,68 @@ class Ties(Kinks, Identity):
 
     def rewritten(self, node: Node) -> int | None:
         pair = self._kink(node)
-        if pair is None or pair not in self._pairs:
+        if pair is None:
             return None
-        if pair not in self._conditions:
-            self._conditions[pair] = self.put(node, _is_first, *pair)
-        condition, kind = self._conditions[pair], node.op.type
         x = self.compared_with_zero(node)
         if x is None and len(pair) < 2:
             return None
+        order = self._order_of_branches(node, pair)
+        if order is None and pair in self._pairs:
+            if pair not in self._orders:
+                self._orders[pair] = Order(self.put(node, _is_first, *pair))
+            order = self._orders[pair]
+        return None if order is None else self._piece(node, pair, x, order)
+
+    def _piece(self, node: Node, pair: Pair, x: int | None, order: Order) -> int:
+        """The value of a kink by a condition."""
+        kind = node.op.type
         if x is None:
-            first, second = pair if kind == "Maximum" else reversed(pair)
-            return self.put(node, tf.where, condition, first, second)
-        swapped = x is not None and self.sides(x)[1]
+            is_first = (kind == "Maximum") == order.is_upward
+            first, second = pair if is_first else reversed(pair)
+            return self.put(node, tf.where, order.condition, first, second)
+        is_above = self.sides(x)[1] != order.is_upward
 
         def piece(condition: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
             other = -x if kind == "Abs" else tf.zeros_like(x)
             above, below = (other, x) if kind == "Minimum" else (x, other)
-            return tf.where(condition, *((below, above) if swapped else (above, below)))
+            return tf.where(condition, *((above, below) if is_above else (below, above)))
 
-        return self.put(node, piece, condition, x)
+        return self.put(node, piece, order.condition, x)
+
+    def _order_of_branches(self, node: Node, pair: Pair) -> Order | None:
+        """The order of the pair by which every use of a value is chosen, as a branch."""
+        conditions = self._conditions(node.outputs[0], self.specs[node.outputs[0]].shape)
+        if len({self.first(n) for n in conditions}) != 1:
+            return None
+        condition = conditions.pop()
+        test = self.makers.get(condition)
+        if test is None or test.op.type not in ORDERS or self.pair(test) != pair:
+            return None
+        is_greater = test.op.type.startswith("Greater")
+        x = self.compared_with_zero(test)
+        if x is None:
+            return Order(condition, is_greater == (self.first(test.inputs[0]) == pair[0]))
+        is_left = test.inputs[0] == x
+        return Order(condition, (is_greater == is_left) != self.sides(x)[1])
+
+    def _conditions(self, number: int, shape: tf.TensorShape) -> set[int]:
+        """The conditions by which the uses of a value, entry by entry, are chosen; -1 where not."""
+        found: set[int] = {-1} if number in self._outputs else set()
+        for user in self.users[number]:
+            specs = [self.specs[n] for n in user.outputs]
+            is_choice = user.op.type in ("Select", "SelectV2")
+            if [spec.shape for spec in specs] != [shape] or not shape.is_fully_defined():
+                found.add(-1)
+            elif is_choice and number != user.inputs[0]:
+                condition = self.resolved(user.inputs[0])
+                found.add(condition if self.specs[condition].shape == shape else -1)
+            elif not is_choice and op_type(user.op.type).is_entrywise:
+                found |= self._conditions(user.outputs[0], shape)
+            else:
+                found.add(-1)
+            if -1 in found:
+                return {-1}
+        return found
 
     def _kink(self, node: Node) -> Pair | None:
         return self.pair(node) if node.op.type in KINKS else None

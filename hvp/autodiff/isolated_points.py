@@ -30,7 +30,8 @@ Tensors = Sequence[tf.Tensor]
 Losses = Callable[[float, int], tuple[float, float]]
 # Directions along which the loss and its pieces are compared.
 NUM_DIRECTIONS = 3
-
+# Steps along each, of which three in a row show how the difference grows.
+NUM_STEPS = 5
 # A branch that is taken where a size is below this number is one for a point.
 MAX_RADIUS = 1e-3
 # Inputs of operations that take another piece where all of these inputs are zero.
@@ -245,17 +246,21 @@ def require_no_point(family: Family, losses: Losses, epsilon: float, where: str)
 
 def _difference(losses: Losses, direction: int, epsilon: float) -> Difference:
     """How the loss and its pieces differ along a direction, as powers of the step."""
-    step = epsilon ** (1 / 6)  # far above rounding, and small enough for the second order
-    sides = [(losses(h, direction), losses(-h, direction)) for h in (step / 2, step, 2 * step)]
-    if any(np.isnan(loss) and np.isfinite(piece) for side in sides for loss, piece in side):
+    # The first step is far above rounding; for fast functions smaller ones have its order.
+    steps = 2 * epsilon ** (1 / 6) * 2.0 ** -np.arange(NUM_STEPS)
+    sides = np.array([[losses(s * h, direction) for s in (1, -1)] for h in steps])
+    if (np.isnan(sides[..., 0]) & np.isfinite(sides[..., 1])).any():
         return Difference.SMOOTH  # the loss ends at this point
-    floor = epsilon**0.75 * max(abs(piece) for side in sides for _, piece in side)
-    above, below = (np.array([side[i][0] - side[i][1] for side in sides]) for i in (0, 1))
+    floor = epsilon**0.75 * np.abs(sides[..., 1]).max()
+    above, below = (sides[..., 0] - sides[..., 1]).T
     even, odd = np.abs(above + below) / 2, np.abs(above - below) / 2
-    if even[1] > max(floor, 0.1 * odd[1]) and _grows(even, 1):
-        return Difference.KINK
-    if (odd[1] > floor and _grows(odd, 1)) or (even[1] > floor and _grows(even, 2)):
-        return Difference.SMOOTH
+    for i in range(NUM_STEPS - 2):
+        part = slice(i, i + 3)
+        if even[i + 1] > max(floor, 0.1 * odd[i + 1]) and _grows(even[part], 1):
+            return Difference.KINK
+        is_first = odd[i + 1] > floor and _grows(odd[part], 1)
+        if is_first or (even[i + 1] > floor and _grows(even[part], 2)):
+            return Difference.SMOOTH
     return Difference.NONE
 
 
@@ -265,9 +270,9 @@ def near_step(epsilon: float) -> float:
 
 
 def _grows(differences: np.ndarray, order: int) -> bool:
-    """Whether differences at doubled steps grow as this power of the step."""
+    """Whether differences at halved steps are as this power of the step."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        orders = np.log2(differences[1:] / differences[:-1])
+        orders = np.log2(differences[:-1] / differences[1:])
     return bool(np.all(np.abs(orders - order) < 0.5))
 
 

@@ -68,6 +68,7 @@ RIGHT = {
         1 / 4,
         0,
     ),
+    "keras.activations.celu, from above": (keras.activations.celu, 1, 0),
     "exponential by maximum": (
         lambda w: tf.where(w > 0, tf.exp(tf.maximum(w, 0.0)), tf.exp(tf.minimum(w, 0.0))),
         1,
@@ -76,7 +77,10 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize("name", sweep(RIGHT, {"keras.ops.sinc", "sin(w)/w", "sigmoid"}))
+@pytest.mark.parametrize(
+    "name",
+    sweep(RIGHT, {"keras.ops.sinc", "sin(w)/w", "sigmoid", "keras.activations.celu, from above"}),
+)
 def test_functions_that_an_identity_makes_smooth(name):
     function, slope, bend = RIGHT[name]
     w = WEIGHTS

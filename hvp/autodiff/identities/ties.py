@@ -9,6 +9,8 @@ where the function is the smooth one. Inside a branch of where(x ≥ 0, …, …
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -31,7 +33,7 @@ class Order:
 
 class Ties(Kinks, Identity):
     """Writes kinks of one pair by one condition: all that are within branches chosen by it, and
-    those of a pair of which there is an exponential of -|x - y| too."""
+    those beside an exponential of another kink of the pair, or of -|x - y|."""
 
     kinds = frozenset(KINKS)
 
@@ -39,11 +41,11 @@ class Ties(Kinks, Identity):
         super().__init__(program)
         self._outputs = set(leaves(program.outputs))
         self._orders: dict[Pair, Order] = {}
-        kinks = [(node, self._kink(node)) for node in program.nodes]
-        # Exponentials of -|x - y|, and the other kinks of each pair.
-        self._pairs = {pair for node, pair in kinks if pair and self._is_decaying(node)}
-        others = {pair for node, pair in kinks if pair and self._is_used_otherwise(node)}
-        self._pairs &= others
+        kinks: dict[Pair, list[Node]] = defaultdict(list)
+        for node in program.nodes:
+            if pair := self._kink(node):
+                kinks[pair].append(node)
+        self._pairs = {pair for pair, nodes in kinks.items() if self._may_cancel(nodes)}
 
     def rewritten(self, node: Node) -> int | None:
         pair = self._kink(node)
@@ -113,15 +115,21 @@ class Ties(Kinks, Identity):
     def _kink(self, node: Node) -> Pair | None:
         return self.pair(node) if node.op.type in KINKS else None
 
-    def _is_decaying(self, node: Node) -> bool:
-        """Whether it is |x - y| in an exponential of -c|x - y|."""
-        return node.op.type == "Abs" and any(
-            map(self._is_in_exponential, self.users[node.outputs[0]])
-        )
+    def _may_cancel(self, nodes: Sequence[Node]) -> bool:
+        """Whether one of these kinks is in an exponential, and another one, or itself, is not."""
+        inside = {node for node in nodes if any(map(self._is_in_exponential, self._uses(node)))}
+        if any(node.op.type == "Abs" for node in inside):
+            return any(map(self._is_used_otherwise, nodes))
+        inside |= {node for node in nodes if any(map(self._is_exponential, self._uses(node)))}
+        return bool(inside) and len({self.first(node.outputs[0]) for node in nodes}) > 1
+
+    def _uses(self, node: Node) -> list[Node]:
+        return self.users[node.outputs[0]]
 
     def _is_in_exponential(self, user: Node) -> bool:
         scales = user.op.type == "Neg" or (
-            user.op.type == "Mul" and any(self.number_in(n) is not None for n in user.inputs)
+            user.op.type in ("Mul", "RealDiv")
+            and any(self.number_in(n) is not None for n in user.inputs)
         )
         return scales and any(map(self._is_exponential, self.users[user.outputs[0]]))
 
@@ -134,8 +142,7 @@ class Ties(Kinks, Identity):
 
     def _is_used_otherwise(self, node: Node) -> bool:
         """Whether it is another kink than |x - y| in exponentials alone."""
-        users = self.users[node.outputs[0]]
-        return node.op.type != "Abs" or not all(map(self._is_in_exponential, users))
+        return node.op.type != "Abs" or not all(map(self._is_in_exponential, self._uses(node)))
 
 
 def _is_first(x: tf.Tensor, y: tf.Tensor | float = 0.0) -> tf.Tensor:

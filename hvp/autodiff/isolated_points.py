@@ -63,6 +63,14 @@ class Family:
         """The operation by which it is named: one that takes the piece at a point alone."""
         return next((n for n in self.nodes if n.op.type in POINTS), self.nodes[0])
 
+    @property
+    def remedy(self) -> str:
+        kind = self.node.op.type
+        if kind == "Sign":
+            return "write sign(x) f(|x|) as tf.where(x >= 0, f(x), -f(-x))"
+        is_point = kind in POINTS or len(self.nodes) == 1
+        return _REMEDY if is_point else _REMEDY_OF_KINKS
+
 
 def families(program: Program, sources: Collection[int]) -> list[Family]:
     """Those whose pieces may differ from the loss: of all of them, or of several together."""
@@ -236,11 +244,10 @@ def require_no_point(family: Family, losses: Losses, epsilon: float, where: str)
     """
     found = [_difference(losses, direction, epsilon) for direction in range(NUM_DIRECTIONS)]
     if Difference.KINK not in found and Difference.SMOOTH in found:
-        is_point = family.node.op.type in POINTS or len(family.nodes) == 1
         raise InputError(
             "operations whose derivatives at this point are those of the loss around it",
             f"{family.node}, which takes another piece at this point alone, in {where}",
-            _REMEDY if is_point else _REMEDY_OF_KINKS,
+            family.remedy,
         )
 
 

@@ -33,8 +33,15 @@ def ones(w):
     return tf.ones_like(w)
 
 
+def late_sigmoid(w):
+    """A sigmoid whose condition comes after |w|, and is false at zero."""
+    decaying = tf.exp(-tf.abs(w))
+    return tf.where(w > 0, 1 / (1 + decaying), decaying / (1 + decaying))
+
+
 # Derivatives at zero, in closed form, of functions that are smooth there.
 RIGHT = {
+    "sigmoid with a late condition": (late_sigmoid, 1 / 4, 0),
     "keras.ops.sinc": (keras.ops.sinc, 0, -(np.pi**2) / 3),
     "sin(w)/w": (chosen(ones, lambda w: tf.sin(w) / nonzero(w)), 0, -1 / 3),
     "sin(w)/w, the other way round": (
@@ -197,6 +204,10 @@ ACCEPTED = {
         0,
     ),
     "a sign": (lambda w: 2 * w + tf.sign(w) + tf.cast(tf.not_equal(w, 0), w.dtype), 2),
+    "a symmetric logarithm by its sides": (
+        lambda w: tf.where(w >= 0, tf.math.log1p(w), -tf.math.log1p(-w)),
+        1,
+    ),
     "both sides of a condition": (
         lambda w: tf.where(w >= 0, tf.exp(-w), 1 - tf.sin(w)) + tf.cast(w < 0, w.dtype),
         -1,

@@ -10,8 +10,7 @@ where the function is the smooth one. Inside a branch of where(x ≥ 0, …, …
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
 import tensorflow as tf
 
@@ -23,14 +22,6 @@ from hvp.autodiff.program import Node, Program, leaves
 EXPONENTIALS = {"Exp", "Expm1", "Sigmoid", "Softplus", "Tanh"}
 
 
-@dataclass(frozen=True)
-class Order:
-    """A condition, and whether it is true where the first value of a pair is the larger one."""
-
-    condition: int
-    is_upward: bool = True
-
-
 class Ties(Kinks, Identity):
     """Writes kinks of one pair by one condition: all that are within branches chosen by it, and
     those beside an exponential of another kink of the pair, or of -|x - y|."""
@@ -40,7 +31,7 @@ class Ties(Kinks, Identity):
     def __init__(self, program: Program):
         super().__init__(program)
         self._outputs = set(leaves(program.outputs))
-        self._orders: dict[Pair, Order] = {}
+        self._conditions: dict[tuple[Pair, bool], int] = {}
         kinks: dict[Pair, list[Node]] = defaultdict(list)
         for node in program.nodes:
             if pair := self._kink(node):
@@ -54,62 +45,64 @@ class Ties(Kinks, Identity):
         x = self.compared_with_zero(node)
         if x is None and len(pair) < 2:
             return None
-        order = self._order_of_branches(node, pair)
-        if order is None and pair in self._pairs:
-            if pair not in self._orders:
-                self._orders[pair] = Order(self.put(node, _is_first, *pair))
-            order = self._orders[pair]
-        return None if order is None else self._piece(node, pair, x, order)
+        tests = self._tests(node.outputs[0], self.specs[node.outputs[0]].shape)
+        is_above = self._is_above_at_tie(tests, pair)
+        if is_above is None and pair in self._pairs:
+            is_above = True
+        return None if is_above is None else self._piece(node, pair, x, is_above)
 
-    def _piece(self, node: Node, pair: Pair, x: int | None, order: Order) -> int:
-        """The value of a kink by a condition."""
-        kind = node.op.type
+    def _piece(self, node: Node, pair: Pair, x: int | None, is_above_at_tie: bool) -> int:
+        """The value of a kink by the condition that the first value of its pair is larger."""
+        kind, key = node.op.type, (pair, is_above_at_tie)
+        if key not in self._conditions:
+            test = _is_first if is_above_at_tie else _is_larger
+            self._conditions[key] = self.put(node, test, *pair)
+        condition = self._conditions[key]
         if x is None:
-            is_first = (kind == "Maximum") == order.is_upward
-            first, second = pair if is_first else reversed(pair)
-            return self.put(node, tf.where, order.condition, first, second)
-        is_above = self.sides(x)[1] != order.is_upward
+            first, second = pair if kind == "Maximum" else reversed(pair)
+            return self.put(node, tf.where, condition, first, second)
+        is_swapped = self.sides(x)[1]
 
         def piece(condition: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
             other = -x if kind == "Abs" else tf.zeros_like(x)
             above, below = (other, x) if kind == "Minimum" else (x, other)
-            return tf.where(condition, *((above, below) if is_above else (below, above)))
+            return tf.where(condition, *((below, above) if is_swapped else (above, below)))
 
-        return self.put(node, piece, order.condition, x)
+        return self.put(node, piece, condition, x)
 
-    def _order_of_branches(self, node: Node, pair: Pair) -> Order | None:
-        """The order of the pair by which every use of a value is chosen, as a branch."""
-        conditions = self._conditions(node.outputs[0], self.specs[node.outputs[0]].shape)
-        if len({self.first(n) for n in conditions}) != 1:
-            return None
-        condition = conditions.pop()
-        test = self.makers.get(condition)
+    def _is_above_at_tie(self, tests: Collection[Node | None], pair: Pair) -> bool | None:
+        """Whether comparisons of a pair take a tie for its first value being larger."""
+        sides = {self._takes_ties_above(test, pair) for test in tests}
+        return sides.pop() if len(sides) == 1 else None
+
+    def _takes_ties_above(self, test: Node | None, pair: Pair) -> bool | None:
         if test is None or test.op.type not in ORDERS or self.pair(test) != pair:
             return None
-        is_greater = test.op.type.startswith("Greater")
+        is_upward = test.op.type.startswith("Greater")
         x = self.compared_with_zero(test)
         if x is None:
-            return Order(condition, is_greater == (self.first(test.inputs[0]) == pair[0]))
-        is_left = test.inputs[0] == x
-        return Order(condition, (is_greater == is_left) != self.sides(x)[1])
+            is_upward = is_upward == (self.first(test.inputs[0]) == pair[0])
+        else:
+            is_upward = (is_upward == (test.inputs[0] == x)) != self.sides(x)[1]
+        return is_upward == test.op.type.endswith("Equal")
 
-    def _conditions(self, number: int, shape: tf.TensorShape) -> set[int]:
-        """The conditions by which the uses of a value, entry by entry, are chosen; -1 where not."""
-        found: set[int] = {-1} if number in self._outputs else set()
+    def _tests(self, number: int, shape: tf.TensorShape) -> set[Node | None]:
+        """What chooses the uses of a value, entry by entry; None for a use that is not chosen."""
+        found: set[Node | None] = {None} if number in self._outputs else set()
         for user in self.users[number]:
-            specs = [self.specs[n] for n in user.outputs]
+            shapes = [self.specs[n].shape for n in user.outputs]
             is_choice = user.op.type in ("Select", "SelectV2")
-            if [spec.shape for spec in specs] != [shape] or not shape.is_fully_defined():
-                found.add(-1)
+            if shapes != [shape] or not shape.is_fully_defined():
+                found.add(None)
             elif is_choice and number != user.inputs[0]:
-                condition = self.resolved(user.inputs[0])
-                found.add(condition if self.specs[condition].shape == shape else -1)
+                is_entrywise = self.specs[user.inputs[0]].shape == shape
+                found.add(self.makers.get(user.inputs[0]) if is_entrywise else None)
             elif not is_choice and op_type(user.op.type).is_entrywise:
-                found |= self._conditions(user.outputs[0], shape)
+                found |= self._tests(user.outputs[0], shape)
             else:
-                found.add(-1)
-            if -1 in found:
-                return {-1}
+                found.add(None)
+            if None in found:
+                break
         return found
 
     def _kink(self, node: Node) -> Pair | None:
@@ -143,6 +136,10 @@ class Ties(Kinks, Identity):
     def _is_used_otherwise(self, node: Node) -> bool:
         """Whether it is another kink than |x - y| in exponentials alone."""
         return node.op.type != "Abs" or not all(map(self._is_in_exponential, self._uses(node)))
+
+
+def _is_larger(x: tf.Tensor, y: tf.Tensor | float = 0.0) -> tf.Tensor:
+    return x > y
 
 
 def _is_first(x: tf.Tensor, y: tf.Tensor | float = 0.0) -> tf.Tensor:

@@ -259,8 +259,9 @@ def _difference(losses: Losses, direction: int, epsilon: float) -> Difference:
     if (np.isnan(sides[..., 0]) & np.isfinite(sides[..., 1])).any():
         return Difference.SMOOTH  # the loss ends at this point
     floor = epsilon**0.75 * np.abs(sides[..., 1]).max()
-    above, below = (sides[..., 0] - sides[..., 1]).T
-    even, odd = np.abs(above + below) / 2, np.abs(above - below) / 2
+    with np.errstate(invalid="ignore"):  # what is infinite is refused with the products
+        above, below = (sides[..., 0] - sides[..., 1]).T
+        even, odd = np.abs(above + below) / 2, np.abs(above - below) / 2
     for i in range(NUM_STEPS - 2):
         part = slice(i, i + 3)
         if even[i + 1] > max(floor, 0.1 * odd[i + 1]) and _grows(even[part], 1):

@@ -13,6 +13,12 @@ from hvp.autodiff.program import Program, is_uniform, uniform
 from hvp.autodiff.replay import promoted
 
 T = TypeVar("T")
+EPSILON = {
+    tf.bfloat16: 2.0**-7,
+    tf.float16: 2.0**-10,
+    tf.float32: 2.0**-23,
+    tf.float64: 2.0**-52,
+}
 
 
 def promote(program: Program, dtype: tf.DType) -> Program:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from hvp.autodiff.distinct_indices import Known, KnownValues
 from hvp.autodiff.program import Node, Program, leaves
 from hvp.errors import InputError
 
@@ -28,14 +29,27 @@ class SingularPoint:
             compared with the square root of the precision, or with `MIN_DISTANCE`.
         at: what is true at such a point.
         remedy: what to do there.
-        is_rare: whether it is taken as regular inside a loop or branch, where its inputs are not
-            known; others are refused there.
+        indices: of the number of its inputs, those that are indices. With distinct ones it is
+            regular, also inside a loop or branch; others are refused there.
     """
 
     distance: Callable[[Tensors, Tensors], tf.Tensor]
     at: str
     remedy: str
-    is_rare: bool = False
+    indices: Callable[[int], range] | None = None
+
+    @property
+    def in_loops(self) -> str:
+        """What is expected inside of a loop or branch, where no other values are known."""
+        if self.indices is None:
+            return "decompositions outside of loops and branches"
+        return "indices that are distinct whatever the values in a loop or branch are"
+
+    @property
+    def remedy_in_loops(self) -> str:
+        if self.indices is None:
+            return "call it once for a batch of matrices"
+        return "write one place in each iteration, constant places, or a range from any start"
 
 
 # Nearer points are refused in float64; in lower precisions those within the root of the precision.
@@ -44,19 +58,50 @@ MIN_DISTANCE = 1e-6
 
 def refuse_in_loops(program: Program, active: Collection[int]) -> None:
     """Raise InputError for an operation inside a loop or branch, whose points are not known."""
+    _refuse_in_loops(program, active, KnownValues(program, {}))
+
+
+def _refuse_in_loops(program: Program, active: Collection[int], known: KnownValues) -> None:
     for outer in program.nodes:
-        if not outer.bodies or not set(outer.inputs) & set(active):
+        if outer.bodies and set(outer.inputs) & set(active):
+            given = known.of(outer.inputs)
+            for body in outer.bodies[1:] if outer.is_loop else outer.bodies:
+                _refuse_in_body(outer, body, active, given)
+
+
+def _refuse_in_body(
+    outer: Node, body: Program, active: Collection[int], given: Sequence[Known | None]
+) -> None:
+    arguments = dict(zip(body.inputs, given[len(given) - len(body.inputs) :], strict=True))
+    if outer.is_loop:
+        pairs = zip(body.inputs, body.outputs, strict=True)
+        arguments |= dict.fromkeys(before for before, after in pairs if before != after)
+    known = KnownValues(body, {n: each for n, each in arguments.items() if each is not None})
+    reached = _reached(outer, body, active)
+    _refuse_in_loops(body, reached, known)
+    for node in body.nodes:
+        point = SINGULAR_POINTS.get(node.op.type)
+        dtypes = [body.specs[n].dtype for n in node.inputs if n in reached]
+        if point is None or not any(dtype.is_floating or dtype.is_complex for dtype in dtypes):
             continue
-        for body in outer.bodies:
-            refuse_in_loops(body, body.specs)
-            for node in body.nodes:
-                point = SINGULAR_POINTS.get(node.op.type)
-                if point is not None and not point.is_rare:
-                    raise InputError(
-                        "decompositions outside of loops and branches",
-                        f"{node}, in a loop or branch",
-                        "call it once for a batch of matrices",
-                    )
+        count = len(node.inputs)
+        indices = [] if point.indices is None else [node.inputs[i] for i in point.indices(count)]
+        if not indices or not known.are_distinct(indices):
+            raise InputError(point.in_loops, f"{node}, in a loop or branch", point.remedy_in_loops)
+
+
+def _reached(outer: Node, body: Program, active: Collection[int]) -> set[int]:
+    """The values of a body that depend on active ones, in the first iteration or in later ones."""
+    start = len(outer.inputs) - len(body.inputs)
+    sources = {n for n, i in zip(body.inputs, outer.inputs[start:], strict=True) if i in active}
+    reached = body.reach(sources)
+    while outer.is_loop:
+        pairs = zip(body.inputs, body.outputs, strict=True)
+        more = {before for before, after in pairs if after in reached} - reached
+        if not more:
+            break
+        reached = body.reach(reached | more)
+    return reached
 
 
 def checked_nodes(program: Program, active: Collection[int]) -> list[Node]:
@@ -146,8 +191,8 @@ def _jump(inputs: Tensors, outputs: Tensors) -> tf.Tensor:
 
 def _repeated_in_lists(inputs: Tensors, outputs: Tensors) -> tf.Tensor:
     """0 where an index stands twice in the first half of the inputs, else 1."""
-    lists = inputs[: len(inputs) // 2]
-    return _repeated(tf.concat([tf.reshape(indices, [-1, 1]) for indices in lists], 0))
+    lists = [tf.reshape(inputs[i], [-1, 1]) for i in _first_half(len(inputs))]
+    return _repeated(tf.concat(lists, 0))
 
 
 def _repeated_rows(inputs: Tensors, outputs: Tensors) -> tf.Tensor:
@@ -159,6 +204,10 @@ def _repeated_rows(inputs: Tensors, outputs: Tensors) -> tf.Tensor:
 def _repeated(rows: tf.Tensor) -> tf.Tensor:
     kept = tf.raw_ops.UniqueV2(x=rows, axis=[0]).y
     return tf.cast(tf.equal(tf.shape(kept)[0], tf.shape(rows)[0]), tf.float64)
+
+
+def _first_half(count: int) -> range:
+    return range(count // 2)
 
 
 _ONCE = "give each index once: of values at the same place, TensorFlow counts all in the gradient"
@@ -173,14 +222,14 @@ _SINGULAR_VALUES = (
     "derivatives where none of them is zero"
 )
 SINGULAR_POINTS = {
-    "DynamicStitch": SingularPoint(_repeated_in_lists, "an index given twice", _ONCE, is_rare=True),
+    "DynamicStitch": SingularPoint(_repeated_in_lists, "an index given twice", _ONCE, _first_half),
     "Eig": SingularPoint(_complex_eigenvalues, "two equal eigenvalues", _VALUES),
     "ParallelDynamicStitch": SingularPoint(
-        _repeated_in_lists, "an index given twice", _ONCE, is_rare=True
+        _repeated_in_lists, "an index given twice", _ONCE, _first_half
     ),
     "SelfAdjointEigV2": SingularPoint(_eigenvalues, "two equal eigenvalues", _VALUES),
     "TensorScatterUpdate": SingularPoint(
-        _repeated_rows, "an index given twice", _ONCE, is_rare=True
+        _repeated_rows, "an index given twice", _ONCE, lambda count: range(1, 2)
     ),
     "Svd": SingularPoint(
         _singular_values, "two equal singular values or one of zero", _SINGULAR_VALUES

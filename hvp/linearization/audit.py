@@ -6,30 +6,26 @@ are refused, or noted as findings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from hvp.autodiff import (
     curvature,
     differentiability,
     identities,
-    singular_points,
     stop_gradients,
-    tensorflow_private,
     tracing,
 )
-from hvp.autodiff.program import Node, Program, leaves
+from hvp.autodiff.program import Program, leaves
 from hvp.autodiff.tensorflow_errors import REFUSALS, raise_own, reason
 from hvp.errors import DataError, Finding, InputError
 from hvp.linearization.batch_programs import BatchPrograms
 from hvp.linearization.gradient_checks import GradientChecks
+from hvp.linearization.point_checks import PointChecks
 from hvp.objective.objective import Objective
 from hvp.objective.parameters import Layout
-
-Distances = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
 
 
 class Auditor:
@@ -51,8 +47,7 @@ class Auditor:
         self._num_traced = 0
         # Where TensorFlow's gradient may differ from the derivative, and which it is.
         self._doubtful: dict[str, str] = {}
-        # By programs: the operations whose points are checked, and how far they are from them.
-        self._distances: dict[BatchPrograms, tuple[list[Node], Distances]] = {}
+        self._points: dict[BatchPrograms, PointChecks] = {}
         self.findings: dict[Finding, None] = {}
         self._note(*(Finding("note", place, message) for place, message in objective.notes))
 
@@ -106,29 +101,10 @@ class Auditor:
 
     def check_point(self, programs: BatchPrograms, batch: Any, where: str) -> None:
         """Raise InputError where an operation has no right second derivatives for a batch."""
-        if programs not in self._distances:
-            self._distances[programs] = self._distances_of(programs, batch)
-        nodes, distances = self._distances[programs]
-        if not nodes:
-            return
-        found = distances([*self._objective.values, *leaves(batch)])
-        for node, distance in zip(nodes, found, strict=True):
-            eps = float(np.finfo(node.op.outputs[0].dtype.real_dtype.as_numpy_dtype).eps)
-            singular_points.require_regular(node, float(distance), eps, where)
-
-    def _distances_of(self, programs: BatchPrograms, batch: Any) -> tuple[list[Node], Distances]:
-        loss = programs.loss
-        active = differentiability.differentiable_paths(
-            loss, [loss.inputs[i] for i in self._chosen]
-        )
-        singular_points.refuse_in_loops(loss, active)
-        nodes = singular_points.checked_nodes(loss, active)
-
-        def distances(*inputs: tf.Tensor) -> list[tf.Tensor]:
-            return singular_points.distances(loss, nodes, inputs)
-
-        specs = [*map(spec, self._objective.values), *map(spec, leaves(batch))]
-        return nodes, tensorflow_private.compiled(distances, specs) if nodes else _nothing
+        inputs = [*self._objective.values, *leaves(batch)]
+        if programs not in self._points:
+            self._points[programs] = PointChecks(programs.loss, self._chosen, inputs)
+        self._points[programs].check(inputs, where)
 
     def penalty(self) -> BatchPrograms | None:
         """The programs of the penalty on the weights, which needs no batch."""
@@ -241,7 +217,3 @@ class Auditor:
 
 def spec(tensor: tf.Tensor) -> tf.TensorSpec:
     return tf.TensorSpec(tensor.shape, tensor.dtype)
-
-
-def _nothing(inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    return []

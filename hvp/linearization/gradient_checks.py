@@ -26,12 +26,6 @@ from hvp.errors import Finding, InputError
 from hvp.objective.objective import Objective
 from hvp.objective.parameters import Layout
 
-EPSILON = {
-    tf.bfloat16: 2.0**-7,
-    tf.float16: 2.0**-10,
-    tf.float32: 2.0**-23,
-    tf.float64: 2.0**-52,
-}
 # What is added to the value of a StopGradient, to see whether the loss depends on it. It is small
 # enough for the exponential of any shifted value to stay finite.
 SHIFT = 0.37
@@ -194,7 +188,7 @@ class GradientChecks:
         """The machine epsilon of the lowest precision on the path."""
         dtype = self._objective.values[0].dtype
         lower = differentiability.lower_precisions(self._loss, self._active, dtype).values()
-        return max(EPSILON[each] for each in (dtype, *lower))
+        return max(precision.EPSILON[each] for each in (dtype, *lower))
 
     def _innermost(self, places: Iterable[str]) -> list[str]:
         """The places without those that contain other places, such as a model and its layers."""

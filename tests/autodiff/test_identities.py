@@ -160,7 +160,7 @@ def test_sums_that_may_be_empty_of_an_infinite_slope_are_refused():
         logs = tf.where(w < 1, tf.math.log(w), -np.inf)
         return tf.nn.softplus(tf.reduce_logsumexp(logs))
 
-    with pytest.raises(hvp.InputError, match="NaN or infinity"):
+    with pytest.raises(hvp.InputError, match=r"Equal in .* at this point alone"):
         hessian(loss, np.zeros(2))
 
 

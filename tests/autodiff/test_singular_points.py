@@ -1,5 +1,7 @@
 """Eigenvalues and singular values: right where they differ, refused from the data where not."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -170,17 +172,60 @@ def test_a_place_that_is_written_twice_is_refused(function, once, twice):
         hvp.linearize_function(loss(twice), w)
 
 
-def test_a_place_that_is_written_in_a_loop_is_taken_as_written_once():
-    def loss(w):
+def in_a_loop(indices, updates, shape=(4,)):
+    """A loss that writes cubes to places in each of two iterations, and sums the squares."""
+
+    def loss(w, *batch):
         def body(i, x):
-            return i + 1, tf.tensor_scatter_nd_update(x, [[i]], [w[i] ** 3])
+            places = tf.convert_to_tensor(indices(i, *batch))
+            return i + 1, tf.tensor_scatter_nd_update(x, places, updates(w, i))
 
-        _, x = tf.while_loop(lambda i, x: i < 3, body, (0, tf.zeros(3, tf.float64)))
-        return tf.reduce_sum(x)
+        x = tf.zeros(shape, tf.float64)
+        return tf.reduce_sum(tf.while_loop(lambda i, x: i < 2, body, (0, x))[1] ** 2)
 
-    w = np.array([1.0, 2.0, 3.0])
-    found = hvp.linearize_function(loss, w).hvp(np.eye(3))
-    np.testing.assert_allclose(found, np.diag(6 * w), rtol=1e-13)
+    return loss
+
+
+def columns(i):
+    return tf.stack([2 * tf.range(2) + i, i + tf.zeros(2, tf.int32)], 1)
+
+
+DISTINCT = {
+    "one": in_a_loop(lambda i: [[i]], lambda w, i: [w[i] ** 3]),
+    "constants": in_a_loop(lambda i: [[2], [0]], lambda w, i: w**3),
+    "a constant from outside": in_a_loop(
+        functools.partial(lambda places, i: places, np.array([[2], [0]])), lambda w, i: w**3
+    ),
+    "a range": in_a_loop(lambda i: (tf.range(2) + 2 * i)[:, None], lambda w, i: w**3 / 2**0.5),
+    "columns": in_a_loop(columns, lambda w, i: w**3 / 2**0.5, (4, 2)),
+}
+
+
+@pytest.mark.parametrize("name", DISTINCT)
+def test_places_that_are_distinct_in_a_loop_are_taken(name):
+    w = np.array([1.0, 2.0])
+    lin = hvp.linearize_function(DISTINCT[name], w)
+    np.testing.assert_allclose(lin.hvp(np.eye(2)), np.diag(30 * w**4), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "indices",
+    [lambda i: [[0], [0]], lambda i: [[i], [1 - i]], lambda i: (i * tf.range(2))[:, None]],
+)
+def test_places_that_may_be_the_same_in_a_loop_are_refused(indices):
+    message = r"TensorScatterUpdate in .*, in a loop or branch; write one place in each iteration"
+    with pytest.raises(hvp.InputError, match=message):
+        hvp.linearize_function(in_a_loop(indices, lambda w, i: w**3), np.array([1.0, 2.0]))
+
+
+def test_places_from_data_in_a_loop_are_refused_and_data_written_there_are_not():
+    w, places = np.array([1.0, 2.0]), np.array([[0, 0]])
+    of_data = in_a_loop(lambda i, batch: tf.transpose(batch), lambda w, i: w**3)
+    with pytest.raises(hvp.InputError, match="in a loop or branch"):
+        hvp.linearize_function(of_data, w, places)
+    constants = in_a_loop(lambda i: [[0], [0]], lambda w, i: tf.ones(2, tf.float64))
+    lin = hvp.linearize_function(lambda w: tf.reduce_sum(w**2) * (1 + constants(w)), w)
+    np.testing.assert_allclose(lin.hvp(np.eye(2)), 4 * np.eye(2))
 
 
 def test_eigenvalues_of_hermitian_matrices_have_the_derivatives_of_their_traces():

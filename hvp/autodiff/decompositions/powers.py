@@ -50,12 +50,17 @@ def _taylor(x: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
 
     value, dx, dn = tf.pow(at, m), change(x), change(n)
     in_n = value * log
+    slope, curvature = term(m * one, 1.0), term(m * (m - 1) * one, 2.0) / 2
+    # An infinite derivative must show, but in x alone: x may be data.
+    is_finite = tf.math.is_finite(slope) & tf.math.is_finite(curvature)
+    steep = tf.pow(tf.where(is_finite, one, x * one), m)
+    slope, curvature = (tf.where(is_finite, t, none) for t in (slope, curvature))
+    in_x = tf.where(is_finite, value + slope * dx + curvature * dx * dx, steep)
     # At x = 0 the mixed derivative of x¹ is infinite; elsewhere there it is zero, or none.
     mixed = term(one, 1.0) * (1 + m * log)
     mixed = tf.where((at == 0) & (m > 1), none, tf.where((at == 0) & (m == 1), -one / 0.0, mixed))
     both = tf.math.multiply_no_nan(tf.math.multiply_no_nan(mixed, dx * one), dn * one)
-    second = term(m * (m - 1) * one, 2.0) / 2 * dx * dx + in_n * log / 2 * dn * dn
-    return value + term(m * one, 1.0) * dx + in_n * dn + second + both
+    return in_x + in_n * dn + in_n * log / 2 * dn * dn + both
 
 
 def _multiplied(x: tf.Tensor, count: int) -> tf.Tensor:

@@ -8,6 +8,7 @@ neighbours:
 
 - `roots`: powers of roots as powers of what is under them,
 - `ties`: maxima and absolute values whose kinks cancel, by one condition,
+- `quotients`: sin(u)/u and others, chosen where u is not zero, as one smooth function,
 - `branches`: operations inside an unchosen branch, computed where they are finite,
 - `rectifiers`: functions that are singular at zero, constant where relu(x) is,
 - `empty_sums`: logarithms of sums of exponentials, constant where no entry is in the sum.
@@ -17,13 +18,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hvp.autodiff.identities import branches, empty_sums, rectifiers, roots, ties
+from hvp.autodiff.identities import branches, empty_sums, quotients, rectifiers, roots, ties
 from hvp.autodiff.identities.identity import Identity
 from hvp.autodiff.program import Program
 
 IDENTITIES: tuple[type[Identity], ...] = (
     roots.Roots,
     ties.Ties,
+    quotients.Quotients,
     branches.Branches,
     rectifiers.Rectifiers,
     empty_sums.EmptySums,

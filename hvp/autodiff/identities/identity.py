@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import tensorflow as tf
 
 from hvp.autodiff.program import Node, Program
-from hvp.autodiff.rewriting import Rewriter, attributes
+from hvp.autodiff.rewriting import Rewriter
+from hvp.autodiff.value_numbering import ValueNumbering
 
 
-class Identity(Rewriter):
+class Identity(ValueNumbering, Rewriter):
     """Visits the nodes of a program in order; a node with one result may be written anew.
 
     Attributes:
         kinds: the types of operations that may be written anew; a program without them is left.
         places: place -> the operation that was written anew.
-        makers, users: the operation that makes a value, and those that use it.
+        makers, users: as of `ValueNumbering`.
     """
 
     kinds: frozenset[str]
 
     def __init__(self, program: Program):
-        super().__init__(program)
+        ValueNumbering.__init__(self, program)
+        Rewriter.__init__(self, program)
         self.places: dict[str, str] = {}
-        self.makers: dict[int, Node] = {}
-        self.users: dict[int, list[Node]] = defaultdict(list)
-        self._first: dict[int, int] = {}
-        self._made: dict[tuple[str, bytes, tuple[int, ...]], Node] = {}
-        for node in program.nodes:
-            for number in node.inputs:
-                self.users[number].append(node)
-            self._count(node)
 
     @classmethod
     def applied(cls, program: Program) -> tuple[Program, dict[str, str]]:
@@ -57,7 +49,7 @@ class Identity(Rewriter):
         other = self.rewritten(node) if is_single else None
         if other is None:
             self.nodes.append(node)
-            self._count(node)
+            self.register(node)
             return
         (number,) = node.outputs
         shape = self.specs[number].shape
@@ -71,7 +63,7 @@ class Identity(Rewriter):
         begun = len(self.nodes)
         number = self.write_for(node, function, *inputs)
         for written in self.nodes[begun:]:
-            self._count(written)
+            self.register(written)
         return number
 
     def put_like(self, node: Node, *inputs: int, shape: tf.TensorShape | None = None) -> int:
@@ -81,37 +73,5 @@ class Identity(Rewriter):
         shape = spec.shape if shape is None else shape
         other = self.value(tf.TensorSpec(shape, spec.dtype))
         self.nodes.append(replace(node, inputs=inputs, outputs=(other,)))
-        self._count(self.nodes[-1])
+        self.register(self.nodes[-1])
         return other
-
-    def _count(self, node: Node) -> None:
-        self.makers.update(dict.fromkeys(node.outputs, node))
-        if not node.bodies and not node.op.op_def.is_stateful:
-            key = node.op.type, attributes(node.op), tuple(map(self.first, node.inputs))
-            twin = self._made.setdefault(key, node)
-            self._first.update(zip(node.outputs, map(self.first, twin.outputs), strict=True))
-
-    def first(self, number: int) -> int:
-        """The value that was made first among those made by equal operations."""
-        if number in self.literals and number not in self._first:
-            array, dtype = self.literals[number], self.specs[number].dtype
-            same = (
-                n
-                for n, other in self.literals.items()
-                if n in self._first
-                and self.specs[n].dtype == dtype
-                and other.shape == array.shape
-                and np.array_equal(other, array)
-            )
-            self._first[number] = next(same, number)
-        return self._first.get(number, number)
-
-    def number_in(self, number: int) -> float | None:
-        """The number that a constant repeats, None for other values."""
-        array = self.literals.get(number)
-        if array is None or array.size == 0 or array.dtype == object:
-            return None
-        values = np.ravel(array)
-        if np.iscomplexobj(values) or not (values == values[0]).all():
-            return None
-        return float(values[0])

@@ -1,0 +1,290 @@
+"""Points at which a program takes another piece than around them: right by identity, or refused."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.sweep import sweep
+
+import hvp
+from hvp.autodiff import isolated_points, tracing
+
+WEIGHTS = np.array([0.0, 0.7, 0.3])
+
+
+def diagonal(function, w):
+    """Gradient and diagonal of H of a sum over entries, and the findings."""
+    lin = hvp.linearize_function(lambda w: tf.reduce_sum(function(w)), w, jit=False)
+    products = lin.hvp(np.eye(len(w)))
+    np.testing.assert_allclose(products, np.diag(np.diag(products)), atol=1e-14)
+    return lin.gradient(), np.diag(products), lin.findings
+
+
+def nonzero(w):
+    return tf.where(tf.equal(w, 0), tf.ones_like(w), w)
+
+
+def chosen(value, other):
+    """A function of w that has another formula at zero."""
+    return lambda w: tf.where(tf.equal(w, 0), value(w), other(w))
+
+
+def ones(w):
+    return tf.ones_like(w)
+
+
+def late_sigmoid(w):
+    """A sigmoid whose condition comes after |w|, and is false at zero."""
+    decaying = tf.exp(-tf.abs(w))
+    return tf.where(w > 0, 1 / (1 + decaying), decaying / (1 + decaying))
+
+
+# Derivatives at zero, in closed form, of functions that are smooth there.
+RIGHT = {
+    "sigmoid with a late condition": (late_sigmoid, 1 / 4, 0),
+    "keras.ops.sinc": (keras.ops.sinc, 0, -(np.pi**2) / 3),
+    "sin(w)/w": (chosen(ones, lambda w: tf.sin(w) / nonzero(w)), 0, -1 / 3),
+    "sin(w)/w, the other way round": (
+        lambda w: tf.where(tf.not_equal(w, 0), tf.sin(nonzero(w)) / nonzero(w), ones(w)),
+        0,
+        -1 / 3,
+    ),
+    "sinh(2w)/2w": (chosen(ones, lambda w: tf.sinh(2 * w) / (2 * w)), 0, 4 / 3),
+    "expm1(w)/w": (chosen(ones, lambda w: tf.math.expm1(w) / w), 1 / 2, 1 / 3),
+    "log1p(w)/w": (chosen(ones, lambda w: tf.math.log1p(w) / nonzero(w)), -1 / 2, 2 / 3),
+    "sin(w)/w with its Taylor polynomial": (
+        chosen(lambda w: 1 - w**2 / 6, lambda w: tf.sin(w) / nonzero(w)),
+        0,
+        -1 / 3,
+    ),
+    "sigmoid": (
+        lambda w: tf.where(
+            w >= 0,
+            1 / (1 + tf.exp(-tf.abs(w))),
+            tf.exp(-tf.abs(w)) / (1 + tf.exp(-tf.abs(w))),
+        ),
+        1 / 4,
+        0,
+    ),
+    "sigmoid, the other way round": (
+        lambda w: tf.where(
+            3 * w < 0,
+            tf.exp(-tf.abs(w)) / (1 + tf.exp(-tf.abs(w))),
+            1 / (1 + tf.exp(-tf.abs(-w))),
+        ),
+        1 / 4,
+        0,
+    ),
+    "keras.activations.celu, from above": (keras.activations.celu, 1, 0),
+    "exponential by maximum": (
+        lambda w: tf.where(w > 0, tf.exp(tf.maximum(w, 0.0)), tf.exp(tf.minimum(w, 0.0))),
+        1,
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    sweep(RIGHT, {"keras.ops.sinc", "sin(w)/w", "sigmoid", "keras.activations.celu, from above"}),
+)
+def test_functions_that_an_identity_makes_smooth(name):
+    function, slope, bend = RIGHT[name]
+    w = WEIGHTS
+    gradient, curvature, _ = diagonal(function, w)
+    np.testing.assert_allclose([gradient[0], curvature[0]], [slope, bend], atol=1e-14)
+    step = 1e-4
+
+    def value(w):
+        return function(tf.constant(w)).numpy()
+
+    above, below = value(w + step), value(w - step)
+    np.testing.assert_allclose(gradient[1:], (above - below)[1:] / (2 * step), atol=1e-7)
+    bends = (above - 2 * value(w) + below)[1:] / step**2
+    np.testing.assert_allclose(curvature[1:], bends, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sin", "log1p"])
+def test_quotients_have_all_digits_near_zero_and_far(name):
+    """On [0, 1], sin(u)/u is the integral of cos(ut), and log(1 + u)/u that of 1/(1 + ut)."""
+    w = np.array([1e-12, 1e-3, 0.09, 0.11, 0.49, 0.51, 2.0, 30.0])
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    t, weights = (nodes + 1) / 2, weights / 2
+    u = w[:, None] * t
+    if name == "sin":
+        function = chosen(ones, lambda w: tf.sin(w) / nonzero(w))
+        slopes, bends = -t * np.sin(u), -(t**2) * np.cos(u)
+    else:
+        function = chosen(ones, lambda w: tf.math.log1p(w) / nonzero(w))
+        slopes, bends = -t / (1 + u) ** 2, 2 * t**2 / (1 + u) ** 3
+    gradient, curvature, _ = diagonal(function, w)
+    np.testing.assert_allclose(gradient, slopes @ weights, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(curvature, bends @ weights, rtol=1e-12, atol=1e-15)
+
+
+REFUSED = {
+    "a zero": (chosen(lambda w: w * 0, tf.sin), "Equal"),
+    "(1 - cos w)/w²": (
+        chosen(lambda w: ones(w) / 2, lambda w: (1 - tf.cos(w)) / nonzero(w) ** 2),
+        "Equal",
+    ),
+    "a branch": (
+        lambda w: tf.cond(tf.equal(w[0], 0), lambda: w[0] * 0, lambda: tf.sin(w[0]) + 0 * w[1]),
+        "Equal",
+    ),
+    "a mask": (lambda w: w * tf.cast(tf.not_equal(w, 0), w.dtype), "NotEqual"),
+    "a thin interval": (
+        lambda w: tf.where(tf.abs(w) < 1e-9, ones(w), tf.cos(w)),
+        "Less",
+    ),
+    "not a number": (
+        lambda w: tf.where(tf.math.is_nan(tf.sin(w) / w), ones(w), tf.sin(w) / w),
+        "IsNan",
+    ),
+    "the square of a norm": (
+        lambda w: tf.where(
+            tf.reduce_sum(w[:1] ** 2) > 0,
+            tf.sin(tf.sqrt(tf.reduce_sum(nonzero(w[:1]) ** 2))) ** 2,
+            0 * w[0],
+        ),
+        "Greater",
+    ),
+    "the end of a domain": (chosen(lambda w: 0 * w, lambda w: w * tf.math.log(nonzero(w))), "Eq"),
+    "divide_no_nan": (lambda w: tf.math.divide_no_nan(w**3, w), "DivNoNan"),
+    "reciprocal_no_nan": (lambda w: tf.math.reciprocal_no_nan(w) * w**2, "DivNoNan"),
+    "xdivy": (lambda w: tf.math.xdivy(w**3, w), "Xdivy"),
+    "a symmetric logarithm": (lambda w: tf.sign(w) * tf.math.log1p(tf.abs(w)), "Sign"),
+    "two rectifiers": (lambda w: tf.sin(tf.nn.relu(w) - tf.nn.relu(-2 * w) / 2), "Relu"),
+    "max + min": (lambda w: tf.sin(tf.maximum(w, 3 * w * w) + tf.minimum(w, 3 * w * w)), "Maximum"),
+}
+
+
+OFTEN = {
+    "a zero",
+    "a branch",
+    "divide_no_nan",
+    "two rectifiers",
+    "max + min",
+    "the end of a domain",
+}
+
+
+def require_refused(name, dtype):
+    function, kind = REFUSED[name]
+
+    def loss(w):
+        return tf.reduce_sum(function(w) * tf.constant([1, 0.3, 2], w.dtype))
+
+    message = rf"got {kind}.* at this point alone, in batch 1; write"
+    with pytest.raises(hvp.InputError, match=message):
+        hvp.linearize_function(loss, WEIGHTS.astype(dtype), jit=False)
+    hvp.linearize_function(loss, WEIGHTS.astype(dtype) + 0.2, jit=False)
+
+
+@pytest.mark.parametrize("name", sweep(REFUSED, OFTEN))
+def test_a_piece_at_a_point_is_refused_by_operation(name):
+    require_refused(name, "float64")
+
+
+# Near zero (1 - cos w)/w² has no digits in float32.
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", sorted(REFUSED.keys() - {"(1 - cos w)/w²"}))
+def test_a_piece_at_a_point_is_refused_in_float32(name):
+    require_refused(name, "float32")
+
+
+# What has its true derivatives, or is one-sided at a kink as documented: gradients at zero.
+ACCEPTED = {
+    "a Taylor polynomial on an interval": (
+        lambda w: tf.where(
+            tf.abs(w) < 1e-2,
+            1 - w / 2 + w**2 / 6 - w**3 / 24,
+            (1 - tf.exp(-w)) / tf.where(tf.abs(w) < 1e-2, ones(w), w),
+        ),
+        -1 / 2,
+    ),
+    "a rectifier": (lambda w: tf.where(w > 0, w, 0 * w), 0),
+    "rectifiers of both signs": (lambda w: tf.nn.relu(w) + 2 * tf.nn.relu(-w), 0),
+    "a norm that is zero": (
+        lambda w: tf.where(tf.equal(w, 0), 0 * w, tf.sqrt(tf.where(tf.equal(w, 0), ones(w), w**2))),
+        0,
+    ),
+    "a sign": (lambda w: 2 * w + tf.sign(w) + tf.cast(tf.not_equal(w, 0), w.dtype), 2),
+    "a symmetric logarithm by its sides": (
+        lambda w: tf.where(w >= 0, tf.math.log1p(w), -tf.math.log1p(-w)),
+        1,
+    ),
+    "both sides of a condition": (
+        lambda w: tf.where(w >= 0, tf.exp(-w), 1 - tf.sin(w)) + tf.cast(w < 0, w.dtype),
+        -1,
+    ),
+    "a dead unit": (
+        lambda w: (
+            tf.math.divide_no_nan(w, tf.nn.relu(w - 1)) + chosen(ones, tf.sin)(tf.nn.relu(w - 1))
+        ),
+        0,
+    ),
+    "a clipped norm": (lambda w: tf.clip_by_norm(w[:1], 5.0) + 0 * w, 3),
+}
+
+
+@pytest.mark.parametrize("dtype", sweep(["float64", "float32"], {"float64"}))
+@pytest.mark.parametrize("name", sweep(ACCEPTED, ACCEPTED.keys() - {"a sign", "a rectifier"}))
+def test_what_is_no_piece_at_a_point_is_accepted(name, dtype):
+    function, slope = ACCEPTED[name]
+    gradient, _, _ = diagonal(function, WEIGHTS.astype(dtype))
+    assert gradient[0] == pytest.approx(slope, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kinks_of_many_signs_are_accepted(seed):
+    """Concatenated rectifiers of units that are zero, each with a weight of its own."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(2, 40))
+
+    def loss(w):
+        return tf.reduce_sum(a * tf.nn.relu(w) + b * tf.nn.relu(-w))
+
+    assert not hvp.linearize_function(loss, np.zeros(40)).hvp(np.ones(40)).any()
+
+
+def test_conditions_on_data_are_not_checked():
+    def loss(w, x):
+        masked = tf.where(tf.equal(x, 0), 0 * x, x * w)
+        return tf.reduce_sum(tf.math.divide_no_nan(masked**2, x))
+
+    x = np.array([[0.0], [2.0]])
+    lin = hvp.linearize_function(loss, np.ones(1), x, reduction="sum")
+    np.testing.assert_allclose(lin.hvp(np.ones(1)), [4.0])
+    spec = tf.TensorSpec([1], tf.float64)
+    program = tracing.trace(loss, spec, tf.TensorSpec([2, 1], tf.float64))
+    assert isolated_points.families(program, program.inputs[:1]) == []
+    assert isolated_points.families(program, program.inputs)
+
+
+class Quotient(keras.layers.Layer):
+    def call(self, x):
+        return tf.math.divide_no_nan(1 - tf.cos(x), x)
+
+
+def test_the_refusal_names_layer_and_batch():
+    inputs = keras.Input((2,), dtype="float64")
+    dense = keras.layers.Dense(2, use_bias=False, kernel_initializer="identity", dtype="float64")
+    model = keras.Model(inputs, Quotient(dtype="float64", name="quotient")(dense(inputs)))
+    good, bad = np.array([[0.5, 1.0]]), np.array([[1.0, 0.0]])
+    target = np.ones((1, 2))
+    hvp.linearize(model, [(good, target)], "mse")
+    with pytest.raises(hvp.InputError, match=r"DivNoNan in 'quotient'.* in batch 2"):
+        hvp.linearize(model, [(good, target), (bad, target)], "mse")
+
+
+def test_a_penalty_is_checked():
+    def penalty(kernel):
+        return tf.reduce_sum(tf.math.divide_no_nan(kernel**3, kernel))
+
+    dense = keras.layers.Dense(
+        1, use_bias=False, kernel_initializer="zeros", kernel_regularizer=penalty, dtype="float64"
+    )
+    model = keras.Sequential([keras.Input((2,), dtype="float64"), dense])
+    with pytest.raises(hvp.InputError, match=r"DivNoNan in .* in the penalty"):
+        hvp.linearize(model, (np.ones((4, 2)), np.zeros((4, 1))), "mse")

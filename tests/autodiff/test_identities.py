@@ -168,7 +168,7 @@ def test_a_power_of_a_root_is_written_without_it():
     found, places = kinds(lambda w: tf.norm(w, axis=1) ** 2, 3, 2)
     assert "Sqrt" not in found
     assert "Pow" not in found
-    assert list(places.values()) == ["Pow"]
+    assert list(places.values()) == ["Sqrt"]
 
 
 @pytest.mark.parametrize(
@@ -245,6 +245,15 @@ def test_a_finding_says_where_fit_follows_another_gradient():
     assert finding.severity == "different"
     assert "TensorFlow's gradient" in finding.message
     assert hvp.linearize_function(loss, np.ones(3)).findings == ()
+
+
+def test_a_finding_names_the_operation_without_a_derivative():
+    for cube in (lambda n: n**3, lambda n: n * n * n):
+        lin = hvp.linearize_function(
+            lambda w, cube=cube: cube(tf.math.reduce_euclidean_norm(w)), np.zeros(3)
+        )
+        (finding,) = lin.findings
+        assert "gradient of EuclideanNorm is not" in finding.message
 
 
 def test_a_zero_weight_does_not_hide_an_infinite_factor():

@@ -19,7 +19,7 @@ class Identity(Rewriter):
 
     Attributes:
         kinds: the types of operations that may be written anew; a program without them is left.
-        places: place -> the operation that was written anew.
+        places: place -> the operation there that has no derivative of its own.
         makers, users: the operation that makes a value, and those that use it.
     """
 
@@ -64,7 +64,11 @@ class Identity(Rewriter):
         if shape.is_fully_defined() and self.specs[other].shape != shape:
             other = self.put(node, lambda t: tf.broadcast_to(t, shape), other)
         self.replace(number, other)
-        self.places[node.place] = node.op.type
+        self.places[node.place] = self.without_derivative(node)
+
+    def without_derivative(self, node: Node) -> str:
+        """The operation without a derivative of its own for which a node was written anew."""
+        return node.op.type
 
     def put(self, node: Node, function: Callable[..., tf.Tensor], *inputs: int) -> int:
         """Write a function of values in the place of a node, and return the value it gives."""

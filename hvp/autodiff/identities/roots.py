@@ -39,6 +39,8 @@ class Roots(Identity):
     def __init__(self, program: Program):
         super().__init__(program)
         self._monomials: dict[int, Monomial] = {}
+        # By what is under a root: the operation that takes it.
+        self._root_types: dict[int, str] = {}
 
     def rewritten(self, node: Node) -> int | None:
         (number,) = node.outputs
@@ -52,7 +54,13 @@ class Roots(Identity):
         monomial = monomial or self._root(node)
         if monomial is not None:
             self._monomials[number] = monomial
+            for v in _under_roots(monomial):
+                self._root_types.setdefault(v, self.without_derivative(node))
         return None
+
+    def without_derivative(self, node: Node) -> str:
+        roots = [v for n in node.inputs for v in _under_roots(self._monomial(n))]
+        return self._root_types[roots[0]] if roots else node.op.type
 
     def _monomial(self, number: int) -> Monomial:
         return self._monomials.get(number, {self.first(number): Fraction(1)})
@@ -61,8 +69,7 @@ class Roots(Identity):
         """An even function of a monomial with roots, as a function of its square."""
         monomial = self._monomial(node.inputs[0])
         square = {v: 2 * e for v, e in monomial.items()}
-        has_roots = any(e.denominator > 1 for e in monomial.values())
-        if not has_roots or any(e.denominator > 1 for e in square.values()):
+        if not _under_roots(monomial) or any(e.denominator > 1 for e in square.values()):
             return None
         return self._written(node, square, lambda s: _even_function(node.op.type, s))
 
@@ -151,9 +158,9 @@ class Roots(Identity):
     def _is_smoother(self, node: Node, monomial: Monomial) -> bool:
         """Whether a root has become a power of at least one, all of which can be written."""
         given = [self._monomials[n] for n in node.inputs if n in self._monomials]
-        roots = {v for m in given for v, e in m.items() if e.denominator > 1}
+        roots = {v for m in given for v in _under_roots(m)}
         if node.op.type == "Pow":
-            roots |= {v for v, e in monomial.items() if e.denominator > 1}
+            roots.update(_under_roots(monomial))
         raised = {v: monomial[v] for v in roots if monomial.get(v, 0) >= 1}
         return bool(raised) and all(
             e.denominator == 1 or self._is_sum_of_squares(v) for v, e in raised.items()
@@ -199,6 +206,11 @@ class Roots(Identity):
 
 def _sum_of_squares(x: tf.Tensor, axes: tf.Tensor, is_kept: bool) -> tf.Tensor:
     return tf.raw_ops.Sum(input=tf.square(x), axis=axes, keep_dims=is_kept)
+
+
+def _under_roots(monomial: Monomial) -> list[int]:
+    """The values of which it takes roots."""
+    return [v for v, e in monomial.items() if e.denominator > 1]
 
 
 def _times(first: Monomial, second: Monomial) -> Monomial:

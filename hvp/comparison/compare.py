@@ -51,8 +51,8 @@ def compare(
 ) -> Comparison:
     """Compare the spectra of H, G and R, of the whole network and of each layer's own block.
 
-    The products are tested by differences of the gradient, and the gradient by differences of the
-    loss: see `Comparison.certificate`.
+    Hv is tested by differences of the gradient, the gradient by those of the loss, and vᵀGv by
+    those of the outputs: see `Comparison.certificate`.
 
     Args:
         lin: a `Linearization` whose loss is a function of outputs.
@@ -118,7 +118,7 @@ def compare(
     exact = in_float64(lin)
     noise = _noise(lin, None if exact is lin else exact, parts[whole], seed)
     certificate = certify(lin, exact=exact, seed=seed)
-    cost += certificate.num_directions
+    cost += certificate.num_directions + (certificate.G is not None)
     cost += sum(found.num_products for found in traces.values())
     cost += sum(found.num_products for found in noise.values())
     return Comparison(

@@ -78,9 +78,9 @@ def linearize(
             whether to multiply several vectors of a block at once and, after 100 blocks of short
             products, whether XLA is faster for them. Either may change the last bits between runs;
             `choices` shows what was taken. With `jit` given, the same input gives the same bits.
-        verify: test Hv by differences of the gradient and the gradient by differences of the loss,
-            in float64 where the model allows it, which takes as long as about twelve products. The
-            result is in `Linearization.certificate`.
+        verify: test Hv by differences of the gradient, the gradient by those of the loss, and vᵀGv
+            by those of the outputs, in float64 where the model allows it, which takes as long as
+            about twelve products. The result is in `Linearization.certificate`.
 
     Raises:
         InputError: the model, loss or data cannot be used, an operation has no second derivative,

@@ -273,21 +273,33 @@ def by_differences(
             errors[i, j] = relative(got[j], slope.value, scales[j])
             disagreements[i, j] = slope.disagreement
     return [
-        _check(product.name, float(error), float(disagreement), least)
-        for product, error, disagreement in zip(
-            products, errors.max(axis=0), disagreements.max(axis=0), strict=True
+        _worst(
+            [
+                _check(product.name, error, disagreement, least)
+                for error, disagreement in zip(errors[:, j], disagreements[:, j], strict=True)
+            ]
         )
+        for j, product in enumerate(products)
     ]
 
 
+def _worst(checks: Sequence[Check]) -> Check:
+    """Of the checks along all directions, one that failed, else one that is not measured."""
+
+    def severity(check: Check) -> tuple[bool, bool, float]:
+        return not check.passed, check.error is None, (check.error or 0.0) / check.bound
+
+    return max(checks, key=severity)
+
+
 def _check(name: str, error: float, disagreement: float, least: float) -> Check:
-    """A check from the largest error and the largest disagreement over the directions."""
+    """A check from the error along a direction, and the disagreement of its steps."""
     if disagreement > MAX_DISAGREEMENT:
         note = f"steps disagree by {disagreement:.0e}: there are kinks within them, or rounding"
         is_float64 = least <= MAX_DIFFERENCE_ERROR
         remedy = "try other parameters, off the kinks" if is_float64 else "float64 rounds less"
         return Check(name, None, least, f"{note} ({remedy})")
-    return Check(name, error, max(least, SAFETY_FACTOR * disagreement))
+    return Check(name, float(error), max(least, SAFETY_FACTOR * float(disagreement)))
 
 
 @dataclass(frozen=True, eq=False)

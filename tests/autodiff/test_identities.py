@@ -247,6 +247,23 @@ def test_a_finding_says_where_fit_follows_another_gradient():
     assert hvp.linearize_function(loss, np.ones(3)).findings == ()
 
 
+def safe_norm(w):
+    """`tf.norm` as it is from TensorFlow 2.22 on."""
+    s = tf.reduce_sum(w * w)
+    safe = tf.maximum(s, np.finfo(np.float64).tiny)
+    return tf.where(tf.equal(s, 0), tf.zeros_like(safe), tf.sqrt(safe))
+
+
+def test_a_root_that_is_constant_at_zero_is_a_root():
+    lin = hvp.linearize_function(lambda w: safe_norm(w) ** 2 + tf.cos(safe_norm(w)), np.zeros(2))
+    assert lin.hvp(np.eye(2)).tolist() == [[1, 0], [0, 1]]
+    plain = hvp.linearize_function(safe_norm, np.array([3.0, 4.0]))
+    assert plain.gradient() == pytest.approx([0.6, 0.8])
+    assert plain.hvp(np.array([3.0, 4.0])) == pytest.approx(np.zeros(2), abs=1e-15)
+    with pytest.raises(hvp.InputError):
+        hvp.linearize_function(safe_norm, np.zeros(2)).hvp(np.ones(2))
+
+
 def test_a_finding_names_the_operation_without_a_derivative():
     for cube in (lambda n: n**3, lambda n: n * n * n):
         lin = hvp.linearize_function(

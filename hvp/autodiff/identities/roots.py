@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
+import numpy as np
 import tensorflow as tf
 
 from hvp.autodiff.identities.identity import Identity
@@ -48,6 +49,8 @@ class Roots(Identity):
             return None
         if node.op.type in EVEN:
             return self._even(node)
+        if node.op.type == "SelectV2":
+            return self._safe_root(node)
         monomial = self._product(node)
         if monomial is not None and self._is_smoother(node, monomial):
             return self._written(node, monomial)
@@ -60,7 +63,7 @@ class Roots(Identity):
 
     def without_derivative(self, node: Node) -> str:
         roots = [v for n in node.inputs for v in _under_roots(self._monomial(n))]
-        return self._root_types[roots[0]] if roots else node.op.type
+        return self._root_types.get(roots[0], "Sqrt") if roots else node.op.type
 
     def _monomial(self, number: int) -> Monomial:
         return self._monomials.get(number, {self.first(number): Fraction(1)})
@@ -72,6 +75,32 @@ class Roots(Identity):
         if not _under_roots(monomial) or any(e.denominator > 1 for e in square.values()):
             return None
         return self._written(node, square, lambda s: _even_function(node.op.type, s))
+
+    def _safe_root(self, node: Node) -> int | None:
+        """√s for s = 0 ? 0 : √max(s, tiny), as `tf.norm` has it from TensorFlow 2.22 on.
+
+        The derivatives of a constant at s = 0 would hide that √s has none there.
+        """
+        condition, zero, root = (self.makers.get(number) for number in node.inputs)
+        if condition is None or condition.op.type != "Equal" or root is None:
+            return None
+        largest = self.makers.get(root.inputs[0]) if root.op.type == "Sqrt" else None
+        is_zero = self.number_in(node.inputs[1]) == 0 or (zero and zero.op.type == "ZerosLike")
+        if largest is None or largest.op.type != "Maximum" or not is_zero:
+            return None
+        s, tiny = largest.inputs
+        dtype = self.specs[s].dtype.as_numpy_dtype
+        is_root = (
+            self.first(condition.inputs[0]) == self.first(s)
+            and self.number_in(condition.inputs[1]) == 0
+            and self.number_in(tiny) == float(np.finfo(dtype).tiny)
+        )
+        if not is_root:
+            return None
+        number = self.put(node, tf.sqrt, s)
+        self._monomials[number] = {self.first(s): HALF}
+        self._root_types.setdefault(self.first(s), "Sqrt")
+        return number
 
     def _root(self, node: Node) -> Monomial | None:
         """The monomial of a norm or an absolute value, or of one that is rearranged."""

@@ -49,7 +49,7 @@ class Roots(Identity):
             return None
         if node.op.type in EVEN:
             return self._even(node)
-        if node.op.type == "SelectV2":
+        if node.op.type in ("Select", "SelectV2"):
             return self._safe_root(node)
         monomial = self._product(node)
         if monomial is not None and self._is_smoother(node, monomial):

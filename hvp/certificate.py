@@ -1,11 +1,13 @@
-"""A test of products by differences of the gradient, and of the gradient by those of the loss.
+"""A test of Hv by differences of the gradient, of the gradient by those of the loss, and of G.
 
 It shares no derivative with what it tests: values of the loss at points on a line give the slope of
-the gradient along it, and gradients at such points give Hv.
+the gradient along it, and gradients at such points give Hv. Differences of the outputs give u = Jv,
+and those of the gradient of the loss in the outputs give Λu: vᵀGv = uᵀΛu.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -29,6 +31,7 @@ MAX_DISAGREEMENT = 1e-3
 NUM_DIRECTIONS = 2
 HV_CHECK = "Hv by differences of the gradient"
 GRADIENT_CHECK = "gradient by differences of the loss"
+G_CHECK = "vᵀGv by differences of the outputs"
 
 # Parameters (P,) to one or several arrays.
 Function = Callable[[np.ndarray], Sequence[np.ndarray]]
@@ -70,6 +73,18 @@ class CurvatureElsewhere(Curvature, Protocol):
     def loss_and_gradient(self, theta: np.ndarray) -> tuple[float, np.ndarray]: ...
 
 
+class OutputsElsewhere(CurvatureElsewhere, Protocol):
+    """A backend that also gives the outputs z, (M,), at other parameters `theta`, (P,).
+
+    `loss_gradients` are those of the loss in the outputs, (M,), and of penalties, (P,).
+    """
+
+    @property
+    def has_outputs(self) -> bool: ...
+    def outputs(self, theta: np.ndarray | None = None) -> np.ndarray: ...
+    def loss_gradients(self, z: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, ...]: ...
+
+
 @dataclass(frozen=True)
 class Certificate:
     """What differences say about the products and the gradient of a loss at one point.
@@ -77,8 +92,9 @@ class Certificate:
     Attributes:
         Hv: Hv against central differences of the gradient.
         gradient: the slope vᵀ∇L against central differences of the loss.
-        dtype: the precision in which both were measured.
+        dtype: the precision in which all were measured.
         num_directions: the number of directions v.
+        G: vᵀGv for the first direction against differences; None where there is no G.
 
     >>> import hvp
     >>> from hvp.certificate import certify
@@ -92,10 +108,12 @@ class Certificate:
     gradient: Check
     dtype: str
     num_directions: int
+    G: Check | None = None
 
     @property
     def checks(self) -> tuple[Check, ...]:
-        return self.Hv, self.gradient
+        """The checks that were made, or that could not be measured."""
+        return (self.Hv, self.gradient) if self.G is None else (self.Hv, self.gradient, self.G)
 
     @property
     def passed(self) -> bool:
@@ -107,16 +125,16 @@ class Certificate:
 
 
 def certify(lin: Curvature, *, exact: Curvature | None = None, seed: int = 0) -> Certificate:
-    """Test Hv by differences of the gradient, and the gradient by differences of the loss.
+    """Test Hv by differences of the gradient, the gradient by those of the loss, and vᵀGv.
 
     In float64 where every operation of the model has it, else in the precision of the model, where
     the bounds are wider. Where the gradient follows a stop_gradient, so that it is not the
-    derivative of the loss by intention, differences measure nothing. G is not tested: differences
-    of the loss and the gradient give H alone.
+    derivative of the loss by intention, differences measure nothing.
 
-    It makes two products and five evaluations of the gradient: at the point, and at two points near
-    it for each of two directions. Where kinks are near, or rounding is large, it takes smaller
-    steps: nine evaluations at most.
+    It makes two products with H and five evaluations of the gradient: at the point, and at two
+    points near it for each of two directions. Where kinks are near, or rounding is large, it takes
+    smaller steps: nine evaluations at most. For G it makes one product, and evaluates the network
+    at four to eight points, without derivatives.
 
     Args:
         lin: a `Linearization`, or another backend.
@@ -136,9 +154,13 @@ def certify(lin: Curvature, *, exact: Curvature | None = None, seed: int = 0) ->
     gradient, Hv = check_derivatives(
         cast(CurvatureElsewhere, exact), directions, NUM_CERTIFICATE_STEPS
     )
+    G, with_outputs = None, cast(OutputsElsewhere, exact)
+    if hasattr(exact, "loss_gradients") and with_outputs.has_outputs:
+        G = check_gauss_newton(with_outputs, directions[0], NUM_CERTIFICATE_STEPS)
+        G = _not_measured(G) if G.note else G
     if not gradient.passed and gradient.note:
         Hv, gradient = _not_measured(Hv), _not_measured(gradient)
-    return Certificate(Hv, gradient, str(exact.dtype), NUM_DIRECTIONS)
+    return Certificate(Hv, gradient, str(exact.dtype), NUM_DIRECTIONS, G)
 
 
 def random_direction(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -172,6 +194,40 @@ def check_derivatives(
     checks = by_differences(products, function, here, lin, directions, max_steps)
     of_gradient, of_Hv = (_with_reason(check, lin.findings) for check in checks)
     return of_gradient, of_Hv
+
+
+def check_gauss_newton(lin: OutputsElsewhere, v: np.ndarray, max_steps: int = NUM_STEPS) -> Check:
+    """vᵀGv = uᵀΛu + vᵀ∇²penalty v with u = Jv by differences of the outputs.
+
+    Λu and ∇²penalty v are differences of first derivatives, from `loss_gradients`.
+    """
+    theta, z = lin.theta.astype(np.float64), lin.outputs().astype(np.float64)
+    least = max(MAX_DIFFERENCE_ERROR, float(np.sqrt(np.finfo(lin.dtype).eps)))
+    unknown = np.array(np.nan)  # no product: only steps that agree give u
+    quotients = _quotients(lambda at: [lin.outputs(at)], [z], theta, v, _steps(lin.dtype, theta))
+    scales = [1e-3 * float(np.linalg.norm(z))]
+    few = itertools.islice(quotients, max_steps)
+    (u,), _ = slopes_along(few, [unknown], scales, least)
+    if not np.isfinite(u.disagreement):
+        return _check(G_CHECK, np.inf, np.inf, least)
+
+    def gradients(at: np.ndarray) -> list[np.ndarray]:
+        """Those of the loss in the outputs and of the penalties, at both."""
+        found = lin.loss_gradients(*np.split(at, [len(z)]))
+        return [each.astype(np.float64) for each in found]
+
+    def slope(at: np.ndarray) -> list[np.ndarray]:
+        return [np.concatenate(gradients(at)) @ along]
+
+    here = np.concatenate([z, theta])
+    form = np.array(v @ lin.gnvp(v).astype(np.float64))
+    scale = 1e-3 * float(np.linalg.norm(gradients(here)[0]) * np.linalg.norm(u.value))
+    along = np.concatenate([u.value, v])
+    quotients = _quotients(slope, slope(here), here, along, _steps(lin.dtype, here))
+    (curved,), _ = slopes_along(quotients, [form], [scale], least)
+    error = relative(form, curved.value, scale)
+    check = _check(G_CHECK, error, max(u.disagreement, curved.disagreement), least)
+    return _with_reason(check, lin.findings)
 
 
 @dataclass(frozen=True)
@@ -217,19 +273,33 @@ def by_differences(
             errors[i, j] = relative(got[j], slope.value, scales[j])
             disagreements[i, j] = slope.disagreement
     return [
-        _check(product.name, float(error), float(disagreement), least)
-        for product, error, disagreement in zip(
-            products, errors.max(axis=0), disagreements.max(axis=0), strict=True
+        _worst(
+            [
+                _check(product.name, error, disagreement, least)
+                for error, disagreement in zip(errors[:, j], disagreements[:, j], strict=True)
+            ]
         )
+        for j, product in enumerate(products)
     ]
 
 
+def _worst(checks: Sequence[Check]) -> Check:
+    """Of the checks along all directions, one that failed, else one that is not measured."""
+
+    def severity(check: Check) -> tuple[bool, bool, float]:
+        return not check.passed, check.error is None, (check.error or 0.0) / check.bound
+
+    return max(checks, key=severity)
+
+
 def _check(name: str, error: float, disagreement: float, least: float) -> Check:
-    """A check from the largest error and the largest disagreement over the directions."""
+    """A check from the error along a direction, and the disagreement of its steps."""
     if disagreement > MAX_DISAGREEMENT:
         note = f"steps disagree by {disagreement:.0e}: there are kinks within them, or rounding"
-        return Check(name, None, least, note)
-    return Check(name, error, max(least, SAFETY_FACTOR * disagreement))
+        is_float64 = least <= MAX_DIFFERENCE_ERROR
+        remedy = "try other parameters, off the kinks" if is_float64 else "float64 rounds less"
+        return Check(name, None, least, f"{note} ({remedy})")
+    return Check(name, float(error), max(least, SAFETY_FACTOR * float(disagreement)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -166,7 +166,8 @@ class GaussNewton(_BatchedCurvature):
     """G = JᵀΛJ, (P, P): the Gauss-Newton matrix, Λ being the Hessian of the loss in the outputs.
 
     It is positive semidefinite if the loss is convex in the outputs (Schraudolph 2002, section 3).
-    Penalties on the weights add their Hessian to it.
+    Penalties on the weights (regularisers) add their Hessian to G, as to H, and nothing to R. Those
+    on activities and `add_loss` are no functions of the outputs: their Hessian is in H and R alone.
     Products raise InputError where the loss is not a function of outputs.
 
     >>> import hvp, numpy as np
@@ -186,7 +187,8 @@ class Residual(_BatchedCurvature):
     """R = H - G = Σ_m (∂ℓ/∂z_m) ∇²z_m, (P, P): the residual, indefinite in general.
 
     It holds the second derivatives of the network's outputs z, weighted with the first derivatives
-    of the loss. It is zero where the outputs are linear in the parameters.
+    of the loss, and the Hessian of penalties on activities (`GaussNewton`). It is zero where the
+    outputs are linear in the parameters.
     Products raise InputError where the loss is not a function of outputs.
 
     >>> import hvp, numpy as np

@@ -3,6 +3,7 @@
 import functools
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,7 +14,7 @@ from support.oracles import LABELS, dense_net, examples
 
 import hvp
 from hvp import certificate
-from hvp.certificate import GRADIENT_CHECK, HV_CHECK, certify, in_float64
+from hvp.certificate import G_CHECK, GRADIENT_CHECK, HV_CHECK, certify, in_float64
 from hvp.report import html_page, summary, terminal
 
 X = examples((4,), dtype="float32")
@@ -46,6 +47,7 @@ def spoiled(monkeypatch, name, change):
 WRONG = {
     HV_CHECK: ("hvp", lambda Hv: 1.001 * Hv),
     GRADIENT_CHECK: ("gradient", lambda gradient: 1.001 * gradient),
+    G_CHECK: ("gnvp", lambda Gv: 1.001 * Gv),
 }
 
 
@@ -81,6 +83,41 @@ def test_it_costs_two_products_and_five_to_nine_gradients(monkeypatch):
     kinked = hvp.linearize_function(lambda w: tf.reduce_sum(tf.abs(w - 1e-7) * w**2), np.zeros(3))
     certify(kinked)
     assert sorted(calls) == ["gradient", "hvp", "hvp", *8 * ["loss_and_gradient"]]
+
+
+def test_for_G_it_costs_a_product_and_at_most_nine_evaluations_of_the_network(monkeypatch):
+    lin = linearized(dtype="float64")
+    calls = []
+    for name in ("gnvp", "outputs"):
+        spoiled(monkeypatch, name, lambda found, name=name: [calls.append(name), found][1])
+    assert certify(lin).G.passed
+    assert calls.count("gnvp") == 1
+    assert 5 <= calls.count("outputs") <= 9
+
+
+def test_the_form_of_G_has_the_penalties_of_weights_and_not_those_of_activities():
+    options = {"kernel_regularizer": "l2", "activity_regularizer": keras.regularizers.L2(0.3)}
+    net = dense_net(dtype="float64", **options)
+    lin = hvp.linearize(net, (X, np.eye(3)[LABELS]), "mse", batch_size=7)
+    assert certify(lin).G.error < 1e-8
+    with pytest.raises(hvp.InputError, match="outputs of shape"):
+        lin.loss_gradients(lin.theta, lin.theta)
+
+
+def test_a_stop_gradient_in_the_network_leaves_G_unmeasured():
+    lin = hvp.linearize_function(
+        lambda z: z**2, np.array([2.0, 1.0]), outputs=lambda w: w[0] * tf.stop_gradient(w[1] ** 2)
+    )
+    found = certify(lin)
+    assert found.passed
+    assert found.G.error is None
+    assert "derivatives hold StopGradient" in found.G.note
+
+
+def test_a_check_that_is_not_measured_says_what_to_do():
+    note = certificate._check("Hv", 1.0, 1.0, 1e-6).note
+    assert "other parameters" in note
+    assert "float64" in certificate._check("Hv", 1.0, 1.0, 1e-3).note
 
 
 def test_a_rectifier_at_exactly_zero_is_no_false_alarm():
@@ -160,7 +197,10 @@ def test_verify_refuses_what_is_wrong(wrong):
         freshly_linearized(verify=True)
     with pytest.raises(hvp.InputError, match="derivatives that agree"):
         hvp.linearize_function(
-            lambda w: tf.reduce_sum(tf.sin(w)), np.array([0.3, 1.0]), verify=True
+            lambda z: tf.reduce_sum(tf.sin(z)),
+            np.array([0.3, 1.0]),
+            outputs=lambda w: w**2,
+            verify=True,
         )
 
 
@@ -213,7 +253,7 @@ def test_a_comparison_shows_its_certificate_in_all_places(tmp_path):
     comparison = compared()
     assert comparison.certificate.passed
     text, page = shown(comparison), html_page.page(comparison)
-    for name in (HV_CHECK, GRADIENT_CHECK):
+    for name in (HV_CHECK, GRADIENT_CHECK, G_CHECK):
         assert name in text
         assert name in page
     assert 'role="alert"' not in page
@@ -221,7 +261,11 @@ def test_a_comparison_shows_its_certificate_in_all_places(tmp_path):
     written = comparison.to_json()["certificate"]
     assert written["passed"]
     assert (written["dtype"], written["num_directions"]) == ("float64", 2)
-    assert [check["name"] for check in written["checks"]] == [HV_CHECK, GRADIENT_CHECK]
+    assert [check["name"] for check in written["checks"]] == [
+        HV_CHECK,
+        GRADIENT_CHECK,
+        G_CHECK,
+    ]
     assert all(check["error"] < check["bound"] for check in written["checks"])
 
 

@@ -3,6 +3,7 @@
 import functools
 import inspect
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -230,3 +231,23 @@ def test_layer_traces_take_any_backend(dense):
         own = dense.layout.slices[position]
         expected = np.trace(dense.H[own, own])
         assert abs(traces.trace.value - expected) < 5 * traces.trace.stderr + 1e-9 * abs(expected)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "counted"),
+    [("kernel_regularizer", {"H", "G"}), ("activity_regularizer", {"H", "R"})],
+)
+def test_where_penalties_count(penalty, counted):
+    x = np.random.default_rng(0).normal(size=(8, 3))
+
+    def products(**options):
+        keras.utils.set_random_seed(0)
+        hidden = keras.layers.Dense(4, "tanh", dtype="float64", **options)
+        model = keras.Sequential([keras.Input((3,), dtype="float64"), hidden])
+        loss = keras.losses.MeanSquaredError(dtype="float64")
+        lin = hvp.linearize(model, (x, np.ones((8, 4))), loss)
+        return {name: kind(lin) @ np.eye(lin.size) for name, kind in SYMMETRIC.items()}
+
+    plain, penalised = products(), products(**{penalty: keras.regularizers.L2(0.1)})
+    changed = {name for name in plain if relative(penalised[name], plain[name]) > 1e-12}
+    assert changed == counted

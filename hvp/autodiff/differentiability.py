@@ -137,15 +137,15 @@ def loop_findings(program: Program, active: Collection[int]) -> list[Finding]:
 
 def lower_precisions(
     program: Program, active: Collection[int], dtype: tf.DType
-) -> dict[str, tf.DType]:
-    """Place -> precision, for the places on the path that compute in less than `dtype`."""
-    lower: dict[str, tf.DType] = {}
+) -> dict[str, tuple[tf.DType, Node]]:
+    """Place -> precision and first operation, where the path computes in less than `dtype`."""
+    lower: dict[str, tuple[tf.DType, Node]] = {}
     for node in program.nodes:
         for body in node.bodies:
             lower |= lower_precisions(body, body.specs, dtype)
         for found in (program.specs[n].dtype for n in node.outputs if n in active):
             if found.is_floating and found.size < dtype.size:
-                lower.setdefault(node.place, found)
+                lower.setdefault(node.place, (found, node))
     return lower
 
 

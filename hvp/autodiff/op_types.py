@@ -93,6 +93,7 @@ class OpType:
 
 ALL = slice(None)
 PYTHON = "operations of TensorFlow in place of Python and NumPy"
+DENSE = "tf.sparse.to_dense and operations on dense tensors"
 DILATION = "tf.image.extract_patches, the filter added, and tf.reduce_max"
 OP_TYPES = {
     "Abs": OpType(is_entrywise=True),
@@ -203,6 +204,7 @@ OP_TYPES = {
     "QuantizeAndDequantizeV2": OpType(is_straight_through=True),
     "QuantizeAndDequantizeV3": OpType(is_straight_through=True),
     "QuantizeAndDequantizeV4": OpType(is_straight_through=True),
+    "RaggedBincount": OpType(instead="tf.math.unsorted_segment_sum"),
     "RandomGammaGrad": OpType(instead="numbers that are drawn before"),
     "Rank": OpType(gives_shape=True),
     "RealDiv": OpType(linear_in=(0,), is_diagonal=True, is_entrywise=True, finite_at=0.5),
@@ -247,6 +249,15 @@ OP_TYPES = {
     ),
     "SpaceToBatchND": OpType(linear_in=(0,)),
     "SpaceToDepth": OpType(linear_in=(0,)),
+    "SparseBincount": OpType(instead="tf.math.unsorted_segment_sum"),
+    "SparseConcat": OpType(instead=DENSE),
+    "SparseDenseCwiseAdd": OpType(instead=DENSE),
+    "SparseFillEmptyRowsGrad": OpType(instead=DENSE),
+    "SparseReduceMax": OpType(instead=DENSE),
+    "SparseSliceGrad": OpType(instead=DENSE),
+    "SparseSparseMaximum": OpType(instead=DENSE),
+    "SparseSparseMinimum": OpType(instead=DENSE),
+    "SparseSplit": OpType(instead=DENSE),
     "Split": OpType(linear_in=(1,)),
     "SplitV": OpType(linear_in=(0,)),
     "Sqrt": OpType(is_entrywise=True, finite_at=0.5),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from hvp.autodiff.decompositions import custom_function
+from hvp.autodiff.decompositions import SUBSTITUTES, custom_function
 from hvp.autodiff.op_types import op_type
 from hvp.autodiff.program import MAX_INLINE_BYTES, Node, Program, literal, map_nest
 from hvp.autodiff.tensorflow_private import function_body
@@ -126,7 +126,8 @@ class Flattener:
                 raise InputError(
                     "a loss without side effects",
                     f"{op.type} in {self._place(op)!r}",
-                    "return what it computes and assign nothing",
+                    "return what it computes and assign nothing; give a whole number as seed= to "
+                    "keras.random, whose generators count",
                 )
             elif known.bodies:
                 self._add(op, inputs, self._bodies(op, inputs, graph))
@@ -302,7 +303,7 @@ def _refuse_unreplayable(node: Node) -> None:
             if op_type(node.op.type).instead
             else "use tf.random.stateless_* for randomness and keep variables out of the loss",
         )
-    if not hasattr(tf.raw_ops, node.op.type):
+    if not hasattr(tf.raw_ops, node.op.type) and node.op.type not in SUBSTITUTES:
         raise InputError(
             "operations of TensorFlow itself", str(node), "write it with TensorFlow operations"
         )

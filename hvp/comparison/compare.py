@@ -28,8 +28,8 @@ def compare(
 ) -> Comparison:
     """Compare the spectra of H, G and R, of the whole network and of each layer's own block.
 
-    The products are tested by differences of the gradient, and the gradient by differences of the
-    loss: see `Comparison.certificate`.
+    Hv is tested by differences of the gradient, the gradient by those of the loss, and vᵀGv by
+    those of the outputs: see `Comparison.certificate`.
 
     Args:
         lin: a `Linearization` whose loss is a function of outputs.

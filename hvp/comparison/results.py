@@ -122,8 +122,8 @@ class Comparison(ShownAsTable):
     one entry for each layer follows. `chain_rule` has one row for each layer and a last row for all
     layers together. `traces` holds the traces and squared Frobenius norms of H, G and R, `shares`
     those of R divided by those of H, layer by layer. `noise` is the noise of the products with H
-    and G, in units of λ. `certificate` says whether Hv agrees with differences of the gradient, and
-    the gradient with differences of the loss: where it has not passed, do not trust the numbers.
+    and G, in units of λ. `certificate` says whether Hv, the gradient and vᵀGv agree with
+    differences: where it has not passed, do not trust the numbers.
     `command` repeats the comparison, given the same weights and data.
 
     What was not computed is not there: `parts`, `chain_rule`, `traces` and `noise` lack it, and a

@@ -254,7 +254,8 @@ class Run:
         cost = sum(found.num_products for found in self.spectra.values()) + 3 * len(self.table)
         cost += sum(found.num_products for found in self.traces.values())
         cost += sum(found.num_products for found in self._noise.values())
-        cost += 0 if self.certificate is None else self.certificate.num_directions
+        if self.certificate is not None:
+            cost += self.certificate.num_directions + (self.certificate.G is not None)
         return Comparison(
             title=title,
             loss_name=lin.loss_name,

@@ -89,7 +89,7 @@ class GradientChecks:
         # A program leaves out custom gradients; the objective itself follows them.
         error = self._difference(with_variables, _replayed_gradient(self._loss, self._batch))
         if not error <= np.sqrt(self._rounding()):
-            size = f"differ by {error:.1e}" if np.isfinite(error) else "are NaN"
+            size = f"differ by {error:.1e} of their size" if np.isfinite(error) else "are NaN"
             for place, gradient in doubtful.items():
                 message = (
                     f"{gradient} is not the derivative of its function (on the first batch the "
@@ -160,12 +160,14 @@ class GradientChecks:
         )
         if self._is_promoted or not lower:
             return
-        halves = [place for place, dtype in lower.items() if dtype == tf.float16]
+        halves = [node for dtype, node in lower.values() if dtype == tf.float16]
         if halves:
             raise InputError(
-                "layers that compute in float32, bfloat16 or float64",
-                f"float16 in {halves[0]!r}, whose range second derivatives leave",
-                'pass dtype="float64", or train with mixed_bfloat16',
+                "a loss in float32, bfloat16 or float64",
+                f"float16 in {halves[0].place!r} from {halves[0].op.type} on, whose range second "
+                "derivatives leave",
+                'pass dtype="float64", which computes all in float64, or use bfloat16 there, as '
+                "mixed_bfloat16 does",
             )
         exact = precision.promote(self._loss, tf.float64)
 
@@ -178,7 +180,7 @@ class GradientChecks:
         )
         for place in self._innermost(lower):
             message = (
-                f"computes in {lower[place].name}: the gradient differs from that in float64 by "
+                f"computes in {lower[place][0].name}: the gradient differs from that in float64 by "
                 f"{error:.0e} of its size on the first batch"
             )
             remedy = 'dtype="float64" gives all digits'
@@ -188,7 +190,7 @@ class GradientChecks:
         """The machine epsilon of the lowest precision on the path."""
         dtype = self._objective.values[0].dtype
         lower = differentiability.lower_precisions(self._loss, self._active, dtype).values()
-        return max(precision.EPSILON[each] for each in (dtype, *lower))
+        return max(precision.EPSILON[each] for each in (dtype, *(found for found, _ in lower)))
 
     def _innermost(self, places: Iterable[str]) -> list[str]:
         """The places without those that contain other places, such as a model and its layers."""
@@ -198,18 +200,14 @@ class GradientChecks:
         return layers or innermost
 
     def _difference(self, first: Gradient, second: Gradient) -> float:
-        """‖first - second‖ / ‖first‖ of two gradients at the parameters."""
+        """‖first - second‖ / ‖first‖ of two gradients at the parameters; 1 if the first is zero."""
 
-        def relative(*params: tf.Tensor) -> tf.Tensor:
-            one, other = (
-                tf.cast(self._layout.join(gradient(params)), tf.float64)
-                for gradient in (first, second)
-            )
-            return tf.norm(one - other) / tf.maximum(tf.norm(one), np.finfo(float).tiny)
+        def joined(*params: tf.Tensor) -> list[tf.Tensor]:
+            return [self._layout.join(gradient(params)) for gradient in (first, second)]
 
         values = self._objective.values
-        (error,) = tensorflow_private.compiled(relative, _specs(values))(values)
-        return float(error)
+        one, other = tensorflow_private.compiled(joined, _specs(values))(values)
+        return _relative(other.numpy().astype(float), one.numpy().astype(float))
 
 
 def _stop_finding(node: Node, size: float) -> Finding:
@@ -223,8 +221,10 @@ def _stop_finding(node: Node, size: float) -> Finding:
 
 
 def _relative(now: np.ndarray, then: np.ndarray) -> float:
-    size = max(float(np.linalg.norm(then)), np.finfo(float).tiny)
-    return float(np.linalg.norm(now - then)) / size
+    """‖now - then‖ / ‖then‖, relative to ‖now‖ where `then` is zero; 0 where both are."""
+    with np.errstate(invalid="ignore"):  # inf - inf
+        change = float(np.linalg.norm(now - then))
+    return change / (float(np.linalg.norm(then)) or change) if change else 0.0
 
 
 def _replayed_gradient(loss: Program, batch: Any) -> Gradient:

@@ -8,6 +8,7 @@ linear part runs for each vector.
 from __future__ import annotations
 
 import functools
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -320,6 +321,36 @@ class Linearization:
         return np.concatenate([found for (found,) in self._evaluate("outputs", theta)])
 
     @_refusals_as_input_errors
+    def loss_gradients(self, z: ArrayLike, theta: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """The gradients of the loss in its outputs z, (M,), and of its penalties in `theta`, (P,).
+
+        L(w) = ℓ(z(w)) + penalty(w): these are ∇ℓ at z, in the order of `outputs`, and ∇penalty.
+
+        Raises InputError where the loss is not a function of outputs.
+
+        >>> import hvp
+        >>> lin = hvp.linearize_function(
+        ...     lambda z: z**2, np.array([1.0, 2.0]), outputs=lambda w: w[0] * w[1])
+        >>> [found.tolist() for found in lin.loss_gradients([3.0], lin.theta)]
+        [[6.0], [0.0, 0.0]]
+        """
+        self._require_outputs()
+        given, params = np.asarray(z, self.dtype), self._array(theta)
+        if given.shape != (self.num_outputs,):
+            raise InputError(f"outputs of shape ({self.num_outputs},)", given.shape, "as outputs()")
+        of_outputs, of_penalty, first = list[np.ndarray](), np.zeros_like(params), 0
+        for programs, batch in self._sums.pieces(H):
+            if programs.network is None:
+                penalty, _ = self._function("gradient", programs, [])([tf.constant(params)])
+                of_penalty = penalty.numpy()
+                continue
+            part = given[first : first + programs.network.rows]
+            (found,) = self._function("of outputs", programs, batch)([tf.constant(part), *batch])
+            of_outputs.append(found.numpy())
+            first += len(part)
+        return np.concatenate(of_outputs), of_penalty
+
+    @_refusals_as_input_errors
     def _evaluate(self, what: str, theta: ArrayLike | None) -> list[list[np.ndarray]]:
         """The "loss", "gradient" (and loss) or "outputs" of each batch at some parameters (P,)."""
         params = self.theta if theta is None else self._array(theta)
@@ -361,13 +392,26 @@ class Linearization:
             z = functions.outputs(functions.params)
             return tf.concat([tf.reshape(tf.cast(t, self.dtype), [-1]) for t in z], axis=0)
 
+        def of_outputs(z: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
+            network = programs.network
+            assert network is not None
+            sizes = [math.prod(shape) for shape in network.shapes]
+            pairs = zip(tf.split(z, sizes), network.loss_of.inputs, strict=False)
+            specs = network.loss_of.specs
+            parts = [tf.reshape(tf.cast(t, specs[n].dtype), specs[n].shape) for t, n in pairs]
+            functions = Batch(self._snapshot, self._chosen, programs, [], tensors)
+            found = curvature.gradient(functions.loss_of, parts)
+            return tf.concat([tf.reshape(tf.cast(t, self.dtype), [-1]) for t in found], axis=0)
+
         with self._lock:
             if (what, programs) not in self._functions:
                 specs = [tf.TensorSpec(t.shape, t.dtype) for t in batch]
-                theta = tf.TensorSpec([self.size], self.dtype)
-                function = {"loss": loss, "gradient": gradient, "outputs": outputs}[what]
+                makers = {"loss": loss, "gradient": gradient, "outputs": outputs}
+                function = makers.get(what, of_outputs)
+                network = programs.network if function is of_outputs else None
+                given = tf.TensorSpec([network.rows if network else self.size], self.dtype)
                 self._functions[what, programs] = tensorflow_private.compiled(
-                    function, [theta, *specs]
+                    function, [given, *specs]
                 )
             return self._functions[what, programs]
 

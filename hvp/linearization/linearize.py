@@ -22,6 +22,9 @@ from hvp.objective.keras_model import KerasObjective
 from hvp.objective.objective import Objective
 from hvp.objective.parameters import Layout
 
+# An error names as many parameters of each type.
+NUM_NAMED = 3
+
 
 def linearize(
     model: keras.Model,
@@ -59,6 +62,8 @@ def linearize(
         variables: the parameters to differentiate in, as layer names, parameter names or globs; the
             others are constants. None takes all.
         training: the mode that the model is called in. The default is inference, unlike in `fit`.
+            With True, random layers keep the numbers that their seeds give next. What TensorFlow
+            draws anew at each call is refused; what Python draws is drawn once, when it is traced.
         class_weight: class number -> weight of its examples, as in `fit`.
         dtype: "float64" evaluates the whole loss of a model of lower precision in float64, despite
             any casts in it. None keeps the precision of the parameters.
@@ -73,9 +78,9 @@ def linearize(
             whether to multiply several vectors of a block at once and, after 100 blocks of short
             products, whether XLA is faster for them. Either may change the last bits between runs;
             `choices` shows what was taken. With `jit` given, the same input gives the same bits.
-        verify: test Hv by differences of the gradient and the gradient by differences of the loss,
-            in float64 where the model allows it, which takes as long as about twelve products. The
-            result is in `Linearization.certificate`.
+        verify: test Hv by differences of the gradient, the gradient by those of the loss, and vᵀGv
+            by those of the outputs, in float64 where the model allows it, which takes as long as
+            about twelve products. The result is in `Linearization.certificate`.
 
     Raises:
         InputError: the model, loss or data cannot be used, an operation has no second derivative,
@@ -203,15 +208,23 @@ def _verified(lin: Linearization) -> Linearization:
 
 
 def _dtype(objective: Objective, dtype: str | None) -> np.dtype:
-    dtypes = sorted({value.dtype.name for value in objective.values})
     if dtype is not None and not (isinstance(dtype, str) and dtype == "float64"):
         raise InputError('dtype="float64" or None', shown(dtype), "choose one of these")
     if dtype is not None and all(value.dtype.is_floating for value in objective.values):
         return np.dtype(dtype)
-    if dtypes not in (["float32"], ["float64"]):
+    names: dict[str, list[str]] = {}
+    for name, value in zip(objective.names, objective.values, strict=True):
+        names.setdefault(value.dtype.name, []).append(name)
+    if list(names) not in (["float32"], ["float64"]):
+        where = [f"{each} in {_listed(names[each])}" for each in sorted(names)]
         raise InputError(
             "parameters all float32 or all float64",
-            ", ".join(dtypes),
+            " and ".join(where if len(where) > 1 else names),
             'cast them before, or pass dtype="float64"',
         )
-    return np.dtype(dtypes[0])
+    return np.dtype(next(iter(names)))
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = len(names) - NUM_NAMED
+    return ", ".join(names[:NUM_NAMED]) + (f" ({rest} more)" if rest > 0 else "")

@@ -58,7 +58,7 @@ class KerasObjective(Objective):
             (i, v.regularizer) for i, v in enumerate(variables) if v.regularizer is not None
         ]
         layers = model._flatten_layers(include_self=False)
-        notes = list(_notes(model))
+        notes = list(_notes(model, training))
         super().__init__(
             names=_names(model),
             values=[tf.convert_to_tensor(variable.value) for variable in variables],
@@ -68,8 +68,8 @@ class KerasObjective(Objective):
             ),
             has_penalty=bool(self._penalised) and not has_own_loss,
             layers=[model.name, *(layer.name for layer in layers)],
-            mixing=[name for name, _ in notes] if training else [],
-            notes=[] if training else notes,
+            mixing=[layer.name for layer in layers if _mixes(layer)] if training else [],
+            notes=notes,
         )
 
     def evaluate(self, params: Sequence[tf.Tensor], batch: Any) -> Evaluation:
@@ -79,10 +79,10 @@ class KerasObjective(Objective):
         with keras.StatelessScope(replaced, collect_losses=True) as scope:
             evaluation = self._terms(batch, params[0].dtype, scope)
         _refuse_assigned(replaced, scope)
-        # Layers that mix examples update batch statistics; random layers update their seeds.
-        has_new_state = any(
-            scope.get_current_value(v) is not None for v in self._model.non_trainable_variables
-        )
+        # Layers that mix examples update batch statistics; what is random updates seeds, which
+        # need not be the model's.
+        own = {id(v) for v in (*self._keras_variables, *self._model.metrics_variables)}
+        has_new_state = not scope.state_mapping.keys() <= own
         return evaluation._replace(separable=evaluation.separable and not has_new_state)
 
     def penalty(self, params: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -295,13 +295,26 @@ def _check_inputs(model: keras.Model, x: Any) -> None:
             )
 
 
-def _notes(model: keras.Model) -> Iterator[tuple[str, str]]:
-    """The name of each layer that acts differently in training, and how it acts here."""
+def _notes(model: keras.Model, training: bool) -> Iterator[tuple[str, str]]:
+    """The name of each layer that acts unlike in `fit`, and how it acts here."""
     for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
+        if training and _is_random(layer):
+            yield layer.name, "draws at random once: every product keeps what its seed gives next"
+        elif not training and _is_random(layer):
+            yield layer.name, "drops nothing and adds no noise, as training=False"
+        elif not training and isinstance(layer, keras.layers.BatchNormalization):
             yield layer.name, "uses its moving statistics, which are constants, as training=False"
-        elif getattr(layer, "rate", 0) and hasattr(layer, "seed_generator"):
-            yield layer.name, "drops nothing, as training=False"
+
+
+def _is_random(layer: keras.Layer) -> bool:
+    """Whether it drops entries or adds noise in training."""
+    size = getattr(layer, "rate", 0) or getattr(layer, "stddev", 0)
+    return bool(size) and hasattr(layer, "seed_generator")
+
+
+def _mixes(layer: keras.Layer) -> bool:
+    """Whether in training it makes the loss one of the batch as a whole."""
+    return _is_random(layer) or isinstance(layer, keras.layers.BatchNormalization)
 
 
 def _refuse_layers(model: keras.Model) -> None:

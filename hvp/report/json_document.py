@@ -45,9 +45,9 @@ ABOUT = {
     "traces": "trace and squared Frobenius norm of every layer's own block and of the whole; "
     "shares are those of R over those of H",
     "noise": "measured errors of products with unit vectors; eigenvalues below floor may be zero",
-    "certificate": "Hv compared with differences of the gradient, and the gradient with those of "
-    "the loss: relative errors and their bounds; if a check has not passed, do not trust the "
-    "numbers; error is null where it could not be measured",
+    "certificate": "Hv compared with differences of the gradient, the gradient with those of the "
+    "loss, and vᵀGv with those of the outputs: relative errors and their bounds; if a check has "
+    "not passed, do not trust the numbers; error is null where it could not be measured",
     "negative": "the number of eigenvalues of H below minus the noise floor",
     "rank": "the number of eigenvalues of G above the noise floor; rank_bound: its upper bound",
     "brackets": "bounds of the numbers of eigenvalues of H below a threshold, and of G above one, "

@@ -14,6 +14,7 @@ from hvp.certificate import (
     Product,
     by_differences,
     check_derivatives,
+    check_gauss_newton,
     random_direction,
     relative,
 )
@@ -51,10 +52,10 @@ def check(lin: Linearization, *, num_directions: int = 3, seed: int = 0) -> Repo
     """Check the products of a linearization by central differences and by algebraic laws.
 
     In float64, along random directions with a non-zero mean: the gradient against central
-    differences of the loss, Hv against those of the gradient, Jv against those of the outputs,
-    forward-over-reverse against reverse-over-reverse, H = G + R, and vᵀGv ≥ 0. In the precision of
-    the model: symmetry, linearity, repeatability, the dot test, and the error of Hv against
-    float64.
+    differences of the loss, Hv against those of the gradient, Jv and vᵀGv against those of the
+    outputs, forward-over-reverse against reverse-over-reverse, H = G + R, and vᵀGv ≥ 0. In the
+    precision of the model: symmetry, linearity, repeatability, the dot test, and the error of Hv
+    against float64.
 
     Returns a `Report` of all checks, also of those that fail. Raises InputError for fewer than one
     direction. The cost is about ten gradients and ten products per direction.
@@ -97,6 +98,7 @@ class _Checker:
             yield from check_derivatives(exact, self._directions)
             if lin.has_outputs:
                 yield self._outputs(exact)
+                yield check_gauss_newton(exact, self._directions[0])
                 yield self._worst("H = G + R", exact, _sum_error, rounding)
                 yield self._positive(exact)
             yield self._other_order(exact, rounding)

@@ -40,6 +40,9 @@ REFUSED = {
     "ExtractGlimpse": lambda w: tf.image.extract_glimpse(
         tf.cast(image(w), tf.float32), [3, 3], [[0.1, 0.1]]
     ),
+    "SparseReduceMax": lambda w: tf.sparse.reduce_max(
+        tf.sparse.SparseTensor([[i] for i in range(6)], tf.reshape(w, [-1]), [6])
+    ),
     "RandomGammaGrad": lambda w: tf.random.stateless_gamma([5], [1, 2], w[0], dtype=tf.float64),
     "Dilation2D": lambda w: tf.nn.dilation2d(
         image(w), tf.ones([2, 2, 3], w.dtype), [1] * 4, "SAME", "NHWC", [1] * 4
@@ -53,6 +56,7 @@ REFUSED = {
         ("ExtractGlimpse", "use tf.image.crop_and_resize in its place"),
         ("Dilation2D", "use tf.image.extract_patches, .* in its place"),
         ("Zeta", "use other operations in its place"),
+        ("SparseReduceMax", "use tf.sparse.to_dense .* in its place"),
     ],
 )
 def test_a_refusal_says_what_can_be_put_in_place(op, instead):
@@ -391,7 +395,28 @@ def test_layers_that_do_less_than_in_fit_are_noted():
     assert "drops nothing" in found["drop"]
     assert "idle" not in found
     trained = hvp.linearize(model, data, "mse", training=True).findings
-    assert [(finding.layer, finding.op) for finding in trained] == [("norm", "StopGradient")]
+    found = [(finding.layer, finding.op) for finding in trained]
+    assert found == [("drop", ""), ("norm", "StopGradient")]
+    assert "every product keeps what its seed gives" in trained[0].message
+
+
+def test_a_difference_from_a_gradient_that_is_zero_is_relative_to_the_other():
+    @tf.custom_gradient
+    def without_slope(w):
+        return tf.reduce_sum(w**2), lambda upstream: 0 * upstream * w
+
+    lin = hvp.linearize_function(without_slope, np.array([1.0, 2.0]))
+    assert lin.gradient().tolist() == [2, 4]
+    (finding,) = lin.findings
+    assert "the gradients differ by 1.0e+00 of their size" in finding.message
+
+
+def test_a_stopped_gradient_that_is_zero_differs_from_another_by_its_size():
+    lin = hvp.linearize_function(
+        lambda w: tf.reduce_sum(tf.stop_gradient(w) + 0 * w), np.array([1.0, 2.0])
+    )
+    (finding,) = lin.findings
+    assert "differs by 1.0e+00 of its size without it" in finding.message
 
 
 COMPLEX = {

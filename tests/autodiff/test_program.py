@@ -196,6 +196,21 @@ def test_a_refused_assignment_has_assigned_nothing():
     assert assigning.variable.numpy() == 1.0
 
 
+def test_a_generator_of_keras_that_counts_is_refused_with_advice():
+    generator = keras.random.SeedGenerator(1)
+    for seed in (None, generator):
+        with pytest.raises(hvp.InputError, match="give a whole number as seed= to"):
+            hvp.linearize_function(
+                lambda w, seed=seed: tf.reduce_sum(w * keras.random.normal([2], seed=seed)),
+                np.ones(2, np.float32),
+            )
+    lin = hvp.linearize_function(
+        lambda w: tf.reduce_sum(w**2 * keras.random.normal([2], dtype="float64", seed=1)),
+        np.ones(2),
+    )
+    assert np.array_equal(lin.gradient(), lin.loss_and_gradient(lin.theta)[1])
+
+
 @keras.saving.register_keras_serializable("tests")
 class Noise(layers.Layer):
     def call(self, x):

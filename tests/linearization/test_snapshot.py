@@ -103,6 +103,26 @@ def test_training_mode_that_mixes_examples_takes_a_single_batch(mixing):
     assert np.array_equal(whole.hvp(v), whole.hvp(v))
 
 
+@keras.saving.register_keras_serializable("tests")
+class DrawsFromAll(layers.Layer):
+    """Noise from the generator that all of Keras shares."""
+
+    def call(self, x):
+        return x + keras.random.normal(keras.ops.shape(x), dtype=x.dtype)
+
+
+def test_numbers_of_the_generator_that_keras_shares_are_kept_for_a_single_batch():
+    model = keras.Sequential(
+        [keras.Input((4,), dtype="float64"), DrawsFromAll(), layers.Dense(3, dtype="float64")]
+    )
+    with pytest.raises(hvp.InputError, match="2 batches of a loss that mixes"):
+        hvp.linearize(model, (X, Y), "mse", batch_size=4)
+    whole = hvp.linearize(model, (X, Y), "mse")
+    assert whole.loss() == pytest.approx(whole.loss(whole.theta), rel=1e-12)
+    v = np.ones(whole.size)
+    assert np.array_equal(whole.hvp(v), whole.hvp(v))
+
+
 def test_two_layers_of_one_name_stay_two():
     class Twins(keras.Model):
         def __init__(self):

@@ -332,7 +332,7 @@ BAD_FUNCTIONS = {
         lambda: hvp.linearize_function(
             lambda p: square(p[0]), [np.ones(2), np.ones(2, np.float32)]
         ),
-        "got float32, float64",
+        "got float32 in param1 and float64 in param0; cast them",
     ),
     "no reduction": (
         lambda: hvp.linearize_function(lambda w, b: square(w), np.ones(2), [(X,), (X,)]),

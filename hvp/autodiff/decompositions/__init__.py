@@ -3,7 +3,8 @@
 `products`, `segments`, `powers`, `logarithms`, `determinants`, `special_functions`, `cross_entropy`
 and the projections in `images` are right where TensorFlow's derivatives are not, `spectra` at any
 scale; `norms` is infinite where no derivative exists. `pooling`, `volumes`, `convolutions`,
-`images`, `colours`, `normalisation` and `ctc` have second derivatives where TensorFlow has none.
+`indexing`, `sparse`, `images`, `colours`, `normalisation` and `ctc` have second derivatives where
+TensorFlow has none.
 `quantisation` takes steps for the identity, as training does. `matrix_products` is faster. Two are
 a line each: Select between tensors of one shape is SelectV2, which broadcasts; Softsign is a
 quotient, which has second derivatives, and so is its gradient.
@@ -22,6 +23,7 @@ from hvp.autodiff.decompositions import (
     ctc,
     determinants,
     images,
+    indexing,
     logarithms,
     matrix_products,
     normalisation,
@@ -31,6 +33,7 @@ from hvp.autodiff.decompositions import (
     products,
     quantisation,
     segments,
+    sparse,
     special_functions,
     spectra,
     volumes,
@@ -82,7 +85,13 @@ SUBSTITUTES: dict[str, Substitute] = {
     "MaxPoolGrad": pooling.max_pool_grad,
     "MaxPool3DGrad": volumes.max_pool_grad,
     "AvgPool3DGrad": volumes.average_pool_grad,
-    **dict.fromkeys(["Conv2D", "Conv3D"], convolutions.grouped_convolution),
+    **dict.fromkeys(["Conv2D", "Conv3D"], convolutions.convolution),
+    **dict.fromkeys(
+        ["Conv2DBackpropInput", "Conv3DBackpropInputV2"], convolutions.transposed_convolution
+    ),
+    **dict.fromkeys(
+        ["Conv2DBackpropFilter", "Conv3DBackpropFilterV2"], convolutions.filter_gradient
+    ),
     "MaxPoolWithArgmax": pooling.max_pool_with_argmax,
     **dict.fromkeys(
         ["ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor"], images.resize
@@ -115,6 +124,11 @@ SUBSTITUTES: dict[str, Substitute] = {
         ["SegmentMax", "SegmentMin", "UnsortedSegmentMax", "UnsortedSegmentMin"], segments.extreme
     ),
     "SegmentMean": segments.mean,
+    "DenseBincount": indexing.bincount,
+    "OneHot": indexing.one_hot,
+    "XlaDynamicUpdateSlice": indexing.update_slice,
+    "SparseAdd": sparse.add,
+    "SparseSoftmax": sparse.softmax,
     **dict.fromkeys(["SegmentProd", "UnsortedSegmentProd"], segments.product),
     **dict.fromkeys(
         [

@@ -18,7 +18,7 @@ class Identity(ValueNumbering, Rewriter):
 
     Attributes:
         kinds: the types of operations that may be written anew; a program without them is left.
-        places: place -> the operation that was written anew.
+        places: place -> the operation there that has no derivative of its own.
         makers, users: as of `ValueNumbering`.
     """
 
@@ -56,7 +56,11 @@ class Identity(ValueNumbering, Rewriter):
         if shape.is_fully_defined() and self.specs[other].shape != shape:
             other = self.put(node, lambda t: tf.broadcast_to(t, shape), other)
         self.replace(number, other)
-        self.places[node.place] = node.op.type
+        self.places[node.place] = self.without_derivative(node)
+
+    def without_derivative(self, node: Node) -> str:
+        """The operation without a derivative of its own for which a node was written anew."""
+        return node.op.type
 
     def put(self, node: Node, function: Callable[..., tf.Tensor], *inputs: int) -> int:
         """Write a function of values in the place of a node, and return the value it gives."""

@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
+import numpy as np
 import tensorflow as tf
 
 from hvp.autodiff.identities.identity import Identity
@@ -39,6 +40,8 @@ class Roots(Identity):
     def __init__(self, program: Program):
         super().__init__(program)
         self._monomials: dict[int, Monomial] = {}
+        # By what is under a root: the operation that takes it.
+        self._root_types: dict[int, str] = {}
 
     def rewritten(self, node: Node) -> int | None:
         (number,) = node.outputs
@@ -46,13 +49,21 @@ class Roots(Identity):
             return None
         if node.op.type in EVEN:
             return self._even(node)
+        if node.op.type in ("Select", "SelectV2"):
+            return self._safe_root(node)
         monomial = self._product(node)
         if monomial is not None and self._is_smoother(node, monomial):
             return self._written(node, monomial)
         monomial = monomial or self._root(node)
         if monomial is not None:
             self._monomials[number] = monomial
+            for v in _under_roots(monomial):
+                self._root_types.setdefault(v, self.without_derivative(node))
         return None
+
+    def without_derivative(self, node: Node) -> str:
+        roots = [v for n in node.inputs for v in _under_roots(self._monomial(n))]
+        return self._root_types.get(roots[0], "Sqrt") if roots else node.op.type
 
     def _monomial(self, number: int) -> Monomial:
         return self._monomials.get(number, {self.first(number): Fraction(1)})
@@ -61,10 +72,35 @@ class Roots(Identity):
         """An even function of a monomial with roots, as a function of its square."""
         monomial = self._monomial(node.inputs[0])
         square = {v: 2 * e for v, e in monomial.items()}
-        has_roots = any(e.denominator > 1 for e in monomial.values())
-        if not has_roots or any(e.denominator > 1 for e in square.values()):
+        if not _under_roots(monomial) or any(e.denominator > 1 for e in square.values()):
             return None
         return self._written(node, square, lambda s: _even_function(node.op.type, s))
+
+    def _safe_root(self, node: Node) -> int | None:
+        """√s for s = 0 ? 0 : √max(s, tiny), as `tf.norm` has it from TensorFlow 2.22 on.
+
+        The derivatives of a constant at s = 0 would hide that √s has none there.
+        """
+        condition, zero, root = (self.makers.get(number) for number in node.inputs)
+        if condition is None or condition.op.type != "Equal" or root is None:
+            return None
+        largest = self.makers.get(root.inputs[0]) if root.op.type == "Sqrt" else None
+        is_zero = self.number_in(node.inputs[1]) == 0 or (zero and zero.op.type == "ZerosLike")
+        if largest is None or largest.op.type != "Maximum" or not is_zero:
+            return None
+        s, tiny = largest.inputs
+        dtype = self.specs[s].dtype.as_numpy_dtype
+        is_root = (
+            self.first(condition.inputs[0]) == self.first(s)
+            and self.number_in(condition.inputs[1]) == 0
+            and self.number_in(tiny) == float(np.finfo(dtype).tiny)
+        )
+        if not is_root:
+            return None
+        number = self.put(node, tf.sqrt, s)
+        self._monomials[number] = {self.first(s): HALF}
+        self._root_types.setdefault(self.first(s), "Sqrt")
+        return number
 
     def _root(self, node: Node) -> Monomial | None:
         """The monomial of a norm or an absolute value, or of one that is rearranged."""
@@ -151,9 +187,9 @@ class Roots(Identity):
     def _is_smoother(self, node: Node, monomial: Monomial) -> bool:
         """Whether a root has become a power of at least one, all of which can be written."""
         given = [self._monomials[n] for n in node.inputs if n in self._monomials]
-        roots = {v for m in given for v, e in m.items() if e.denominator > 1}
+        roots = {v for m in given for v in _under_roots(m)}
         if node.op.type == "Pow":
-            roots |= {v for v, e in monomial.items() if e.denominator > 1}
+            roots.update(_under_roots(monomial))
         raised = {v: monomial[v] for v in roots if monomial.get(v, 0) >= 1}
         return bool(raised) and all(
             e.denominator == 1 or self._is_sum_of_squares(v) for v, e in raised.items()
@@ -199,6 +235,11 @@ class Roots(Identity):
 
 def _sum_of_squares(x: tf.Tensor, axes: tf.Tensor, is_kept: bool) -> tf.Tensor:
     return tf.raw_ops.Sum(input=tf.square(x), axis=axes, keep_dims=is_kept)
+
+
+def _under_roots(monomial: Monomial) -> list[int]:
+    """The values of which it takes roots."""
+    return [v for v, e in monomial.items() if e.denominator > 1]
 
 
 def _times(first: Monomial, second: Monomial) -> Monomial:

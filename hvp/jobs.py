@@ -137,7 +137,7 @@ def _rescaled(x: Any) -> Any:
     is_byte = x.dtype == "uint8" or (x.dtype.kind == "f" and x.min() >= 0 and 1 < x.max() <= 255)
     if not is_byte:
         got = f"x of {x.dtype}"
-        raise InputError("images from 0 to 255 for --rescale", got, "leave --rescale out")
+        raise InputError("images of uint8 for --rescale", got, "leave --rescale out")
     return x.astype("float32") / 255
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from hvp.errors import InputError, shown
 from hvp.objective import files
-from hvp.objective.file_kinds import NPY, kind_of
+from hvp.objective.file_kinds import DIRECTORY, MISSING, NPY, kind_of
 from hvp.objective.files import Arrays
 from hvp.objective.shapes import check_shapes
 
@@ -34,10 +34,6 @@ KERAS_DATA_SETS = {
 }
 # A function of a module.
 CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-SOURCES = (
-    "an .npz file, X.npy,Y.npy, a folder of images in a folder for each class, module:function, or "
-    f"one of {', '.join(KERAS_DATA_SETS)}"
-)
 
 # Reads the examples for a model.
 Reader = Callable[["keras.Model"], tuple[Arrays, ...]]
@@ -58,14 +54,15 @@ def reader(source: str) -> Reader:
         InputError: the text names none of these, or a file that is something else.
     """
     path = Path(source).expanduser()
-    if "," in source and not path.exists():
+    kind = kind_of(path)
+    if "," in source and kind == MISSING:
         arrays = _mapped([Path(part.strip()).expanduser() for part in source.split(",")])
         return lambda model: arrays
-    if path.is_dir():
+    if kind == DIRECTORY and path.suffix != ".npz":
         return lambda model: _images(path, model)
-    if source in KERAS_DATA_SETS and not path.exists():
+    if source in KERAS_DATA_SETS and kind == MISSING:
         return lambda model: _keras_data_set(source)
-    if CODE.fullmatch(source) and not path.exists():
+    if CODE.fullmatch(source) and kind == MISSING:
         return lambda model: _called(source)
     found = files.read_arrays(path)
     return lambda model: found

@@ -11,13 +11,14 @@ NPZ = "an .npz file"
 NPY = "a single array, as np.save writes it,"
 HDF5 = "an HDF5 file"
 MISSING = "no file"
+DIRECTORY = "a directory"
 PIPE = "a pipe"
 UNREADABLE = "an unreadable file"
 UNKNOWN = "a file of unknown kind"
 
 # What a path is that is no regular file, in the words of the status.
 SPECIAL = (
-    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISDIR, DIRECTORY),
     (stat.S_ISFIFO, PIPE),
     (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a device"),

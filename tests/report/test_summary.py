@@ -130,5 +130,5 @@ def test_the_share_of_zeros_is_between_its_bounds():
     ],
 )
 def test_a_distance_that_is_not_known_has_no_share(distance, row):
-    part = SimpleNamespace(distance=distance, H=SimpleNamespace(norm=2.0))
+    part = SimpleNamespace(distance=distance, norm=2.0)
     assert summary.distance(SimpleNamespace(floor=1e-6), part) == row

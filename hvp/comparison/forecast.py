@@ -175,7 +175,7 @@ class _Stages:
         steps = round(RESTARTS[stage.letter] * basis)
         count = POWER_STEPS + steps + 2 * k
         seconds = (POWER_STEPS + steps) * (cost.alone + ARPACK_SECONDS * basis * size)
-        return count, seconds + (2 * k + forms) * cost.in_block, (basis + 4 * k + 4) * size
+        return count, seconds + (2 * k + forms) * cost.in_block, (basis + 2 * k + 4) * size
 
     def _density(self, stage: Stage, size: int, is_layer: bool) -> tuple[int, float, int]:
         cost = self._cost(stage, is_layer)

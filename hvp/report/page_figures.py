@@ -128,7 +128,7 @@ def largest_of_models(comparisons: Sequence[Comparison]) -> PageFigure | None:
 
 
 def densities_of_models(comparisons: Sequence[Comparison]) -> tuple[list[PageFigure | None], bool]:
-    """The densities of each model, None where they were not computed, and whether all have one axis.
+    """The densities of each model, None where not computed, and whether all have the same axis.
 
     They have, unless a spectrum would be narrower than `MIN_EXTENT` of it.
     """

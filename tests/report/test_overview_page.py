@@ -8,11 +8,11 @@ import pytest
 from support.browser import CHROMIUM
 from support.browser import browser as running_browser
 from support.matrices import network
-from test_html_page import EVIL, LAYOUT, Page
+from support.pages import EVIL, LAYOUT, Page
 
 import hvp
 from hvp.certificate import Certificate, Check
-from hvp.report import html_page, overview_page, page_figures, save, summary
+from hvp.report import html_page, matplotlib_figure, overview_page, page_figures, save, summary
 from hvp.report.number_format import typeset
 from hvp.report.summary import NONE
 
@@ -48,27 +48,29 @@ def cells(page, name):
         for row in re.findall(r"<tr>.*?</tr>", page, re.DOTALL)
         if re.sub("<[^>]+>", "", row).startswith(name)
     ]
-    return [re.sub("<[^>]+>", "", cell).strip() for cell in re.findall("<td.*?</td>", row)]
+    found = re.findall("<td.*?</td>", row)
+    return [plain(re.sub("<[^>]+>", "", cell)) for cell in found]
+
+
+def plain(text):
+    """A typeset text with single spaces, whether they may break a line or not."""
+    return " ".join(typeset(text).split())
 
 
 def test_the_table_has_the_numbers_of_each_page(pair):
     text = overview_page.page(pair)
     for letter in "HGR":
         found = [summary.eigenvalue(c, c.whole, letter, "largest").text() for c in pair.values()]
-        assert cells(text, f"λmax of {letter}") == [typeset(each) for each in found]
-    one, two = (
-        float(c.whole.H.largest.values[-1]) for c in pair.values()
-    )  # the oracle of the second is the first
-    assert two == pytest.approx(2 * one, rel=1e-6)
+        assert cells(text, f"λmax of {letter}") == [plain(each) for each in found]
     top = np.linalg.eigvalsh(network().dense("H"))[-1]
-    shown = [float(cell.split("\xa0")[0]) for cell in cells(text, "λmax of H")]
+    shown = [float(cell.split()[0]) for cell in cells(text, "λmax of H")]
     assert shown == pytest.approx([top, 2 * top], rel=1e-5)
     rates = [float(cell) for cell in cells(text, "2/λmax")]
     assert rates == pytest.approx([2 / top, 1 / top], rel=5e-3)
     assert cells(text, "parameters") == ["70", "70"]
     assert cells(text, "examples") == ["40", "40"]
-    assert cells(text, "accuracy") == ["75.0\xa0%"] * 2
-    assert cells(text, "overlap") == [typeset(summary.overlap(c.whole)) for c in pair.values()]
+    assert cells(text, "accuracy") == ["75.0 %"] * 2
+    assert cells(text, "overlap") == [plain(summary.overlap(c.whole)) for c in pair.values()]
     assert cells(text, "certificate") == ["passed"] * 2
     for name, c in pair.items():
         single = Page(html_page.page(c))
@@ -91,7 +93,6 @@ def test_each_model_has_a_link_its_sentences_and_its_density(pair, page):
 def test_a_page_of_one_of_several_models_links_back(first):
     back = [a["href"] for tag, a in Page(html_page.page(first, num_models=3)).tags if tag == "a"]
     assert back[0] == "../compare.html"
-    assert "overview" not in html_page.page(first)
 
 
 def test_the_largest_eigenvalues_of_all_models_are_in_one_figure(pair):
@@ -112,14 +113,16 @@ def test_densities_have_one_axis_unless_one_would_be_a_spike(first, pair):
     assert "8" in ticks(figures[0])  # beyond its own eigenvalues, below 4.5
     figures, is_common = page_figures.densities_of_models([first, compared("wide", 30.0)])
     assert not is_common
-    assert "100" in ticks(figures[1]) - ticks(figures[0])
+    assert "120" in ticks(figures[1]) - ticks(figures[0])
 
 
 def test_what_was_not_computed_is_a_dash(pair, first):
     partial = {
         "chain": compared("chain", results="chain-rule"),
         "G": compared("G", matrices="G", results="ends"),
-        "untested": dataclasses.replace(first, certificate=None, unfinished=("traces of H",)),
+        "untested": dataclasses.replace(
+            first, title="untested", certificate=None, unfinished=("traces of H",)
+        ),
     }
     text = overview_page.page(partial)
     assert cells(text, "λmax of H")[:2] == [NONE, NONE]
@@ -168,9 +171,16 @@ def test_files_appear_together_or_not_at_all(pair, tmp_path, monkeypatch):
     def fill(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+    def touch(comparison, *paths, **options):
+        for path in paths:
+            path.touch()
+
+    monkeypatch.setattr(matplotlib_figure, "save_comparison", touch)  # both take seconds
+    monkeypatch.setattr(html_page, "save_page", touch)
+    with monkeypatch.context() as patched:
         patched.setattr(overview_page, "page", fill)
-        save.save_several(pair, tmp_path)
+        with pytest.raises(OSError, match="No space"):
+            save.save_several(pair, tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     written = save.save_several(pair, tmp_path)
     assert sorted(written) == sorted(path for path in tmp_path.rglob("*") if path.is_file())

@@ -112,12 +112,22 @@ ModelOption = Annotated[
         parser=_path, metavar="<path>", help="A .keras file instead of the built-in network."
     ),
 ]
+ModelsArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        parser=_path,
+        metavar="[MODEL.keras]...",
+        help="One or more .keras files instead of the built-in networks, all on the same --data. "
+        "Several get a directory each and a page that compares them.",
+        show_default=False,
+    ),
+]
 DataOption = Annotated[
     str | None,
     typer.Option(
         parser=_source,
         metavar="<source>",
-        help="Examples for --model: an .npz file with arrays x, y and, if examples have weights, "
+        help="Examples for the model: an .npz file with arrays x, y and, if examples have weights, "
         "sample_weight (x.NAME, y.NAME, sample_weight.NAME for several inputs and outputs); "
         "X.npy,Y.npy; a folder with a folder of images for each class; mnist, cifar10 or another "
         "data set in Keras's cache; or module:function, whose code is run, for (x, y) or batches.",
@@ -156,6 +166,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing 
 @app.command()
 def compare(
     context: typer.Context,
+    models: ModelsArgument = None,
     activation: Annotated[
         str | None,
         typer.Option(help="Activation of the built-in network: relu, tanh or both (the default)."),
@@ -225,20 +236,22 @@ def compare(
     """Compare the spectra of H, G and R = H - G, whole and layer by layer.
 
     Without arguments it trains a network with 24,790 parameters on 5,000 embedded MNIST digits,
-    once with ReLU and once with tanh. Exits with 1 if the derivatives disagree with finite
+    once with ReLU and once with tanh. Several models get a directory each, and compare.html above
+    them is a page that compares them. Exits with 1 if the derivatives disagree with finite
     differences; the results are written nevertheless.
     """
     start = time.perf_counter()
     from hvp.comparison.forecast import Limits
     from hvp.comparison.plan import Effort
-    from hvp.report.save import save  # a missing package shows before any work
+    from hvp.report.save import save, save_several  # a missing package shows before any work
     from hvp.report.terminal import Terminal
 
     terminal = Terminal(quiet)
     with _signals(terminal), terminal.running():
         _check_choice("--activation", activation, ACTIVATIONS)
         _check_choice("--dtype", dtype, ("float64",))
-        _check_usage(activation, model, data, k, seed, batch_size, rescale)
+        chosen_models = _chosen_models(models, model)
+        _check_usage(activation, chosen_models, data, k, seed, batch_size, rescale)
         _check_effort(probes, steps, examples)
         limits = Limits(_seconds(budget), _bytes(memory))
         options = jobs.Options(loss, layers, dtype, batch_size, jobs.cache_bytes(limits))
@@ -251,40 +264,45 @@ def compare(
             matrices=chosen,
             results=Effort.chosen_results(parts, chosen),
         )
-        names = ["relu", "tanh"] if activation in (None, "both") else [str(activation)]
-        several = model is None and len(names) > 1
-        directories = [out / name for name in names] if several else [out]
-        with _directories(directories):
-            read = None if model is None else jobs.data_reader(model, data)
+        files = jobs.models_by_name(chosen_models)
+        builtin = ["relu", "tanh"] if activation in (None, "both") else [str(activation)]
+        names = list(files) or builtin
+        several = len(names) > 1
+        directories = [out / name for name in names] if several else []
+        with _directories([*directories, out]):
+            readers = [jobs.data_reader(path, data) for path in files.values()]
             terminal.start("importing TensorFlow")
             _import_tensorflow(seed)
-            if model is not None:
-                work = [jobs.load_job(model, read, options, rescale)]
+            if files:
+                work = [
+                    jobs.load_job(path, read, options, rescale)
+                    for path, read in zip(files.values(), readers, strict=True)
+                ]
             else:
                 work = [jobs.builtin_job(name, seed, terminal) for name in names]
             command = _command(context)
             if examples is not None:
                 work = [jobs.with_some_examples(job, examples, seed, terminal) for job in work]
-            results: list[Comparison] = []
-            for job in work:
-                if not terminal.stopped_by:
-                    results.append(
-                        jobs.compared(job, options, effort, limits, seed, command, terminal)
-                    )
+            results, failure = jobs.all_compared(
+                work, options, effort, limits, seed, command, terminal
+            )
             terminal.start("writing")
-            written = []
-            for result, directory in zip(results, directories, strict=False):
-                with _named(directory):
-                    written.append(save(result, directory))
-    for comparison, paths in zip(results, written, strict=True):
+            with _named(out):
+                if several:
+                    written = save_several(results, out, missing=names[len(results) :])
+                else:
+                    written = save(next(iter(results.values())), out)
+    for comparison in results.values():
         terminal.show(comparison)
-        for path in paths:
-            terminal.say_path(path)
+    for path in written:
+        terminal.say_path(path)
     terminal.say(
         f"{time.perf_counter() - start:.1f} s in total, including the import of TensorFlow"
     )
     terminal.raise_if_not_shown()
-    _exit_if_not_certified(results)
+    if failure is not None:
+        raise failure
+    _exit_if_not_certified(list(results.values()))
     if terminal.stopped_by:
         _fail_interrupted(terminal.stopped_by)
 
@@ -310,7 +328,7 @@ def check(
     terminal = Terminal(quiet)
     with _signals(terminal), terminal.running():
         _check_choice("--dtype", dtype, ("float64",))
-        _check_usage(None, model, data, 1, seed, batch_size, rescale)
+        _check_usage(None, [] if model is None else [model], data, 1, seed, batch_size, rescale)
         options = jobs.Options(loss, layers, dtype, batch_size)
         read = None if model is None else jobs.data_reader(model, data)
         terminal.start("importing TensorFlow")
@@ -352,8 +370,18 @@ def _command(context: typer.Context) -> str:
             continue
         value = context.params[str(option.name)]
         for one in value if isinstance(value, list | tuple) else [value]:
-            words += [option.opts[0]] if one is True else [option.opts[0], str(one)]
+            if option.param_type_name == "argument":
+                words.append(os.path.join(".", one) if str(one).startswith("-") else str(one))
+            else:
+                words += [option.opts[0]] if one is True else [option.opts[0], str(one)]
     return shlex.join(words)
+
+
+def _chosen_models(models: list[Path] | None, model: Path | None) -> list[Path]:
+    """The files of the models, without names for the built-in networks."""
+    if models and model is not None:
+        raise InputError("models by their names or by --model", "both", "leave --model out")
+    return models or ([] if model is None else [model])
 
 
 def _check_choice(option: str, value: str | None, choices: tuple[str, ...]) -> None:
@@ -399,16 +427,16 @@ def _check_effort(probes: int, steps: int, examples: int | None) -> None:
 
 def _check_usage(
     activation: str | None,
-    model: Path | None,
+    models: Sequence[Path],
     data: str | None,
     k: int,
     seed: int,
     batch_size: int | None,
     rescale: bool,
 ) -> None:
-    if model is not None and activation is not None:
+    if models and activation is not None:
         raise InputError("--model or --activation", "both", "leave one out")
-    if data is not None and model is None:
+    if data is not None and not models:
         remedy = "the built-in network has its own digits"
         raise InputError("--model with --data", "--data alone", remedy)
     if rescale and data is None:
@@ -439,7 +467,7 @@ def _directories(wanted: list[Path]) -> Iterator[None]:
         _remove_empty(made)
         reason = error.strerror or str(error)
         raise InputError(
-            "a directory to write to", f"{str(wanted[0])!r}: {reason}", "choose another --out"
+            "a directory to write to", f"{str(directory)!r}: {reason}", "choose another --out"
         ) from error
     try:
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +119,18 @@ def data_reader(model: Path, source: str | None) -> Reader | None:
     return None if source is None else data_sources.reader(source)
 
 
+def models_by_name(paths: Sequence[Path]) -> dict[str, Path]:
+    """Models by the names of their results. Raises InputError where two names are the same."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        other = next((found[name] for name in found if name.lower() == path.stem.lower()), None)
+        if other is not None:
+            expected = "models with different names, as results are named after them"
+            raise InputError(expected, f"{str(other)!r} and {str(path)!r}", "rename one")
+        found[path.stem] = path
+    return found
+
+
 def load_job(model: Path, read: Reader | None, options: Options, rescale: bool = False) -> Job:
     """The model of a file, with the examples that are read for it, or with the digits."""
     from hvp import examples
@@ -172,8 +185,38 @@ def with_some_examples(job: Job, count: int, seed: int, terminal: Terminal) -> J
     return dataclasses.replace(job, data=data)
 
 
+def all_compared(
+    work: Sequence[Job],
+    options: Options,
+    effort: Effort,
+    limits: Limits,
+    seed: int,
+    command: str,
+    terminal: Terminal,
+) -> tuple[dict[str, Comparison], InputError | ConvergenceError | None]:
+    """The comparisons by title, and the error that ended the work after the first of them.
+
+    All jobs are linearised before any is compared, so that a wrong one is told at once. An
+    interruption or an error keeps the comparisons that are finished.
+    """
+    ready = [(job, linearized(job, options, terminal)) for job in work]
+    found: dict[str, Comparison] = {}
+    while ready and not terminal.stopped_by:
+        job, lin = ready.pop(0)
+        try:
+            found[job.title] = compared(job, lin, options, effort, limits, seed, command, terminal)
+        except (KeyboardInterrupt, InputError, ConvergenceError) as error:
+            if not found:
+                raise
+            if not isinstance(error, KeyboardInterrupt):
+                return found, error
+            terminal.stop()
+    return found, None
+
+
 def compared(
     job: Job,
+    lin: Linearization,
     options: Options,
     effort: Effort,
     limits: Limits,
@@ -181,14 +224,13 @@ def compared(
     command: str,
     terminal: Terminal,
 ) -> Comparison:
-    """The comparison of H, G and R of a job: what was computed until an interruption, if one came.
+    """The comparison of H, G and R of a job at `lin`: what was computed until an interruption.
 
     Raises KeyboardInterrupt where nothing was computed before it.
     """
     from hvp.comparison.run import Run
     from hvp.report import summary
 
-    lin = linearized(job, options, terminal)
     effort = dataclasses.replace(effort, k=_most(job, effort.k, lin.size, terminal))
     lin, found = fitted(job, lin, options, effort, limits, seed, terminal)
     run = Run(lin, found.effort, seed=seed, progress=terminal.report_products)

@@ -182,12 +182,103 @@ def test_the_default_is_both_activations_on_the_embedded_digits(here, monkeypatc
     result = compare("-k", 2, "--layers", "dense3")
     assert (result.exit_code, result.stderr) == (0, "")
     assert files(here) == [
-        f"hvp-compare/{name}/compare.{kind}" for name in ("relu", "tanh") for kind in KINDS
+        "hvp-compare/compare.html",
+        *(f"hvp-compare/{name}/compare.{kind}" for name in ("relu", "tanh") for kind in KINDS),
     ]
     for name in ("relu", "tanh"):
         found = document(here / "hvp-compare" / name)
         assert (found["title"], found["num_examples"], found["dtype"]) == (name, 200, "float32")
         assert f"wrote hvp-compare/{name}/compare.json" in result.stdout
+
+
+@pytest.fixture
+def two_models(inputs):
+    """Two models on the same data; of each, the last layer alone is compared."""
+    Path("others").mkdir()
+    model(kernel_initializer="ones").save("others/-wide.keras")
+    options = ("--data", "data.npz", "--layers", "last", "-k", 1, "--out", "out")
+    return ("net.keras", "./others/../others/-wide.keras", *options)
+
+
+def test_several_models_get_a_directory_each_and_a_page_that_compares_them(two_models, here):
+    result = compare(*two_models)
+    succeeded(result)
+    written = [f"{name}/compare.{kind}" for name in ("-wide", "net") for kind in KINDS]
+    assert files(here / "out") == [*written[:4], "compare.html", *written[4:]]
+    assert result.stdout.count("wrote out/") == 9
+    page = (here / "out/compare.html").read_text()
+    for name in ("net", "-wide"):
+        found = document(here / "out" / name)
+        assert (found["title"], found["size"], found["num_examples"]) == (name, 18, 12)
+        assert f'<a href="{name}/compare.html">{name}</a>' in page
+        assert (
+            'One of 2 models: <a href="../compare.html">'
+            in (here / "out" / name / "compare.html").read_text()
+        )
+        words = shlex.split(found["command"])
+        assert words[:4] == ["hvp", "compare", "net.keras", "others/../others/-wide.keras"]
+
+
+def test_one_model_by_its_name_is_as_by_the_option(inputs, here):
+    options = (*inputs[2:], "--layers", "last", "-k", 1)
+    succeeded(compare(inputs[1], *options, "--out", "first"))
+    succeeded(compare(*inputs[:2], *options, "--out", "second"))
+    assert files(here / "first") == [f"compare.{kind}" for kind in KINDS]
+    first, second = (without_times(document(here / out)) for out in ("first", "second"))
+    assert first.pop("command") == "hvp compare net.keras --data data.npz --layers last -k 1"
+    second.pop("command")
+    assert first == second
+    assert "One of" not in (here / "first/compare.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("net.keras", "--model", "net.keras"), "models by their names or by --model, got both"),
+        (
+            ("net.keras", "others/NET.keras"),
+            "models with different names, as results are named after them, got 'net.keras' and "
+            "'others/NET.keras'; rename one",
+        ),
+        (("net.keras", "--activation", "relu"), "expected --model or --activation, got both"),
+        (("net.keras", "none.keras"), "got no file 'none.keras'"),
+    ],
+)
+def test_models_that_cannot_be_compared_are_one_line(inputs, here, words, text):
+    assert_refused(compare(*words, *inputs[2:], "--out", "out"), text)
+    assert not (here / "out").exists()
+
+
+def test_a_model_that_cannot_take_the_data_is_refused_before_any_is_compared(inputs, here):
+    keras.Sequential([keras.Input((9,)), layers.Dense(3)]).save("other.keras")
+    options = ("--loss", "mse", "--out", "out")
+    assert_refused(compare("net.keras", "other.keras", *inputs[2:], *options), "expected ")
+    assert not (here / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ConvergenceError("expected errors up to 1e-9, got 1"), 1, "expected errors up to 1e-9"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_models_that_are_finished_are_written(two_models, here, monkeypatch, error, code, line):
+    step = Run.step
+
+    def of_the_first(run):
+        if of_the_first.runs.setdefault(id(run), len(of_the_first.runs)) > 0:
+            raise error
+        kept.append(run)  # so that no other one gets its id
+        return step(run)
+
+    of_the_first.runs, kept = {}, []
+    monkeypatch.setattr(Run, "step", of_the_first)
+    result = compare(*two_models)
+    assert result.exit_code == code
+    assert result.stderr.startswith(f"hvp: {line}")
+    assert files(here / "out") == [f"net/compare.{kind}" for kind in KINDS]
+    assert document(here / "out/net")["unfinished"] == []
 
 
 def test_options_choose_layers_loss_and_precision(inputs, here):

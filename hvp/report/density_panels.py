@@ -27,20 +27,36 @@ AREA = 0.08
 TICK_ROW = 0.045
 # The least distance of two ticks of a logarithmic axis, as a share of its half.
 MIN_TICK_DISTANCE = 0.15
+# Left free at each end of the axis, as a share of what is drawn.
+MARGIN = 0.03
 # Thresholds of a curve of counts.
 NUM_THRESHOLDS = 60
 
 
-def densities(panel: Axes, part: Part, hover: Hover = no_hover) -> Mapping[str, Curve]:
-    """The densities over λ, with a tick for each separate eigenvalue."""
+def densities(
+    panel: Axes,
+    part: Part,
+    hover: Hover = no_hover,
+    limits: tuple[float, float] | None = None,
+) -> Mapping[str, Curve]:
+    """The densities over λ, with a tick for each separate eigenvalue; `limits` are those of λ."""
     found = density_curves.linear(part)
     _draw_curves(panel, part, found, lambda values: values, hover)
     width = next(iter(found.values())).width
     known = typeset(number_format.known(width, 0.0, 2))
     panel.set_title(f"spectral density, kernel width σ = {known}")
     panel.set_xlabel("eigenvalue λ")
+    if limits is not None:
+        panel.set_xlim(limits)
     write_out(panel.xaxis)
     return found
+
+
+def curve_limits(found: Mapping[str, Curve]) -> tuple[float, float]:
+    """The part of the axis where some curve is above the lower edge, with a margin."""
+    seen = [c.x[c.values > density_curves.BOTTOM] for c in found.values()]
+    low, high = min(x[0] for x in seen), max(x[-1] for x in seen)
+    return low - MARGIN * (high - low), high + MARGIN * (high - low)
 
 
 def log_densities(panel: Axes, part: Part, hover: Hover = no_hover) -> Mapping[str, Curve]:
@@ -149,9 +165,7 @@ def _draw_curves(
     panel.set_ylabel("eigenvalues per kernel width")
     for row, name in enumerate(reversed(list(found))):
         _draw_ticks(panel, part, name, (row + 0.5) * TICK_ROW, coordinate, hover)
-    seen = [c.x[c.values > bottom] for c in found.values()]
-    low, high = min(x[0] for x in seen), max(x[-1] for x in seen)
-    panel.set_xlim(low - 0.03 * (high - low), high + 0.03 * (high - low))
+    panel.set_xlim(curve_limits(found))
     handles, labels = panel.get_legend_handles_labels()
     panel.legend(handles[::-1], labels[::-1], loc="best")
 

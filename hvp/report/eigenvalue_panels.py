@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,11 +15,13 @@ from hvp.linalg.estimate import Estimate
 from hvp.report import density_curves
 from hvp.report.figure_style import MARKERS, STEPS, Hover, no_hover, power, short, write_out
 from hvp.report.number_format import End, eigenvalue_text, eigenvalues, share_text
-from hvp.report.palette import COLOURS, GRID, INK, MUTED
+from hvp.report.palette import COLOURS, GRID, INK, MODELS, MUTED
 
 BOUND_MARKERS: dict[End, str] = {"largest": "^", "smallest": "v"}
 # A larger ratio of eigenvalues gets a logarithmic axis.
 MAX_LINEAR_RATIO = 30
+# Of models: markers that are no bounds, and the most eigenvalues of each.
+MODEL_MARKERS, MAX_RANKS = ("o", "s", "D", "p", "X"), 10
 # Layers of one panel.
 MAX_LAYERS = 24
 WORDS = ("", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -50,24 +53,20 @@ def ranks(
         panel.text(num_outputs - 1, 0.97, label, ha="center", va="top", transform=place)
     has_bounds = False
     for offset, name in zip(offsets, names, strict=True):
-        pairs = getattr(part.spectra[name], end)
-        sampling = getattr(part.sampling[name], end)[:: STEPS[end]]
-        found = eigenvalues(pairs, end, floor)
-        has_bounds |= any(each.bound for each in found)
-        for rank, (each, error) in enumerate(zip(found, sampling, strict=True), start=1):
-            (point, *_) = panel.errorbar(
-                [rank + offset],
-                [each.value],
-                [np.nan_to_num(np.fmax(error, each.error))],
-                color=COLOURS[name],
-                marker=BOUND_MARKERS[end] if each.bound else MARKERS[name],
-                fillstyle="full" if name == "H" and not each.bound else "none",
-                markersize=5,
-                elinewidth=1.0,
-                label=name if rank == 1 else None,
-                linestyle="none",
-            )
-            hover(point, eigenvalue_text(name, end, rank, each, error))
+        has_bounds |= _draw_ranks(
+            panel,
+            part,
+            name,
+            end,
+            floor,
+            offset=offset,
+            hover=hover,
+            hover_name=name,
+            color=COLOURS[name],
+            marker=MARKERS[name],
+            fillstyle="full" if name == "H" else "none",
+            label=name,
+        )
     panel.axhline(0, color=MUTED, linewidth=0.8, zorder=0)
     largest = max(part.spectra[name].norm for name in names)
     if largest < 10 * floor:  # do not enlarge noise to the height of the figure
@@ -77,17 +76,95 @@ def ranks(
         panel.set_ylim(-1, 1)
     panel.set_xlim(0.4, count + 0.6)
     panel.set_xticks(_rank_ticks(count))
-    panel.set_title(
-        f"the {WORDS[count] if count < len(WORDS) else count} {end} λ, ± sampling error"
-    )
-    panel.set_xlabel("rank (triangles are bounds)" if has_bounds else "rank")
-    panel.set_ylabel("λ")
+    panel.set_title(f"the {_word(count)} {end} λ, ± sampling error")
+    _name_axes_of_ranks(panel, has_bounds)
     write_out(panel.yaxis)
     if len(names) > 1:
         if end == "largest":
             panel.legend(loc="upper right", bbox_to_anchor=(1, 0.92))
         else:
             panel.legend(loc="lower right")
+
+
+def _draw_ranks(
+    panel: Axes,
+    part: Part,
+    letter: str,
+    end: End,
+    floor: float,
+    *,
+    most: int | None = None,
+    offset: float,
+    hover: Hover,
+    hover_name: str,
+    label: str,
+    **symbol: Any,
+) -> bool:
+    """The eigenvalues of one end of a matrix by rank; returns whether some are bounds."""
+    found = eigenvalues(getattr(part.spectra[letter], end), end, floor)[:most]
+    sampling = getattr(part.sampling[letter], end)[:: STEPS[end]][:most]
+    for rank, (each, error) in enumerate(zip(found, sampling, strict=True), start=1):
+        shown = {"marker": BOUND_MARKERS[end], "fillstyle": "none"} if each.bound else {}
+        (point, *_) = panel.errorbar(
+            [rank + offset],
+            [each.value],
+            [np.nan_to_num(np.fmax(error, each.error))],
+            **{**symbol, **shown},
+            markersize=5,
+            elinewidth=1.0,
+            label=label if rank == 1 else None,
+            linestyle="none",
+        )
+        hover(point, eigenvalue_text(hover_name, end, rank, each, error))
+    return any(each.bound for each in found)
+
+
+def largest_of_models(
+    panel: Axes, comparisons: Sequence[Comparison], hover: Hover = no_hover
+) -> None:
+    """The largest eigenvalues of H of several models by rank, with bars for sampling errors."""
+    has_bounds, values = False, []
+    offsets = np.linspace(-0.2, 0.2, len(comparisons)) if len(comparisons) > 1 else np.zeros(1)
+    for i, (comparison, offset) in enumerate(zip(comparisons, offsets, strict=True)):
+        has_bounds |= _draw_ranks(
+            panel,
+            comparison.whole,
+            "H",
+            "largest",
+            comparison.floor,
+            most=MAX_RANKS,
+            offset=offset,
+            hover=hover,
+            hover_name=f"{comparison.title}, H",
+            color=MODELS[i % len(MODELS)],
+            marker=MODEL_MARKERS[i % len(MODEL_MARKERS)],
+            fillstyle="full" if i % 2 == 0 else "none",
+            label=short(comparison.title),
+        )
+        values.append(comparison.whole.H.largest.values[::-1][:MAX_RANKS])
+    count, every = max(map(len, values)), np.concatenate(values)
+    if every.min() > 0 and every.max() > MAX_LINEAR_RATIO * every.min():
+        panel.set_yscale("log")
+        panel.set_ylim(every.min() / 2, 2 * every.max())
+        panel.yaxis.set_minor_locator(NullLocator())
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: power(value)))
+    else:
+        panel.axhline(0, color=MUTED, linewidth=0.8, zorder=0)
+        write_out(panel.yaxis)
+    panel.set_xlim(0.4, count + 0.6)
+    panel.set_xticks(_rank_ticks(count))
+    panel.set_title(f"the {_word(count)} largest λ of H, ± sampling error")
+    _name_axes_of_ranks(panel, has_bounds)
+    panel.legend(loc="best")
+
+
+def _name_axes_of_ranks(panel: Axes, has_bounds: bool) -> None:
+    panel.set_xlabel("rank (triangles are bounds)" if has_bounds else "rank")
+    panel.set_ylabel("λ")
+
+
+def _word(count: int) -> str:
+    return WORDS[count] if count < len(WORDS) else str(count)
 
 
 def overlaps(panel: Axes, comparison: Comparison, chosen: Part, hover: Hover = no_hover) -> None:

@@ -10,18 +10,41 @@ import jinja2
 from markupsafe import Markup, escape
 
 from hvp.comparison.results import Comparison
-from hvp.report import density_curves, number_format, page_figures, page_tables, palette, summary
+from hvp.report import (
+    density_curves,
+    main_numbers,
+    number_format,
+    page_figures,
+    page_tables,
+    palette,
+    summary,
+)
 from hvp.report.number_format import SINGLE, UNKNOWN, typeset
 from hvp.report.summary import NONE
 
 
-def save_page(comparison: Comparison, path: Path) -> None:
+def save_page(comparison: Comparison, path: Path, *, num_models: int = 1) -> None:
     """Write the page to a file."""
-    path.write_text(page(comparison), encoding="utf-8")
+    path.write_text(page(comparison, num_models=num_models), encoding="utf-8")
 
 
-def page(comparison: Comparison) -> str:
-    """The page as HTML: text, tables and figures."""
+def page(comparison: Comparison, *, num_models: int = 1) -> str:
+    """The page as HTML: text, tables and figures.
+
+    Where it is the page of one of several models, it links to the overview, a directory above.
+    """
+    return render(
+        "compare.html.j2",
+        **_text(comparison),
+        **page_tables.all_tables(comparison),
+        figures=page_figures.of_whole(comparison),
+        layer_figures=page_figures.of_layers(comparison),
+        num_models=num_models,
+    )
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from a template, in the colours of all pages."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hvp.report", "templates"),
         autoescape=True,
@@ -31,11 +54,8 @@ def page(comparison: Comparison) -> str:
     )
     environment.tests["in_words"] = _has_words
     environment.filters["names"] = _names
-    return environment.get_template("compare.html.j2").render(
-        **_text(comparison),
-        **page_tables.all_tables(comparison),
-        figures=page_figures.of_whole(comparison),
-        layer_figures=page_figures.of_layers(comparison),
+    return environment.get_template(template).render(
+        **values,
         light=palette.LIGHT,
         dark=palette.DARK,
     )
@@ -65,7 +85,7 @@ def _text(c: Comparison) -> dict[str, Any]:
         "num_outputs": summary.outputs_per_example(c),
         "num_layers": len(c.parts) - 1,
         **_about_densities(c),
-        "key": _key(c) if c.parts else [],
+        "key": main_numbers.key(c),
         "k": c.k,
         "findings": [typeset(text) for text in c.findings],
         "made": _made(c),
@@ -93,50 +113,15 @@ def _about_densities(c: Comparison) -> dict[str, Any]:
 
 
 def _facts(c: Comparison) -> list[str]:
-    facts = [
-        f"{c.size:,} parameters",
-        f"{c.num_examples:,} examples",
-        f"{c.loss_name.replace('_', ' ')} {c.loss:.4g}",
-        f"|gradient| {c.gradient_norm:.3g}",
+    size = main_numbers.size(c)
+    return [
+        f"{size['parameters']} parameters",
+        f"{size['examples']} examples",
+        f"{main_numbers.loss_name(c)} {size['loss']}",
+        *([f"accuracy {size['accuracy']}"] if "accuracy" in size else []),
+        typeset(f"|gradient| {c.gradient_norm:.3g}"),
         c.dtype,
     ]
-    if c.accuracy is not None:
-        facts.insert(3, f"accuracy {c.accuracy:.1%}".replace("%", " %"))
-    return [typeset(fact) for fact in facts]
-
-
-def _key(c: Comparison) -> list[dict[str, str]]:
-    """The main numbers: name, value and error."""
-
-    def item(name: str, text: str, note: str = "") -> dict[str, str]:
-        value, _, error = text.partition(" ± ")
-        unit = " %" if error.endswith(" %") else ""
-        error = note or (f"± {error}" if error else "")
-        return {"name": name, "value": typeset(value + unit), "error": typeset(error)}
-
-    found = []
-    for letter in c.whole.spectra:
-        largest = summary.eigenvalue(c, c.whole, letter, "largest")
-        found.append(item(f"λ_max of {letter}", largest.text()))
-    if "H" in c.whole.spectra:
-        found.append(item("λ_min of H", summary.eigenvalue(c, c.whole, "H", "smallest").text()))
-        rate = summary.stable_rate(c)
-        found.append(item("2/λ_max of H, stable learning rate", rate or NONE))
-    if "H" in c.traces:
-        found.append(item("trace of H", number_format.estimated(c.traces["H"].whole.trace)))
-    if c.shares is not None:
-        found.append(item("share of R in the trace", number_format.shared(c.shares.whole.trace)))
-    if c.negative is not None:
-        certain = summary.certainly_negative(c)
-        bound_only = certain > 0 and number_format.is_unknown(c.negative)
-        found.append(
-            item(
-                "negative eigenvalues of H",
-                f"≥ {certain}" if bound_only else number_format.counted(c.negative),
-                f"total number {UNKNOWN}" if bound_only else "",
-            )
-        )
-    return found
 
 
 def _made(c: Comparison) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,9 @@ NARROW, WIDE, FONT_SIZE = (6.0, 4.4), (13.4, 5.2), 12.0
 INCHES_PER_LAYER = 0.34
 # Layers whose figures are on the page: those with the largest eigenvalues.
 MAX_LAYERS = 8
+RANK_HEADINGS = ("rank", "eigenvalue", "error", "sampling error", "kind")
+# The least extent of a spectrum on the axis of several models, as a share of it.
+MIN_EXTENT = 0.1
 Draw = Callable[[Axes, Hover], Any]
 
 
@@ -106,6 +109,50 @@ def _shares(comparison: Comparison, found: LayerShares) -> Iterable[PageFigure]:
     )
 
 
+def largest_of_models(comparisons: Sequence[Comparison]) -> PageFigure | None:
+    """The largest eigenvalues of H of several models, None where no model has them."""
+    with_H = [c for c in comparisons if c.parts and "H" in c.whole.spectra]
+    if not with_H:
+        return None
+    rows: list[tuple[Any, ...]] = [("model", *RANK_HEADINGS)]
+    for c in with_H:
+        ranked = _rank_rows(c.whole, "H", "largest")[: eigenvalue_panels.MAX_RANKS]
+        rows += [(c.title, *row) for row in ranked]
+    return _figure(
+        "largest-of-models",
+        "The largest eigenvalues of H of all models by rank",
+        lambda panel, hover: eigenvalue_panels.largest_of_models(panel, with_H, hover),
+        rows,
+        wide=WIDE,
+    )
+
+
+def densities_of_models(comparisons: Sequence[Comparison]) -> tuple[list[PageFigure | None], bool]:
+    """The densities of each model, None where not computed, and whether all have the same axis.
+
+    They have, unless a spectrum would be narrower than `MIN_EXTENT` of it.
+    """
+    found = {
+        i: density_curves.linear(c.whole)
+        for i, c in enumerate(comparisons)
+        if c.parts and density_curves.drawn(c.whole)
+    }
+    own = [density_panels.curve_limits(curves) for curves in found.values()]
+    common = min((low for low, _ in own), default=0.0), max((high for _, high in own), default=0.0)
+    is_common = all(high - low >= MIN_EXTENT * (common[1] - common[0]) for low, high in own)
+    limits = common if is_common else None
+
+    def figure(i: int, c: Comparison) -> PageFigure:
+        return _figure(
+            f"model{i + 1}-density",
+            f"Spectral densities of {c.title}",
+            lambda panel, hover: density_panels.densities(panel, c.whole, hover, limits),
+            _curves(found[i]),
+        )
+
+    return [figure(i, c) if i in found else None for i, c in enumerate(comparisons)], is_common
+
+
 def of_layers(comparison: Comparison) -> dict[str, list[PageFigure]]:
     """The figures of the layers with the largest eigenvalues, by layer and in their order."""
     layers = list(comparison.parts.values())[1:]
@@ -151,15 +198,9 @@ def _densities(
 def _ranks(
     part: Part, end: End, floor: float, num_outputs: int | None, prefix: str = ""
 ) -> PageFigure:
-    rows: list[tuple[Any, ...]] = [
-        ("matrix", "rank", "eigenvalue", "error", "sampling error", "kind")
-    ]
+    rows: list[tuple[Any, ...]] = [("matrix", *RANK_HEADINGS)]
     for name in density_curves.letters(part):
-        pairs, step = getattr(part.spectra[name], end), STEPS[end]
-        sampling = getattr(part.sampling[name], end)[::step]
-        kinds = ["separate" if separate else "bound" for separate in pairs.separate[::step]]
-        numbers = zip(pairs.values[::step], pairs.errors[::step], sampling, kinds, strict=True)
-        rows += [(name, rank, *row) for rank, row in enumerate(numbers, start=1)]
+        rows += [(name, *row) for row in _rank_rows(part, name, end)]
     return _figure(
         f"{prefix}{end}",
         f"The {end} eigenvalues of {part.name} by rank",
@@ -168,6 +209,15 @@ def _ranks(
         ),
         rows,
     )
+
+
+def _rank_rows(part: Part, letter: str, end: End) -> list[tuple[Any, ...]]:
+    """The eigenvalues of one end of a matrix, the outermost first: `RANK_HEADINGS`."""
+    pairs, step = getattr(part.spectra[letter], end), STEPS[end]
+    sampling = getattr(part.sampling[letter], end)[::step]
+    kinds = ["separate" if separate else "bound" for separate in pairs.separate[::step]]
+    numbers = zip(pairs.values[::step], pairs.errors[::step], sampling, kinds, strict=True)
+    return [(rank, *row) for rank, row in enumerate(numbers, start=1)]
 
 
 def _curves(found: Mapping[str, Curve]) -> list[tuple[Any, ...]]:

@@ -1,15 +1,18 @@
-"""Write a comparison as files: JSON, HTML page, PNG and SVG."""
+"""Write comparisons as files: JSON, HTML page, PNG and SVG, and the overview of several."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hvp.comparison.results import Comparison
-from hvp.report import html_page, json_document, matplotlib_figure
+from hvp.report import html_page, json_document, matplotlib_figure, overview_page
 
 SUFFIXES = ("json", "html", "png", "svg")
+OVERVIEW = "compare.html"
 
 
 def save(comparison: Comparison, directory: Path) -> tuple[Path, ...]:
@@ -18,18 +21,55 @@ def save(comparison: Comparison, directory: Path) -> tuple[Path, ...]:
     All four are first written under temporary names, then renamed, so that no reader sees a half
     of one and a failure leaves the old files as they were.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    targets = tuple(directory / f"compare.{suffix}" for suffix in SUFFIXES)
+    targets = _targets(directory)
+    with _drafts(targets) as drafts:
+        _write(comparison, drafts)
+    return targets
+
+
+def save_several(
+    comparisons: Mapping[str, Comparison], directory: Path, *, missing: Sequence[str] = ()
+) -> tuple[Path, ...]:
+    """Write each comparison to the directory of its name, and ``compare.html``, their overview.
+
+    None of the files appears before all are made. A single comparison needs no overview. `missing`
+    names the models that were not compared.
+    """
+    targets = [path for name in comparisons for path in _targets(directory / name)]
+    if len(comparisons) > 1:
+        targets.append(directory / OVERVIEW)
+    with _drafts(targets) as drafts:
+        remaining = iter(drafts)
+        for comparison in comparisons.values():
+            own = [next(remaining) for _ in SUFFIXES]
+            _write(comparison, own, num_models=len(comparisons))
+        for draft in remaining:
+            overview_page.save_page(comparisons, draft, missing=missing)
+    return tuple(targets)
+
+
+def _targets(directory: Path) -> tuple[Path, ...]:
+    return tuple(directory / f"compare.{suffix}" for suffix in SUFFIXES)
+
+
+@contextlib.contextmanager
+def _drafts(targets: Sequence[Path]) -> Iterator[list[Path]]:
+    """Temporary names beside the targets, which get their names where the block succeeds."""
     drafts = [target.with_suffix(f".{os.getpid()}{target.suffix}") for target in targets]
+    for target in targets:
+        target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        document = json_document.comparison_as_dict(comparison)
-        text = json.dumps(document, indent=1, allow_nan=False)
-        drafts[0].write_text(text + "\n", encoding="utf-8")
-        html_page.save_page(comparison, drafts[1])
-        matplotlib_figure.save_comparison(comparison, *drafts[2:])
+        yield drafts
         for draft, target in zip(drafts, targets, strict=True):
             draft.replace(target)
     finally:
         for draft in drafts:
             draft.unlink(missing_ok=True)
-    return targets
+
+
+def _write(comparison: Comparison, paths: Sequence[Path], *, num_models: int = 1) -> None:
+    document = json_document.comparison_as_dict(comparison)
+    text = json.dumps(document, indent=1, allow_nan=False)
+    paths[0].write_text(text + "\n", encoding="utf-8")
+    html_page.save_page(comparison, paths[1], num_models=num_models)
+    matplotlib_figure.save_comparison(comparison, *paths[2:])

@@ -226,10 +226,14 @@ def spaces(comparison: Comparison) -> str:
     if not whole.angles_by_count:
         return ""
     count = len(whole.H.largest.values)
-    share = known(100 * whole.overlap, 0.5, 3)
     if count == 1:
-        return f"The top eigenvectors of H and G overlap by {share} %."
-    return f"The spaces of the top {count} eigenvectors of H and G overlap by {share} %."
+        return f"The top eigenvectors of H and G overlap by {overlap(whole)}."
+    return f"The spaces of the top {count} eigenvectors of H and G overlap by {overlap(whole)}."
+
+
+def overlap(part: Part) -> str:
+    """The share of H's top space that lies in G's, in per cent."""
+    return f"{known(100 * part.overlap, 0.5, 3)} %"
 
 
 def residual(comparison: Comparison) -> str:

@@ -1,0 +1,114 @@
+"""The main numbers of a comparison by name, as the key of its page and the overview show them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hvp.comparison.results import Comparison
+from hvp.report import number_format, summary
+from hvp.report.number_format import UNKNOWN, typeset
+from hvp.report.summary import NONE
+
+STABLE_RATE = "2/λ_max of H, stable learning rate"
+OVERLAP = "overlap of the top spaces of H and G"
+DISTANCE = "distance of H and G"
+NEGATIVE = "negative eigenvalues of H"
+RANK = "rank of G"
+# All names of `key` and `others`, in the order of a table.
+NAMES = (
+    "λ_max of H",
+    "λ_max of G",
+    "λ_max of R",
+    "λ_min of H",
+    STABLE_RATE,
+    "trace of H",
+    "share of R in the trace",
+    OVERLAP,
+    DISTANCE,
+    NEGATIVE,
+    RANK,
+)
+
+
+@dataclass(frozen=True)
+class MainNumber:
+    """A value as text, with its error or a note where there is one."""
+
+    value: str
+    error: str = ""
+
+    @classmethod
+    def split(cls, text: str) -> MainNumber:
+        """From a text with its error after ±.
+
+        >>> MainNumber.split("80.9 ± 0.9 %")
+        MainNumber(value='80.9\\xa0%', error='±\\xa00.9\\xa0%')
+        """
+        value, _, error = text.partition(" ± ")
+        unit = " %" if error.endswith(" %") else ""
+        return cls(typeset(value + unit), typeset(f"± {error}") if error else "")
+
+
+def size(c: Comparison) -> dict[str, str]:
+    """What was compared: the numbers of parameters and examples, the loss and the accuracy."""
+    accuracy = {} if c.accuracy is None else {"accuracy": f"{c.accuracy:.1%}".replace("%", " %")}
+    return {
+        "parameters": f"{c.size:,}",
+        "examples": f"{c.num_examples:,}",
+        "loss": typeset(f"{c.loss:.4g}"),
+        **{name: typeset(text) for name, text in accuracy.items()},
+    }
+
+
+def loss_name(c: Comparison) -> str:
+    """The name of the loss in words."""
+    return c.loss_name.replace("_", " ")
+
+
+def key(c: Comparison) -> dict[str, MainNumber]:
+    """The numbers at the top of the page, as far as they were computed."""
+    if not c.parts:
+        return {}
+    found = {}
+    for letter in c.whole.spectra:
+        found[f"λ_max of {letter}"] = summary.eigenvalue(c, c.whole, letter, "largest").text()
+    if "H" in c.whole.spectra:
+        found["λ_min of H"] = summary.eigenvalue(c, c.whole, "H", "smallest").text()
+        found[STABLE_RATE] = summary.stable_rate(c) or NONE
+    if "H" in c.traces:
+        found["trace of H"] = number_format.estimated(c.traces["H"].whole.trace)
+    if c.shares is not None:
+        found["share of R in the trace"] = number_format.shared(c.shares.whole.trace)
+    numbers = {name: MainNumber.split(text) for name, text in found.items()}
+    if c.negative is not None:
+        numbers[NEGATIVE] = _negative(c)
+    return numbers
+
+
+def _negative(c: Comparison) -> MainNumber:
+    assert c.negative is not None
+    certain = summary.certainly_negative(c)
+    if certain > 0 and number_format.is_unknown(c.negative):
+        return MainNumber(typeset(f"≥ {certain}"), f"total number {UNKNOWN}")
+    return MainNumber.split(number_format.counted(c.negative))
+
+
+def others(c: Comparison) -> dict[str, MainNumber]:
+    """Numbers that have a section of their own on the page, as far as they were computed."""
+    if not c.parts:
+        return {}
+    found = {}
+    if c.whole.angles_by_count:
+        found[OVERLAP] = summary.overlap(c.whole)
+    if c.whole.distance is not None:
+        found[DISTANCE] = summary.distance(c, c.whole)[0]
+    if c.rank is not None:
+        found[RANK] = number_format.counted(c.rank)
+    return {name: MainNumber.split(text) for name, text in found.items()}
+
+
+def certificate(c: Comparison) -> str:
+    """Whether differences confirm the derivatives, in a word."""
+    if c.certificate is None:
+        return NONE
+    return "passed" if c.certificate.passed else "failed"

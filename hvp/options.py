@@ -1,0 +1,174 @@
+"""The options of the commands, as Typer reads them, and what their values may be."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hvp.errors import InputError
+
+ACTIVATIONS = ("relu", "tanh", "both")
+MAX_SEED = 2**32 - 1
+TIME_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "": 60}
+SIZE_UNITS = {"M": 10**6, "G": 10**9}
+# Of the memory that is free, the process may take this share.
+MEMORY_SHARE = 0.6
+
+
+def whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"expected a whole number, got {text!r}") from None
+
+
+def path(text: str) -> Path:
+    """A path, with ~ for the home directory, which a shell leaves as it is after ``--out=``."""
+    if not str(text):
+        raise typer.BadParameter("expected a path, got ''")
+    return Path(os.path.expanduser(text))
+
+
+def source(text: str) -> str:
+    """A source of examples. Modules are looked for in the current directory, too."""
+    from hvp.objective.data_sources import CODE
+
+    if not str(text):
+        raise typer.BadParameter("expected a file, a folder, a data set or code, got ''")
+    if CODE.fullmatch(text) and "" not in sys.path:
+        sys.path.insert(0, "")
+    return text
+
+
+def number(help_text: str, *names: str) -> Any:
+    """An option that takes a whole number."""
+    return typer.Option(*names, parser=whole_number, metavar="<int>", help=help_text)
+
+
+ModelOption = Annotated[
+    Path | None,
+    typer.Option(
+        parser=path, metavar="<path>", help="A .keras file instead of the built-in network."
+    ),
+]
+ModelsArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        parser=path,
+        metavar="[MODEL.keras]...",
+        help="One or more .keras files instead of the built-in networks, all on the same --data. "
+        "Several get a directory each and a page that compares them.",
+        show_default=False,
+    ),
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        parser=source,
+        metavar="<source>",
+        help="Examples for the model: an .npz file with arrays x, y and, if examples have weights, "
+        "sample_weight (x.NAME, y.NAME, sample_weight.NAME for several inputs and outputs); "
+        "X.npy,Y.npy; a folder with a folder of images for each class; mnist, cifar10 or another "
+        "data set in Keras's cache; or module:function, whose code is run, for (x, y) or batches.",
+    ),
+]
+LossOption = Annotated[
+    str | None, typer.Option(help="Name of a Keras loss to use instead of the compiled one.")
+]
+LayersOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Use only the parameters of these layers: names or patterns, separated by commas."
+    ),
+]
+BatchSizeOption = Annotated[
+    int | None,
+    number(
+        "Examples in a batch. The default gives about ten batches, for sampling errors; if "
+        "the loss mixes examples, all are one batch."
+    ),
+]
+SeedOption = Annotated[
+    int,
+    number("Seed of weights, training and random vectors."),
+]
+RescaleOption = Annotated[
+    bool, typer.Option("--rescale", help="Divide images x from 0 to 255 by 255, as for training.")
+]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option(help="float64: double precision, whatever the model has."),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
+def check_choice(option: str, value: str | None, choices: tuple[str, ...]) -> None:
+    if value is not None and value not in choices:
+        raise InputError(
+            f"{option} {' or '.join(choices)}", repr(value), "choose from these or leave it out"
+        )
+
+
+def seconds(budget: str) -> float:
+    """The seconds of a time such as 90s, 10m or 2h; a number alone is minutes."""
+    if budget == "none":
+        return math.inf
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)(s|m|min|h|)", budget)
+    seconds = float(found[1]) * TIME_UNITS[found[2]] if found else 0.0
+    if not 0 < seconds < math.inf:
+        raise InputError("a --budget such as 90s, 10m, 2h or none", repr(budget), "write it so")
+    return seconds
+
+
+def size(memory: str | None) -> float:
+    """The bytes of a size such as 500M or 6G; None is a share of what is free."""
+    if memory is None:
+        import psutil
+
+        return MEMORY_SHARE * psutil.virtual_memory().available
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)(M|G)(B|iB|)", memory)
+    size = float(found[1]) * SIZE_UNITS[found[2]] if found else 0.0
+    if not 0 < size < math.inf:
+        raise InputError("a --memory such as 500M or 6G", repr(memory), "write it so")
+    return size
+
+
+def check_effort(probes: int, steps: int, examples: int | None) -> None:
+    for option, value, least in (
+        ("--probes", probes, 1),
+        ("--steps", steps, 2),
+        ("--examples", examples, 1),
+    ):
+        if value is not None and value < least:
+            raise InputError(f"{option} of at least {least}", value, "leave it out")
+
+
+def check_usage(
+    activation: str | None,
+    models: Sequence[Path],
+    data: str | None,
+    k: int,
+    seed: int,
+    batch_size: int | None,
+    rescale: bool,
+) -> None:
+    if models and activation is not None:
+        raise InputError("--model or --activation", "both", "leave one out")
+    if data is not None and not models:
+        remedy = "the built-in network has its own digits"
+        raise InputError("--model with --data", "--data alone", remedy)
+    if rescale and data is None:
+        remedy = "leave it out: the built-in digits are from 0 to 1"
+        raise InputError("--data with --rescale", "--rescale alone", remedy)
+    if k < 1:
+        raise InputError("a -k of at least 1", k, "leave it out for 10")
+    if batch_size is not None and batch_size < 1:
+        raise InputError("a --batch-size of at least 1", batch_size, "leave it out")
+    if not 0 <= seed <= MAX_SEED:
+        raise InputError(f"a --seed from 0 to {MAX_SEED}", seed, "choose another")

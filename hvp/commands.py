@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Sequence
@@ -212,9 +213,8 @@ def check(
     terminal = Terminal(quiet)
     with process.signals(terminal), terminal.running():
         options.check_choice("--dtype", dtype, ("float64",))
-        options.check_usage(
-            None, [] if model is None else [model], data, 1, seed, batch_size, rescale
-        )
+        models = [] if model is None else [model]
+        options.check_usage(None, models, data, 1, seed, batch_size, rescale)
         of_loss = jobs.Options(loss, layers, dtype, batch_size)
         read = None if model is None else jobs.data_reader(model, data)
         terminal.start("importing TensorFlow")

@@ -35,6 +35,8 @@ REMEDIES = {
     r"use the loss (\w+)": r"give --loss \1",
     r'pass dtype="float64"': "give --dtype float64",
     r"^a budget of": "a --budget of",
+    r"^matrices among": "--matrices among",
+    r"^results among": "--parts among",
     r"^a limit of memory of": "a --memory of",
     r"\bdtype=": "--dtype",
     r"\bvariables=": "--layers",

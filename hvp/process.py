@@ -1,4 +1,4 @@
-"""What surrounds a command: directories for results, signals, one-line errors, TensorFlow's start."""
+"""What surrounds a command: directories, signals, errors in one line, the start of TensorFlow."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class Flattener:
                 raise InputError(
                     "a loss without side effects",
                     f"{op.type} in {self._place(op)!r}",
-                    "return what it computes and assign nothing; give a whole number as seed= to "
+                    "return what it computes and assign nothing; give a whole number as the seed of "
                     "keras.random, whose generators count",
                 )
             elif known.bodies:

@@ -126,8 +126,8 @@ class Flattener:
                 raise InputError(
                     "a loss without side effects",
                     f"{op.type} in {self._place(op)!r}",
-                    "return what it computes and assign nothing; give a whole number as the seed of "
-                    "keras.random, whose generators count",
+                    "return what it computes and assign nothing; give a whole number as the seed "
+                    "of keras.random, whose generators count",
                 )
             elif known.bodies:
                 self._add(op, inputs, self._bodies(op, inputs, graph))

@@ -199,7 +199,7 @@ def test_a_refused_assignment_has_assigned_nothing():
 def test_a_generator_of_keras_that_counts_is_refused_with_advice():
     generator = keras.random.SeedGenerator(1)
     for seed in (None, generator):
-        with pytest.raises(hvp.InputError, match="give a whole number as the seed of"):
+        with pytest.raises(hvp.InputError, match="give a whole number as the seed"):
             hvp.linearize_function(
                 lambda w, seed=seed: tf.reduce_sum(w * keras.random.normal([2], seed=seed)),
                 np.ones(2, np.float32),

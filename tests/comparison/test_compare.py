@@ -177,7 +177,7 @@ def test_what_is_left_out_is_not_there(lin, comparison, tmp_path):
 def test_the_chain_rule_alone_takes_one_product_a_layer_and_matrix(lin, comparison):
     found = hvp.compare(lin, results="chain-rule")
     assert found.chain_rule == comparison.chain_rule
-    assert found.num_products == 3 * 3 + 2
+    assert found.num_products == 3 * 3 + 3
     assert repr(found).count("vᵀHv") == 1
     with pytest.raises(hvp.InputError, match="expected a comparison of spectra, got none"):
         _ = found.whole

@@ -286,7 +286,7 @@ def test_a_dense_network_is_products_with_one_operation_between(order):
         h = tf.constant(drawn(5, 3))
         for w in params:
             h = tf.tanh(tf.matmul(h, w))
-        return tf.reduce_sum(h**2)
+        return tf.reduce_sum(tf.square(h))
 
     program = simplify(
         trace(

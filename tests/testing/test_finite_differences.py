@@ -10,7 +10,7 @@ from support.sweep import sweep
 import hvp
 from hvp.autodiff import decompositions, identities, stop_gradients
 from hvp.certificate import certify
-from hvp.errors import NotFiniteError
+from hvp.errors import InputError, NotFiniteError
 from hvp.testing import (
     check,
     deep_linear,
@@ -115,7 +115,10 @@ def test_a_wrong_derivative_is_found_without_its_mend(monkeypatch, name):
     function, point = CASES[name]
 
     def judged():
-        lin = hvp.linearize_function(function, point)
+        try:
+            lin = hvp.linearize_function(function, point)
+        except InputError:  # kinks at an isolated point are refused
+            return False, False
         return check(lin, num_directions=1).passed, certify(lin).passed
 
     assert judged() == (True, True)

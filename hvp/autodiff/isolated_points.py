@@ -68,7 +68,7 @@ class Family:
         kind = self.node.op.type
         if kind == "Sign":
             return "write sign(x) f(|x|) as tf.where(x >= 0, f(x), -f(-x))"
-        is_point = kind in POINTS or len(self.nodes) == 1
+        is_point = kind in POINTS or (len(self.nodes) == 1 and kind != "Abs")
         return _REMEDY if is_point else _REMEDY_OF_KINKS
 
 
@@ -84,7 +84,7 @@ def families(program: Program, sources: Collection[int]) -> list[Family]:
     return [
         Family(tuple(nodes))
         for nodes in found.values()
-        if len({finder.first(n.outputs[0]) for n in nodes}) > 1 or finder.is_point(nodes[0])
+        if len({finder.first(n.outputs[0]) for n in nodes}) > 1 or finder.is_checked_alone(nodes[0])
     ]
 
 
@@ -108,8 +108,9 @@ class _Finder(Kinks):
             return self.sides(node.inputs[1])[0]
         return self.pair(node)
 
-    def is_point(self, node: Node) -> bool:
-        return node.op.type in POINTS or self.is_thin(node)
+    def is_checked_alone(self, node: Node) -> bool:
+        """Whether its pieces may differ from a smooth loss: |x| may be squared later."""
+        return node.op.type in {*POINTS, "Abs"} or self.is_thin(node)
 
     def is_thin(self, node: Node) -> bool:
         """Whether it compares a size |x| with a small number."""

@@ -122,6 +122,7 @@ OP_TYPES = {
     "Cast": OpType(linear_in=(0,), is_entrywise=True),
     "Ceil": OpType(locally_constant=True),
     "CheckNumerics": OpType(is_alias=True),
+    "Cholesky": OpType(gradient_may_be_wrong=True),
     "ConcatV2": OpType(jointly_linear_in=slice(0, -1)),
     "Conv2D": OpType(linear_in=(0, 1)),
     "Conv2DBackpropFilter": OpType(linear_in=(0, 2)),

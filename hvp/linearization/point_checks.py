@@ -36,7 +36,8 @@ class PointChecks:
             self._checks.append(_Distances(loss, nodes, specs))
         if families := isolated_points.families(loss, params):
             dtypes = [inputs[i].dtype for i in chosen]
-            dtypes += differentiability.lower_precisions(loss, active, dtypes[0]).values()
+            lower = differentiability.lower_precisions(loss, active, dtypes[0])
+            dtypes += [dtype for dtype, _ in lower.values()]
             epsilon = max(precision.EPSILON[dtype] for dtype in dtypes)
             pieces = Pieces(loss, families, chosen, isolated_points.near_step(epsilon))
             self._checks.append(_IsolatedPoints(pieces, families, epsilon, specs))

@@ -914,3 +914,44 @@ def test_an_infinite_derivative_of_a_power_shows_beside_a_learned_exponent(expon
     w = np.array([0.0, 0.3, exponent])
     with pytest.raises(hvp.InputError, match="NaN or infinity"):
         hvp.linearize_function(lambda w: tf.reduce_sum(w[:2] ** w[2]), w).hvp(np.eye(3))
+
+
+FACTORISED = {
+    "logdet": tf.linalg.logdet,
+    "a factor": lambda a: tf.reduce_sum(
+        tf.sin(tf.linalg.cholesky(a)) * np.arange(1.0, 10).reshape(3, 3)
+    ),
+    "a solution": lambda a: tf.reduce_sum(
+        tf.linalg.cholesky_solve(tf.linalg.cholesky(a), np.ones((3, 1))) ** 2
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FACTORISED)
+def test_a_factorisation_has_the_derivatives_of_what_it_reads(name):
+    """Cholesky reads the lower triangle alone: those of the loss by differences."""
+    function = FACTORISED[name]
+    a = np.array([[2.0, 0.3, 0.1], [0.3, 1.5, -0.4], [0.1, -0.4, 1.0]])
+    lin = hvp.linearize_function(function, a)
+    rng = np.random.default_rng(3)
+    for v in rng.standard_normal((2, 3, 3)):
+
+        def at(h, v=v):
+            return float(function(tf.constant(a + h * v)))
+
+        h = 1e-3
+        slope = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
+        bend = (16 * (at(h) + at(-h)) - at(2 * h) - at(-2 * h) - 30 * at(0)) / (12 * h**2)
+        flat = v.ravel()
+        assert lin.gradient() @ flat == pytest.approx(slope, rel=1e-8)
+        assert flat @ lin.hvp(flat) == pytest.approx(bend, rel=1e-6)
+    assert any("Cholesky" in str(finding) for finding in lin.findings)
+
+
+def test_what_fit_cannot_differentiate_needs_no_finding():
+    def loss(w):
+        updated = keras.ops.slice_update(w, [1], w[:1] ** 2)
+        return tf.reduce_sum(updated**2) + tf.reduce_sum(tf.where(w > 0, w**2, w**3))
+
+    lin = hvp.linearize_function(loss, np.array([1.0, 2.0]))
+    np.testing.assert_allclose(lin.hvp(np.eye(2)), np.diag([12 + 2 + 2, 2.0]))

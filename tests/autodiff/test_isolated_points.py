@@ -154,6 +154,12 @@ REFUSED = {
     "reciprocal_no_nan": (lambda w: tf.math.reciprocal_no_nan(w) * w**2, "DivNoNan"),
     "xdivy": (lambda w: tf.math.xdivy(w**3, w), "Xdivy"),
     "a symmetric logarithm": (lambda w: tf.sign(w) * tf.math.log1p(tf.abs(w)), "Sign"),
+    "a clipped size": (lambda w: tf.minimum(tf.abs(w), 1.0) ** 2, "Abs"),
+    "Huber's loss by hand": (
+        lambda w: tf.minimum(tf.abs(w), 1.0) ** 2 / 2 + tf.abs(w) - tf.minimum(tf.abs(w), 1.0),
+        "Abs",
+    ),
+    "Fair's loss": (lambda w: tf.abs(w) - tf.math.log1p(tf.abs(w)), "Abs"),
     "two rectifiers": (lambda w: tf.sin(tf.nn.relu(w) - tf.nn.relu(-2 * w) / 2), "Relu"),
     "max + min": (lambda w: tf.sin(tf.maximum(w, 3 * w * w) + tf.minimum(w, 3 * w * w)), "Maximum"),
 }
@@ -224,6 +230,12 @@ ACCEPTED = {
         ),
         0,
     ),
+    "an absolute value": (lambda w: tf.abs(w) + 2 * w, 2),
+    "Huber's loss of Keras": (
+        lambda w: keras.losses.Huber(reduction=None)(0 * w[:, None], w[:, None]),
+        0,
+    ),
+    "softsign": (tf.nn.softsign, 1),
     "a clipped norm": (lambda w: tf.clip_by_norm(w[:1], 5.0) + 0 * w, 3),
 }
 
@@ -265,6 +277,12 @@ def test_conditions_on_data_are_not_checked():
 class Quotient(keras.layers.Layer):
     def call(self, x):
         return tf.math.divide_no_nan(1 - tf.cos(x), x)
+
+
+def test_a_test_in_lower_precision_is_checked():
+    """A cast to float32, as Keras's nansum has it."""
+    lin = hvp.linearize_function(lambda w: keras.ops.nansum(w**2), np.array([1.0, 2.0]))
+    np.testing.assert_allclose(lin.hvp(np.eye(2)), 2 * np.eye(2))
 
 
 def test_the_refusal_names_layer_and_batch():

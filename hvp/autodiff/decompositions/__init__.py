@@ -150,6 +150,7 @@ SUBSTITUTES: dict[str, Substitute] = {
     "Xlog1py": powers.xlog1py,
     "Xdivy": powers.xdivy,
     "MatrixDeterminant": determinants.determinant,
+    "Cholesky": determinants.cholesky,
     "SelfAdjointEigV2": spectra.eigh,
     "Svd": spectra.svd,
     "LRN": normalisation.local_response,

@@ -224,6 +224,8 @@ class Linearization:
     def num_outputs(self) -> int:
         """M, the number of entries of the outputs of all N examples: the rows of J.
 
+        What `add_loss` and activity penalties add to the loss of a batch is one entry more of each.
+
         Raises InputError where the loss is not a function of outputs.
         """
         self._require_outputs()

@@ -20,6 +20,7 @@ import pytest
 import tensorflow as tf
 from typer.testing import CliRunner
 
+import hvp.comparison.run
 import hvp.report.matplotlib_figure
 import hvp.report.terminal
 from hvp import ConvergenceError, commands, examples, jobs
@@ -45,13 +46,15 @@ def no_lines_of_progress(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def few_probes(monkeypatch):
-    """Densities are not what is tested here, and take the most of the time."""
+def less_work(monkeypatch):
+    """Densities, float64 and fine pictures are not what is tested here, and take the most time."""
 
     def few(effort, letter, of_layer):
         return min(effort.num_probes, 2), min(effort.num_steps, 4), 1
 
     monkeypatch.setattr(Effort, "resolution", few)
+    monkeypatch.setattr(hvp.comparison.run, "in_float64", lambda lin: lin)
+    monkeypatch.setattr(hvp.report.matplotlib_figure, "DPI", 40)
 
 
 @pytest.fixture
@@ -512,7 +515,7 @@ def test_without_a_command_help_is_printed():
     [
         (("foo",), "no such command 'foo'; see hvp --help"),
         (("compare", "--modle", "x"), "no such option: --modle"),
-        (("compare", "x"), "got unexpected extra argument"),
+        (("check", "x"), "got unexpected extra argument"),
         (("compare", "--model"), "option '--model' requires an argument; see hvp"),
         (("compare", "-k", "ten"), "'-k': expected a whole number, got 'ten'; see hvp compare"),
         (("check", "--seed", "1.5"), "'--seed': expected a whole number, got '1.5'; see hvp check"),
@@ -998,7 +1001,10 @@ def test_a_signal_ends_the_work_and_leaves_no_file(here, stage, number, code, wo
     assert list(here.iterdir()) == []
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.sweep)],
+)
 def test_an_interrupted_comparison_writes_what_is_finished(inputs, here, number, code):
     terminal, end = pty.openpty()
     process = subprocess.Popen(

@@ -222,6 +222,7 @@ def test_several_models_get_a_directory_each_and_a_page_that_compares_them(two_m
         assert words[:4] == ["hvp", "compare", "net.keras", "others/../others/-wide.keras"]
 
 
+@pytest.mark.sweep
 def test_one_model_by_its_name_is_as_by_the_option(inputs, here):
     options = (*inputs[2:], "--layers", "last", "-k", 1)
     succeeded(compare(inputs[1], *options, "--out", "first"))
@@ -294,6 +295,7 @@ def test_options_choose_layers_loss_and_precision(inputs, here):
     assert (found["dtype"], found["size"], found["accuracy"]) == ("float64", 18, None)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("chosen", "sizes"),
     [
@@ -313,6 +315,7 @@ def test_layers_are_names_or_globs_and_may_be_several(inputs, here, chosen, size
     assert found == sizes
 
 
+@pytest.mark.sweep
 def test_the_command_that_was_typed_is_kept_as_a_shell_takes_it(inputs, here):
     typed = (*inputs, "-k", 1, "--layers", "h*", "--layers", "last", "--out", "the out", "-q")
     succeeded(compare(*typed))

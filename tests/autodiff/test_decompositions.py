@@ -525,6 +525,7 @@ def test_every_substitute_is_tested():
         "BatchMatMulV2",
         "BiasAdd",
         "BiasAddGrad",
+        "Cholesky",
         "Conv2D",
         "Conv2DBackpropFilter",
         "Conv2DBackpropInput",

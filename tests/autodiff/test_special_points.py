@@ -41,7 +41,7 @@ def form_by_differences(loss, point, u, v, step):
 
 
 @pytest.mark.parametrize("ad", sweep(["forward-over-reverse", "reverse-over-reverse"], FORWARD))
-@pytest.mark.parametrize("name", sweep(CASES, CASES.keys() - LONG))
+@pytest.mark.parametrize("name", sweep(CASES, set(sorted(CASES.keys() - LONG)[::3])))
 def test_curvature_is_that_of_the_values_of_the_loss(name, ad):
     loss, point = CASES[name]
     lin = hvp.linearize_function(loss, point, ad=ad, jit=False)

@@ -696,6 +696,7 @@ def test_few_blocks_are_not_tried_by_xla():
     assert {block.backend for block in blocks_of(lin)} <= {"graph"}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("when", ["traced", "called"])
 def test_blocks_that_xla_refuses_run_as_a_graph(monkeypatch, hasty, when):
     original = CompiledFunction.compile
@@ -811,6 +812,7 @@ def measure() -> dict[str, float]:
     return {"kept": min(kept), "grown": int(np.diff(after).min())}
 
 
+@pytest.mark.sweep
 def test_no_turn_of_ten_linearizations_leaves_their_memory():
     run = subprocess.run(
         [sys.executable, __file__],

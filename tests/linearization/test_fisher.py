@@ -304,6 +304,7 @@ def standard_errors(lin, num_samples=1, seeds=4):
     return np.abs(shares.mean(axis=0) - 1).max() / spread
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", sweep(DRAWN, {"labels", "binary from logits", "squares"}))
 def test_the_mean_of_draws_is_the_exact_matrix(name):
     last, loss, y = DRAWN[name]
@@ -351,6 +352,7 @@ def test_the_mean_of_draws_is_the_exact_matrix_of_masked_sequences():
     assert standard_errors(lin) < 5
 
 
+@pytest.mark.sweep
 def test_one_draw_is_the_score_of_a_class_with_itself():
     model = net()
     lin = linearize(model, (X[:1], LABELS[:1]), LOGITS, sizes=(1,))
@@ -579,6 +581,7 @@ OPERATORS = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("build", OPERATORS.values(), ids=OPERATORS)
 @pytest.mark.parametrize("jit", [False, True], ids=["plain", "XLA"])
 def test_operators_take_columns_and_blocks(build, jit):

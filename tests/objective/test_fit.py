@@ -277,6 +277,7 @@ def masking(last):
     return chain((5, 3), layers.Masking(), last, layers.Dense(2))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
 @pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
 def test_masked_sequences(reduction, weighted):

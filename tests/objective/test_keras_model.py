@@ -182,6 +182,7 @@ def test_the_compiled_loss_is_taken_where_none_is_given():
         assert compiled.loss() == given.loss()
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("reduction", "weights"),
     [("sum_over_batch_size", None), ("sum", WEIGHTS), ("mean_with_sample_weight", WEIGHTS)],

@@ -81,11 +81,13 @@ def families(program: Program, sources: Collection[int]) -> list[Family]:
         key = finder.key(node) if reached & set(_compared(node)) else None
         if key is not None:
             found.setdefault(key, []).append(node)
-    return [
+    checked = [
         Family(tuple(nodes))
         for nodes in found.values()
         if len({finder.first(n.outputs[0]) for n in nodes}) > 1 or finder.is_checked_alone(nodes[0])
     ]
+    # |x| < 1e-9 is a point by its comparison rather than by its size: the first found is named.
+    return sorted(checked, key=lambda family: family.node.op.type == "Abs")
 
 
 def _compared(node: Node) -> list[int]:

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+import tensorflow as tf
 from support import six_models
 from typer.testing import CliRunner
 
@@ -22,6 +23,12 @@ def inputs(request, tmp_path_factory):
             patch.setitem(six_models.MODELS, "residual", few)
         model, data = six_models.write(request.param, tmp_path_factory.mktemp("six"))
     return request.param, ("--model", str(model), "--data", str(data))
+
+
+@pytest.fixture(autouse=True)
+def process_left_as_it_was(monkeypatch):
+    """Determinism holds for the rest of a process, and the other tests share this one."""
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
 
 
 def run(*words):

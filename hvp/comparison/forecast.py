@@ -12,17 +12,15 @@ import psutil
 from hvp.comparison.chain_rule import columns_at_once
 from hvp.comparison.plan import RESULTS, Effort
 from hvp.comparison.run import Stage, stages
+from hvp.comparison.sampling_errors import NUM_SIGN_VECTORS
 from hvp.errors import InputError
-from hvp.linalg.eigsh import DENSE_SIZE, basis_size
+from hvp.linalg.eigsh import DENSE_SIZE, POWER_STEPS, basis_size
 from hvp.linalg.layer_traces import NUM_PRODUCTS
 from hvp.operators import Cost, Curvature
 
 # Products of an iteration for both ends, in those that fill its basis once: measured on six
 # networks, from 1 to 2.1 for H, 4 for G and 1.6 for R.
 RESTARTS = {"H": 1.5, "G": 2.2, "R": 1.3}
-POWER_STEPS = 7
-# Sign vectors of the sampling error of a trace.
-NUM_SIGN_VECTORS = 10
 # Seconds of Lanczos's own work for each entry of its basis and step: ARPACK's, and the one with
 # blocks (measured, P from 7,000 to 50,000).
 ARPACK_SECONDS, LANCZOS_SECONDS = 4e-9, 1.4e-9

@@ -9,7 +9,7 @@ from typing import Any
 
 from hvp.comparison.results import Comparison
 from hvp.report import number_format, summary
-from hvp.report.number_format import End, typeset
+from hvp.report.number_format import typeset
 from hvp.report.summary import NONE
 
 # Digits of a heat map, and the decades of its colours.
@@ -128,16 +128,8 @@ def _extremes(c: Comparison) -> Table:
     rows = []
     for part in c.parts.values():
         for letter in part.spectra:
-            k = len(part.spectra[letter].largest.values)
-            columns: tuple[tuple[End, int], ...] = (
-                ("largest", 1),
-                ("largest", k),
-                ("smallest", k),
-                ("smallest", 1),
-            )
             cells = (
-                summary.eigenvalue(c, part, letter, *column).text(EIGENVALUE_DIGITS)
-                for column in columns
+                found.text(EIGENVALUE_DIGITS) for found in summary.outer_and_inner(c, part, letter)
             )
             rows.append((f"{part.name}, {letter}", *cells))
     return _table(f"|largest|largest no. {c.k}|smallest no. {c.k}|smallest", rows)

@@ -315,7 +315,7 @@ def sampling(comparison: Comparison) -> str:
     share = error / (abs(found.largest.values[-1]) or 1.0)
     return (
         f"Another draw of {comparison.num_examples:,} examples would change the largest eigenvalue "
-        f"of H by about {margin(error)}, or {known(100 * share, 10 * share, 2)} %."
+        f"of {letter} by about {margin(error)}, or {known(100 * share, 10 * share, 2)} %."
     )
 
 
@@ -327,6 +327,15 @@ def eigenvalue(
         return Eigenvalue(0.0, 0.0)
     pairs: Eigenpairs = getattr(part.spectra[letter], end)
     return eigenvalues(pairs, end, comparison.floor)[rank - 1]
+
+
+def outer_and_inner(comparison: Comparison, part: Part, letter: str) -> list[Eigenvalue]:
+    """The outermost and the innermost eigenvalue of both ends, from the largest down."""
+    k = len(part.spectra[letter].largest.values)
+    ranks: tuple[tuple[End, int], ...] = (
+        (LARGEST, 1), (LARGEST, k), (SMALLEST, k), (SMALLEST, 1),
+    )  # fmt: skip
+    return [eigenvalue(comparison, part, letter, *rank) for rank in ranks]
 
 
 def trace(

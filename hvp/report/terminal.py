@@ -30,7 +30,6 @@ from rich.text import Text
 from hvp.comparison.forecast import Expected, Fit
 from hvp.comparison.results import Comparison, Part
 from hvp.report import number_format, summary
-from hvp.report.number_format import End
 
 # Columns of an output that is no terminal, such as a file.
 FILE_WIDTH = 100
@@ -274,18 +273,9 @@ def _spectra_table(comparison: Comparison, narrow: bool) -> Table:
 
 
 def _eigenvalue_cells(comparison: Comparison, part: Part, letter: str, narrow: bool) -> list[str]:
-    k = len(part.spectra[letter].largest.values)
-    columns: tuple[tuple[End, int], ...] = (
-        ("largest", 1),
-        ("largest", k),
-        ("smallest", k),
-        ("smallest", 1),
-    )
     return [
-        summary.eigenvalue(comparison, part, letter, *column)
-        .text(DIGITS, with_error=not narrow)
-        .replace("± ", "±")
-        for column in columns
+        found.text(DIGITS, with_error=not narrow).replace("± ", "±")
+        for found in summary.outer_and_inner(comparison, part, letter)
     ]
 
 

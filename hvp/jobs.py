@@ -122,9 +122,16 @@ def data_reader(model: Path, source: str | None) -> Reader | None:
 
 
 def models_by_name(paths: Sequence[Path]) -> dict[str, Path]:
-    """Models by the names of their results. Raises InputError where two names are the same."""
+    """Models by the names of their results.
+
+    Raises InputError where two names are the same, or one is that of a directory above.
+    """
     found: dict[str, Path] = {}
     for path in paths:
+        if not path.stem.strip("."):
+            raise InputError(
+                "a model with a name, as results have it", repr(path.name), "rename it"
+            )
         other = next((found[name] for name in found if name.lower() == path.stem.lower()), None)
         if other is not None:
             expected = "models with different names, as results are named after them"

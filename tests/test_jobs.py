@@ -71,3 +71,9 @@ def test_no_message_is_longer_than_300_characters(expected, got, remedy):
     assert line.startswith(f"expected {expected[:10]}")
     assert f"got {got[:3]}" in line
     assert line.endswith(f"{got[-1]}; {remedy}")
+
+
+@pytest.mark.parametrize("name", ["..keras", "...keras"])
+def test_results_never_go_above_their_directory(name):
+    with pytest.raises(InputError, match="expected a model with a name"):
+        jobs.models_by_name([Path("a.keras"), Path("models", name)])

@@ -31,6 +31,8 @@ class SamplingErrors:
         squared_norms: (B, S) the squared norm with one batch left out, for each of S probes; a
             column of NaN without a density.
         examples: (B,) the number of examples in each batch.
+        group_examples: the number of examples in each group of batches that is left out for
+            `squared_norms`: many batches are left out in fewer groups.
     """
 
     largest: np.ndarray
@@ -38,6 +40,7 @@ class SamplingErrors:
     traces: np.ndarray
     squared_norms: np.ndarray
     examples: np.ndarray
+    group_examples: np.ndarray
 
     @property
     def trace(self) -> float:
@@ -45,7 +48,7 @@ class SamplingErrors:
 
     @property
     def squared_norm(self) -> float:
-        return float(jackknife(self.squared_norms, self.examples))
+        return float(jackknife(self.squared_norms, self.group_examples))
 
 
 def sampling_errors(lin: Curvature, matrix: str, s: Spectrum, seed: int) -> SamplingErrors:
@@ -55,7 +58,8 @@ def sampling_errors(lin: Curvature, matrix: str, s: Spectrum, seed: int) -> Samp
     """
     if lin.num_batches < 2:
         unknown, nothing = np.full(len(s.largest.values), np.nan), np.full((1, 1), np.nan)
-        return SamplingErrors(unknown, unknown, nothing, nothing, np.array([lin.num_examples]))
+        one = np.array([lin.num_examples])
+        return SamplingErrors(unknown, unknown, nothing, nothing, one, one)
     vectors = np.concatenate([s.largest.vectors, s.smallest.vectors], axis=1)
     largest, smallest = np.split(lin.batch_forms(vectors, matrix).stderr, 2)
     sign_forms = lin.batch_forms(
@@ -63,14 +67,19 @@ def sampling_errors(lin: Curvature, matrix: str, s: Spectrum, seed: int) -> Samp
     )
     means = sign_forms.shares.mean(axis=1, keepdims=True)
     unknown = np.full_like(means, np.nan)
-    return SamplingErrors(largest, smallest, means, unknown, sign_forms.examples)
+    examples = sign_forms.examples
+    return SamplingErrors(largest, smallest, means, unknown, examples, examples)
 
 
 def with_norms(found: SamplingErrors, density: Density) -> SamplingErrors:
     """The sampling errors with that of the squared norm, from the probes of the density."""
-    if len(found.examples) < 2:
+    if density.left_out is None:
         return found
-    return replace(found, squared_norms=density.without_batches(np.square))
+    return replace(
+        found,
+        squared_norms=density.without_batches(np.square),
+        group_examples=density.left_out.examples,
+    )
 
 
 def share_with_sampling_errors(
@@ -87,5 +96,5 @@ def share_with_sampling_errors(
     return Share(
         share.name,
         replace(share.trace, sampling=float(trace_error)),
-        replace(share.squared_norm, sampling=float(jackknife(ratios, H.examples))),
+        replace(share.squared_norm, sampling=float(jackknife(ratios, H.group_examples))),
     )

@@ -157,6 +157,23 @@ def test_the_chain_rule_is_in_it(comparison, lin):
     assert [row.layer for row in comparison.chain_rule] == ["hidden", "last", "whole network"]
 
 
+def test_many_batches_are_left_out_in_fewer_groups():
+    rng = np.random.default_rng(0)
+    lin = hvp.linearize_function(
+        lambda z, batch: tf.reduce_sum(z**2),
+        rng.normal(size=(3, 2)),
+        (rng.normal(size=(60, 3)),),
+        outputs=lambda w, batch: tf.tanh(batch[0] @ w),
+        reduction="sum",
+        batch_size=1,
+        **REPEATABLE,
+    )
+    found = hvp.compare(lin, 1, **FEW).whole.sampling["H"]
+    assert (len(found.examples), len(found.group_examples)) == (60, 50)
+    assert found.group_examples.sum() == 60
+    assert 0 < found.squared_norm < np.inf
+
+
 def test_what_is_left_out_is_not_there(lin, comparison, tmp_path):
     found = hvp.compare(lin, K, tol=TOL, seed=3, matrices="H,G", results="ends")
     assert list(found.whole.spectra) == ["H", "G"]

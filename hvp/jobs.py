@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAX_BATCH_FRACTION = 1 / 8
 # TensorFlow and the programs of a network take about this; of the rest of a limit of memory, this
 # share is for saved tensors.
-PROCESS_BYTES, CACHE_SHARE = 900 << 20, 1 / 8
+PROCESS_BYTES, CACHE_SHARE = 900 << 20, 1 / 6
 # The memory of a single batch is extrapolated from so many examples and twice as many.
 FEW_EXAMPLES = 32
 # Characters of a message, and of its parts where the remedy is long.
@@ -74,10 +74,7 @@ class Options:
 
 
 def cache_bytes(limits: Limits) -> int:
-    """What may be saved between products, so that a process stays within its limit of memory.
-
-    The noise floor saves as much once more in float64, at twice the size.
-    """
+    """What may be saved between products, so that a process stays within its limit of memory."""
     return int(CACHE_SHARE * max(limits.bytes - PROCESS_BYTES, 0))
 
 

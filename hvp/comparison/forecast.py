@@ -104,21 +104,27 @@ def forecast(
         for name, positions in lin.layout.layers.items()
     }
     each = _Stages(lin, effort, sizes, costs)
+    expected, kept = dict[Stage, Expected](), 0
+    for stage in stages:
+        found = each.expected(stage)
+        expected[stage] = replace(found, bytes=found.bytes + kept)
+        kept += each.kept_bytes(stage)
     return Forecast(
         lin.size,
         lin.num_examples,
         lin.num_batches,
-        {stage: each.expected(stage) for stage in stages},
+        expected,
         costs,
         psutil.Process().memory_info().rss,
-        _saved(costs, 1.0) + _saved(costs, FLOAT64_FACTOR),  # the noise floor needs float64
+        _saved(costs),
     )
 
 
-def _saved(costs: Mapping[str, Cost], factor: float) -> int:
-    """The bytes of saved tensors of all matrices together."""
+def _saved(costs: Mapping[str, Cost]) -> int:
+    """The bytes of saved tensors of all matrices together, and of those in float64."""
+    saved = sum(cost.saved for cost in costs.values())
     budget = max(cost.budget for cost in costs.values())
-    return round(min(factor * sum(cost.saved for cost in costs.values()), budget))
+    return round(min((1 + FLOAT64_FACTOR) * saved, budget))
 
 
 class _Stages:
@@ -130,7 +136,7 @@ class _Stages:
         self._lin, self._effort, self._sizes, self._costs = lin, effort, sizes, costs
 
     def expected(self, stage: Stage) -> Expected:
-        size = self._sizes.get(stage.part, self._lin.size)
+        size = self._size(stage)
         is_layer = stage.part in self._sizes and size < self._lin.size
         compute = {
             "chain rule": self._chain_rule,
@@ -143,9 +149,18 @@ class _Stages:
         if is_layer and stage.kind == "ends":
             seconds += self._cost(stage, is_layer).first
         working = max(cost.working for cost in self._costs.values())
-        copies = 2 if self._effort.layers else 1
-        kept = 2 * self._effort.k * copies * len(self._costs) * self._lin.size
-        return Expected(count, seconds, (vectors + kept) * self._lin.dtype.itemsize + working)
+        return Expected(count, seconds, vectors * self._lin.dtype.itemsize + working)
+
+    def kept_bytes(self, stage: Stage) -> int:
+        """The bytes of the eigenvectors that a stage finds, which are kept until the end."""
+        if stage.kind != "ends":
+            return 0
+        size = self._size(stage)
+        return 2 * min(self._effort.k, size) * size * self._lin.dtype.itemsize
+
+    def _size(self, stage: Stage) -> int:
+        """The number of parameters of the part of a stage."""
+        return self._sizes.get(stage.part, self._lin.size)
 
     def _cost(self, stage: Stage, is_layer: bool) -> Cost:
         """The cost of products of a stage; those of a layer are not measured."""

@@ -215,7 +215,7 @@ class BatchSum:
             saved = self._cache.get(known, index)
             if saved is None:
                 saved = known(batch)
-                self._cache.add(known, index, batch, saved)
+                self._cache.add(known, index, batch if self._snapshot.in_memory else (), saved)
             maps.append(linear_map)
             yield linear_map, linear_map.taken(saved)
         self._maps_by_batch[product] = maps

@@ -19,14 +19,12 @@ SHARE = 0.25
 class SavedTensorCache:
     """The saved tensors of as many batches as fit; those of a known part are dropped with it.
 
-    `budget` is a number of bytes, None for a quarter of the memory available now. Where batches
-    are in memory anyway, `batches_in_memory`, tensors that belong to them are not counted.
+    `budget` is a number of bytes, None for a quarter of the memory available now.
     """
 
-    def __init__(self, budget: int | None, *, batches_in_memory: bool):
+    def __init__(self, budget: int | None):
         available = psutil.virtual_memory().available
         self.budget = int(SHARE * available) if budget is None else budget
-        self._batches_in_memory = batches_in_memory
         self._lock = threading.RLock()
         self._saved: WeakKeyDictionary[KnownPart, dict[int, tuple[SavedTensors, int]]]
         self._saved = WeakKeyDictionary()
@@ -62,11 +60,11 @@ class SavedTensorCache:
         self,
         known: KnownPart,
         index: int,
-        batch: Sequence[tf.Tensor],
+        held: Sequence[tf.Tensor],
         saved: SavedTensors,
     ) -> None:
-        """Keep the saved tensors of a batch if they fit."""
-        uncounted = {id(tensor) for tensor in batch} if self._batches_in_memory else set()
+        """Keep the saved tensors of a batch if they fit; those `held` anyway are not counted."""
+        uncounted = {id(tensor) for tensor in held}
         tensors = [tensor for tensor in saved if id(tensor) not in uncounted]
         # TensorFlow does not report the size of optional values.
         size = sum(map(transfer.nbytes, tensors)) + known.branch_bytes

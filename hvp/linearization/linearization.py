@@ -581,10 +581,12 @@ class Linearization:
         )
 
     def in_float64(self) -> Linearization:
-        """The same loss at the same parameters, evaluated in float64 despite any casts in it."""
+        """The same loss at the same parameters, evaluated in float64 despite any casts in it.
+
+        The budget for what is saved between products is that of both together.
+        """
         snapshot = self._snapshot.in_float64()
-        cache = SavedTensorCache(self._cache.budget, batches_in_memory=snapshot.in_memory)
-        return Linearization(snapshot, self._chosen, cache, ad=self._ad, jit=False)
+        return Linearization(snapshot, self._chosen, self._cache, ad=self._ad, jit=False)
 
     def _restricted(self, inside: Sequence[int]) -> Linearization:
         chosen = [self._chosen[i] for i in inside]

@@ -190,7 +190,7 @@ def _linearization(
     chosen = range(len(layout.names)) if variables is None else layout.select(variables)
     snapshot = Snapshot(objective, layout, batches, chosen, promoted=dtype is not None)
     budget = None if cache == "auto" else int(cache)
-    saved_tensors = SavedTensorCache(budget, batches_in_memory=snapshot.in_memory)
+    saved_tensors = SavedTensorCache(budget)
     return Linearization(snapshot, chosen, saved_tensors, ad=ad, jit=jit)
 
 

@@ -68,8 +68,9 @@ class Snapshot:
 
     @property
     def in_memory(self) -> bool:
-        """Whether all batches are in memory in any case."""
-        return self._tensors is not None or self._batches is None
+        """Whether all batches, in the precision of the snapshot, are in memory in any case."""
+        is_held = self._tensors is not None or self._batches is None
+        return is_held and not self._is_promoted
 
     @functools.cached_property
     def is_convex(self) -> bool:

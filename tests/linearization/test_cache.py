@@ -23,7 +23,7 @@ def tensors(*sizes, dtype=tf.float64):
 
 
 def test_a_saved_tensor_that_fits_is_kept_as_it_is():
-    cache, linear_map = SavedTensorCache(1000, batches_in_memory=False), Map()
+    cache, linear_map = SavedTensorCache(1000), Map()
     saved = tensors(10, 5)
     cache.add(linear_map, 3, [], saved)
     assert cache.get(linear_map, 3) is saved
@@ -31,7 +31,7 @@ def test_a_saved_tensor_that_fits_is_kept_as_it_is():
 
 
 def test_what_was_not_offered_is_not_there():
-    cache, linear_map, other = SavedTensorCache(1000, batches_in_memory=False), Map(), Map()
+    cache, linear_map, other = SavedTensorCache(1000), Map(), Map()
     cache.add(linear_map, 0, [], tensors(1))
     assert cache.get(linear_map, 1) is None
     assert cache.get(other, 0) is None
@@ -50,17 +50,17 @@ def test_what_was_not_offered_is_not_there():
     ids=str,
 )
 def test_bytes_are_those_of_the_tensors(tensor, size):
-    cache, linear_map = SavedTensorCache(size, batches_in_memory=False), Map()
+    cache, linear_map = SavedTensorCache(size), Map()
     cache.add(linear_map, 0, [], [tensor])
     assert cache.bytes == size
     assert cache.get(linear_map, 0) is not None
-    tight = SavedTensorCache(max(size - 1, 0), batches_in_memory=False)
+    tight = SavedTensorCache(max(size - 1, 0))
     tight.add(linear_map, 0, [], [tensor])
     assert (tight.get(linear_map, 0) is None) == (size > 0)
 
 
 def test_the_budget_holds_for_all_maps_together_and_what_fits_later_is_kept():
-    cache, maps = SavedTensorCache(200, batches_in_memory=False), [Map(), Map()]
+    cache, maps = SavedTensorCache(200), [Map(), Map()]
     for index in range(2):
         for linear_map in maps:
             cache.add(linear_map, index, [], tensors(10))
@@ -75,7 +75,7 @@ def test_the_budget_holds_for_all_maps_together_and_what_fits_later_is_kept():
 
 
 def test_no_budget_keeps_nothing_but_what_takes_nothing():
-    cache, linear_map = SavedTensorCache(0, batches_in_memory=True), Map()
+    cache, linear_map = SavedTensorCache(0), Map()
     batch = tensors(10)
     cache.add(linear_map, 0, batch, [*batch, *tensors(1)])
     assert cache.get(linear_map, 0) is None
@@ -87,28 +87,28 @@ def test_no_budget_keeps_nothing_but_what_takes_nothing():
 
 def test_batches_held_anyway_are_not_counted():
     batch, others = tensors(10, 20), tensors(3)
-    for beside, size in ((True, 24), (False, 104)):
-        cache, linear_map = SavedTensorCache(1000, batches_in_memory=beside), Map()
-        cache.add(linear_map, 0, batch, [batch[0], *others])
+    for held, size in ((batch, 24), ([], 104)):
+        cache, linear_map = SavedTensorCache(1000), Map()
+        cache.add(linear_map, 0, held, [batch[0], *others])
         assert cache.bytes == size
 
 
 def test_an_equal_batch_is_not_the_batch():
-    cache, linear_map = SavedTensorCache(1000, batches_in_memory=True), Map()
+    cache, linear_map = SavedTensorCache(1000), Map()
     cache.add(linear_map, 0, tensors(10), tensors(10))
     assert cache.bytes == 80
 
 
 def test_without_a_budget_it_is_a_share_of_the_memory_that_is_free():
     free = psutil.virtual_memory().available
-    budget = SavedTensorCache(None, batches_in_memory=True).budget
+    budget = SavedTensorCache(None).budget
     assert isinstance(budget, int)
     assert budget == pytest.approx(SHARE * free, rel=0.2)
     assert 0 < SHARE < 1
 
 
 def test_maps_that_die_release_what_they_kept():
-    cache, first, second = SavedTensorCache(200, batches_in_memory=False), Map(), Map()
+    cache, first, second = SavedTensorCache(200), Map(), Map()
     saved = tensors(20)
     tensor = weakref.ref(saved[0])
     cache.add(first, 0, [], saved)
@@ -153,7 +153,7 @@ def at_once(*works):
 def test_offers_from_several_threads_stay_within_the_budget(hasty):
     for _ in range(20):
         cache, maps = (
-            SavedTensorCache(80 * 10, batches_in_memory=False),
+            SavedTensorCache(80 * 10),
             [Map() for _ in range(4)],
         )
         saved = tensors(10)
@@ -169,7 +169,7 @@ def test_offers_from_several_threads_stay_within_the_budget(hasty):
 
 def test_what_is_kept_can_be_read_while_it_grows(hasty):
     cache, maps, done = (
-        SavedTensorCache(1 << 30, batches_in_memory=False),
+        SavedTensorCache(1 << 30),
         [Map(), Map()],
         threading.Event(),
     )

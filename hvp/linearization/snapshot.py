@@ -23,6 +23,7 @@ from hvp.errors import InputError, MixedExamplesError
 from hvp.linearization import loss_structure
 from hvp.linearization.audit import Auditor
 from hvp.linearization.batch_programs import BatchPrograms
+from hvp.linearization.refusals import refusals_as_input_errors
 from hvp.objective.batches import content
 from hvp.objective.objective import Evaluation, Objective
 from hvp.objective.parameters import Layout
@@ -71,10 +72,16 @@ class Snapshot:
         """Whether all batches are in memory in any case."""
         return self._tensors is not None or self._batches is None
 
+    @property
+    def has_outputs(self) -> bool:
+        """Whether the loss is a function of outputs."""
+        return self.num_outputs > 0
+
     @functools.cached_property
+    @refusals_as_input_errors
     def is_convex(self) -> bool:
-        """Whether the numerical test finds the loss convex in the outputs."""
-        return all(
+        """Whether the loss has outputs, and the numerical test finds it convex in them."""
+        return self.has_outputs and all(
             p.network is not None and loss_structure.is_convex(p.network, self.values, batch)
             for p, batch in self._shapes()
         )
@@ -92,8 +99,7 @@ class Snapshot:
     def _shapes(self) -> Iterator[tuple[BatchPrograms, list[tf.Tensor]]]:
         """The programs of each batch shape, with the first batch of that shape."""
         seen = set()
-        for batch in self.batches():
-            programs = self.programs(batch)
+        for programs, batch in self.pieces(penalty=False):
             if programs not in seen:
                 seen.add(programs)
                 yield programs, batch
@@ -104,9 +110,40 @@ class Snapshot:
         targets = [t for programs in self._programs.values() for t in programs.targets]
         return all(target.distribution is not None for target in targets)
 
+    def require_outputs(self) -> None:
+        """Raise InputError where the loss is not a function of outputs."""
+        if not self.has_outputs:
+            raise InputError(
+                "a loss that is a function of outputs (J, G and R need them)",
+                "a loss that sees its parameters another way",
+                "give linearize_function outputs=",
+            )
+
+    def require_likelihood(self, *, known: bool) -> None:
+        """Raise InputError where the loss is not made of loss values, or of `known` likelihoods."""
+        self.require_outputs()
+        if not self.has_scores or (known and not self.has_distributions):
+            raise InputError(
+                "a Keras loss of the outputs that is a cross-entropy or the mean of squares"
+                if known
+                else "a Keras loss whose values depend on their own part of the outputs each",
+                self.objective.loss_name,
+                "use GaussNewton, which is defined for any loss",
+            )
+
     def batches(self) -> Iterator[list[tf.Tensor]]:
         """The batches in order, each as a flat list of its tensors."""
         return map(self._flat, self._structured())
+
+    def pieces(self, *, penalty: bool) -> Iterator[tuple[BatchPrograms, list[tf.Tensor]]]:
+        """The terms of a sum, each as its programs and its tensors.
+
+        They are the batches in order and, with `penalty`, that on the weights if there is one.
+        """
+        for batch in self.batches():
+            yield self.programs(batch), batch
+        if penalty and self.penalty is not None:
+            yield self.penalty, []
 
     def programs(self, batch: Sequence[tf.Tensor]) -> BatchPrograms:
         """The programs for the shape of a batch. Raises InputError for a new shape."""

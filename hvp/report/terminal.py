@@ -29,7 +29,7 @@ from rich.text import Text
 
 from hvp.comparison.forecast import Expected, Fit
 from hvp.comparison.results import Comparison, Part
-from hvp.report import number_format, summary
+from hvp.report import entries, number_format, summary
 
 # Columns of an output that is no terminal, such as a file.
 FILE_WIDTH = 100
@@ -37,7 +37,7 @@ FILE_WIDTH = 100
 SECONDS_BETWEEN_LINES = 30
 # Significant digits of an eigenvalue, so that the table fits.
 DIGITS = 5
-# Rows of `summary.errors` that the terminal shows.
+# Rows of `entries.errors` that the terminal shows.
 SHOWN_RESULTS = ("trace", "distance", "negative", "rank")
 
 
@@ -275,7 +275,7 @@ def _spectra_table(comparison: Comparison, narrow: bool) -> Table:
 def _eigenvalue_cells(comparison: Comparison, part: Part, letter: str, narrow: bool) -> list[str]:
     return [
         found.text(DIGITS, with_error=not narrow).replace("± ", "±")
-        for found in summary.outer_and_inner(comparison, part, letter)
+        for found in entries.outer_and_inner(comparison, part, letter)
     ]
 
 
@@ -289,7 +289,7 @@ def _chain_table(comparison: Comparison) -> Table:
     for heading in ("vᵀHv", "vᵀGv", "vᵀRv", "relative difference"):
         table.add_column(heading, justify="right")
     table.add_column("")
-    for layer, *cells in summary.chain_rule(comparison):
+    for layer, *cells in entries.chain_rule(comparison):
         table.add_row(escape(layer), *cells)
     return table
 
@@ -305,11 +305,11 @@ def _results_table(comparison: Comparison) -> Table:
     table.add_column("")
     for heading in ("value", "probes", "depth", "sampling"):
         table.add_column(heading, justify="right")
-    for name, *cells in summary.errors(comparison):
+    for name, *cells in entries.errors(comparison):
         if name.startswith(SHOWN_RESULTS):
             table.add_row(name, *cells)
     table.add_row(
-        "noise floor of products", number_format.margin(comparison.floor), *3 * [summary.NONE]
+        "noise floor of products", number_format.margin(comparison.floor), *3 * [entries.NONE]
     )
     return table
 

@@ -165,12 +165,10 @@ def compare(
                 ]
             else:
                 work = [jobs.builtin_job(name, seed, terminal) for name in names]
-            command = _command(context)
             if examples is not None:
                 work = [jobs.with_some_examples(job, examples, seed, terminal) for job in work]
-            results, failure = jobs.all_compared(
-                work, of_loss, effort, limits, seed, command, terminal
-            )
+            request = jobs.Request(of_loss, effort, limits, seed, _command(context))
+            results, failure = jobs.all_compared(work, request, terminal)
             terminal.start("writing")
             with process.named(out):
                 if several:

@@ -73,6 +73,20 @@ class Options:
     cache: int | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the user asked for: how much is computed of which loss, within which limits.
+
+    `command` is the line as it was typed.
+    """
+
+    options: Options
+    effort: Effort
+    limits: Limits
+    seed: int
+    command: str
+
+
 def cache_bytes(limits: Limits) -> int:
     """What may be saved between products, so that a process stays within its limit of memory.
 
@@ -195,25 +209,19 @@ def with_some_examples(job: Job, count: int, seed: int, terminal: Terminal) -> J
 
 
 def all_compared(
-    work: Sequence[Job],
-    options: Options,
-    effort: Effort,
-    limits: Limits,
-    seed: int,
-    command: str,
-    terminal: Terminal,
+    work: Sequence[Job], request: Request, terminal: Terminal
 ) -> tuple[dict[str, Comparison], InputError | ConvergenceError | None]:
     """The comparisons by title, and the error that ended the work after the first of them.
 
     All jobs are linearised before any is compared, so that a wrong one is told at once. An
     interruption or an error keeps the comparisons that are finished.
     """
-    ready = [(job, linearized(job, options, terminal)) for job in work]
+    ready = [(job, linearized(job, request.options, terminal)) for job in work]
     found: dict[str, Comparison] = {}
     while ready and not terminal.stopped_by:
         job, lin = ready.pop(0)
         try:
-            found[job.title] = compared(job, lin, options, effort, limits, seed, command, terminal)
+            found[job.title] = compared(job, lin, request, terminal)
         except (KeyboardInterrupt, InputError, ConvergenceError) as error:
             if not found:
                 raise
@@ -223,16 +231,7 @@ def all_compared(
     return found, None
 
 
-def compared(
-    job: Job,
-    lin: Linearization,
-    options: Options,
-    effort: Effort,
-    limits: Limits,
-    seed: int,
-    command: str,
-    terminal: Terminal,
-) -> Comparison:
+def compared(job: Job, lin: Linearization, request: Request, terminal: Terminal) -> Comparison:
     """The comparison of H, G and R of a job at `lin`: what was computed until an interruption.
 
     Raises KeyboardInterrupt where nothing was computed before it.
@@ -240,9 +239,8 @@ def compared(
     from hvp.comparison.run import Run
     from hvp.report import summary
 
-    effort = dataclasses.replace(effort, k=_most(job, effort.k, lin.size, terminal))
-    lin, found = fitted(job, lin, options, effort, limits, seed, terminal)
-    run = Run(lin, found.effort, seed=seed, progress=terminal.report_products)
+    lin, found = fitted(job, lin, request, terminal)
+    run = Run(lin, found.effort, seed=request.seed, progress=terminal.report_products)
     terminal.start_stages(
         job.title, {stage.label: each for stage, each in found.forecast.stages.items()}
     )
@@ -254,28 +252,24 @@ def compared(
         if not run.has_results:
             raise
         terminal.stop()
-    result = run.comparison(title=job.title, command=command)
+    result = run.comparison(title=job.title, command=request.command)
     return dataclasses.replace(result, findings=tuple(map(in_options, result.findings)))
 
 
 def fitted(
-    job: Job,
-    lin: Linearization,
-    options: Options,
-    effort: Effort,
-    limits: Limits,
-    seed: int,
-    terminal: Terminal,
+    job: Job, lin: Linearization, request: Request, terminal: Terminal
 ) -> tuple[Linearization, Fit]:
     """The loss and how much of its comparison fits the limits; what that takes is shown."""
     from hvp.comparison.forecast import fit, left_out, measured_costs
 
+    k = _most(job, request.effort.k, lin.size, terminal)
+    effort = dataclasses.replace(request.effort, k=k)
     terminal.start(f"{job.title}: measuring products")
-    found = fit(lin, effort, measured_costs(lin, effort), limits)
+    found = fit(lin, effort, measured_costs(lin, effort), request.limits)
     terminal.show_forecast(job.title, found, left_out(effort, found))
     if found.num_examples < lin.num_examples:
-        job = with_some_examples(job, found.num_examples, seed, terminal)
-        lin = linearized(job, options, terminal)
+        job = with_some_examples(job, found.num_examples, request.seed, terminal)
+        lin = linearized(job, request.options, terminal)
     return lin, found
 
 

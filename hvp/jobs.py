@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hvp import process
 from hvp.errors import ConvergenceError, DataError, InputError, MixedExamplesError
 
 if TYPE_CHECKING:
@@ -27,27 +27,6 @@ MAX_BATCH_FRACTION = 1 / 8
 PROCESS_BYTES, CACHE_SHARE = 900 << 20, 1 / 8
 # The memory of a single batch is extrapolated from so many examples and twice as many.
 FEW_EXAMPLES = 32
-# Characters of a message, and of its parts where the remedy is long.
-MAX_MESSAGE_LENGTH, MIN_PART_LENGTH = 290, 20
-# What remedies call by its name in Python -> what to do on the command line.
-REMEDIES = {
-    r"pass loss=": "give --loss NAME",
-    r"use the loss (\w+)": r"give --loss \1",
-    r'pass dtype="float64"': "give --dtype float64",
-    r"^a budget of": "a --budget of",
-    r"^matrices among": "--matrices among",
-    r"^results among": "--parts among",
-    r"^a limit of memory of": "a --memory of",
-    r"\bdtype=": "--dtype",
-    r"\bvariables=": "--layers",
-    r"pass batch_size=len\(x\).*": "leave --batch-size out",
-    r"\b(add H to|leave) matrices\b": r"\1 --matrices",
-    r"pass training=False": "remove that assignment",
-    r"raise cache= if memory allows": "free memory, or take fewer examples",
-    r"try ad=.*": "use another operation in its place",
-    r"give linearize_function outputs=": "use hvp.linearize_function in Python",
-    r"check that A is symmetric.*|accept errors up to.*": "lower -k, or give --dtype float64",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,35 +72,6 @@ def cache_bytes(limits: Limits) -> int:
     The noise floor saves as much once more in float64, at twice the size.
     """
     return int(CACHE_SHARE * max(limits.bytes - PROCESS_BYTES, 0))
-
-
-def in_options(text: str) -> str:
-    """A remedy for Python, or a text that ends with one, in words of the command line."""
-    for python, option in REMEDIES.items():
-        text = re.sub(python, option, text)
-    return text
-
-
-def message(error: InputError | ConvergenceError) -> str:
-    """The line of an error, in words of the command line; what is long loses its middle."""
-    if isinstance(error, ConvergenceError):
-        return shortened(in_options(str(error)), MAX_MESSAGE_LENGTH)
-    remedy = in_options(error.remedy)
-    room = MAX_MESSAGE_LENGTH - len(f"expected , got ; {remedy}")
-    expected = shortened(in_options(error.expected), max(2 * room // 3, MIN_PART_LENGTH))
-    got = shortened(str(error.got), max(room - len(expected), MIN_PART_LENGTH))
-    return shortened(f"expected {expected}, got {got}; {remedy}", MAX_MESSAGE_LENGTH)
-
-
-def shortened(text: str, length: int) -> str:
-    """The text on one line, with its two ends alone where it is longer.
-
-    >>> shortened("one, two, three, four, five", 20)
-    'one, tw ... r, five'
-    """
-    text = " ".join(text.split())
-    half = (length - len(" ... ")) // 2
-    return text if len(text) <= length else f"{text[:half]} ... {text[-half:]}"
 
 
 def data_reader(model: Path, source: str | None) -> Reader | None:
@@ -253,7 +203,7 @@ def compared(job: Job, lin: Linearization, request: Request, terminal: Terminal)
             raise
         terminal.stop()
     result = run.comparison(title=job.title, command=request.command)
-    return dataclasses.replace(result, findings=tuple(map(in_options, result.findings)))
+    return dataclasses.replace(result, findings=tuple(map(process.in_options, result.findings)))
 
 
 def fitted(

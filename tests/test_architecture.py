@@ -31,8 +31,8 @@ MAY_IMPORT = {
         "jobs", "options", "process", "report", "comparison", "testing", "errors", "__init__",
     ),
     "options": ("objective", "errors"),
-    "process": ("jobs", "report", "errors"),
-    "jobs": ("examples", "report", "comparison", "linearization", "objective", "errors"),
+    "process": ("report", "errors"),
+    "jobs": ("process", "examples", "report", "comparison", "linearization", "objective", "errors"),
     "__init__": (),
     "__main__": ("cli",),
 }  # fmt: skip

@@ -11,7 +11,8 @@ from support.matrices import network
 from support.pages import EVIL, LAYOUT, Page
 
 import hvp
-from hvp.certificate import Certificate, Check
+from hvp.certificate import Certificate
+from hvp.certificate.checks import Check
 from hvp.report import (
     entries,
     html_page,

@@ -23,9 +23,10 @@ from scipy.sparse.linalg import LinearOperator
 from hvp.errors import InputError
 from hvp.linalg.blocks import few_threads
 from hvp.linalg.counted_operator import CountedOperator, Operator
-from hvp.linalg.density import BatchJackknife, Density
+from hvp.linalg.density import Density
 from hvp.linalg.eigsh import Eigenpairs
 from hvp.linalg.lanczos import Tridiagonal, lanczos
+from hvp.linalg.measure import BatchJackknife
 
 # Batches are left out in at most this many groups: enough for a standard error within a tenth.
 MAX_GROUPS = 50

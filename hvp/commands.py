@@ -126,7 +126,7 @@ def compare(
     differences; the results are written nevertheless.
     """
     start = time.perf_counter()
-    from hvp.comparison.forecast import Limits
+    from hvp.comparison.limits import Limits
     from hvp.comparison.plan import Effort
     from hvp.report.save import save, save_several  # a missing package shows before any work
     from hvp.report.terminal import Terminal

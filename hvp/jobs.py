@@ -12,7 +12,7 @@ from hvp import process
 from hvp.errors import ConvergenceError, DataError, InputError, MixedExamplesError
 
 if TYPE_CHECKING:
-    from hvp.comparison.forecast import Fit, Limits
+    from hvp.comparison.limits import Fit, Limits
     from hvp.comparison.plan import Effort
     from hvp.comparison.results import Comparison
     from hvp.linearization.linearization import Linearization
@@ -192,7 +192,7 @@ def compared(job: Job, lin: Linearization, request: Request, terminal: Terminal)
     lin, found = fitted(job, lin, request, terminal)
     run = Run(lin, found.effort, seed=request.seed, progress=terminal.report_products)
     terminal.start_stages(
-        job.title, {stage.label: each for stage, each in found.forecast.stages.items()}
+        job.title, {stage.label: each for stage, each in found.cost.stages.items()}
     )
     try:
         while run.pending:
@@ -210,13 +210,14 @@ def fitted(
     job: Job, lin: Linearization, request: Request, terminal: Terminal
 ) -> tuple[Linearization, Fit]:
     """The loss and how much of its comparison fits the limits; what that takes is shown."""
-    from hvp.comparison.forecast import fit, left_out, measured_costs
+    from hvp.comparison.costs import measured_costs
+    from hvp.comparison.limits import fit, left_out
 
     k = _most(job, request.effort.k, lin.size, terminal)
     effort = dataclasses.replace(request.effort, k=k)
     terminal.start(f"{job.title}: measuring products")
     found = fit(lin, effort, measured_costs(lin, effort), request.limits)
-    terminal.show_forecast(job.title, found, left_out(effort, found))
+    terminal.show_cost(job.title, found, left_out(effort, found))
     if found.num_examples < lin.num_examples:
         job = with_some_examples(job, found.num_examples, request.seed, terminal)
         lin = linearized(job, request.options, terminal)

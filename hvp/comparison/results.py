@@ -17,9 +17,10 @@ from hvp.comparison.spectrum import Spectrum
 from hvp.errors import InputError
 from hvp.linalg.brackets import CountBracket
 from hvp.linalg.density import Density
-from hvp.linalg.eigsh import Eigenpairs
+from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.linalg.estimate import Estimate
-from hvp.linalg.layer_traces import LayerShares, LayerTraces
+from hvp.linalg.layer_shares import LayerShares
+from hvp.linalg.layer_traces import LayerTraces
 from hvp.linalg.noise_floor import Noise
 from hvp.tables import ShownAsTable, Table
 

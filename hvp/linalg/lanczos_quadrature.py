@@ -24,7 +24,7 @@ from hvp.errors import InputError
 from hvp.linalg.blocks import few_threads
 from hvp.linalg.counted_operator import CountedOperator, Operator
 from hvp.linalg.density import Density
-from hvp.linalg.eigsh import Eigenpairs
+from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.linalg.lanczos import Tridiagonal, lanczos
 from hvp.linalg.measure import BatchJackknife
 

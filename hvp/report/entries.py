@@ -9,7 +9,7 @@ import numpy as np
 
 from hvp.comparison.results import Comparison, Part
 from hvp.linalg.brackets import CountBracket
-from hvp.linalg.eigsh import Eigenpairs
+from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.linalg.estimate import Estimate
 from hvp.linalg.layer_traces import BlockTraces
 from hvp.report.number_format import (

@@ -9,7 +9,7 @@ from support.matrices import Known, network, rotated
 
 import hvp
 from hvp.linalg.brackets import CountBracket
-from hvp.linalg.eigsh import Eigenpairs
+from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.linalg.estimate import Estimate
 from hvp.report import density_curves, entries, number_format, summary
 

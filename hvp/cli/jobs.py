@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hvp import process
+from hvp.cli import process
 from hvp.errors import ConvergenceError, DataError, InputError, MixedExamplesError
 
 if TYPE_CHECKING:

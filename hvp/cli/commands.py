@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hvp import jobs, options, process
+from hvp.cli import jobs, options, process
 from hvp.errors import InputError
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hvp import InputError, jobs
+from hvp import InputError
+from hvp.cli import jobs
 
 
 @pytest.mark.parametrize("name", ["..keras", "...keras"])

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from hvp import ConvergenceError, InputError, process
+from hvp import ConvergenceError, InputError
+from hvp.cli import process
 
 PACKAGES = ("objective", "autodiff", "passes", "linearization")
 # What only Python's own arguments can raise.
 PYTHON = {"linearize", "functions"}
-ROOT = Path(process.__file__).parent
+ROOT = Path(process.__file__).parents[1]
 FILES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
 
 

@@ -8,11 +8,11 @@ from .errors import ConvergenceError as ConvergenceError
 from .errors import InputError as InputError
 from .linalg.density import Density as Density
 from .linalg.diagonal import diagonal as diagonal
-from .linalg.eigsh import Eigenpairs as Eigenpairs
+from .linalg.eigenpairs import Eigenpairs as Eigenpairs
 from .linalg.eigsh import eigsh as eigsh
 from .linalg.estimate import Estimate as Estimate
 from .linalg.lanczos_quadrature import density as density
-from .linalg.layer_traces import layer_shares as layer_shares
+from .linalg.layer_shares import layer_shares as layer_shares
 from .linalg.layer_traces import layer_traces as layer_traces
 from .linalg.noise_floor import Noise as Noise
 from .linalg.noise_floor import noise_floor as noise_floor

@@ -23,7 +23,8 @@ from typer.testing import CliRunner
 import hvp.comparison.run
 import hvp.report.matplotlib_figure
 import hvp.report.terminal
-from hvp import ConvergenceError, commands, examples, jobs
+from hvp import ConvergenceError, examples
+from hvp.cli import commands, jobs
 from hvp.comparison.plan import Effort
 from hvp.comparison.run import Run
 from hvp.report import number_format

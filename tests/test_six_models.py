@@ -8,7 +8,7 @@ import tensorflow as tf
 from support import six_models
 from typer.testing import CliRunner
 
-from hvp import commands
+from hvp.cli import commands
 
 NAMES = list(six_models.MODELS)
 # The residual network takes too long on all its images here; `bench/README.md` has that run.

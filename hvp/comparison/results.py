@@ -17,9 +17,10 @@ from hvp.comparison.spectrum import Spectrum
 from hvp.errors import InputError
 from hvp.linalg.brackets import CountBracket
 from hvp.linalg.density import Density
-from hvp.linalg.eigsh import Eigenpairs
+from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.linalg.estimate import Estimate
-from hvp.linalg.layer_traces import LayerShares, LayerTraces
+from hvp.linalg.layer_shares import LayerShares
+from hvp.linalg.layer_traces import LayerTraces
 from hvp.linalg.noise_floor import Noise
 from hvp.tables import ShownAsTable, Table
 
@@ -289,7 +290,7 @@ class Comparison(ShownAsTable):
         return Table(title, headings, rows, notes)
 
     def _rows_of_parts(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        from hvp.report import summary
+        from hvp.report import entries
 
         ends: tuple[tuple[str, Literal["largest", "smallest"]], ...] = (
             ("H", "largest"), ("G", "largest"), ("R", "largest"), ("H", "smallest"),
@@ -302,7 +303,7 @@ class Comparison(ShownAsTable):
                 part.name,
                 f"{part.size:,}",
                 *(
-                    summary.eigenvalue(self, part, letter, end).text(with_error=False)
+                    entries.eigenvalue(self, part, letter, end).text(with_error=False)
                     if letter in part.spectra
                     else ""
                     for letter, end in columns
@@ -313,10 +314,10 @@ class Comparison(ShownAsTable):
         return headings, rows
 
     def _rows_of_chain_rule(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        from hvp.report import summary
+        from hvp.report import entries
 
         headings = ("v", "vᵀHv", "vᵀGv", "vᵀRv", "relative difference", "")
-        return headings, list(summary.chain_rule(self))
+        return headings, list(entries.chain_rule(self))
 
     def to_json(self) -> dict[str, Any]:
         """The numbers as plain dictionaries and lists, `schema` first; vectors are left out."""

@@ -24,7 +24,8 @@ from hvp.comparison.sampling_errors import (
     with_norms,
 )
 from hvp.comparison.spectrum import Spectrum, ends, with_density
-from hvp.linalg.layer_traces import LayerShares, LayerTraces, layer_shares, layer_traces
+from hvp.linalg.layer_shares import LayerShares, layer_shares
+from hvp.linalg.layer_traces import LayerTraces, layer_traces
 from hvp.linalg.noise_floor import Noise, noise_floor
 from hvp.linalg.wasserstein import distance
 from hvp.operators import Curvature, GaussNewton, Hessian, Residual

@@ -10,7 +10,7 @@ import numpy as np
 from hvp.comparison.spectrum import Spectrum
 from hvp.linalg.blocks import signs
 from hvp.linalg.density import Density
-from hvp.linalg.layer_traces import Share
+from hvp.linalg.layer_shares import Share
 from hvp.operators import Curvature
 from hvp.sampling_error import jackknife, sampling_error
 

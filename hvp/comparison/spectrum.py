@@ -11,7 +11,8 @@ from scipy.sparse.linalg import LinearOperator
 
 from hvp.errors import InputError
 from hvp.linalg.density import Density
-from hvp.linalg.eigsh import Eigenpairs, eigsh
+from hvp.linalg.eigenpairs import Eigenpairs
+from hvp.linalg.eigsh import eigsh
 from hvp.linalg.estimate import Estimate
 from hvp.linalg.lanczos_quadrature import density
 from hvp.tables import ShownAsTable, Table

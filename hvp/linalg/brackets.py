@@ -1,14 +1,13 @@
-"""Bounds of counts and of sums over a spectrum, from the nodes and weights of random probes."""
+"""Bounds of the number of eigenvalues beyond a threshold, from nodes and weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from hvp.linalg.blocks import few_threads
-from hvp.linalg.gauss_radau import radau_rule
+from hvp.linalg.gauss_radau import radau_rules
+from hvp.linalg.measure import SpectralMeasure, mean_over_probes
 
 TINY = float(np.finfo(np.float64).tiny)
 
@@ -34,39 +33,15 @@ class CountBracket:
         return max(int(np.ceil(self.lower - 2 * self.stderr)), 0) if self.stderr >= 0 else 0
 
 
-@dataclass(frozen=True, eq=False)
-class ProbeRules:
-    """The Gauss rules of S probes, as a `Density` has them.
-
-    Attributes:
-        nodes, weights, errors: (S, m).
-        steps: (S,) the nodes of each probe that count.
-    """
-
-    nodes: np.ndarray
-    weights: np.ndarray
-    errors: np.ndarray
-    steps: np.ndarray
-
-    def with_node_at(self, end: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Nodes and weights (m + 1,) of the Gauss-Radau rule of each probe."""
-        rows = zip(self.nodes, self.weights, self.errors, self.steps, strict=True)
-        for nodes, weights, errors, n in rows:
-            with few_threads(n):  # the matrices are small
-                rule = radau_rule(nodes[:n], weights[:n], errors[:n], end)
-            yield rule
-
-    def padded_with_node_at(self, end: float) -> tuple[np.ndarray, np.ndarray]:
-        """The same as two arrays (S, m + 1): the last node is repeated, with weight zero."""
-        rules = list(self.with_node_at(end))
-        length = max(len(nodes) for nodes, _ in rules)
-        return (
-            np.stack([np.pad(nodes, (0, length - len(nodes)), "edge") for nodes, _ in rules]),
-            np.stack([np.pad(weights, (0, length - len(weights))) for _, weights in rules]),
-        )
+def count_bracket(measure: SpectralMeasure, limit: float, sign: int) -> CountBracket:
+    """Bounds of the number of eigenvalues below the limit, above it with sign -1."""
+    outliers = np.sum(sign * measure.outliers < sign * limit) / measure.size
+    values, errors = mean_over_probes(measure, _share_bounds(measure, limit, sign), outliers)
+    lower, upper = measure.size * values
+    return CountBracket(limit, float(lower), float(upper), float(measure.size * np.max(errors)))
 
 
-def share_bounds(rules: ProbeRules, limit: float, sign: int) -> np.ndarray:
+def _share_bounds(measure: SpectralMeasure, limit: float, sign: int) -> np.ndarray:
     """(S, 2) bounds of the share of eigenvalues below the limit, above it with sign -1.
 
     Of all measures with the moments of a probe, the rule with a node at the limit has the most mass
@@ -74,22 +49,22 @@ def share_bounds(rules: ProbeRules, limit: float, sign: int) -> np.ndarray:
     own. Chebyshev, Markov and Stieltjes proved it (Szegő 1975, *Orthogonal polynomials*, theorem
     3.41.1).
     """
-    bounds = np.empty((len(rules.nodes), 2))
-    for s, (nodes, weights) in enumerate(rules.with_node_at(limit)):
+    bounds = np.empty((len(measure.nodes), 2))
+    for s, (nodes, weights) in enumerate(radau_rules(measure, limit)):
         at = int(np.argmin(np.abs(nodes - limit)))
         share = weights[:at].sum() if sign > 0 else weights[at + 1 :].sum()
         bounds[s] = share, share + weights[at]
     return bounds
 
 
-def misplaced_weight(rules: ProbeRules, limit: float) -> np.ndarray:
+def misplaced_weight(measure: SpectralMeasure, limit: float) -> np.ndarray:
     """(S,) the most weight of the two nodes next to the limit that may lie beyond it."""
-    nearest = np.sum(rules.nodes < limit, axis=1)[:, None] - [1, 0]
-    exists = (nearest >= 0) & (nearest < rules.nodes.shape[1])
-    nearest = np.clip(nearest, 0, rules.nodes.shape[1] - 1)
+    nearest = np.sum(measure.nodes < limit, axis=1)[:, None] - [1, 0]
+    exists = (nearest >= 0) & (nearest < measure.nodes.shape[1])
+    nearest = np.clip(nearest, 0, measure.nodes.shape[1] - 1)
     node, weight, error = (
         np.take_along_axis(array, nearest, axis=1)
-        for array in (rules.nodes, rules.weights, rules.errors)
+        for array in (measure.nodes, measure.weights, measure.errors)
     )
     ratio = error / np.maximum(np.abs(node - limit), TINY)
     return np.sum(exists * weight * np.minimum(ratio, 1.0) ** 2, axis=1)

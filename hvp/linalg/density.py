@@ -2,53 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from scipy.special import ndtr
 
 from hvp.errors import InputError
-from hvp.linalg.brackets import CountBracket, ProbeRules, misplaced_weight, share_bounds
-from hvp.linalg.estimate import Estimate, standard_error_of_mean, student_factor
-from hvp.linalg.lanczos import ROUNDINGS
-from hvp.linalg.smoothing import (
-    grid_points,
-    local_widths,
-    resolved_width,
-    smoothed,
-    smoothed_rows,
-    to_log,
-)
-from hvp.sampling_error import jackknife
+from hvp.linalg import curves, integrals
+from hvp.linalg.brackets import CountBracket, count_bracket
+from hvp.linalg.curves import LINEAR, Axis, Curve, positive
+from hvp.linalg.estimate import Estimate
+from hvp.linalg.integrals import Function
+from hvp.linalg.measure import SpectralMeasure, bulk_share
 from hvp.tables import ShownAsTable, Table
-
-# The power of `student_factor` by which an error from the spectrum itself is widened: less than one
-# because that spectrum averages over more than the probes.
-SPECTRAL_POWER = 0.5
-TINY = float(np.finfo(np.float64).tiny)
-
-
-@dataclass(frozen=True, eq=False)
-class BatchJackknife:
-    """Nodes and weights of a density without each of B batches, or groups of neighbouring ones.
-
-    Attributes:
-        nodes, weights: (B, S, m) as those of a `Density`, for its first S probes, each in its own
-            Krylov space.
-        outliers: (B, k).
-        examples: (B,) the number of examples in each batch.
-    """
-
-    nodes: np.ndarray
-    weights: np.ndarray
-    outliers: np.ndarray
-    examples: np.ndarray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Density(ShownAsTable):
+class Density(SpectralMeasure, ShownAsTable):
     """The spectrum of A by S probes: nodes and weights, and figures that follow from them.
 
     The cumulative spectrum is a step function. The mean over the rows of `nodes`, with their
@@ -98,20 +67,6 @@ class Density(ShownAsTable):
     ((50, 3), [-1.0, 1.0, 3.0], ())
     """
 
-    nodes: np.ndarray
-    weights: np.ndarray
-    errors: np.ndarray
-    half_nodes: np.ndarray
-    half_weights: np.ndarray
-    steps: np.ndarray
-    outliers: np.ndarray
-    size: int
-    precision: float
-    seed: int
-    notes: tuple[str, ...]
-    num_products: int
-    left_out: BatchJackknife | None = None
-
     def _table(self) -> Table:
         probes, most = self.nodes.shape
         fewest = int(self.steps.min())
@@ -123,19 +78,13 @@ class Density(ShownAsTable):
             ("probes", f"{probes:,}"),
             ("Lanczos steps of each", f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"),
             ("nodes", f"from {self.nodes.min():.6g} to {self.nodes.max():.6g}"),
-            ("mass of the nodes", f"{self._bulk_share:.6g}"),
+            ("mass of the nodes", f"{bulk_share(self):.6g}"),
             ("outliers", outliers),
             ("floor", f"{self.floor:.2g}"),
             ("products", f"{self.num_products:,}"),
             ("seed", str(self.seed)),
         ]
         return Table(f"Density of {self.size:,} eigenvalues", (), rows, self.notes)
-
-    @property
-    def floor(self) -> float:
-        """32 roundings of the largest eigenvalue in magnitude: smaller eigenvalues may be zero."""
-        largest = max(np.abs(self.nodes).max(), np.abs(self.outliers).max(initial=0.0))
-        return float(ROUNDINGS * self.precision * largest)
 
     @property
     def width(self) -> float:
@@ -151,7 +100,7 @@ class Density(ShownAsTable):
         equal, 1/160 of their size. Where nodes are further apart their bells are wider: see
         `hvp.linalg.smoothing.local_widths`.
         """
-        return resolved_width(self.nodes, self.errors, self.weights, self.precision)
+        return curves.standard_width(self, LINEAR)
 
     @property
     def origin(self) -> float:
@@ -166,17 +115,11 @@ class Density(ShownAsTable):
 
         Nodes within x₀ of zero are left out, unless there are no others.
         """
-        origin = self._origin(origin)
-        outside = self.weights * (np.abs(self.nodes) > origin)
-        weights = outside if outside.any() else self.weights
-        nodes, errors, _ = self._log_nodes(origin)
-        return resolved_width(nodes, errors, weights, self.precision)
+        return curves.standard_width(self, self._log_axis(origin))
 
     def grid(self, num_points: int = 1001, width: float | None = None) -> np.ndarray:
         """Ascending points that show all of the curve: evenly over the bulk, closer at outliers."""
-        width = _positive("width", width or self.width)
-        widths = local_widths(self.nodes, self.errors, width)
-        return grid_points(self.nodes, widths, self.outliers, num_points, width)
+        return Curve(self, LINEAR, width or None).grid(num_points)
 
     def log_grid(
         self,
@@ -186,11 +129,7 @@ class Density(ShownAsTable):
         blur: float = 0.0,
     ) -> np.ndarray:
         """The same in coordinates t of the logarithmic axis; `from_log` gives the eigenvalues."""
-        origin = self._origin(origin)
-        width = _positive("width", width or self.log_width(origin))
-        nodes, errors, slopes = self._log_nodes(origin)
-        widths = local_widths(nodes, errors, np.hypot(width, blur * slopes))
-        return grid_points(nodes, widths, to_log(self.outliers, origin), num_points, width)
+        return Curve(self, self._log_axis(origin), width or None, blur).grid(num_points)
 
     def curve(self, x: np.ndarray, width: float | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The density (n,) of eigenvalues at x, ∫ = 1, smoothed, and its standard errors (n,).
@@ -208,14 +147,11 @@ class Density(ShownAsTable):
         >>> round(float(np.trapezoid(values, x)), 3)
         1.0
         """
-        width = self.width if width is None else width
-        return self._curve(x, self.nodes, self.errors, self.outliers, width)
+        return Curve(self, LINEAR, width).values(x)
 
     def curve_sampling(self, x: np.ndarray, width: float | None = None) -> np.ndarray:
         """(n,) the sampling errors of `curve`; NaN where the batches are not known."""
-        width = self.width if width is None else width
-        widths = local_widths(self.nodes, self.errors, _positive("width", width))
-        return self._curve_sampling(x, lambda x: x, width, widths)
+        return Curve(self, LINEAR, width).sampling(x)
 
     def log_curve(
         self,
@@ -236,11 +172,7 @@ class Density(ShownAsTable):
             blur: a standard width in units of λ by which nodes are smoothed besides: that of what
                 is not resolved near zero, so that two operators compare there.
         """
-        origin = self._origin(origin)
-        width = self.log_width(origin) if width is None else width
-        nodes, errors, slopes = self._log_nodes(origin)
-        widths = np.hypot(_positive("width", width), blur * slopes)
-        return self._curve(t, nodes, errors, to_log(self.outliers, origin), width, widths)
+        return Curve(self, self._log_axis(origin), width, blur).values(t)
 
     def log_curve_sampling(
         self,
@@ -251,23 +183,13 @@ class Density(ShownAsTable):
         blur: float = 0.0,
     ) -> np.ndarray:
         """(n,) the sampling errors of `log_curve`; NaN where the batches are not known."""
-        origin = self._origin(origin)
-        width = self.log_width(origin) if width is None else width
-        nodes, errors, slopes = self._log_nodes(origin)
-        widths = local_widths(nodes, errors, np.hypot(_positive("width", width), blur * slopes))
-        return self._curve_sampling(t, lambda x: to_log(x, origin), width, widths)
+        return Curve(self, self._log_axis(origin), width, blur).sampling(t)
 
     def cumulative(
         self, x: np.ndarray, floor: float | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """The share (n,) of eigenvalues up to and including each x (n,), and standard errors."""
-        x = _points(x) + self._floor(floor)
-        shares = [
-            np.r_[0.0, np.cumsum(weights)][np.searchsorted(nodes, x, "right")]
-            for nodes, weights in zip(self.nodes, self.weights, strict=True)
-        ]
-        outliers = np.searchsorted(np.sort(self.outliers), x, "right") / self.size
-        return self._mean(np.stack(shares), outliers)
+        return integrals.cumulative(self, curves.points(x) + self._floor(floor))
 
     def mass_below(self, threshold: float = 0.0, *, floor: float | None = None) -> Estimate:
         """The share of eigenvalues below the threshold by more than the floor.
@@ -277,43 +199,31 @@ class Density(ShownAsTable):
         floor, such as `width`.
         """
         limit = _number("threshold", threshold) - self._floor(floor)
-        return self._below(limit, 1.0)
+        return integrals.share_below(self, limit, 1.0)
 
     def count_below(self, threshold: float, *, floor: float | None = None) -> Estimate:
         """The number of eigenvalues below the threshold by more than the floor."""
         limit = _number("threshold", threshold) - self._floor(floor)
-        return self._below(limit, self.size)
+        return integrals.share_below(self, limit, self.size)
 
     def count_above(self, threshold: float, *, floor: float | None = None) -> Estimate:
         """The number of eigenvalues above the threshold by more than the floor."""
         limit = _number("threshold", threshold) + self._floor(floor)
-        return self._estimate(
-            lambda x: x > limit,
-            self.size,
-            misplaced_weight(self._rules, limit),
-            lambda x: 1 - self._ramp(x, limit),
-        )
+        return integrals.share_above(self, limit, self.size)
 
     def bracket_below(self, threshold: float) -> CountBracket:
         """Bounds of the number of eigenvalues below a threshold."""
-        return self._bracket(threshold, 1)
+        return count_bracket(self, _number("threshold", threshold), 1)
 
     def bracket_above(self, threshold: float) -> CountBracket:
         """Bounds of the number of eigenvalues above a threshold."""
-        return self._bracket(threshold, -1)
-
-    def _bracket(self, threshold: float, sign: int) -> CountBracket:
-        limit = _number("threshold", threshold)
-        outliers = np.sum(sign * self.outliers < sign * limit) / self.size
-        values, errors = self._mean(share_bounds(self._rules, limit, sign), outliers)
-        lower, upper = self.size * values
-        return CountBracket(limit, float(lower), float(upper), float(self.size * np.max(errors)))
+        return count_bracket(self, _number("threshold", threshold), -1)
 
     def moment(self, k: int) -> Estimate:
         """The mean of the k-th powers of the eigenvalues, tr Aᵏ / P."""
-        return self._estimate(lambda x: x**k, 1.0)
+        return integrals.integral(self, lambda x: x**k, 1.0)
 
-    def integral(self, f: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+    def integral(self, f: Function) -> Estimate:
         """tr f(A), the sum of f over all eigenvalues.
 
         Args:
@@ -328,9 +238,9 @@ class Density(ShownAsTable):
         >>> bool(abs(logdet.value - np.log(0.5)) < 3 * logdet.stderr), logdet.depth
         (True, 0.0)
         """
-        return self._estimate(f, self.size)
+        return integrals.integral(self, f, self.size)
 
-    def bracketed_integral(self, f: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+    def bracketed_integral(self, f: Function) -> Estimate:
         """tr f(A) of a positive semidefinite A, with a bracket for its depth.
 
         The derivatives of f at λ ≥ 0 must alternate in sign, f' > 0 > f'', as those of log(λ + δ)
@@ -345,184 +255,24 @@ class Density(ShownAsTable):
         Source: Golub and Meurant 2010, *Matrices, moments and quadrature with applications*,
         theorem 6.4.
         """
-        lowest = min(float(self.nodes.min()), 0.0)
-        nodes, weights = self._rules.padded_with_node_at(lowest - self.floor)
-        lower = np.sum(weights * _applied(f, np.maximum(nodes - self.floor, lowest)), axis=1)
-        plain = np.sum(self.weights * _applied(f, self.nodes), axis=1)
-        upper = np.sum(self.weights * _applied(f, self.nodes + self.floor), axis=1)
-        # The node at zero cannot be moved below it: the change of the others stands for its own.
-        lower -= upper - plain
-        return self._estimate(f, self.size, bounds=(lower, upper))
+        return integrals.bracketed_integral(self, f)
 
-    def without_batches(self, f: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    def without_batches(self, f: Function) -> np.ndarray:
         """(B, S) what tr f(A) would be without each batch, by probe.
 
         Raises:
             InputError: the density has no `left_out`.
         """
-        left_out = self.left_out
-        if left_out is None:
-            raise InputError("a density that was resampled", "none", "give density num_resampled")
-        rows = np.sum(left_out.weights * _applied(f, left_out.nodes), axis=2)
-        outliers = np.sum(_applied(f, left_out.outliers), axis=1, keepdims=True)
-        return (self.size - len(self.outliers)) * rows + outliers
-
-    @property
-    def _rules(self) -> ProbeRules:
-        return ProbeRules(self.nodes, self.weights, self.errors, self.steps)
-
-    @property
-    def _bulk_share(self) -> float:
-        """(P - k)/P, the mass of the nodes."""
-        return 1 - len(self.outliers) / self.size
+        return integrals.without_batches(self, f)
 
     def _floor(self, floor: float | None) -> float:
-        return self.floor if floor is None else _positive("floor", floor, minimum=0.0)
+        return self.floor if floor is None else positive("floor", floor, minimum=0.0)
 
-    def _origin(self, origin: float | None) -> float:
-        return self.origin if origin is None else _positive("origin", origin)
-
-    def _mean(self, rows: np.ndarray, outliers: Any) -> tuple[Any, Any]:
-        """The mean of rows (S, …) of the bulk plus the outliers' part, and its standard error."""
-        share = self._bulk_share
-        return share * rows.mean(axis=0) + outliers, share * standard_error_of_mean(rows)
-
-    def _spectral_error(self, f: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> float:
-        """The standard error of the mean over the bulk from the variance of f over the spectrum.
-
-        That of vᵀf(A)v is 2/(n + 2) times it, for n bulk eigenvalues. This does not depend on the
-        spread of a few probes, which may agree by chance where a few eigenvalues are all of f.
-        """
-        count = len(rows)
-        if count < 2:
-            return np.nan
-        squares = np.sum(self.weights * _applied(f, self.nodes) ** 2, axis=1)
-        variance = max(float(squares.mean() - rows.mean() ** 2), 0.0)
-        bulk_size = self.size - len(self.outliers)
-        error = np.sqrt(2 / (bulk_size + 2) * variance / count)
-        return float(self._bulk_share * student_factor(count - 1) ** SPECTRAL_POWER * error)
-
-    def _below(self, limit: float, factor: float) -> Estimate:
-        return self._estimate(
-            lambda x: x < limit,
-            factor,
-            misplaced_weight(self._rules, limit),
-            lambda x: self._ramp(x, limit),
-        )
-
-    def _ramp(self, x: np.ndarray, limit: float) -> np.ndarray:
-        """From one below the limit to zero above it, half a node distance wide."""
-        above = np.clip(np.sum(self.nodes < limit, axis=1), 1, max(self.nodes.shape[1] - 1, 1))
-        gaps = np.diff(self.nodes, axis=1, append=self.nodes[:, -1:] + self.width)
-        width = np.median(np.take_along_axis(gaps, above[:, None] - 1, axis=1)) / 2
-        return ndtr((limit - x) / max(width, self.floor, TINY))
-
-    def _estimate(
-        self,
-        f: Callable[[np.ndarray], np.ndarray],
-        factor: float,
-        min_depths: Any = 0.0,
-        smooth: Callable[[np.ndarray], np.ndarray] | None = None,
-        bounds: tuple[np.ndarray, np.ndarray] | None = None,
-    ) -> Estimate:
-        """factor times the mean of f over all eigenvalues.
-
-        `smooth` replaces f for `sampling`; `bounds` of each probe, (S,) and (S,), replace the Gauss
-        rule's values and the change from m/2 to m steps.
-        """
-        rows = np.sum(self.weights * _applied(f, self.nodes), axis=1)
-        spectral_error = self._spectral_error(f, rows)
-        if bounds is not None:
-            lower, upper = bounds
-            rows, depths = (lower + upper) / 2, (upper - lower) / 2
-        else:
-            half = np.sum(self.half_weights * _applied(f, self.half_nodes), axis=1)
-            depths = np.maximum(np.abs(rows - half), min_depths)
-        value, stderr = self._mean(rows, np.sum(_applied(f, self.outliers)) / self.size)
-        stderr = np.maximum(stderr, spectral_error)
-        depth = self._mean(depths, 0.0)[0]
-        sampling = self._sampling(smooth or f)
-        return Estimate(
-            float(factor * value),
-            float(factor * stderr),
-            self.num_products,
-            float(factor * depth),
-            sampling=float(factor * sampling),
-        )
-
-    def _sampling(self, f: Callable[[np.ndarray], np.ndarray]) -> float:
-        """The sampling error of the mean of f over all eigenvalues."""
-        if self.left_out is None:
-            return np.nan
-        return float(jackknife(self.without_batches(f), self.left_out.examples)) / self.size
-
-    def _log_nodes(self, origin: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(S, m) each: the nodes on the logarithmic axis, their errors there, and dt/dλ."""
-        slopes = 1 / (np.log(10) * (np.abs(self.nodes) + origin))
-        return to_log(self.nodes, origin), self.errors * slopes, slopes
-
-    def _curve_sampling(
-        self,
-        x: np.ndarray,
-        to_axis: Callable[[np.ndarray], np.ndarray],
-        width: float,
-        widths: np.ndarray,
-    ) -> np.ndarray:
-        x = _points(x)
-        left_out = self.left_out
-        if left_out is None:
-            return np.full(len(x), np.nan)
-        widths = widths[: left_out.nodes.shape[1]]
-        batches = zip(
-            to_axis(left_out.nodes), left_out.weights, to_axis(left_out.outliers), strict=True
-        )
-        curves = [
-            self._bulk_share * smoothed_rows(x, moved, weights, widths)
-            + smoothed(x, outliers, width) / self.size
-            for moved, weights, outliers in batches
-        ]
-        return jackknife(np.array(curves), left_out.examples)
-
-    def _curve(
-        self,
-        x: np.ndarray,
-        nodes: np.ndarray,
-        errors: np.ndarray,
-        outliers: np.ndarray,
-        width: float,
-        widths: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        x, width = _points(x), _positive("width", width)
-        widths = local_widths(nodes, errors, width if widths is None else widths)
-        rows = smoothed_rows(x, nodes, self.weights, widths)
-        return self._mean(rows, smoothed(x, outliers, width) / self.size)
-
-
-def _applied(f: Callable[[np.ndarray], np.ndarray], nodes: np.ndarray) -> np.ndarray:
-    with np.errstate(all="ignore"):
-        values = np.asarray(f(nodes))
-    if values.shape != nodes.shape or not np.isfinite(values).all():
-        got = "infinity or NaN" if values.shape == nodes.shape else f"shape {values.shape}"
-        raise InputError(
-            f"finite values of f at all nodes, of shape {nodes.shape}", got, "shift or clip in f"
-        )
-    return values
-
-
-def _points(x: np.ndarray) -> np.ndarray:
-    x = np.asarray(x, np.float64)
-    if x.ndim != 1 or not np.isfinite(x).all():
-        raise InputError("finite points of shape (n,)", f"shape {x.shape}", "use grid()")
-    return x
+    def _log_axis(self, origin: float | None) -> Axis:
+        return Axis(self.origin if origin is None else positive("origin", origin))
 
 
 def _number(name: str, number: float) -> float:
     if np.isnan(number):
         raise InputError(f"a {name} that is a number", number, "give one")
-    return number
-
-
-def _positive(name: str, number: float, minimum: float = TINY) -> float:
-    if not minimum <= number < np.inf:
-        raise InputError(f"a finite positive {name}", number, "leave it out")
     return number

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+
+from hvp.linalg.blocks import few_threads
+from hvp.linalg.measure import SpectralMeasure
 
 TINY = float(np.finfo(np.float64).tiny)
 
@@ -38,3 +43,22 @@ def radau_rule(
     matrix[m, m] = end + np.sum(border**2 / distances)
     values, vectors = np.linalg.eigh(matrix)
     return values, (np.sqrt(weights) @ vectors[:m]) ** 2
+
+
+def radau_rules(measure: SpectralMeasure, end: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The rule of each probe with a node at `end`: nodes and weights (m + 1,)."""
+    rows = zip(measure.nodes, measure.weights, measure.errors, measure.steps, strict=True)
+    for nodes, weights, errors, n in rows:
+        with few_threads(n):  # the matrices are small
+            rule = radau_rule(nodes[:n], weights[:n], errors[:n], end)
+        yield rule
+
+
+def padded_radau_rules(measure: SpectralMeasure, end: float) -> tuple[np.ndarray, np.ndarray]:
+    """The same as two arrays (S, m + 1): the last node is repeated, with weight zero."""
+    rules = list(radau_rules(measure, end))
+    length = max(len(nodes) for nodes, _ in rules)
+    return (
+        np.stack([np.pad(nodes, (0, length - len(nodes)), "edge") for nodes, _ in rules]),
+        np.stack([np.pad(weights, (0, length - len(weights))) for _, weights in rules]),
+    )

@@ -23,9 +23,10 @@ from scipy.sparse.linalg import LinearOperator
 from hvp.errors import InputError
 from hvp.linalg.blocks import few_threads
 from hvp.linalg.counted_operator import CountedOperator, Operator
-from hvp.linalg.density import BatchJackknife, Density
-from hvp.linalg.eigsh import Eigenpairs
+from hvp.linalg.density import Density
+from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.linalg.lanczos import Tridiagonal, lanczos
+from hvp.linalg.measure import BatchJackknife
 
 # Batches are left out in at most this many groups: enough for a standard error within a tenth.
 MAX_GROUPS = 50
@@ -80,14 +81,8 @@ def density(
         scale = float(np.abs(pairs.values).max(initial=0.0))
     counted = CountedOperator(A, progress, scale)
     size = counted.shape[0]
-    for name, number, minimum in (
-        ("num_probes", num_probes, 1),
-        ("num_steps", num_steps, 1),
-        ("seed", seed, 0),
-        ("num_resampled", num_resampled, 0),
-    ):
-        if not isinstance(number, int | np.integer) or number < minimum:
-            raise InputError(f"a whole {name} of at least {minimum}", number, "leave it out")
+    _check_whole(1, num_probes=num_probes, num_steps=num_steps)
+    _check_whole(0, seed=seed, num_resampled=num_resampled)
     _check_resampled(A, num_resampled, num_probes, reorthogonalise)
     outlier_vectors = _outlier_vectors(pairs, size, counted.dtype)
     bulk_size = size - outlier_vectors.shape[1]
@@ -105,27 +100,32 @@ def density(
     nodes, weights, errors = _gauss(tridiagonal, lengths)
     half_nodes, half_weights, _ = _gauss(tridiagonal, np.where(complete, lengths, lengths // 2))
     values = np.zeros(0) if pairs is None else pairs.values.astype(np.float64)
-    left_out, num_batch_products = None, 0
+    left_out, num_products = None, counted.count
     if num_resampled:
         left_out = _left_out(A, tridiagonal, outlier_vectors, values, num_resampled)
-        num_batch_products = len(values)
-        if left_out is not None:
-            num_batch_products += int(lengths[:num_resampled].sum())
+        num_products += len(values)
+        num_products += 0 if left_out is None else int(lengths[:num_resampled].sum())
     return Density(
-        nodes,
-        weights,
-        errors,
-        half_nodes,
-        half_weights,
-        lengths,
-        np.sort(values),
-        size,
-        float(np.finfo(counted.dtype).eps),
-        seed,
-        _notes(num_steps, steps, reorthogonalise),
-        counted.count + num_batch_products,
-        left_out,
+        nodes=nodes,
+        weights=weights,
+        errors=errors,
+        half_nodes=half_nodes,
+        half_weights=half_weights,
+        steps=lengths,
+        outliers=np.sort(values),
+        size=size,
+        precision=float(np.finfo(counted.dtype).eps),
+        seed=seed,
+        notes=_notes(num_steps, steps, reorthogonalise),
+        num_products=num_products,
+        left_out=left_out,
     )
+
+
+def _check_whole(minimum: int, **numbers: int) -> None:
+    for name, number in numbers.items():
+        if not isinstance(number, int | np.integer) or number < minimum:
+            raise InputError(f"a whole {name} of at least {minimum}", number, "leave it out")
 
 
 def _check_resampled(A: Operator, count: int, num_probes: int, reorthogonalise: bool) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from hvp.errors import InputError
-from hvp.linalg.density import BatchJackknife, Density
+from hvp.linalg.density import Density
 from hvp.linalg.estimate import Estimate
+from hvp.linalg.measure import BatchJackknife
 from hvp.sampling_error import jackknife
 
 # A spectrum: nodes (S, m), weights (S, m) and outliers (k,).

@@ -27,6 +27,7 @@ from hvp.linearization import transfer
 from hvp.linearization.batch_programs import BatchPrograms
 from hvp.linearization.cache import SavedTensorCache
 from hvp.linearization.linear_map import LinearMap, SavedTensors
+from hvp.linearization.memory import Memory
 from hvp.linearization.products import Batch, Product, Space
 from hvp.linearization.snapshot import Snapshot
 from hvp.operators import Cost
@@ -108,6 +109,18 @@ class BatchSum:
     def num_terms(self) -> int:
         """The number of batches and penalties, over the products made so far, kept or not."""
         return sum(map(len, self._maps_by_batch.values()))
+
+    @property
+    def memory(self) -> Memory:
+        """The memory of the products made so far."""
+        maps = list(self.maps.values())
+        return Memory(
+            budget=self._cache.budget,
+            kept=self._cache.bytes,
+            kept_batches=self._cache.count([linear_map.known for linear_map in maps]),
+            batches=self.num_terms,
+            product=max((linear_map.product_bytes for linear_map in maps), default=0),
+        )
 
     def keeps(self, product: Product) -> bool:
         """Whether the saved tensors of all batches are kept."""
@@ -226,11 +239,10 @@ class BatchSum:
 
     def pieces(self, product: Product) -> Iterator[tuple[BatchPrograms, list[tf.Tensor]]]:
         """The terms of the product's sum: the batches, and the penalty where it has one."""
-        for index, batch in enumerate(self._snapshot.batches()):
+        pieces = self._snapshot.pieces(penalty=product.has_penalty)
+        for index, (programs, batch) in enumerate(pieces):
             seed = [] if product.seed is None else [tf.constant([product.seed, index], tf.int64)]
-            yield self._snapshot.programs(batch), [*batch, *seed]
-        if product.has_penalty and self._snapshot.penalty is not None:
-            yield self._snapshot.penalty, []
+            yield programs, [*batch, *seed]
 
     def _map(
         self, product: Product, programs: BatchPrograms, batch: Sequence[tf.Tensor]

@@ -11,6 +11,7 @@ from hvp.errors import NotFiniteError
 from hvp.linearization import transfer
 from hvp.linearization.batch_sum import BatchSum
 from hvp.linearization.products import Product, Space
+from hvp.linearization.refusals import refusals_as_input_errors
 from hvp.sampling_error import BatchForms, BatchGrams
 
 # A function of the share AV of a batch and of V, both of shape (P, k).
@@ -41,6 +42,7 @@ class ByBatch:
     buffers: transfer.TransferBuffers
     examples: np.ndarray
 
+    @refusals_as_input_errors
     def forms(self, product: Product, V: np.ndarray) -> BatchForms:
         """vᵀAv for each batch's share A and each column v of a block V (P, K)."""
 
@@ -52,6 +54,7 @@ class ByBatch:
         shares, penalty = np.split(found, [len(self.examples)])
         return BatchForms(shares, penalty.sum(axis=0), self.examples)
 
+    @refusals_as_input_errors
     def grams(self, product: Product, V: np.ndarray) -> BatchGrams:
         """VᵀAV for each batch's share A, with a block V (P, K)."""
 
@@ -64,6 +67,7 @@ class ByBatch:
         shares, penalty = np.split(found, [len(self.examples)])
         return BatchGrams(shares, penalty.sum(axis=0), self.examples)
 
+    @refusals_as_input_errors
     def source_of_nan(self, product: Product, V: np.ndarray) -> str:
         """The first batch, counted from 1, and operation that give NaN or infinity in AV."""
         if product.domain is Space.OUTPUTS:

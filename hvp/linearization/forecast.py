@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from hvp.errors import Finding
+from hvp.linearization.memory import mebibytes
 from hvp.linearization.snapshot import Snapshot
 
 # Time of a product with saved tensors, in evaluations of the loss: measured from 1.2 on short
@@ -28,6 +30,16 @@ class Forecast:
 
     seconds: float
     kept: int
+
+    def findings(self, budget: int) -> list[Finding]:
+        """What a user should know where products take long, or more than may be saved."""
+        exceeds = self.kept > budget
+        if self.seconds < LONG_SECONDS and not exceeds:
+            return []
+        remedy = "take fewer examples, or layers by variables=, if that is too long"
+        if exceeds:
+            remedy = f"what exceeds the budget of {mebibytes(budget)} is computed anew"
+        return [Finding("note", "products", str(self), remedy=remedy)]
 
     def __str__(self) -> str:
         return (

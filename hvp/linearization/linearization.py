@@ -8,39 +8,30 @@ linear part runs for each vector.
 from __future__ import annotations
 
 import functools
-import math
-import threading
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import ParamSpec, TypeVar
+from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import ArrayLike
 
-from hvp.autodiff import curvature, tensorflow_private
-from hvp.autodiff.tensorflow_errors import REFUSALS, raise_own, reason
 from hvp.certificate import Certificate
 from hvp.errors import Finding, InputError, shown
 from hvp.linearization import transfer
-from hvp.linearization.batch_programs import BatchPrograms
 from hvp.linearization.batch_sum import BatchSum, Choice
-from hvp.linearization.by_batch import ByBatch, not_finite
 from hvp.linearization.cache import SavedTensorCache
-from hvp.linearization.forecast import LONG_SECONDS, Forecast, forecast
+from hvp.linearization.evaluation import Evaluator
+from hvp.linearization.forecast import Forecast, forecast
+from hvp.linearization.memory import Memory
+from hvp.linearization.multiplication import Multiplication
 from hvp.linearization.products import (
     EMPIRICAL,
     FISHER,
     HGR,
     JT,
-    Batch,
     G,
     H,
     J,
     Product,
     R,
-    Space,
     sampled_fisher,
 )
 from hvp.linearization.snapshot import Snapshot
@@ -48,53 +39,6 @@ from hvp.objective.parameters import Layout
 from hvp.operators import Cost
 from hvp.sampling_error import BatchForms, BatchGrams
 from hvp.tables import Table
-
-# Products of a block that take less are measured over all batches.
-SHORT_SECONDS = 1.0
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
-
-
-def _refusals_as_input_errors(
-    method: Callable[Arguments, Result],
-) -> Callable[Arguments, Result]:
-    """The method, with what TensorFlow refuses to differentiate or to run as an InputError."""
-
-    @functools.wraps(method)
-    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        try:
-            return method(*args, **kwargs)
-        except InputError:
-            raise
-        except REFUSALS as error:
-            raise_own(error)
-            raise InputError(
-                "operations that TensorFlow differentiates and runs on this machine",
-                repr(reason(error)),
-                'try ad="reverse-over-reverse", the other jit= or float32, or another operation',
-            ) from error
-
-    return wrapped
-
-
-@dataclass(frozen=True)
-class Memory:
-    """The memory of the products made so far, in bytes.
-
-    Attributes:
-        budget: the most that may be saved between products, for all layers together.
-        kept: what is saved now.
-        kept_batches: how many batches have their tensors saved, counted for each product.
-        batches: how many batches there are, counted likewise.
-        product: the most that one product takes, without saved tensors, vector and result. Small
-            batches that run in one call may take 16 MiB together.
-    """
-
-    budget: int
-    kept: int
-    kept_batches: int
-    batches: int
-    product: int
 
 
 class Linearization:
@@ -160,11 +104,10 @@ class Linearization:
         self._ad = ad
         self._jit = jit
         self.layout: Layout = snapshot.layout.restrict(self._chosen)
-        self._buffers = transfer.TransferBuffers()
-        self._lock = threading.RLock()
         self._sums = BatchSum(snapshot, self._chosen, cache, ad=ad, jit=jit, whole=whole)
-        self._by_batch = ByBatch(self._sums, self._buffers, snapshot.examples)
-        self._functions: dict[tuple[str, BatchPrograms], Callable[..., list[tf.Tensor]]] = {}
+        self._multiplication = Multiplication(self._sums, snapshot, self.layout)
+        self._by_batch = self._multiplication.by_batch
+        self._evaluator = Evaluator(snapshot, self._chosen)
         self._draws: dict[tuple[int, int], Product] = {}
         self.size: int = self.layout.size
         self.dtype: np.dtype = self.layout.dtype
@@ -207,18 +150,17 @@ class Linearization:
     @property
     def theta(self) -> np.ndarray:
         """The parameters w as a flat vector (P,)."""
-        return self.layout.join([self._snapshot.values[i] for i in self._chosen]).numpy()
+        return self._evaluator.theta
 
     @property
     def has_outputs(self) -> bool:
         """Whether the loss is a function of outputs, so that J, G and R are defined."""
-        return self._snapshot.num_outputs > 0
+        return self._snapshot.has_outputs
 
     @property
-    @_refusals_as_input_errors
     def is_convex(self) -> bool:
         """Whether the loss was found convex in the outputs, so that G is positive semidefinite."""
-        return self.has_outputs and self._snapshot.is_convex
+        return self._snapshot.is_convex
 
     @property
     def num_outputs(self) -> int:
@@ -228,8 +170,34 @@ class Linearization:
 
         Raises InputError where the loss is not a function of outputs.
         """
-        self._require_outputs()
+        self._snapshot.require_outputs()
         return self._snapshot.num_outputs
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the audit and the products made so far have found, each once."""
+        found = [*self._snapshot.findings, *self._sums.notes]
+        memory = self.memory
+        found += memory.findings if memory.batches else self.forecast.findings(memory.budget)
+        if self.has_outputs and not self.is_convex:
+            message = "not convex in the outputs at this point: G may have negative eigenvalues"
+            found.append(Finding("note", "the loss", message))
+        return tuple(found)
+
+    @functools.cached_property
+    def forecast(self) -> Forecast:
+        """The time and the memory that a product with H is expected to take, see `Forecast`."""
+        return forecast(self._snapshot)
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """How each product made so far runs, see `Choice`."""
+        return tuple(self._sums.choices)
+
+    @property
+    def memory(self) -> Memory:
+        """The memory of the products made so far, see `Memory`."""
+        return self._sums.memory
 
     def loss(self, theta: ArrayLike | None = None) -> float:
         """L, the loss of all the data with its penalties, at w or at other parameters (P,).
@@ -241,7 +209,11 @@ class Linearization:
         """
         if theta is None:
             return self._snapshot.loss
-        return sum(float(loss) for (loss,) in self._evaluate("loss", theta))
+        return self._evaluator.loss(theta)
+
+    def gradient(self, theta: ArrayLike | None = None) -> np.ndarray:
+        """∇L, (P,), at w or at other parameters `theta` (P,)."""
+        return self._evaluator.gradient(theta)
 
     def loss_and_gradient(self, theta: ArrayLike) -> tuple[float, np.ndarray]:
         """L and ∇L, (P,), at other parameters `theta` (P,), for less than one after the other.
@@ -252,65 +224,7 @@ class Linearization:
         >>> loss, gradient.tolist()
         (27.0, [27.0])
         """
-        gradients, losses = zip(*self._evaluate("gradient", theta), strict=True)
-        return sum(map(float, losses)), functools.reduce(np.add, gradients)
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        """What the audit and the products made so far have found, each once."""
-        found = [*self._snapshot.findings, *self._sums.notes, *self._memory_findings()]
-        if self.has_outputs and not self.is_convex:
-            message = "not convex in the outputs at this point: G may have negative eigenvalues"
-            found.append(Finding("note", "the loss", message))
-        return tuple(found)
-
-    @functools.cached_property
-    def forecast(self) -> Forecast:
-        """The time and the memory that a product with H is expected to take, see `Forecast`."""
-        return forecast(self._snapshot)
-
-    def _memory_findings(self) -> list[Finding]:
-        memory = self.memory
-        if not memory.batches:
-            return self._forecast_findings()
-        if memory.kept_batches == memory.batches:
-            return []
-        message = (
-            f"the tensors of {memory.kept_batches} of {memory.batches} batches are saved for later "
-            f"products, {_mib(memory.kept)} of a budget of {_mib(memory.budget)}; those of the "
-            f"others are computed anew. A product takes {_mib(memory.product)} without its vectors"
-        )
-        return [Finding("note", "memory", message, remedy="raise cache= if memory allows")]
-
-    def _forecast_findings(self) -> list[Finding]:
-        expected = self.forecast
-        if expected.seconds < LONG_SECONDS and expected.kept <= self._cache.budget:
-            return []
-        remedy = "take fewer examples, or layers by variables=, if that is too long"
-        if expected.kept > self._cache.budget:
-            remedy = f"what exceeds the budget of {_mib(self._cache.budget)} is computed anew"
-        return [Finding("note", "products", str(expected), remedy=remedy)]
-
-    @property
-    def choices(self) -> tuple[Choice, ...]:
-        """How each product made so far runs, see `Choice`."""
-        return tuple(self._sums.choices)
-
-    @property
-    def memory(self) -> Memory:
-        """The memory of the products made so far, see `Memory`."""
-        maps = list(self._sums.maps.values())
-        return Memory(
-            budget=self._cache.budget,
-            kept=self._cache.bytes,
-            kept_batches=self._cache.count([linear_map.known for linear_map in maps]),
-            batches=self._sums.num_terms,
-            product=max((linear_map.product_bytes for linear_map in maps), default=0),
-        )
-
-    def gradient(self, theta: ArrayLike | None = None) -> np.ndarray:
-        """∇L, (P,), at w or at other parameters `theta` (P,)."""
-        return functools.reduce(np.add, [found for found, _ in self._evaluate("gradient", theta)])
+        return self._evaluator.loss_and_gradient(theta)
 
     def outputs(self, theta: ArrayLike | None = None) -> np.ndarray:
         """The outputs z, (M,), in the order of the rows of J, at w or at other parameters `theta`.
@@ -319,10 +233,9 @@ class Linearization:
 
         Raises InputError where the loss is not a function of outputs.
         """
-        self._require_outputs()
-        return np.concatenate([found for (found,) in self._evaluate("outputs", theta)])
+        self._snapshot.require_outputs()
+        return self._evaluator.outputs(theta)
 
-    @_refusals_as_input_errors
     def loss_gradients(self, z: ArrayLike, theta: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """The gradients of the loss in its outputs z, (M,), and of its penalties in `theta`, (P,).
 
@@ -336,86 +249,8 @@ class Linearization:
         >>> [found.tolist() for found in lin.loss_gradients([3.0], lin.theta)]
         [[6.0], [0.0, 0.0]]
         """
-        self._require_outputs()
-        given, params = np.asarray(z, self.dtype), self._array(theta)
-        if given.shape != (self.num_outputs,):
-            raise InputError(f"outputs of shape ({self.num_outputs},)", given.shape, "as outputs()")
-        of_outputs, of_penalty, first = list[np.ndarray](), np.zeros_like(params), 0
-        for programs, batch in self._sums.pieces(H):
-            if programs.network is None:
-                penalty, _ = self._function("gradient", programs, [])([tf.constant(params)])
-                of_penalty = penalty.numpy()
-                continue
-            part = given[first : first + programs.network.rows]
-            (found,) = self._function("of outputs", programs, batch)([tf.constant(part), *batch])
-            of_outputs.append(found.numpy())
-            first += len(part)
-        return np.concatenate(of_outputs), of_penalty
-
-    @_refusals_as_input_errors
-    def _evaluate(self, what: str, theta: ArrayLike | None) -> list[list[np.ndarray]]:
-        """The "loss", "gradient" (and loss) or "outputs" of each batch at some parameters (P,)."""
-        params = self.theta if theta is None else self._array(theta)
-        if params.ndim != 1:
-            raise InputError(f"parameters of shape ({self.size},)", params.shape, "pass one vector")
-        vector = tf.constant(params)
-        pieces = self._sums.pieces(J if what == "outputs" else H)
-        return [
-            [found.numpy() for found in self._function(what, programs, batch)([vector, *batch])]
-            for programs, batch in pieces
-        ]
-
-    def _function(
-        self, what: str, programs: BatchPrograms, batch: Sequence[tf.Tensor]
-    ) -> Callable[[list[tf.Tensor]], list[tf.Tensor]]:
-        """One of what `_evaluate` gives, compiled, as a function of parameters and batch."""
-
-        def at(theta: tf.Tensor, tensors: Sequence[tf.Tensor]) -> Batch:
-            params = self.layout.split(theta)
-            return Batch(self._snapshot, self._chosen, programs, params, tensors)
-
-        def loss(theta: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
-            functions = at(theta, tensors)
-            return functions.loss(functions.params)
-
-        def gradient(theta: tf.Tensor, *tensors: tf.Tensor) -> list[tf.Tensor]:
-            functions = at(theta, tensors)
-            losses = list[tf.Tensor]()
-
-            def loss(params: Sequence[tf.Tensor]) -> tf.Tensor:
-                losses.append(functions.loss(params))
-                return losses[-1]
-
-            grads = curvature.gradient(loss, functions.params)
-            return [self.layout.join(grads), *losses]
-
-        def outputs(theta: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
-            functions = at(theta, tensors)
-            z = functions.outputs(functions.params)
-            return tf.concat([tf.reshape(tf.cast(t, self.dtype), [-1]) for t in z], axis=0)
-
-        def of_outputs(z: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
-            network = programs.network
-            assert network is not None
-            sizes = [math.prod(shape) for shape in network.shapes]
-            pairs = zip(tf.split(z, sizes), network.loss_of.inputs, strict=False)
-            specs = network.loss_of.specs
-            parts = [tf.reshape(tf.cast(t, specs[n].dtype), specs[n].shape) for t, n in pairs]
-            functions = Batch(self._snapshot, self._chosen, programs, [], tensors)
-            found = curvature.gradient(functions.loss_of, parts)
-            return tf.concat([tf.reshape(tf.cast(t, self.dtype), [-1]) for t in found], axis=0)
-
-        with self._lock:
-            if (what, programs) not in self._functions:
-                specs = [tf.TensorSpec(t.shape, t.dtype) for t in batch]
-                makers = {"loss": loss, "gradient": gradient, "outputs": outputs}
-                function = makers.get(what, of_outputs)
-                network = programs.network if function is of_outputs else None
-                given = tf.TensorSpec([network.rows if network else self.size], self.dtype)
-                self._functions[what, programs] = tensorflow_private.compiled(
-                    function, [given, *specs]
-                )
-            return self._functions[what, programs]
+        self._snapshot.require_outputs()
+        return self._evaluator.loss_gradients(z, theta)
 
     def hvp(self, v: ArrayLike) -> np.ndarray:
         """Hv = d/dε ∇L(w + εv) at ε = 0, of the shape of v: (P,) or (P, K) (Pearlmutter 1994).
@@ -432,7 +267,6 @@ class Linearization:
 
         Raises InputError where the loss is not a function of outputs.
         """
-        self._require_outputs()
         return self._multiply(G, v)
 
     def residual_vp(self, v: ArrayLike) -> np.ndarray:
@@ -440,7 +274,6 @@ class Linearization:
 
         Raises InputError where the loss is not a function of outputs.
         """
-        self._require_outputs()
         return self._multiply(R, v)
 
     def fisher_vp(self, v: ArrayLike, num_samples: int | None = None, seed: int = 0) -> np.ndarray:
@@ -452,25 +285,18 @@ class Linearization:
 
         Raises InputError for a loss that is not a cross-entropy or the mean of squares.
         """
-        self._require_likelihood(known=True)
+        self._snapshot.require_likelihood(known=True)
         if num_samples is None:
             return self._multiply(FISHER, v)
-        is_whole = isinstance(num_samples, int | np.integer) and isinstance(seed, int | np.integer)
-        if not is_whole or num_samples < 1 or seed < 0:
-            raise InputError(
-                "at least one sample and a seed from 0", (num_samples, seed), "draw more"
-            )
-        with self._lock:
-            key = num_samples, seed
-            product = self._draws.setdefault(key, sampled_fisher(num_samples, seed))
-        return self._multiply(product, v)
+        draws = num_samples, seed
+        return self._multiply(self._draws.setdefault(draws, sampled_fisher(*draws)), v)
 
     def empirical_fisher_vp(self, v: ArrayLike) -> np.ndarray:
         """Ev = Σᵢ fᵢ ∇ℓᵢ ∇ℓᵢᵀv over the loss values ℓᵢ, with fᵢ = ∂L/∂ℓᵢ, of the shape of v.
 
         Penalties are not part of E. Raises InputError for a loss that is not made of loss values.
         """
-        self._require_likelihood(known=False)
+        self._snapshot.require_likelihood(known=False)
         return self._multiply(EMPIRICAL, v)
 
     def products(self, v: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -479,7 +305,6 @@ class Linearization:
         Hv is computed as such and not as Gv + Rv, so that H = G + R can be tested.
         Raises InputError where the loss is not a function of outputs.
         """
-        self._require_outputs()
         Hv, Gv, Rv = np.split(self._multiply(HGR, v), 3)
         return Hv, Gv, Rv
 
@@ -488,7 +313,6 @@ class Linearization:
 
         Raises InputError where the loss is not a function of outputs.
         """
-        self._require_outputs()
         return self._multiply(J, v)
 
     def vjp(self, u: ArrayLike) -> np.ndarray:
@@ -496,10 +320,8 @@ class Linearization:
 
         Raises InputError where the loss is not a function of outputs.
         """
-        self._require_outputs()
         return self._multiply(JT, u)
 
-    @_refusals_as_input_errors
     def cost(self, matrix: str = "H", count: int = 1) -> Cost:
         """What products with "H", "G" or "R" cost, see `Cost`; they are traced, unless they were.
 
@@ -509,22 +331,8 @@ class Linearization:
             matrix: its letter.
             count: the number of vectors in a block, for `Cost.in_block`.
         """
-        product = self._product_by_letter(matrix)
-        cost = self._sums.cost(product, count)
-        if cost.first + count * cost.alone > SHORT_SECONDS:
-            return cost
-        block = np.zeros((self.size, count), self.dtype)
-        alone, in_block = (self._seconds(product, v) for v in (block[:, 0], block))
-        return replace(cost, alone=alone, in_block=in_block / count)
+        return self._multiplication.cost(self._product_by_letter(matrix), count)
 
-    def _seconds(self, product: Product, v: np.ndarray) -> float:
-        """Seconds of a product, after a first."""
-        self._multiply(product, v)
-        begun = time.perf_counter()
-        self._multiply(product, v)
-        return time.perf_counter() - begun
-
-    @_refusals_as_input_errors
     def batch_forms(self, v: ArrayLike, matrix: str = "H") -> BatchForms:
         """vᵀAv of each batch's share A of "H", "G" or "R", for v (P,) or each column of (P, K).
 
@@ -533,7 +341,6 @@ class Linearization:
         """
         return self._by_batch.forms(self._product_by_letter(matrix), self._as_block(v))
 
-    @_refusals_as_input_errors
     def batch_grams(self, V: ArrayLike, matrix: str = "H") -> BatchGrams:
         """VᵀAV, (K, K), of each batch's share A of "H", "G" or "R", for a block V (P, K).
 
@@ -541,7 +348,6 @@ class Linearization:
         """
         return self._by_batch.grams(self._product_by_letter(matrix), self._as_block(V))
 
-    @_refusals_as_input_errors
     def source_of_nan(self, v: ArrayLike) -> str:
         """The first batch whose share of Hv, Gv or Rv is not finite, such as "batch 2 of 5".
 
@@ -594,73 +400,18 @@ class Linearization:
             self._snapshot, chosen, self._cache, ad=self._ad, jit=self._jit, whole=self._sums
         )
 
-    def _array(self, v: ArrayLike) -> np.ndarray:
-        return transfer.check_array(v, self.size, self.dtype)
-
     def _as_block(self, v: ArrayLike) -> np.ndarray:
-        return transfer.as_columns(self._array(v))
+        return transfer.as_columns(transfer.check_array(v, self.size, self.dtype))
 
     def _product_by_letter(self, matrix: str) -> Product:
         products = {product.name: product for product in (H, G, R)}
         if matrix not in products:
             raise InputError("one of H, G and R", matrix, "name it by its letter")
-        if matrix != H.name:
-            self._require_outputs()
-        return products[matrix]
-
-    def _dimension(self, space: Space) -> int:
-        return self.num_outputs if space is Space.OUTPUTS else self.size
+        product = products[matrix]
+        if product.needs_outputs:
+            self._snapshot.require_outputs()
+        return product
 
     def _multiply(self, product: Product, v: ArrayLike) -> np.ndarray:
         """The product with a vector (n,) or a block (n, K), n being the dimension of its domain."""
-        array = transfer.check_array(v, self._dimension(product.domain), self.dtype)
-        if array.ndim == 1:
-            return self._multiplied(product, [array])[0]
-        count = array.shape[1]
-        if count == 0:
-            return np.empty((self._dimension(product.codomain) * product.count, 0), self.dtype)
-        parts = transfer.partition(array, self._width(product, count))
-        groups = transfer.group_by_call(parts, saved=self._sums.keeps(product))
-        return transfer.concatenate((self._multiplied(product, group) for group in groups), count)
-
-    @_refusals_as_input_errors
-    def _width(self, product: Product, count: int) -> int:
-        """How many of `count` columns to multiply at once."""
-        return self._sums.width(product, count) if count > 1 else 1
-
-    @_refusals_as_input_errors
-    def _multiplied(self, product: Product, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The products with several vectors or blocks in one call."""
-        with self._buffers.lend(parts) as lent:
-            results = self._sums.multiply(product, [tensor for tensor, _ in lent])
-            arrays = [
-                transfer.shared(result, apart_from=buffer)
-                for result, (_, buffer) in zip(results, lent, strict=True)
-            ]
-        if not all(map(transfer.is_finite, arrays)):
-            columns = np.concatenate([transfer.as_columns(part) for part in parts], axis=1)
-            raise not_finite(product, self._by_batch.source_of_nan(product, columns))
-        return arrays
-
-    def _require_likelihood(self, *, known: bool) -> None:
-        self._require_outputs()
-        if not self._snapshot.has_scores or (known and not self._snapshot.has_distributions):
-            raise InputError(
-                "a Keras loss of the outputs that is a cross-entropy or the mean of squares"
-                if known
-                else "a Keras loss whose values depend on their own part of the outputs each",
-                self.loss_name,
-                "use GaussNewton, which is defined for any loss",
-            )
-
-    def _require_outputs(self) -> None:
-        if not self.has_outputs:
-            raise InputError(
-                "a loss that is a function of outputs (J, G and R need them)",
-                "a loss that sees its parameters another way",
-                "give linearize_function outputs=",
-            )
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB"
+        return self._multiplication.multiply(product, v)

@@ -212,6 +212,7 @@ class Product:
         loop_modes: the same for programs whose loops or branches depend on the parameters.
         has_penalty: whether the penalties on weights are a term of the sum, as in H and G. Then
             `build` is called for them too, with a batch whose `network` is None.
+        needs_outputs: whether it is defined only where the loss is a function of outputs.
         domain, codomain: the spaces of the vector and of the product.
         count: how many products into the codomain it gives, one after the other.
         seed: of the random numbers of each batch, None where there are none.
@@ -222,6 +223,7 @@ class Product:
     modes: Mapping[str, Mode]
     loop_modes: Mapping[str, Mode]
     has_penalty: bool
+    needs_outputs: bool = True
     domain: Space = Space.PARAMETERS
     codomain: Space = Space.PARAMETERS
     count: int = 1
@@ -245,6 +247,7 @@ H = Product(
     modes=_FORWARD_ONLY | _REVERSE_ONLY,
     loop_modes=_REVERSE_ONLY,
     has_penalty=True,
+    needs_outputs=False,
 )
 G = Product(
     name="G",
@@ -301,7 +304,13 @@ JT = Product(
 
 
 def sampled_fisher(num_samples: int, seed: int) -> Product:
-    """The Fisher matrix with its expectation replaced by a mean over draws of every target."""
+    """The Fisher matrix with its expectation replaced by a mean over draws of every target.
+
+    Raises InputError for no samples, and for a seed that is not a whole number from 0.
+    """
+    are_whole = all(isinstance(number, int | np.integer) for number in (num_samples, seed))
+    if not are_whole or num_samples < 1 or seed < 0:
+        raise InputError("at least one sample and a seed from 0", (num_samples, seed), "draw more")
 
     def build(mode: Mode, batch: Batch, tangents: list[tf.Tensor]) -> list[tf.Tensor]:
         def curve(z: Tensors, u: Tensors) -> list[tf.Tensor]:

@@ -23,6 +23,8 @@ from hvp.errors import InputError, MixedExamplesError
 from hvp.linearization import loss_structure
 from hvp.linearization.audit import Auditor
 from hvp.linearization.batch_programs import BatchPrograms
+from hvp.linearization.refusals import refusals_as_input_errors
+from hvp.linearization.totals import Totals
 from hvp.objective.batches import content
 from hvp.objective.objective import Evaluation, Objective
 from hvp.objective.parameters import Layout
@@ -72,10 +74,16 @@ class Snapshot:
         is_held = self._tensors is not None or self._batches is None
         return is_held and not self._is_promoted
 
+    @property
+    def has_outputs(self) -> bool:
+        """Whether the loss is a function of outputs."""
+        return self.num_outputs > 0
+
     @functools.cached_property
+    @refusals_as_input_errors
     def is_convex(self) -> bool:
-        """Whether the numerical test finds the loss convex in the outputs."""
-        return all(
+        """Whether the loss has outputs, and the numerical test finds it convex in them."""
+        return self.has_outputs and all(
             p.network is not None and loss_structure.is_convex(p.network, self.values, batch)
             for p, batch in self._shapes()
         )
@@ -93,8 +101,7 @@ class Snapshot:
     def _shapes(self) -> Iterator[tuple[BatchPrograms, list[tf.Tensor]]]:
         """The programs of each batch shape, with the first batch of that shape."""
         seen = set()
-        for batch in self.batches():
-            programs = self.programs(batch)
+        for programs, batch in self.pieces(penalty=False):
             if programs not in seen:
                 seen.add(programs)
                 yield programs, batch
@@ -105,9 +112,40 @@ class Snapshot:
         targets = [t for programs in self._programs.values() for t in programs.targets]
         return all(target.distribution is not None for target in targets)
 
+    def require_outputs(self) -> None:
+        """Raise InputError where the loss is not a function of outputs."""
+        if not self.has_outputs:
+            raise InputError(
+                "a loss that is a function of outputs (J, G and R need them)",
+                "a loss that sees its parameters another way",
+                "give linearize_function outputs=",
+            )
+
+    def require_likelihood(self, *, known: bool) -> None:
+        """Raise InputError where the loss is not made of loss values, or of `known` likelihoods."""
+        self.require_outputs()
+        if not self.has_scores or (known and not self.has_distributions):
+            raise InputError(
+                "a Keras loss of the outputs that is a cross-entropy or the mean of squares"
+                if known
+                else "a Keras loss whose values depend on their own part of the outputs each",
+                self.objective.loss_name,
+                "use GaussNewton, which is defined for any loss",
+            )
+
     def batches(self) -> Iterator[list[tf.Tensor]]:
         """The batches in order, each as a flat list of its tensors."""
         return map(self._flat, self._structured())
+
+    def pieces(self, *, penalty: bool) -> Iterator[tuple[BatchPrograms, list[tf.Tensor]]]:
+        """The terms of a sum, each as its programs and its tensors.
+
+        They are the batches in order and, with `penalty`, that on the weights if there is one.
+        """
+        for batch in self.batches():
+            yield self.programs(batch), batch
+        if penalty and self.penalty is not None:
+            yield self.penalty, []
 
     def programs(self, batch: Sequence[tf.Tensor]) -> BatchPrograms:
         """The programs for the shape of a batch. Raises InputError for a new shape."""
@@ -121,41 +159,45 @@ class Snapshot:
 
     def _read(self, tracer: Auditor | None) -> None:
         """Evaluate the loss on all batches; with a tracer, trace each new batch shape."""
-        hits = 0.0
-        totals: list[float] = []
-        divisors: list[float | None] = []
-        count = rows = 0
-        examples: list[int] = []
-        separable, whole = True, None
-        digests: list[Any] = []
-        for batch in self._structured():
-            flat = self._flat(batch)
-            if _signature(flat) not in self._programs and tracer is not None:
-                traced = tracer.batch(batch)
-                self._check_targets(traced, batch)
-                tracer.judge(traced, batch)
-                self._traced[_signature(flat)] = traced
-                self._programs[_signature(flat)] = self._in_precision(traced)
-            programs = self.programs(flat)
+        totals = Totals()
+        for number, batch in enumerate(self._structured(), 1):
+            tensors = self._flat(batch)
+            if tracer is not None:
+                self._trace(tracer, batch, tensors)
+            programs = self.programs(tensors)
             self._check_targets(programs, batch)
             if tracer is not None:
-                tracer.check_point(self._traced[_signature(flat)], batch, f"batch {count + 1}")
-            evaluation = self.evaluate(programs, flat)
-            totals = _plus(totals, evaluation.totals)
-            divisors = _plus(divisors, evaluation.divisors)
-            if bool(evaluation.whole) and whole is None:
-                whole = batch
-            separable &= bool(evaluation.separable)
-            hits += np.nan if evaluation.hits is None else float(evaluation.hits)
-            examples.append(int(flat[0].shape[0]) if flat else 1)
-            count += 1
-            rows += programs.network.rows if programs.network is not None else 0
-            digests = digests or [hashlib.sha256() for _ in flat]
-            for digest, tensor in zip(digests, leaves(batch), strict=True):
-                digest.update(content(np.asarray(tensor)))
+                tracer.check_point(self._traced[_signature(tensors)], batch, f"batch {number}")
+            rows = 0 if programs.network is None else programs.network.rows
+            totals.add(batch, tensors, self.evaluate(programs, tensors), rows)
+        self._check_sum(totals)
+        self.num_batches, self.num_examples = totals.num_batches, totals.num_examples
+        self.examples = np.array(totals.examples)
+        self.num_outputs = totals.num_outputs
+        self.divisors = totals.divisors
+        self.loss = totals.loss + self._penalty_now()
+        if not np.isfinite(self.loss):
+            raise InputError("a finite loss", self.loss, "check weights, data and loss")
+        self.accuracy = totals.accuracy
+        self.data_digest = totals.digest
+
+    def _trace(self, tracer: Auditor, batch: Any, tensors: Sequence[tf.Tensor]) -> None:
+        """The programs of a new batch shape."""
+        signature = _signature(tensors)
+        if signature in self._programs:
+            return
+        traced = tracer.batch(batch)
+        self._check_targets(traced, batch)
+        tracer.judge(traced, batch)
+        self._traced[signature] = traced
+        self._programs[signature] = self._in_precision(traced)
+
+    def _check_sum(self, totals: Totals) -> None:
+        """Raise InputError where the loss of all data is not a sum over the batches."""
+        count = totals.num_batches
         if count == 0:
             raise InputError("at least one batch", "an empty data set", "check where it comes from")
-        if count > 1 and not separable:
+        if count > 1 and not totals.separable:
             layers = ", ".join(self.objective.mixing)
             raise MixedExamplesError(
                 "a loss that is a sum over examples, or a single batch",
@@ -163,24 +205,8 @@ class Snapshot:
                 f"{f' (in {layers})' if layers else ''}, which is another function of each batch",
                 "pass batch_size=len(x), or training=False",
             )
-        if count > 1 and whole is not None:
-            self._check_mean(whole)
-        self.num_batches = count
-        self.examples = np.array(examples)
-        self.num_examples = sum(examples)
-        self.num_outputs = rows
-        self.divisors = [1.0 if divisor is None else divisor for divisor in divisors]
-        if not all(divisor > 0 for divisor in self.divisors):
-            raise InputError(
-                "weights and masks with a positive sum", min(self.divisors), "check the data"
-            )
-        shares = [total / divisor for total, divisor in zip(totals, self.divisors, strict=True)]
-        self.loss = sum(shares) + self._penalty_now()
-        if not np.isfinite(self.loss):
-            raise InputError("a finite loss", self.loss, "check weights, data and loss")
-        self.accuracy = None if np.isnan(hits) else hits / self.num_examples
-        joined = b"".join(digest.digest() for digest in digests)
-        self.data_digest = hashlib.sha256(joined).hexdigest()
+        if count > 1 and totals.whole is not None:
+            self._check_mean(totals.whole)
 
     def _check_targets(self, programs: BatchPrograms, batch: Any) -> None:
         if programs.network is not None:
@@ -270,14 +296,6 @@ class Snapshot:
         if self.penalty is None:
             return 0.0
         return float(tf.add_n(self.penalty.loss.replay(*self.values)))
-
-
-def _plus(sums: list[Any], found: Sequence[tf.Tensor | None]) -> list[Any]:
-    """The sums plus the new numbers; a sum of None stays None."""
-    numbers = [None if number is None else float(number) for number in found]
-    if not sums:
-        return numbers
-    return [None if b is None else a + b for a, b in zip(sums, numbers, strict=True)]
 
 
 def _slice(batch: Any, part: slice) -> Any:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import keras
 import tensorflow as tf
 
-from hvp.errors import DataError, InputError
-from hvp.objective import keras_losses, likelihoods
+from hvp.errors import InputError
+from hvp.objective import keras_losses, likelihoods, model_checks
 from hvp.objective.keras_losses import Term
 from hvp.objective.objective import Evaluation, Likelihood, Objective, Target, name_of, unique
 
@@ -37,15 +37,15 @@ class KerasObjective(Objective):
         training: bool,
         class_weight: Mapping[int, float] | None,
     ):
-        _check_model(model)
-        _refuse_layers(model)
+        model_checks.check_model(model)
+        model_checks.refuse_layers(model)
         if class_weight is not None and not isinstance(class_weight, Mapping):
             raise InputError("class_weight as a dict", class_weight, "give {class number: weight}")
         has_own_loss, weights = False, None
         if loss is None:
             if not model.compiled:
                 raise InputError("a loss", f"{model.name!r} compiled without one", "pass loss=")
-            _refuse_own_step(model)
+            model_checks.refuse_own_step(model)
             has_own_loss = type(model).compute_loss is not keras.Model.compute_loss
             loss, weights = model.loss, model.get_compile_config().get("loss_weights")
         self._model, self._training, self._class_weight = model, training, class_weight
@@ -58,7 +58,6 @@ class KerasObjective(Objective):
             (i, v.regularizer) for i, v in enumerate(variables) if v.regularizer is not None
         ]
         layers = model._flatten_layers(include_self=False)
-        notes = list(_notes(model, training))
         super().__init__(
             names=_names(model),
             values=[tf.convert_to_tensor(variable.value) for variable in variables],
@@ -68,8 +67,10 @@ class KerasObjective(Objective):
             ),
             has_penalty=bool(self._penalised) and not has_own_loss,
             layers=[model.name, *(layer.name for layer in layers)],
-            mixing=[layer.name for layer in layers if _mixes(layer)] if training else [],
-            notes=notes,
+            mixing=[
+                layer.name for layer in layers if training and model_checks.mixes_examples(layer)
+            ],
+            notes=list(model_checks.notes(model, training)),
         )
 
     def evaluate(self, params: Sequence[tf.Tensor], batch: Any) -> Evaluation:
@@ -78,7 +79,7 @@ class KerasObjective(Objective):
         replaced = [(variable, param) for variable, param in pairs if param is not variable.value]
         with keras.StatelessScope(replaced, collect_losses=True) as scope:
             evaluation = self._terms(batch, params[0].dtype, scope)
-        _refuse_assigned(replaced, scope)
+        model_checks.refuse_assigned(replaced, scope)
         # Layers that mix examples update batch statistics; what is random updates seeds, which
         # need not be the model's.
         own = {id(v) for v in (*self._keras_variables, *self._model.metrics_variables)}
@@ -116,24 +117,19 @@ class KerasObjective(Objective):
         try:
             predicted = self._model(x, training=self._training)
         except Exception:  # layers raise many kinds
-            _check_inputs(self._model, x)
+            model_checks.check_inputs(self._model, x)
             raise
         outputs = self._outputs(predicted)
+        rows = tf.nest.flatten(x)[0].shape[0]
         for z in outputs.values():
-            _set_rows(z, tf.nest.flatten(x)[0].shape[0])
+            _set_rows(z, rows)
         masks = {name: keras_losses.mask_of(z) for name, z in outputs.items()}
         zs = {name: z if z.dtype == dtype else tf.cast(z, dtype) for name, z in outputs.items()}
         terms, hits, losses = [], None, self._losses()
         for name, loss, scale in losses:
             target = self._for_output(y, name, "targets")
             sample_weight = self._for_output(weight, name, "sample weights", shared=True)
-            try:
-                term = keras_losses.term(loss, target, zs[name], sample_weight, masks[name])
-            except InputError:
-                raise
-            except Exception:  # losses raise many kinds
-                keras_losses.check_target_shape(loss, target, zs[name])
-                raise
+            term = _term(loss, target, zs[name], sample_weight, masks[name])
             terms.append(term.scaled(scale))
             hits = keras_losses.hits(loss, target, zs[name]) if len(zs) == 1 else None
         likelihood = Likelihood(
@@ -247,6 +243,17 @@ class KerasObjective(Objective):
         return self._model.compute_loss(**given)
 
 
+def _term(loss: keras.Loss, target: Any, z: tf.Tensor, weight: Any, mask: Any) -> Term:
+    """The term of one output. Raises InputError for targets of another shape."""
+    try:
+        return keras_losses.term(loss, target, z, weight, mask)
+    except InputError:
+        raise
+    except Exception:  # losses raise many kinds
+        keras_losses.check_target_shape(loss, target, z)
+        raise
+
+
 def _set_rows(z: tf.Tensor, rows: int) -> None:
     """Say that an output has a row for each example, where its shape is only known when it runs.
 
@@ -255,103 +262,6 @@ def _set_rows(z: tf.Tensor, rows: int) -> None:
     for tensor in keras_losses.candidates(z):
         if tensor.shape.rank and tensor.shape[0] is None:
             tensor.set_shape([rows, *tensor.shape[1:]])
-
-
-def _check_model(model: keras.Model) -> None:
-    kinds = [kind.__module__.partition(".")[0] for kind in type(model).__mro__]
-    if not isinstance(model, keras.Model) and "tf_keras" in kinds:
-        raise InputError(
-            "a model of Keras 3",
-            f"{type(model).__name__}, a model of tf_keras (Keras 2)",
-            "build it with keras, or use hvp.linearize_function(loss, model.trainable_variables)",
-        )
-    if not isinstance(model, keras.Model):
-        raise InputError("a Keras model", type(model).__name__, "or use hvp.linearize_function")
-    if not model.built:
-        raise InputError(
-            "a built model", f"{model.name!r} without variables", "call it once on a batch"
-        )
-    if not model.trainable_variables:
-        raise InputError("a model with trainable variables", "none", "unfreeze a layer")
-
-
-def _check_inputs(model: keras.Model, x: Any) -> None:
-    """Raise DataError for x of other shapes than the model declares; not all models do."""
-    declared = {tensor.name: tensor.shape for tensor in getattr(model, "inputs", None) or ()}
-    given = [x[name] for name in declared if name in x] if isinstance(x, Mapping) else x
-    given = tf.nest.flatten(given)
-    if declared and len(given) != len(declared):
-        raise DataError(
-            f"an x for each of the inputs {', '.join(declared)}",
-            f"{len(given)} of {len(declared)}",
-            "give the x that belongs to this model, by these names",
-        )
-    for shape, tensor in zip(declared.values(), given, strict=bool(declared)):
-        if not tf.TensorShape(shape[1:]).is_compatible_with(tensor.shape[1:]):
-            raise DataError(
-                f"x of shape {keras_losses.by_example(shape)}, as the model takes it",
-                keras_losses.by_example(tensor.shape),
-                "give the x that belongs to this model",
-            )
-
-
-def _notes(model: keras.Model, training: bool) -> Iterator[tuple[str, str]]:
-    """The name of each layer that acts unlike in `fit`, and how it acts here."""
-    for layer in model._flatten_layers():
-        if training and _is_random(layer):
-            yield layer.name, "draws at random once: every product keeps what its seed gives next"
-        elif not training and _is_random(layer):
-            yield layer.name, "drops nothing and adds no noise, as training=False"
-        elif not training and isinstance(layer, keras.layers.BatchNormalization):
-            yield layer.name, "uses its moving statistics, which are constants, as training=False"
-
-
-def _is_random(layer: keras.Layer) -> bool:
-    """Whether it drops entries or adds noise in training."""
-    size = getattr(layer, "rate", 0) or getattr(layer, "stddev", 0)
-    return bool(size) and hasattr(layer, "seed_generator")
-
-
-def _mixes(layer: keras.Layer) -> bool:
-    """Whether in training it makes the loss one of the batch as a whole."""
-    return _is_random(layer) or isinstance(layer, keras.layers.BatchNormalization)
-
-
-def _refuse_layers(model: keras.Model) -> None:
-    for layer in model._flatten_layers():
-        if getattr(layer, "quantization_mode", None) is not None:
-            raise InputError(
-                "layers that compute with floating-point numbers",
-                f"{layer.name!r} quantised to {layer.quantization_mode}",
-                "use the model from before it was quantised",
-            )
-        if getattr(layer, "synchronized", False):
-            raise InputError(
-                "BatchNormalization on one machine",
-                f"{layer.name!r} with synchronized=True",
-                "build it without this option",
-            )
-
-
-def _refuse_assigned(
-    replaced: Sequence[tuple[keras.Variable, tf.Tensor]], scope: keras.StatelessScope
-) -> None:
-    for variable, param in replaced:
-        if scope.get_current_value(variable) is not param:
-            raise InputError(
-                "a model that does not change its parameters when it is called",
-                f"{variable.path} assigned by its layer",
-                "pass training=False",
-            )
-
-
-def _refuse_own_step(model: keras.Model) -> None:
-    if type(model).train_step is not keras.Model.train_step:
-        raise InputError(
-            "a model whose objective is its compiled loss",
-            f"{type(model).__name__}.train_step overridden",
-            "pass loss=, or use hvp.linearize_function",
-        )
 
 
 def _resolve(loss: Any) -> Any:

@@ -19,8 +19,8 @@ from hvp.report import (
     palette,
     summary,
 )
+from hvp.report.entries import NONE
 from hvp.report.number_format import SINGLE, UNKNOWN, typeset
-from hvp.report.summary import NONE
 
 
 def save_page(comparison: Comparison, path: Path, *, num_models: int = 1) -> None:

@@ -15,7 +15,7 @@ from hvp.certificate import Certificate
 from hvp.comparison.results import Comparison, Part
 from hvp.errors import InputError, shown
 from hvp.linalg.density import Density
-from hvp.linalg.eigsh import Eigenpairs
+from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.linalg.estimate import Estimate
 
 Known = TypeVar("Known")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hvp.comparison.results import Comparison
-from hvp.report import number_format, summary
+from hvp.report import entries, number_format
+from hvp.report.entries import NONE
 from hvp.report.number_format import UNKNOWN, typeset
-from hvp.report.summary import NONE
 
 STABLE_RATE = "2/λ_max of H, stable learning rate"
 OVERLAP = "overlap of the top spaces of H and G"
@@ -71,10 +71,10 @@ def key(c: Comparison) -> dict[str, MainNumber]:
         return {}
     found = {}
     for letter in c.whole.spectra:
-        found[f"λ_max of {letter}"] = summary.eigenvalue(c, c.whole, letter, "largest").text()
+        found[f"λ_max of {letter}"] = entries.eigenvalue(c, c.whole, letter, "largest").text()
     if "H" in c.whole.spectra:
-        found["λ_min of H"] = summary.eigenvalue(c, c.whole, "H", "smallest").text()
-        found[STABLE_RATE] = summary.stable_rate(c) or NONE
+        found["λ_min of H"] = entries.eigenvalue(c, c.whole, "H", "smallest").text()
+        found[STABLE_RATE] = entries.stable_rate(c) or NONE
     if "H" in c.traces:
         found["trace of H"] = number_format.estimated(c.traces["H"].whole.trace)
     if c.shares is not None:
@@ -87,7 +87,7 @@ def key(c: Comparison) -> dict[str, MainNumber]:
 
 def _negative(c: Comparison) -> MainNumber:
     assert c.negative is not None
-    certain = summary.certainly_negative(c)
+    certain = entries.certainly_negative(c)
     if certain > 0 and number_format.is_unknown(c.negative):
         return MainNumber(typeset(f"≥ {certain}"), f"total number {UNKNOWN}")
     return MainNumber.split(number_format.counted(c.negative))
@@ -99,9 +99,9 @@ def others(c: Comparison) -> dict[str, MainNumber]:
         return {}
     found = {}
     if c.whole.angles_by_count:
-        found[OVERLAP] = summary.overlap(c.whole)
+        found[OVERLAP] = entries.overlap(c.whole)
     if c.whole.distance is not None:
-        found[DISTANCE] = summary.distance(c, c.whole)[0]
+        found[DISTANCE] = entries.distance(c, c.whole)[0]
     if c.rank is not None:
         found[RANK] = number_format.counted(c.rank)
     return {name: MainNumber.split(text) for name, text in found.items()}

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from hvp.linalg.eigsh import Eigenpairs
+from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.linalg.estimate import Estimate
 
 UNKNOWN = "not known at this Krylov depth"

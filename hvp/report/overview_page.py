@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 from hvp.comparison.results import Comparison
 from hvp.report import html_page, main_numbers, page_figures, summary
+from hvp.report.entries import NONE
 from hvp.report.main_numbers import MainNumber
 from hvp.report.number_format import typeset
 from hvp.report.page_figures import PageFigure
-from hvp.report.summary import NONE
 
 # What a model is, in the order of the table.
 SIZES = ("parameters", "examples", "loss", "accuracy")

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hvp.comparison.results import Comparison, Part
-from hvp.linalg.layer_traces import LayerShares
+from hvp.linalg.layer_shares import LayerShares
 from hvp.report import density_curves, density_panels, eigenvalue_panels, summary
 from hvp.report.density_curves import Curve
 from hvp.report.figure_style import STEPS, Hover, style, svg

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hvp.comparison.results import Comparison
-from hvp.report import number_format, summary
+from hvp.report import entries, number_format
+from hvp.report.entries import NONE
 from hvp.report.number_format import typeset
-from hvp.report.summary import NONE
 
 # Digits of a heat map, and the decades of its colours.
 HEAT_DIGITS, HEAT_DECADES = 3, 3
@@ -57,7 +57,7 @@ def _table(headings: str, rows: Iterable[tuple[str, ...]], caption: str = "") ->
 
 def _distances(c: Comparison) -> Table:
     parts = [part for part in c.parts.values() if part.distance is not None]
-    rows = [(part.name, *summary.distance(c, part)) for part in parts]
+    rows = [(part.name, *entries.distance(c, part)) for part in parts]
     return _table(
         "part|distance of H and G|relative to ‖H‖",
         rows,
@@ -79,13 +79,13 @@ def _heat_map(c: Comparison) -> Table:
         if all(name in c.parts and letter in c.parts[name].spectra for name in layers):
             cells = {}
             for name in layers:
-                found = summary.eigenvalue(c, c.parts[name], letter, "largest")
+                found = entries.eigenvalue(c, c.parts[name], letter, "largest")
                 cells[name] = found.value, found.text(HEAT_DIGITS, with_error=False)
             columns.append((f"λ_max of {letter}", letter, cells))
     for letter, traces in c.traces.items():
         cells = {}
         for name, block in traces.layers.items():
-            trace = summary.trace(c, c.parts.get(name), letter, block)
+            trace = entries.trace(c, c.parts.get(name), letter, block)
             value, error = trace.value / block.size, max(trace.stderr, trace.depth) / block.size
             cells[name] = value, number_format.known(value, error, HEAT_DIGITS)
         columns.append((f"trace of {letter} / P", letter, cells))
@@ -129,7 +129,7 @@ def _extremes(c: Comparison) -> Table:
     for part in c.parts.values():
         for letter in part.spectra:
             cells = (
-                found.text(EIGENVALUE_DIGITS) for found in summary.outer_and_inner(c, part, letter)
+                found.text(EIGENVALUE_DIGITS) for found in entries.outer_and_inner(c, part, letter)
             )
             rows.append((f"{part.name}, {letter}", *cells))
     return _table(f"|largest|largest no. {c.k}|smallest no. {c.k}|smallest", rows)
@@ -150,10 +150,10 @@ def _layers(c: Comparison) -> Table:
                 name,
                 f"{traces[0].size:,}",
                 *(
-                    number_format.estimated(summary.trace(c, part, letter, block))
+                    number_format.estimated(entries.trace(c, part, letter, block))
                     for letter, block in zip(c.traces, traces, strict=True)
                 ),
-                NONE if part is None else summary.sampling_error(part.sampling["H"].trace),
+                NONE if part is None else entries.sampling_error(part.sampling["H"].trace),
                 number_format.shared(share.trace),
                 number_format.shared(share.squared_norm),
             )
@@ -170,13 +170,13 @@ def _layers(c: Comparison) -> Table:
 def _chain_rule(c: Comparison) -> Table:
     return _table(
         "v|vᵀHv|vᵀGv|vᵀRv|difference|H and G",
-        summary.chain_rule(c),
+        entries.chain_rule(c),
         "The chain rule for the kernel weights v of each layer: vᵀHv = vᵀGv + vᵀRv.",
     )
 
 
 def _errors(c: Comparison) -> Table:
-    rows = [(typeset(name), *cells) for name, *cells in summary.errors(c)]
+    rows = [(typeset(name), *cells) for name, *cells in entries.errors(c)]
     return _table("|value|probes|Krylov depth|sampling", rows)
 
 

@@ -1,26 +1,17 @@
-"""The results of a comparison in sentences and rows of text."""
+"""The results of a comparison in sentences."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-
-import numpy as np
 
 from hvp.certificate import Certificate
 from hvp.comparison.results import Comparison, Part
 from hvp.comparison.run import Run, Stage
-from hvp.linalg.brackets import CountBracket
-from hvp.linalg.eigsh import Eigenpairs
 from hvp.linalg.estimate import Estimate
-from hvp.linalg.layer_traces import BlockTraces
-from hvp.report import density_curves
+from hvp.report import density_curves, entries
 from hvp.report.number_format import (
-    SINGLE,
     UNKNOWN,
     Eigenvalue,
-    End,
-    bound,
     counted,
     eigenvalues,
     estimated,
@@ -35,12 +26,8 @@ WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "
 MAX_SHARE_STDERR = 0.1
 # Significant digits in a sentence; tables have more.
 DIGITS = 4
-LARGEST: End = "largest"
-SMALLEST: End = "smallest"
 # Unfinished stages that a sentence names.
 MAX_STAGES = 3
-# The cell of an error that does not apply.
-NONE = "–"
 
 
 def headline(comparison: Comparison) -> tuple[str, ...]:
@@ -95,8 +82,8 @@ def of_stage(run: Run, stage: Stage) -> str:
     if stage.kind == "ends":
         found = run.spectra[stage.part, stage.letter]
         top, bottom = (
-            eigenvalues(pairs, end, 0.0)[0].text(DIGITS, with_error=False)
-            for pairs, end in ((found.largest, LARGEST), (found.smallest, SMALLEST))
+            eigenvalues(getattr(found, end), end, 0.0)[0].text(DIGITS, with_error=False)
+            for end in (entries.LARGEST, entries.SMALLEST)
         )
         return f"λ_max {top}, λ_min {bottom}"
     if stage.kind == "traces":
@@ -119,7 +106,8 @@ def extremes(comparison: Comparison) -> str:
     whole = comparison.whole
     letter = next(iter(whole.spectra))
     bottom, top = (
-        _in_words(eigenvalue(comparison, whole, letter, end)) for end in ("smallest", "largest")
+        _in_words(entries.eigenvalue(comparison, whole, letter, end))
+        for end in (entries.SMALLEST, entries.LARGEST)
     )
     return f"The eigenvalues of {letter} range from {bottom} to {top}."
 
@@ -132,23 +120,11 @@ def _in_words(found: Eigenvalue) -> str:
 
 def learning_rate(comparison: Comparison) -> str:
     """From which learning rate on gradient descent is unstable: 2/λ_max of H."""
-    rate = stable_rate(comparison)
+    rate = entries.stable_rate(comparison)
     if not rate:
         return ""
     equals = f"of {rate.replace('≤', 'at most')}" if "≤" in rate else f"= {rate}"
     return f"Gradient descent is unstable here with a learning rate above 2/λ_max {equals}."
-
-
-def stable_rate(comparison: Comparison) -> str:
-    """2/λ_max of H, "" where no eigenvalue is certainly positive, or none is known."""
-    if "H" not in comparison.whole.spectra:
-        return ""
-    found = eigenvalue(comparison, comparison.whole, "H", "largest")
-    if found.value - found.error <= 0:
-        return ""
-    if found.bound:
-        return bound(2 / found.value, 0.0, "≤")
-    return known(2 / found.value, 2 * found.error / found.value**2, 3)
 
 
 def negatives(comparison: Comparison) -> str:
@@ -159,7 +135,7 @@ def negatives(comparison: Comparison) -> str:
     is_known = count is not None and not is_unknown(count) and not count.stderr > count.value
     if count is not None and is_known and count.value > 0:
         return f"{counted(count)} of the {comparison.size:,} are negative."
-    sure = certainly_negative(comparison)
+    sure = entries.certainly_negative(comparison)
     if sure:
         least = WORDS[sure] if sure < len(WORDS) else f"{sure:,}"
         many = f"At least {least} of the {comparison.size:,} are negative"
@@ -170,37 +146,13 @@ def negatives(comparison: Comparison) -> str:
     return f"The number of negative eigenvalues is {UNKNOWN}."
 
 
-def certainly_negative(comparison: Comparison) -> int:
-    """How many eigenvalues of H are certainly negative, errors included."""
-    pairs = comparison.whole.H.smallest
-    found = int(np.sum((pairs.values + pairs.errors < -comparison.floor) & pairs.separate))
-    return max(found, *(bracket.at_least for bracket in comparison.negative_brackets[:1]), 0)
-
-
 def _beyond(comparison: Comparison) -> str:
     """How many are below the threshold from which on the count is known."""
     for bracket in comparison.negative_brackets[1:]:
-        if 0 < bracket.upper <= 2 * bracket.lower and is_within(comparison, bracket):
-            return f", {between(bracket)} of them below {margin_of_threshold(bracket)}"
+        if 0 < bracket.upper <= 2 * bracket.lower and entries.is_within(comparison, bracket):
+            below = entries.margin_of_threshold(bracket)
+            return f", {entries.between(bracket)} of them below {below}"
     return ""
-
-
-def is_within(comparison: Comparison, bracket: CountBracket) -> bool:
-    """Whether the threshold of a count lies inside of the spectrum: of H below zero, else of G."""
-    if bracket.threshold < 0:
-        return bool(bracket.threshold > comparison.whole.H.smallest.values[0])
-    return bool(bracket.threshold < comparison.whole.G.largest.values[-1])
-
-
-def between(bracket: CountBracket) -> str:
-    """The bounds of a count, widened by the error of the probes."""
-    low = max(bracket.lower - bracket.stderr, 0.0)
-    return f"{math.floor(low):,} to {math.ceil(bracket.upper + bracket.stderr):,}"
-
-
-def margin_of_threshold(bracket: CountBracket) -> str:
-    """The threshold of a count to two digits."""
-    return known(bracket.threshold, 0.0, 2)
 
 
 def share_of_residual(comparison: Comparison) -> str:
@@ -226,14 +178,8 @@ def spaces(comparison: Comparison) -> str:
     if not whole.angles_by_count:
         return ""
     count = len(whole.H.largest.values)
-    if count == 1:
-        return f"The top eigenvectors of H and G overlap by {overlap(whole)}."
-    return f"The spaces of the top {count} eigenvectors of H and G overlap by {overlap(whole)}."
-
-
-def overlap(part: Part) -> str:
-    """The share of H's top space that lies in G's, in per cent."""
-    return f"{known(100 * part.overlap, 0.5, 3)} %"
+    which = "top eigenvectors" if count == 1 else f"spaces of the top {count} eigenvectors"
+    return f"The {which} of H and G overlap by {entries.overlap(whole)}."
 
 
 def residual(comparison: Comparison) -> str:
@@ -317,112 +263,3 @@ def sampling(comparison: Comparison) -> str:
         f"Another draw of {comparison.num_examples:,} examples would change the largest eigenvalue "
         f"of {letter} by about {margin(error)}, or {known(100 * share, 10 * share, 2)} %."
     )
-
-
-def eigenvalue(
-    comparison: Comparison, part: Part, letter: str, end: End, rank: int = 1
-) -> Eigenvalue:
-    """The eigenvalue of this rank (1 is the outermost) of "H", "G" or "R"; 0 where R vanishes."""
-    if letter == "R" and part.agrees:
-        return Eigenvalue(0.0, 0.0)
-    pairs: Eigenpairs = getattr(part.spectra[letter], end)
-    return eigenvalues(pairs, end, comparison.floor)[rank - 1]
-
-
-def outer_and_inner(comparison: Comparison, part: Part, letter: str) -> list[Eigenvalue]:
-    """The outermost and the innermost eigenvalue of both ends, from the largest down."""
-    k = len(part.spectra[letter].largest.values)
-    ranks: tuple[tuple[End, int], ...] = (
-        (LARGEST, 1), (LARGEST, k), (SMALLEST, k), (SMALLEST, 1),
-    )  # fmt: skip
-    return [eigenvalue(comparison, part, letter, *rank) for rank in ranks]
-
-
-def trace(
-    comparison: Comparison, part: Part | None, letter: str, found: BlockTraces
-) -> Estimate[float]:
-    """The trace of a block, 0 where R vanishes."""
-    if letter == "R" and part is not None and part.agrees:
-        return Estimate(0.0, 0.0)
-    return found.trace
-
-
-def chain_rule(comparison: Comparison) -> Iterator[tuple[str, ...]]:
-    """Rows of the chain rule: layer, the three forms, their difference and the verdict."""
-    for row in comparison.chain_rule:
-        forms = (known(form, row.rounding) for form in (row.vHv, row.vGv, row.vRv))
-        difference = f"{known(100 * row.difference, 0.0, 2)} %"
-        yield row.layer, *forms, difference, "equal" if row.equal else "differ"
-
-
-def distance(comparison: Comparison, part: Part) -> tuple[str, str]:
-    """The distance of H and G, absolute and in per cent of ‖H‖; a bound below the noise floor."""
-    found = part.distance
-    if found is None:
-        return NONE, NONE
-    if 0 < found.value < comparison.floor:
-        return f"≤ {margin(comparison.floor)}", NONE
-    if is_unknown(found):
-        return estimated(found), NONE
-    return estimated(found), f"{known(100 * found.value / (part.norm or 1.0), 0.0, 2)} %"
-
-
-def errors(comparison: Comparison) -> tuple[tuple[str, ...], ...]:
-    """Results for all parameters: name, value, and its errors of probes, depth and sampling."""
-    if not comparison.parts:
-        return ()
-    whole = comparison.whole
-    rows: list[tuple[str, ...]] = []
-    extremes: tuple[tuple[str, End], ...] = (
-        ("H", "largest"),
-        ("H", "smallest"),
-        ("G", "largest"),
-        ("R", "largest"),
-    )
-    for letter, end in extremes:
-        if letter not in whole.spectra:
-            continue
-        i, name = (-1, "λ_max") if end == "largest" else (0, "λ_min")
-        value = eigenvalue(comparison, whole, letter, end).text(with_error=False)
-        pair_error = getattr(whole.spectra[letter], end).errors[i]
-        error = margin(pair_error) if pair_error and value != "0" else NONE
-        sampling_text = sampling_error(getattr(whole.sampling[letter], end)[i])
-        rows.append((f"{name} of {letter}", value, NONE, error, sampling_text))
-    for letter, found in comparison.traces.items():
-        error_of_trace = whole.sampling[letter].trace
-        block = trace(comparison, whole, letter, found.whole)
-        rows.append(_row(f"trace of {letter}", block, error_of_trace))
-    for letter, found in comparison.traces.items():
-        error_of_norm = whole.sampling[letter].squared_norm
-        rows.append(_row(f"‖{letter}‖² (Frobenius)", found.whole.squared_norm, error_of_norm))
-    for name, estimate in (
-        ("distance of H and G", whole.distance),
-        ("negative eigenvalues of H", comparison.negative),
-        (f"rank of G, at most {comparison.rank_bound:,}", comparison.rank),
-    ):
-        if estimate is not None:
-            is_count = "distance" not in name
-            rows.append(_row(name, estimate, estimate.sampling, is_count=is_count))
-    for name, sign, estimate, brackets in (
-        ("negative, H", "<", comparison.negative, comparison.negative_brackets),
-        ("rank, G", ">", comparison.rank, comparison.rank_brackets),
-    ):
-        for bracket in brackets if estimate is not None and is_unknown(estimate) else ():
-            if not is_within(comparison, bracket):
-                continue
-            threshold = f"{name}: λ {sign} {margin_of_threshold(bracket)}"
-            rows.append((threshold, between(bracket), margin(bracket.stderr), NONE, NONE))
-    return tuple(rows)
-
-
-def _row(
-    name: str, estimate: Estimate[float], error: float, *, is_count: bool = False
-) -> tuple[str, ...]:
-    value = (counted if is_count else estimated)(estimate).partition(" ± ")[0]
-    probes, depth = (margin(e) if e else NONE for e in (estimate.stderr, estimate.depth))
-    return name, value, probes, depth, sampling_error(error)
-
-
-def sampling_error(error: float) -> str:
-    """A sampling error as text; it is not known from a single batch."""
-    return SINGLE if math.isnan(error) else margin(error)

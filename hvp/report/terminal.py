@@ -27,9 +27,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from hvp.comparison.forecast import Expected, Fit
+from hvp.comparison.costs import StageCost
+from hvp.comparison.limits import Fit
 from hvp.comparison.results import Comparison, Part
-from hvp.report import number_format, summary
+from hvp.report import entries, number_format, summary
 
 # Columns of an output that is no terminal, such as a file.
 FILE_WIDTH = 100
@@ -37,7 +38,7 @@ FILE_WIDTH = 100
 SECONDS_BETWEEN_LINES = 30
 # Significant digits of an eigenvalue, so that the table fits.
 DIGITS = 5
-# Rows of `summary.errors` that the terminal shows.
+# Rows of `entries.errors` that the terminal shows.
 SHOWN_RESULTS = ("trace", "distance", "negative", "rank")
 
 
@@ -79,7 +80,7 @@ class Terminal:
         self.stopped_by = 0
         self._label = self._title = ""
         self._found: deque[str] = deque()
-        self._expected: dict[str, Expected] = {}
+        self._expected: dict[str, StageCost] = {}
         self._all_seconds = self._begun = 0.0
 
     @contextlib.contextmanager
@@ -122,9 +123,9 @@ class Terminal:
         self._task = self.progress.add_task(description, total=total, detail="")
         self._label = ""
 
-    def show_forecast(self, title: str, found: Fit, left_out: Sequence[str]) -> None:
+    def show_cost(self, title: str, found: Fit, left_out: Sequence[str]) -> None:
         """Print what a comparison is expected to take, and what was left out for its limits."""
-        wanted = found.forecast
+        wanted = found.cost
         batches = "1 batch" if wanted.num_batches == 1 else f"{wanted.num_batches:,} batches"
         costs = ", ".join(
             f"{number_format.duration(cost.alone)} with {letter}"
@@ -134,12 +135,12 @@ class Terminal:
             f"{title}: {wanted.size:,} parameters, {wanted.num_examples:,} examples in {batches}; "
             f"a product takes {costs}"
         )
-        self.console.print(_forecast_table(found))
+        self.console.print(_cost_table(found))
         less = [*left_out, *["fewer examples"] * (found.num_examples < wanted.num_examples)]
         if less:
             self.say(f"Fitted to the limits of time and memory: {'; '.join(less)}.")
 
-    def start_stages(self, title: str, expected: Mapping[str, Expected]) -> None:
+    def start_stages(self, title: str, expected: Mapping[str, StageCost]) -> None:
         """Start the progress of a comparison whose stages, by label, take what is expected."""
         self.start(f"{title}: spectra", len(expected))
         self._title, self._expected, self._begun = title, dict(expected), time.monotonic()
@@ -275,7 +276,7 @@ def _spectra_table(comparison: Comparison, narrow: bool) -> Table:
 def _eigenvalue_cells(comparison: Comparison, part: Part, letter: str, narrow: bool) -> list[str]:
     return [
         found.text(DIGITS, with_error=not narrow).replace("± ", "±")
-        for found in summary.outer_and_inner(comparison, part, letter)
+        for found in entries.outer_and_inner(comparison, part, letter)
     ]
 
 
@@ -289,7 +290,7 @@ def _chain_table(comparison: Comparison) -> Table:
     for heading in ("vᵀHv", "vᵀGv", "vᵀRv", "relative difference"):
         table.add_column(heading, justify="right")
     table.add_column("")
-    for layer, *cells in summary.chain_rule(comparison):
+    for layer, *cells in entries.chain_rule(comparison):
         table.add_row(escape(layer), *cells)
     return table
 
@@ -305,25 +306,25 @@ def _results_table(comparison: Comparison) -> Table:
     table.add_column("")
     for heading in ("value", "probes", "depth", "sampling"):
         table.add_column(heading, justify="right")
-    for name, *cells in summary.errors(comparison):
+    for name, *cells in entries.errors(comparison):
         if name.startswith(SHOWN_RESULTS):
             table.add_row(name, *cells)
     table.add_row(
-        "noise floor of products", number_format.margin(comparison.floor), *3 * [summary.NONE]
+        "noise floor of products", number_format.margin(comparison.floor), *3 * [entries.NONE]
     )
     return table
 
 
-def _forecast_table(found: Fit) -> Table:
+def _cost_table(found: Fit) -> Table:
     """The expected products, seconds and memory of a comparison, a row for each kind of stage."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("expected")
     for heading in ("products", "time", "memory"):
         table.add_column(heading, justify="right")
-    share = found.num_examples / found.forecast.num_examples
-    kinds: dict[str, list[Expected]] = {}
-    for stage, expected in found.forecast.stages.items():
-        of_layer = "" if stage.part == next(iter(found.forecast.stages)).part else " of layers"
+    share = found.num_examples / found.cost.num_examples
+    kinds: dict[str, list[StageCost]] = {}
+    for stage, expected in found.cost.stages.items():
+        of_layer = "" if stage.part == next(iter(found.cost.stages)).part else " of layers"
         kinds.setdefault(f"{stage.kind}{of_layer}", []).append(expected)
     for kind, each in kinds.items():
         seconds = share * sum(expected.seconds for expected in each)
@@ -331,9 +332,9 @@ def _forecast_table(found: Fit) -> Table:
         table.add_row(kind, f"{count:,}", number_format.duration(seconds), "")
     table.add_row(
         "all",
-        f"{found.forecast.num_products:,}",
-        number_format.duration(share * found.forecast.seconds),
-        f"{found.forecast.bytes / 1e9:.1f} GB",
+        f"{found.cost.num_products:,}",
+        number_format.duration(share * found.cost.seconds),
+        f"{found.cost.bytes / 1e9:.1f} GB",
     )
     return table
 

@@ -10,7 +10,7 @@ The problems are imported when first used, since they need TensorFlow.
 import importlib
 from typing import Any
 
-from hvp.certificate import Check
+from hvp.certificate.checks import Check
 from hvp.testing.finite_differences import Report, check
 from hvp.testing.operator_laws import dot_test, linearity, repeatability, symmetry
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hvp.certificate import (
+from hvp.certificate.checks import (
     MAX_DIFFERENCE_ERROR,
     Check,
     Product,
@@ -16,8 +16,8 @@ from hvp.certificate import (
     check_derivatives,
     check_gauss_newton,
     random_direction,
-    relative,
 )
+from hvp.certificate.differences import relative
 from hvp.errors import InputError, NotFiniteError
 from hvp.operators import GaussNewton, Hessian, Jacobian, Residual
 from hvp.testing import operator_laws

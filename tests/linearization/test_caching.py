@@ -561,7 +561,8 @@ def test_products_of_columns_are_let_go_one_by_one(monkeypatch):
     lin = even()
     V = vector(lin, "hvp", 6)
     expected = lin.hvp(V)
-    multiply, made, alive = lin._multiplied, [], []
+    multiplication = lin._multiplication
+    multiply, made, alive = multiplication._in_one_call, [], []
 
     def multiplied(*arguments):
         alive.append(sum(result() is not None for result in made))
@@ -569,7 +570,7 @@ def test_products_of_columns_are_let_go_one_by_one(monkeypatch):
         made.extend(map(weakref.ref, results))
         return results
 
-    monkeypatch.setattr(lin, "_multiplied", multiplied)
+    monkeypatch.setattr(multiplication, "_in_one_call", multiplied)
     monkeypatch.setattr(LinearMap, "width", lambda *arguments: 1)
     assert relative(lin.hvp(V), expected) < 1e-13
     assert alive == [0] * 6

@@ -7,7 +7,7 @@ import tensorflow as tf
 from support.oracles import LABELS, conv_net, dense_net, examples, norm_net
 
 import hvp
-from hvp.linearization import linearization
+from hvp.linearization import forecast
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -22,10 +22,10 @@ def linearized(build=dense_net, **options):
 @pytest.mark.parametrize("batch_size", [3, 7])
 def test_what_is_kept_is_forecast_within_a_factor_of_three(build, batch_size):
     lin = linearized(build, batch_size=batch_size)
-    forecast = lin.forecast
+    expected = lin.forecast
     lin.hvp(np.ones(lin.size))
-    assert forecast.kept / 3 < lin.memory.kept < 3 * forecast.kept
-    assert forecast.seconds > 0
+    assert expected.kept / 3 < lin.memory.kept < 3 * expected.kept
+    assert expected.seconds > 0
 
 
 def test_the_batches_are_counted_where_they_are_not_held_in_memory():
@@ -58,7 +58,7 @@ def test_what_is_beyond_the_budget_is_noted_until_it_is_measured():
 
 
 def test_what_takes_long_is_noted(monkeypatch):
-    monkeypatch.setattr(linearization, "LONG_SECONDS", 0.0)
+    monkeypatch.setattr(forecast, "LONG_SECONDS", 0.0)
     lin = linearized()
     assert [(f.severity, f.layer) for f in lin.findings] == [("note", "products")]
     lin.hvp(np.ones(lin.size))

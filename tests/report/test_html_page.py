@@ -16,6 +16,7 @@ import hvp
 from hvp.linalg.estimate import Estimate
 from hvp.report import (
     density_curves,
+    entries,
     figure_style,
     html_page,
     number_format,
@@ -135,7 +136,7 @@ def test_who_points_at_an_eigenvalue_sees_its_numbers(comparison, parsed):
     texts = [a["data-hover"] for _, a in parsed.tags if "data-hover" in a]
     for letter in "HGR":
         for end in ("largest", "smallest"):
-            value = summary.eigenvalue(comparison, comparison.whole, letter, end).text()
+            value = entries.eigenvalue(comparison, comparison.whole, letter, end).text()
             start = typeset(f"{letter}, {end} no. 1: {value}; sampling error ")
             assert any(text.startswith(start) for text in texts), start
 
@@ -184,14 +185,14 @@ def test_a_count_whose_depth_is_beyond_it_is_not_printed(comparison):
     unknown = with_depth(comparison, 10.0)
     assert number_format.is_unknown(unknown.negative)
     nearest, far = unknown.negative_brackets
-    count = summary.certainly_negative(unknown)
+    count = entries.certainly_negative(unknown)
     assert 4 <= count == nearest.at_least <= nearest.lower
     text = headline(unknown)
-    assert f"At least {count} of the 70 are negative, {summary.between(far)} of them below " in text
+    assert f"At least {count} of the 70 are negative, {entries.between(far)} of them below " in text
     assert f"; their exact number is {UNKNOWN}." in text
     page = Page(html_page.page(unknown))
     assert UNKNOWN in page.row("negative eigenvalues")
-    assert summary.between(nearest) in page.row("negative, H: λ < ")
+    assert entries.between(nearest) in page.row("negative, H: λ < ")
     assert f"≥\xa0{count}" in page.texts["dd"][7]
 
 
@@ -261,12 +262,12 @@ def test_the_alarm_and_what_made_it_are_on_the_page(comparison, parsed):
 
 
 def test_the_error_table_has_the_three_errors_of_each_number(comparison):
-    rows = {row[0]: row[1:] for row in summary.errors(comparison)}
+    rows = {row[0]: row[1:] for row in entries.errors(comparison)}
     trace = comparison.traces["H"].whole.trace
     assert rows["trace of H"] == (
         number_format.measured(trace.value, trace.stderr).partition(" ± ")[0],
-        number_format.margin(trace.stderr) if trace.stderr else summary.NONE,
-        summary.NONE,
+        number_format.margin(trace.stderr) if trace.stderr else entries.NONE,
+        entries.NONE,
         number_format.margin(comparison.whole.sampling["H"].trace),
     )
     pairs, moved = comparison.whole.H.largest, comparison.whole.sampling["H"].largest
@@ -300,7 +301,7 @@ def test_where_r_vanishes_its_numbers_are_zero_and_nothing_is_drawn(comparison):
     assert part.agrees
     assert set(density_curves.linear(part)) == {"H", "G"}
     for end in ("largest", "smallest"):
-        assert summary.eigenvalue(comparison, part, "R", end).text() == "0"
+        assert entries.eigenvalue(comparison, part, "R", end).text() == "0"
     figures = page_figures.of_layers(comparison)["last"]
     assert all("--R" not in figure.narrow for figure in figures)
     rows = {row[0]: row for row in page_tables.all_tables(comparison)["layers"].rows}

@@ -11,10 +11,19 @@ from support.matrices import network
 from support.pages import EVIL, LAYOUT, Page
 
 import hvp
-from hvp.certificate import Certificate, Check
-from hvp.report import html_page, matplotlib_figure, overview_page, page_figures, save, summary
+from hvp.certificate import Certificate
+from hvp.certificate.checks import Check
+from hvp.report import (
+    entries,
+    html_page,
+    matplotlib_figure,
+    overview_page,
+    page_figures,
+    save,
+    summary,
+)
+from hvp.report.entries import NONE
 from hvp.report.number_format import typeset
-from hvp.report.summary import NONE
 
 K = 3
 EFFORT = {"num_probes": 2, "num_steps": 20, "layers": False}
@@ -60,7 +69,7 @@ def plain(text):
 def test_the_table_has_the_numbers_of_each_page(pair):
     text = overview_page.page(pair)
     for letter in "HGR":
-        found = [summary.eigenvalue(c, c.whole, letter, "largest").text() for c in pair.values()]
+        found = [entries.eigenvalue(c, c.whole, letter, "largest").text() for c in pair.values()]
         assert cells(text, f"λmax of {letter}") == [plain(each) for each in found]
     top = np.linalg.eigvalsh(network().dense("H"))[-1]
     shown = [float(cell.split()[0]) for cell in cells(text, "λmax of H")]
@@ -70,7 +79,7 @@ def test_the_table_has_the_numbers_of_each_page(pair):
     assert cells(text, "parameters") == ["70", "70"]
     assert cells(text, "examples") == ["40", "40"]
     assert cells(text, "accuracy") == ["75.0 %"] * 2
-    assert cells(text, "overlap") == [plain(summary.overlap(c.whole)) for c in pair.values()]
+    assert cells(text, "overlap") == [plain(entries.overlap(c.whole)) for c in pair.values()]
     assert cells(text, "certificate") == ["passed"] * 2
     for name, c in pair.items():
         single = Page(html_page.page(c))

@@ -9,9 +9,9 @@ from support.matrices import Known, network, rotated
 
 import hvp
 from hvp.linalg.brackets import CountBracket
-from hvp.linalg.eigsh import Eigenpairs
+from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.linalg.estimate import Estimate
-from hvp.report import density_curves, number_format, summary
+from hvp.report import density_curves, entries, number_format, summary
 
 
 def pairs(values, errors):
@@ -49,7 +49,7 @@ def test_double_eigenvalues_of_a_comparison_are_known():
     H = rotated(values, 3)[None]
     found = hvp.compare(Known(H, H, {"only": 30}), 4)
     shown = [
-        summary.eigenvalue(found, found.whole, "H", "largest", rank).text(5, with_error=False)
+        entries.eigenvalue(found, found.whole, "H", "largest", rank).text(5, with_error=False)
         for rank in (1, 2, 3, 4)
     ]
     assert shown == ["7.0000", "5.2300 (×2)", "5.2300 (×2)", "3.0000"]
@@ -63,12 +63,12 @@ def comparison():
 def test_a_count_beyond_the_end_of_the_spectrum_is_not_printed(comparison, monkeypatch):
     lowest = comparison.whole.H.smallest.values[0]
     near = CountBracket(-1e-3, 5.0, 20.0, 0.5)
-    monkeypatch.setattr(number_format, "is_unknown", lambda estimate: True)
-    monkeypatch.setattr(summary, "is_unknown", lambda estimate: True)
+    for module in (number_format, entries, summary):
+        monkeypatch.setattr(module, "is_unknown", lambda estimate: True)
     for threshold, is_shown in ((lowest / 2, True), (2 * lowest, False), (-1100.0, False)):
         brackets = near, CountBracket(threshold, 3.0, 4.0, 0.1)
         monkeypatch.setattr(type(comparison), "negative_brackets", brackets)
-        names = [row[0] for row in summary.errors(comparison) if row[0].startswith("negative, H")]
+        names = [row[0] for row in entries.errors(comparison) if row[0].startswith("negative, H")]
         assert len(names) == 1 + is_shown
         sentence = summary.negatives(comparison)
         assert sentence.startswith("At least four of the 70 are negative")
@@ -76,20 +76,20 @@ def test_a_count_beyond_the_end_of_the_spectrum_is_not_printed(comparison, monke
 
 
 def test_the_largest_stable_learning_rate_is_that_of_gradient_descent(comparison):
-    rate = float(summary.stable_rate(comparison))
+    rate = float(entries.stable_rate(comparison))
     H = comparison.whole.H.largest
     w = H.vectors[:, -1]
     dense = network().dense("H")
     for factor, grows in ((0.99, False), (1.01, True)):
         step = w - factor * rate * dense @ w
         assert (np.linalg.norm(step) > 1) == grows
-    assert f"2/λ_max = {summary.stable_rate(comparison)}." in " ".join(summary.headline(comparison))
+    assert f"2/λ_max = {entries.stable_rate(comparison)}." in " ".join(summary.headline(comparison))
 
 
 def test_without_a_positive_eigenvalue_there_is_no_stable_rate():
     H = rotated(np.linspace(-3.0, -1.0, 30), 3)[None]
     found = hvp.compare(Known(H, H, {"only": 30}), 2)
-    assert summary.stable_rate(found) == ""
+    assert entries.stable_rate(found) == ""
     assert "learning rate" not in " ".join(summary.headline(found))
 
 
@@ -131,4 +131,4 @@ def test_the_share_of_zeros_is_between_its_bounds():
 )
 def test_a_distance_that_is_not_known_has_no_share(distance, row):
     part = SimpleNamespace(distance=distance, norm=2.0)
-    assert summary.distance(SimpleNamespace(floor=1e-6), part) == row
+    assert entries.distance(SimpleNamespace(floor=1e-6), part) == row

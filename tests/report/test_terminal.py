@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 import hvp
-from hvp.report import number_format, page_figures, page_tables, summary, terminal
+from hvp.report import entries, number_format, page_figures, page_tables, summary, terminal
 
 layers = keras.layers
 RNG = np.random.default_rng(5)
@@ -54,7 +54,7 @@ def test_no_number_is_cut_off(tanh, width):
 def test_what_the_whole_is_known_to_is_shown(tanh):
     shown = lines(tanh, 100)
     assert max(map(len, shown)) <= 100
-    rows = {row[0]: row[1:] for row in summary.errors(tanh)}
+    rows = {row[0]: row[1:] for row in entries.errors(tanh)}
     for name in ("trace of H", "trace of G", "trace of R", "distance of H and G"):
         (line,) = [line for line in shown if line.strip().startswith(name)]
         assert line.split()[len(name.split()) :][0] == rows[name][0]
@@ -101,7 +101,7 @@ def test_an_eigenvalue_is_the_same_wherever_it_is_shown(tanh):
                 places, rows[f"{name}, {letter}"], cells, strict=True
             ):
                 end, rank = place
-                found = summary.eigenvalue(tanh, part, letter, end, rank)
+                found = entries.eigenvalue(tanh, part, letter, end, rank)
                 bounds += bool(found.bound)
                 digits = page_tables.EIGENVALUE_DIGITS
                 assert page_cell == number_format.typeset(found.text(digits))
@@ -117,6 +117,6 @@ def test_an_eigenvalue_is_the_same_wherever_it_is_shown(tanh):
                 shown = text.removeprefix(start).partition(";")[0]
                 assert shown == number_format.typeset(found.text())
     assert bounds > 0
-    errors = {row[0]: row[1] for row in summary.errors(tanh)}
-    smallest = summary.eigenvalue(tanh, tanh.whole, "H", "smallest")
+    errors = {row[0]: row[1] for row in entries.errors(tanh)}
+    smallest = entries.eigenvalue(tanh, tanh.whole, "H", "smallest")
     assert errors["λ_min of H"] == smallest.text(with_error=False)

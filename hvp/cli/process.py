@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -14,14 +15,63 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from hvp import jobs
 from hvp.errors import ConvergenceError, InputError
 
 if TYPE_CHECKING:
     from hvp.report.terminal import Terminal
 
+# Characters of a message, and of its parts where the remedy is long.
+MAX_MESSAGE_LENGTH, MIN_PART_LENGTH = 290, 20
+# What remedies call by its name in Python -> what to do on the command line.
+REMEDIES = {
+    r"pass loss=": "give --loss NAME",
+    r"use the loss (\w+)": r"give --loss \1",
+    r'pass dtype="float64"': "give --dtype float64",
+    r"^a budget of": "a --budget of",
+    r"^matrices among": "--matrices among",
+    r"^results among": "--parts among",
+    r"^a limit of memory of": "a --memory of",
+    r"\bdtype=": "--dtype",
+    r"\bvariables=": "--layers",
+    r"pass batch_size=len\(x\).*": "leave --batch-size out",
+    r"\b(add H to|leave) matrices\b": r"\1 --matrices",
+    r"pass training=False": "remove that assignment",
+    r"raise cache= if memory allows": "free memory, or take fewer examples",
+    r"try ad=.*": "use another operation in its place",
+    r"give linearize_function outputs=": "use hvp.linearize_function in Python",
+    r"check that A is symmetric.*|accept errors up to.*": "lower -k, or give --dtype float64",
+}
 # What a command line raises that no command can take: its class has no public name in Typer.
 UsageError: type[Any] = typer.BadParameter.__bases__[0]
+
+
+def in_options(text: str) -> str:
+    """A remedy for Python, or a text that ends with one, in words of the command line."""
+    for python, option in REMEDIES.items():
+        text = re.sub(python, option, text)
+    return text
+
+
+def message(error: InputError | ConvergenceError) -> str:
+    """The line of an error, in words of the command line; what is long loses its middle."""
+    if isinstance(error, ConvergenceError):
+        return shortened(in_options(str(error)), MAX_MESSAGE_LENGTH)
+    remedy = in_options(error.remedy)
+    room = MAX_MESSAGE_LENGTH - len(f"expected , got ; {remedy}")
+    expected = shortened(in_options(error.expected), max(2 * room // 3, MIN_PART_LENGTH))
+    got = shortened(str(error.got), max(room - len(expected), MIN_PART_LENGTH))
+    return shortened(f"expected {expected}, got {got}; {remedy}", MAX_MESSAGE_LENGTH)
+
+
+def shortened(text: str, length: int) -> str:
+    """The text on one line, with its two ends alone where it is longer.
+
+    >>> shortened("one, two, three, four, five", 20)
+    'one, tw ... r, five'
+    """
+    text = " ".join(text.split())
+    half = (length - len(" ... ")) // 2
+    return text if len(text) <= length else f"{text[:half]} ... {text[-half:]}"
 
 
 class OneLineErrors(TyperGroup):
@@ -133,17 +183,17 @@ def _one_line_errors() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        _fail(jobs.message(error), 2)
+        _fail(message(error), 2)
     except ConvergenceError as error:
-        _fail(jobs.message(error), 1)
+        _fail(message(error), 1)
     except UsageError as error:
-        message = error.format_message().rstrip(".")
+        text = error.format_message().rstrip(".")
         command = error.ctx.command_path if error.ctx else "hvp"
-        message = jobs.shortened(f"{message[:1].lower()}{message[1:]}", jobs.MAX_MESSAGE_LENGTH)
-        _fail(f"{message}; see {command} --help", 2)
+        text = shortened(f"{text[:1].lower()}{text[1:]}", MAX_MESSAGE_LENGTH)
+        _fail(f"{text}; see {command} --help", 2)
     except OSError as error:
         name = "" if error.filename is None else str(error.filename)
-        place = f"{jobs.shortened(name, jobs.MAX_MESSAGE_LENGTH // 2)}: " if name else ""
+        place = f"{shortened(name, MAX_MESSAGE_LENGTH // 2)}: " if name else ""
         _fail(f"{place}{error.strerror or error}", 1)
 
 

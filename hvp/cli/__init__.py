@@ -17,7 +17,7 @@ def main() -> None:
     _replace_closed_streams()
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
-        from hvp.commands import app
+        from hvp.cli.commands import app
 
         app()
     except ModuleNotFoundError as error:

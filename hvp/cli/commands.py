@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hvp import jobs, options, process
+from hvp.cli import jobs, options, process
 from hvp.errors import InputError
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def compare(
     differences; the results are written nevertheless.
     """
     start = time.perf_counter()
-    from hvp.comparison.forecast import Limits
+    from hvp.comparison.limits import Limits
     from hvp.comparison.plan import Effort
     from hvp.report.save import save, save_several  # a missing package shows before any work
     from hvp.report.terminal import Terminal
@@ -165,12 +165,10 @@ def compare(
                 ]
             else:
                 work = [jobs.builtin_job(name, seed, terminal) for name in names]
-            command = _command(context)
             if examples is not None:
                 work = [jobs.with_some_examples(job, examples, seed, terminal) for job in work]
-            results, failure = jobs.all_compared(
-                work, of_loss, effort, limits, seed, command, terminal
-            )
+            request = jobs.Request(of_loss, effort, limits, seed, _command(context))
+            results, failure = jobs.all_compared(work, request, terminal)
             terminal.start("writing")
             with process.named(out):
                 if several:

@@ -1,19 +1,18 @@
-"""What a comparison is expected to take, and how much of it fits limits of time and memory."""
+"""What a comparison is expected to cost: its products, time and memory."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import psutil
 
 from hvp.comparison.chain_rule import columns_at_once
-from hvp.comparison.plan import RESULTS, Effort
-from hvp.comparison.run import Stage, stages
+from hvp.comparison.plan import Effort
+from hvp.comparison.run import Stage
 from hvp.comparison.sampling_errors import NUM_SIGN_VECTORS
-from hvp.errors import InputError
 from hvp.linalg.eigsh import DENSE_SIZE, POWER_STEPS, basis_size
 from hvp.linalg.layer_traces import NUM_PRODUCTS
 from hvp.operators import Cost, Curvature
@@ -34,15 +33,10 @@ STAGE_SECONDS, LAYER_STAGE_SECONDS = 0.3, 0.1
 # A layer's products take this share of the time of the whole's (measured, 0.3 to 0.6 on networks
 # of three to five layers), and so much of the time before the first; loops take all of both.
 LAYER_SHARE, LAYER_FIRST_SHARE = 0.5, 0.3
-# Probes and steps of smaller densities, in order.
-SHALLOWER: tuple[tuple[int, int], ...] = ((5, 80), (5, 40), (3, 40), (3, 20))
-# The fewest examples that a subset has, and the share of a budget that is planned for it: the
-# linearization is made once more.
-MIN_EXAMPLES, SUBSET_SHARE = 50, 0.85
 
 
 @dataclass(frozen=True)
-class Expected:
+class StageCost:
     """The products and seconds of a stage, and the most bytes that it takes for its vectors."""
 
     num_products: int
@@ -51,7 +45,7 @@ class Expected:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class ComparisonCost:
     """What a comparison is expected to take.
 
     Attributes:
@@ -65,23 +59,23 @@ class Forecast:
     size: int
     num_examples: int
     num_batches: int
-    stages: Mapping[Stage, Expected]
+    stages: Mapping[Stage, StageCost]
     costs: Mapping[str, Cost]
     base: int
     saved: int
 
     @property
     def seconds(self) -> float:
-        return sum(expected.seconds for expected in self.stages.values())
+        return sum(cost.seconds for cost in self.stages.values())
 
     @property
     def num_products(self) -> int:
-        return sum(expected.num_products for expected in self.stages.values())
+        return sum(cost.num_products for cost in self.stages.values())
 
     @property
     def bytes(self) -> int:
         """The peak of the memory of the process."""
-        return self.base + self.saved + max(expected.bytes for expected in self.stages.values())
+        return self.base + self.saved + max(cost.bytes for cost in self.stages.values())
 
 
 class MeasuredCurvature(Curvature, Protocol):
@@ -95,25 +89,25 @@ def measured_costs(lin: MeasuredCurvature, effort: Effort) -> dict[str, Cost]:
     return {letter: lin.cost(letter, effort.num_probes) for letter in effort.matrices}
 
 
-def forecast(
+def comparison_cost(
     lin: Curvature, effort: Effort, stages: Sequence[Stage], costs: Mapping[str, Cost]
-) -> Forecast:
+) -> ComparisonCost:
     """What these stages are expected to take."""
     sizes = {
         name: sum(math.prod(lin.layout.shapes[i]) for i in positions)
         for name, positions in lin.layout.layers.items()
     }
-    each = _Stages(lin, effort, sizes, costs)
-    expected, kept = dict[Stage, Expected](), 0
+    each = _StageCosts(lin, effort, sizes, costs)
+    of_stages, kept = dict[Stage, StageCost](), 0
     for stage in stages:
-        found = each.expected(stage)
-        expected[stage] = replace(found, bytes=found.bytes + kept)
+        found = each.of(stage)
+        of_stages[stage] = replace(found, bytes=found.bytes + kept)
         kept += each.kept_bytes(stage)
-    return Forecast(
+    return ComparisonCost(
         lin.size,
         lin.num_examples,
         lin.num_batches,
-        expected,
+        of_stages,
         costs,
         psutil.Process().memory_info().rss,
         _saved(costs),
@@ -127,15 +121,15 @@ def _saved(costs: Mapping[str, Cost]) -> int:
     return round(min((1 + FLOAT64_FACTOR) * saved, budget))
 
 
-class _Stages:
-    """Expects what stages take, given the sizes of the layers and the costs of products."""
+class _StageCosts:
+    """The costs of stages, given the sizes of the layers and the costs of products."""
 
     def __init__(
         self, lin: Curvature, effort: Effort, sizes: Mapping[str, int], costs: Mapping[str, Cost]
     ):
         self._lin, self._effort, self._sizes, self._costs = lin, effort, sizes, costs
 
-    def expected(self, stage: Stage) -> Expected:
+    def of(self, stage: Stage) -> StageCost:
         size = self._size(stage)
         is_layer = stage.part in self._sizes and size < self._lin.size
         compute = {
@@ -149,7 +143,7 @@ class _Stages:
         if is_layer and stage.kind == "ends":
             seconds += self._cost(stage, is_layer).first
         working = max(cost.working for cost in self._costs.values())
-        return Expected(count, seconds, vectors * self._lin.dtype.itemsize + working)
+        return StageCost(count, seconds, vectors * self._lin.dtype.itemsize + working)
 
     def kept_bytes(self, stage: Stage) -> int:
         """The bytes of the eigenvectors that a stage finds, which are kept until the end."""
@@ -214,102 +208,3 @@ class _Stages:
             for cost in costs
         )
         return 2 * NUM_CHECKED * len(costs), seconds, 4 * NUM_CHECKED * size
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The most seconds and bytes that a comparison may take; infinity for no limit."""
-
-    seconds: float = math.inf
-    bytes: float = math.inf
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A comparison that is expected to fit its limits.
-
-    Attributes:
-        effort: what is computed.
-        forecast: what that takes, with all examples.
-        num_examples: how many of the examples to take.
-    """
-
-    effort: Effort
-    forecast: Forecast
-    num_examples: int
-
-
-def fit(lin: Curvature, effort: Effort, costs: Mapping[str, Cost], limits: Limits) -> Fit:
-    """The most of a comparison that is expected to fit its limits.
-
-    Fewer and shorter runs of the densities come first, then no single layers, a random subset of
-    the examples, no densities, no traces and no R. Time is proportional to the number of examples.
-
-    Raises:
-        InputError: the least of these exceeds a limit.
-    """
-    total = lin.num_examples
-    least = min(MIN_EXAMPLES, total)
-    for smaller in (effort, *_shallower(effort)):
-        found = forecast(lin, smaller, list(stages(lin, smaller)), costs)
-        if found.bytes > limits.bytes:
-            continue
-        if found.seconds <= limits.seconds:
-            return Fit(smaller, found, total)
-        count = int(total * SUBSET_SHARE * limits.seconds / found.seconds)
-        if not smaller.layers and count >= least:
-            return Fit(smaller, found, _rounded(count))
-    if found.bytes > limits.bytes:
-        raise InputError(
-            f"a limit of memory of at least {_gigabytes(found.bytes)}",
-            _gigabytes(limits.bytes),
-            "raise it, or take fewer examples or layers",
-        )
-    seconds = math.ceil(found.seconds * least / total)
-    raise InputError(f"a budget of at least {seconds} s", f"{limits.seconds:.0f} s", "raise it")
-
-
-def _shallower(effort: Effort) -> Iterator[Effort]:
-    """Ways to compute less and less."""
-    for probes, steps in SHALLOWER:
-        fewer = min(probes, effort.num_probes), min(steps, effort.num_steps)
-        if "density" in effort.results and fewer != (effort.num_probes, effort.num_steps):
-            effort = replace(effort, num_probes=fewer[0], num_steps=fewer[1])
-            yield effort
-    if effort.layers:
-        effort = replace(effort, layers=False)
-        yield effort
-    for result in ("density", "traces"):
-        if result in effort.results and effort.results != {result}:
-            effort = replace(effort, results=effort.results - {result})
-            yield effort
-    if {"H", "R"} <= set(effort.matrices) and "ends" in effort.results:
-        matrices = tuple(letter for letter in effort.matrices if letter != "R")
-        yield replace(effort, matrices=matrices, results=effort.results - {"chain-rule"})
-
-
-def left_out(wanted: Effort, found: Fit) -> tuple[str, ...]:
-    """What a fitted comparison leaves out of the one that was wanted, but for examples."""
-    left, effort = [], found.effort
-    missing = [result for result in RESULTS if result in wanted.results - effort.results]
-    resolution = effort.num_probes, effort.num_steps
-    if "density" not in missing and resolution != (wanted.num_probes, wanted.num_steps):
-        left.append(
-            f"densities of {effort.num_probes} probes and {effort.num_steps} steps instead of "
-            f"{wanted.num_probes} and {wanted.num_steps}"
-        )
-    if wanted.layers and not effort.layers:
-        left.append("no spectra of single layers")
-    left += [f"no {result}" for result in missing]
-    left += [f"no {letter}" for letter in wanted.matrices if letter not in effort.matrices]
-    return tuple(left)
-
-
-def _rounded(count: int) -> int:
-    """The count, to two digits from below."""
-    step = 10 ** max(len(str(count)) - 2, 0)
-    return count // step * step
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:.1f} GB"

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from hvp import ConvergenceError, InputError, jobs
+from hvp import ConvergenceError, InputError
+from hvp.cli import process
 
 PACKAGES = ("objective", "autodiff", "passes", "linearization")
 # What only Python's own arguments can raise.
 PYTHON = {"linearize", "functions"}
-ROOT = Path(jobs.__file__).parent
+ROOT = Path(process.__file__).parents[1]
 FILES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
 
 
@@ -35,7 +36,7 @@ def test_the_reader_of_remedies_finds_them():
 def test_no_remedy_names_an_argument_of_python(path):
     for text in remedies(path):
         without_keras = text.replace("(from_logits=True)", "")
-        assert not re.search(r"\b[a-z_]+=", jobs.in_options(without_keras)), text
+        assert not re.search(r"\b[a-z_]+=", process.in_options(without_keras)), text
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_no_remedy_names_an_argument_of_python(path):
     ],
 )
 def test_a_remedy_names_the_option(python, option):
-    assert jobs.in_options(python).endswith(option)
+    assert process.in_options(python).endswith(option)
 
 
 def test_no_convergence_names_options():
@@ -59,21 +60,15 @@ def test_no_convergence_names_options():
         "expected 3 pairs at LA within 1.0e-12 of ‖A‖, got 0 that converged after 9 products; "
         "accept errors up to 1.0e-3 by tol=1.0e-6 or scale=3.0 (tol * scale is the absolute error)"
     )
-    assert jobs.message(error).endswith("9 products; lower -k, or give --dtype float64")
+    assert process.message(error).endswith("9 products; lower -k, or give --dtype float64")
 
 
 @pytest.mark.parametrize("expected", ["a layer among a, b", ", ".join(map(str, range(999)))])
 @pytest.mark.parametrize("got", ["'a'", "x" * 999 + "'"])
 @pytest.mark.parametrize("remedy", ["take a", "write " + "y" * 200])
 def test_no_message_is_longer_than_300_characters(expected, got, remedy):
-    line = jobs.message(InputError(expected, got, remedy))
+    line = process.message(InputError(expected, got, remedy))
     assert len(line) < 300
     assert line.startswith(f"expected {expected[:10]}")
     assert f"got {got[:3]}" in line
     assert line.endswith(f"{got[-1]}; {remedy}")
-
-
-@pytest.mark.parametrize("name", ["..keras", "...keras"])
-def test_results_never_go_above_their_directory(name):
-    with pytest.raises(InputError, match="expected a model with a name"):
-        jobs.models_by_name([Path("a.keras"), Path("models", name)])

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hvp.cli import process
 from hvp.errors import ConvergenceError, DataError, InputError, MixedExamplesError
 
 if TYPE_CHECKING:
-    from hvp.comparison.forecast import Fit, Limits
+    from hvp.comparison.limits import Fit, Limits
     from hvp.comparison.plan import Effort
     from hvp.comparison.results import Comparison
     from hvp.linearization.linearization import Linearization
@@ -27,27 +27,6 @@ MAX_BATCH_FRACTION = 1 / 8
 PROCESS_BYTES, CACHE_SHARE = 900 << 20, 1 / 6
 # The memory of a single batch is extrapolated from so many examples and twice as many.
 FEW_EXAMPLES = 32
-# Characters of a message, and of its parts where the remedy is long.
-MAX_MESSAGE_LENGTH, MIN_PART_LENGTH = 290, 20
-# What remedies call by its name in Python -> what to do on the command line.
-REMEDIES = {
-    r"pass loss=": "give --loss NAME",
-    r"use the loss (\w+)": r"give --loss \1",
-    r'pass dtype="float64"': "give --dtype float64",
-    r"^a budget of": "a --budget of",
-    r"^matrices among": "--matrices among",
-    r"^results among": "--parts among",
-    r"^a limit of memory of": "a --memory of",
-    r"\bdtype=": "--dtype",
-    r"\bvariables=": "--layers",
-    r"pass batch_size=len\(x\).*": "leave --batch-size out",
-    r"\b(add H to|leave) matrices\b": r"\1 --matrices",
-    r"pass training=False": "remove that assignment",
-    r"raise cache= if memory allows": "free memory, or take fewer examples",
-    r"try ad=.*": "use another operation in its place",
-    r"give linearize_function outputs=": "use hvp.linearize_function in Python",
-    r"check that A is symmetric.*|accept errors up to.*": "lower -k, or give --dtype float64",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,38 +52,23 @@ class Options:
     cache: int | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the user asked for: how much is computed of which loss, within which limits.
+
+    `command` is the line as it was typed.
+    """
+
+    options: Options
+    effort: Effort
+    limits: Limits
+    seed: int
+    command: str
+
+
 def cache_bytes(limits: Limits) -> int:
     """What may be saved between products, so that a process stays within its limit of memory."""
     return int(CACHE_SHARE * max(limits.bytes - PROCESS_BYTES, 0))
-
-
-def in_options(text: str) -> str:
-    """A remedy for Python, or a text that ends with one, in words of the command line."""
-    for python, option in REMEDIES.items():
-        text = re.sub(python, option, text)
-    return text
-
-
-def message(error: InputError | ConvergenceError) -> str:
-    """The line of an error, in words of the command line; what is long loses its middle."""
-    if isinstance(error, ConvergenceError):
-        return shortened(in_options(str(error)), MAX_MESSAGE_LENGTH)
-    remedy = in_options(error.remedy)
-    room = MAX_MESSAGE_LENGTH - len(f"expected , got ; {remedy}")
-    expected = shortened(in_options(error.expected), max(2 * room // 3, MIN_PART_LENGTH))
-    got = shortened(str(error.got), max(room - len(expected), MIN_PART_LENGTH))
-    return shortened(f"expected {expected}, got {got}; {remedy}", MAX_MESSAGE_LENGTH)
-
-
-def shortened(text: str, length: int) -> str:
-    """The text on one line, with its two ends alone where it is longer.
-
-    >>> shortened("one, two, three, four, five", 20)
-    'one, tw ... r, five'
-    """
-    text = " ".join(text.split())
-    half = (length - len(" ... ")) // 2
-    return text if len(text) <= length else f"{text[:half]} ... {text[-half:]}"
 
 
 def data_reader(model: Path, source: str | None) -> Reader | None:
@@ -192,25 +156,19 @@ def with_some_examples(job: Job, count: int, seed: int, terminal: Terminal) -> J
 
 
 def all_compared(
-    work: Sequence[Job],
-    options: Options,
-    effort: Effort,
-    limits: Limits,
-    seed: int,
-    command: str,
-    terminal: Terminal,
+    work: Sequence[Job], request: Request, terminal: Terminal
 ) -> tuple[dict[str, Comparison], InputError | ConvergenceError | None]:
     """The comparisons by title, and the error that ended the work after the first of them.
 
     All jobs are linearised before any is compared, so that a wrong one is told at once. An
     interruption or an error keeps the comparisons that are finished.
     """
-    ready = [(job, linearized(job, options, terminal)) for job in work]
+    ready = [(job, linearized(job, request.options, terminal)) for job in work]
     found: dict[str, Comparison] = {}
     while ready and not terminal.stopped_by:
         job, lin = ready.pop(0)
         try:
-            found[job.title] = compared(job, lin, options, effort, limits, seed, command, terminal)
+            found[job.title] = compared(job, lin, request, terminal)
         except (KeyboardInterrupt, InputError, ConvergenceError) as error:
             if not found:
                 raise
@@ -220,16 +178,7 @@ def all_compared(
     return found, None
 
 
-def compared(
-    job: Job,
-    lin: Linearization,
-    options: Options,
-    effort: Effort,
-    limits: Limits,
-    seed: int,
-    command: str,
-    terminal: Terminal,
-) -> Comparison:
+def compared(job: Job, lin: Linearization, request: Request, terminal: Terminal) -> Comparison:
     """The comparison of H, G and R of a job at `lin`: what was computed until an interruption.
 
     Raises KeyboardInterrupt where nothing was computed before it.
@@ -237,11 +186,10 @@ def compared(
     from hvp.comparison.run import Run
     from hvp.report import summary
 
-    effort = dataclasses.replace(effort, k=_most(job, effort.k, lin.size, terminal))
-    lin, found = fitted(job, lin, options, effort, limits, seed, terminal)
-    run = Run(lin, found.effort, seed=seed, progress=terminal.report_products)
+    lin, found = fitted(job, lin, request, terminal)
+    run = Run(lin, found.effort, seed=request.seed, progress=terminal.report_products)
     terminal.start_stages(
-        job.title, {stage.label: each for stage, each in found.forecast.stages.items()}
+        job.title, {stage.label: each for stage, each in found.cost.stages.items()}
     )
     try:
         while run.pending:
@@ -251,28 +199,25 @@ def compared(
         if not run.has_results:
             raise
         terminal.stop()
-    result = run.comparison(title=job.title, command=command)
-    return dataclasses.replace(result, findings=tuple(map(in_options, result.findings)))
+    result = run.comparison(title=job.title, command=request.command)
+    return dataclasses.replace(result, findings=tuple(map(process.in_options, result.findings)))
 
 
 def fitted(
-    job: Job,
-    lin: Linearization,
-    options: Options,
-    effort: Effort,
-    limits: Limits,
-    seed: int,
-    terminal: Terminal,
+    job: Job, lin: Linearization, request: Request, terminal: Terminal
 ) -> tuple[Linearization, Fit]:
     """The loss and how much of its comparison fits the limits; what that takes is shown."""
-    from hvp.comparison.forecast import fit, left_out, measured_costs
+    from hvp.comparison.costs import measured_costs
+    from hvp.comparison.limits import fit, left_out
 
+    k = _most(job, request.effort.k, lin.size, terminal)
+    effort = dataclasses.replace(request.effort, k=k)
     terminal.start(f"{job.title}: measuring products")
-    found = fit(lin, effort, measured_costs(lin, effort), limits)
-    terminal.show_forecast(job.title, found, left_out(effort, found))
+    found = fit(lin, effort, measured_costs(lin, effort), request.limits)
+    terminal.show_cost(job.title, found, left_out(effort, found))
     if found.num_examples < lin.num_examples:
-        job = with_some_examples(job, found.num_examples, seed, terminal)
-        lin = linearized(job, options, terminal)
+        job = with_some_examples(job, found.num_examples, request.seed, terminal)
+        lin = linearized(job, request.options, terminal)
     return lin, found
 
 

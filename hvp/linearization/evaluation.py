@@ -1,0 +1,161 @@
+"""The loss, its gradient and the outputs of the network at any parameters, batch after batch."""
+
+from __future__ import annotations
+
+import functools
+import math
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import ArrayLike
+
+from hvp.autodiff import curvature, tensorflow_private
+from hvp.errors import InputError
+from hvp.linearization import transfer
+from hvp.linearization.batch_programs import BatchPrograms
+from hvp.linearization.products import Batch
+from hvp.linearization.refusals import refusals_as_input_errors
+from hvp.linearization.snapshot import Snapshot
+
+# A function of the programs, a vector and the tensors of one batch: one tensor or several.
+BatchFunction = Callable[..., tf.Tensor | list[tf.Tensor]]
+
+
+class Evaluator:
+    """Evaluates a loss on all batches, at values (P,) of its chosen parameters.
+
+    Each function is compiled at the first batch of each shape.
+    """
+
+    def __init__(self, snapshot: Snapshot, chosen: Sequence[int]):
+        self._snapshot, self._chosen = snapshot, chosen
+        self._layout = snapshot.layout.restrict(chosen)
+        self._lock = threading.RLock()
+        self._compiled: dict[tuple[BatchFunction, BatchPrograms], Callable[..., list[tf.Tensor]]]
+        self._compiled = {}
+
+    @property
+    def theta(self) -> np.ndarray:
+        """The chosen parameters of the snapshot as a flat vector (P,)."""
+        return self._layout.join([self._snapshot.values[i] for i in self._chosen]).numpy()
+
+    def loss(self, theta: ArrayLike) -> float:
+        """L, the sum over the batches and the penalty."""
+        return sum(float(loss) for (loss,) in self._at_each_batch(self._loss, theta))
+
+    def gradient(self, theta: ArrayLike | None = None) -> np.ndarray:
+        """∇L, (P,), at `theta`, or at the parameters of the snapshot."""
+        found = self._at_each_batch(self._gradient_and_loss, theta)
+        return functools.reduce(np.add, [gradient for gradient, _ in found])
+
+    def loss_and_gradient(self, theta: ArrayLike) -> tuple[float, np.ndarray]:
+        """L and ∇L, (P,)."""
+        found = self._at_each_batch(self._gradient_and_loss, theta)
+        gradients, losses = zip(*found, strict=True)
+        return sum(map(float, losses)), functools.reduce(np.add, gradients)
+
+    def outputs(self, theta: ArrayLike | None = None) -> np.ndarray:
+        """z, (M,), at `theta`, or at the parameters of the snapshot: those of all batches."""
+        found = self._at_each_batch(self._outputs, theta, penalty=False)
+        return np.concatenate([outputs for (outputs,) in found])
+
+    @refusals_as_input_errors
+    def loss_gradients(self, z: ArrayLike, theta: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """The gradients of the loss in the outputs z, (M,), and of the penalty in `theta`, (P,)."""
+        given, count = np.asarray(z, self._layout.dtype), self._snapshot.num_outputs
+        if given.shape != (count,):
+            raise InputError(f"outputs of shape ({count},)", given.shape, "as outputs()")
+        params = self._parameters(theta)
+        of_outputs, of_penalty, start = list[np.ndarray](), np.zeros_like(params), 0
+        for programs, batch in self._snapshot.pieces(penalty=True):
+            if programs.network is None:
+                of_penalty, _ = self._run(self._gradient_and_loss, programs, params, batch)
+                continue
+            stop = start + programs.network.rows
+            of_outputs += self._run(self._gradient_in_outputs, programs, given[start:stop], batch)
+            start = stop
+        return np.concatenate(of_outputs), of_penalty
+
+    @refusals_as_input_errors
+    def _at_each_batch(
+        self, function: BatchFunction, theta: ArrayLike | None, *, penalty: bool = True
+    ) -> list[list[np.ndarray]]:
+        """The results of each batch, and of the penalty if it is wanted."""
+        params = tf.constant(self._parameters(theta))
+        pieces = self._snapshot.pieces(penalty=penalty)
+        return [self._run(function, programs, params, batch) for programs, batch in pieces]
+
+    def _parameters(self, theta: ArrayLike | None) -> np.ndarray:
+        """A vector (P,). Raises InputError for another shape."""
+        if theta is None:
+            return self.theta
+        size = self._layout.size
+        params = transfer.check_array(theta, size, self._layout.dtype)
+        if params.ndim != 1:
+            raise InputError(f"parameters of shape ({size},)", params.shape, "pass one vector")
+        return params
+
+    def _run(
+        self,
+        function: BatchFunction,
+        programs: BatchPrograms,
+        vector: np.ndarray | tf.Tensor,
+        batch: Sequence[tf.Tensor],
+    ) -> list[np.ndarray]:
+        """The results of a function of a vector on a batch, compiled at the first call."""
+        tensors = [tf.convert_to_tensor(vector), *batch]
+        with self._lock:
+            key = function, programs
+            if key not in self._compiled:
+                specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
+                of_batch = functools.partial(function, programs)
+                self._compiled[key] = tensorflow_private.compiled(of_batch, specs)
+            compiled = self._compiled[key]
+        return [result.numpy() for result in compiled(tensors)]
+
+    def _loss(self, programs: BatchPrograms, theta: tf.Tensor, *batch: tf.Tensor) -> tf.Tensor:
+        functions = self._functions(programs, theta, batch)
+        return functions.loss(functions.params)
+
+    def _gradient_and_loss(
+        self, programs: BatchPrograms, theta: tf.Tensor, *batch: tf.Tensor
+    ) -> list[tf.Tensor]:
+        functions, losses = self._functions(programs, theta, batch), list[tf.Tensor]()
+
+        def loss(params: Sequence[tf.Tensor]) -> tf.Tensor:
+            losses.append(functions.loss(params))
+            return losses[-1]
+
+        gradients = curvature.gradient(loss, functions.params)
+        return [self._layout.join(gradients), *losses]
+
+    def _outputs(self, programs: BatchPrograms, theta: tf.Tensor, *batch: tf.Tensor) -> tf.Tensor:
+        functions = self._functions(programs, theta, batch)
+        return self._flat(functions.outputs(functions.params))
+
+    def _gradient_in_outputs(
+        self, programs: BatchPrograms, z: tf.Tensor, *batch: tf.Tensor
+    ) -> tf.Tensor:
+        network = programs.network
+        assert network is not None
+        parts = tf.split(z, [math.prod(shape) for shape in network.shapes])
+        specs = [network.loss_of.specs[number] for number in network.loss_of.inputs[: len(parts)]]
+        outputs = [
+            tf.reshape(tf.cast(part, spec.dtype), spec.shape)
+            for part, spec in zip(parts, specs, strict=True)
+        ]
+        functions = Batch(self._snapshot, self._chosen, programs, [], batch)
+        return self._flat(curvature.gradient(functions.loss_of, outputs))
+
+    def _functions(
+        self, programs: BatchPrograms, theta: tf.Tensor, batch: Sequence[tf.Tensor]
+    ) -> Batch:
+        params = self._layout.split(theta)
+        return Batch(self._snapshot, self._chosen, programs, params, batch)
+
+    def _flat(self, outputs: Sequence[tf.Tensor]) -> tf.Tensor:
+        """The outputs, or what belongs to them, as one vector in the dtype of the parameters."""
+        dtype = self._layout.dtype
+        return tf.concat([tf.reshape(tf.cast(t, dtype), [-1]) for t in outputs], axis=0)

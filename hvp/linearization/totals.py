@@ -1,0 +1,94 @@
+"""What reading all batches once gives: sums of the loss, counts, and the digest of the data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from hvp.autodiff.program import leaves
+from hvp.errors import InputError
+from hvp.objective.batches import content
+from hvp.objective.objective import Evaluation
+
+
+class Totals:
+    """Sums over the batches of a data set, each batch added once.
+
+    Attributes:
+        examples: the number of examples of each batch.
+        num_outputs: M, the entries of the outputs.
+        separable: whether the loss of each batch is a sum over its examples.
+        whole: the first batch with a term that may still mix examples: see `Evaluation`.
+    """
+
+    def __init__(self) -> None:
+        self.examples: list[int] = []
+        self.num_outputs = 0
+        self.separable = True
+        self.whole: Any = None
+        self._terms: list[Any] = []
+        self._divisors: list[Any] = []
+        self._hits = 0.0
+        self._digests: list[Any] = []
+
+    def add(
+        self, batch: Any, tensors: Sequence[tf.Tensor], evaluation: Evaluation, num_outputs: int
+    ) -> None:
+        """Add a batch, a nest of tensors; `tensors` are the same as the programs take them."""
+        self._terms = _plus(self._terms, evaluation.totals)
+        self._divisors = _plus(self._divisors, evaluation.divisors)
+        self._hits += np.nan if evaluation.hits is None else float(evaluation.hits)
+        if bool(evaluation.whole) and self.whole is None:
+            self.whole = batch
+        self.separable &= bool(evaluation.separable)
+        self.examples.append(int(tensors[0].shape[0]) if tensors else 1)
+        self.num_outputs += num_outputs
+        self._digests = self._digests or [hashlib.sha256() for _ in tensors]
+        for digest, tensor in zip(self._digests, leaves(batch), strict=True):
+            digest.update(content(np.asarray(tensor)))
+
+    @property
+    def num_batches(self) -> int:
+        return len(self.examples)
+
+    @property
+    def num_examples(self) -> int:
+        return sum(self.examples)
+
+    @property
+    def divisors(self) -> list[float]:
+        """What each term of the loss is divided by. Raises InputError where one is not positive."""
+        divisors = [1.0 if divisor is None else divisor for divisor in self._divisors]
+        if not all(divisor > 0 for divisor in divisors):
+            raise InputError(
+                "weights and masks with a positive sum", min(divisors), "check the data"
+            )
+        return divisors
+
+    @property
+    def loss(self) -> float:
+        """The sum of the terms, each divided."""
+        return sum(term / divisor for term, divisor in zip(self._terms, self.divisors, strict=True))
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of examples whose class is right, None without classes."""
+        return None if np.isnan(self._hits) else self._hits / self.num_examples
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the data, whatever the batches."""
+        joined = b"".join(digest.digest() for digest in self._digests)
+        return hashlib.sha256(joined).hexdigest()
+
+
+def _plus(sums: list[Any], found: Sequence[tf.Tensor | None]) -> list[Any]:
+    """The sums plus the new numbers; a sum of None stays None."""
+    numbers = [None if number is None else float(number) for number in found]
+    if not sums:
+        return numbers
+    return [None if b is None else a + b for a, b in zip(sums, numbers, strict=True)]

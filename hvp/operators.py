@@ -79,11 +79,13 @@ class Curvature(Protocol):
     is_whole: bool
     num_examples: int
     num_batches: int
-    accuracy: float | None
     data_digest: str
-    weights_digest: str
     loss_name: str
 
+    @property
+    def accuracy(self) -> float | None: ...
+    @property
+    def weights_digest(self) -> str: ...
     @property
     def layout(self) -> Layout: ...
     @property

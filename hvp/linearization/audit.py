@@ -24,7 +24,7 @@ from hvp.errors import DataError, Finding, InputError
 from hvp.linearization.batch_programs import BatchPrograms
 from hvp.linearization.gradient_checks import GradientChecks
 from hvp.linearization.point_checks import PointChecks
-from hvp.objective.objective import Objective
+from hvp.objective.objective import Objective, Point
 from hvp.objective.parameters import Layout
 
 
@@ -48,6 +48,8 @@ class Auditor:
         # Where TensorFlow's gradient may differ from the derivative, and which it is.
         self._doubtful: dict[str, str] = {}
         self._points: dict[BatchPrograms, PointChecks] = {}
+        # Whether a loop reads variables of the state from outside.
+        self.reads_state = False
         self.findings: dict[Finding, None] = {}
         self._note(*(Finding("note", place, message) for place, message in objective.notes))
 
@@ -99,12 +101,26 @@ class Auditor:
         )
         self._note(*checks.findings(self._num_traced, self._doubtful))
 
-    def check_point(self, programs: BatchPrograms, batch: Any, where: str) -> None:
-        """Raise InputError where an operation has no right second derivatives for a batch."""
-        inputs = [*self._objective.values, *leaves(batch)]
+    def check_point(
+        self, programs: BatchPrograms, batch: Any, where: str, point: Point | None = None
+    ) -> None:
+        """Raise InputError where an operation has no right second derivatives for a batch.
+
+        `point` is another one than that of the objective.
+        """
+        objective = self._objective
+        at = point or Point(list(objective.values), list(objective.state))
+        state = [] if programs.is_penalty else [*at.state, *leaves(batch)]
+        specs = [programs.loss.specs[number] for number in programs.loss.inputs]
+        pairs = zip([*at.values, *state], specs, strict=True)
+        inputs = [t if t.dtype == spec.dtype else tf.cast(t, spec.dtype) for t, spec in pairs]
         if programs not in self._points:
             self._points[programs] = PointChecks(programs.loss, self._chosen, inputs)
         self._points[programs].check(inputs, where)
+
+    def has_point_checks(self, programs: BatchPrograms) -> bool:
+        """Whether `check_point` may refuse a batch of this shape."""
+        return self._points[programs].is_needed
 
     def penalty(self) -> BatchPrograms | None:
         """The programs of the penalty on the weights, which needs no batch."""
@@ -129,14 +145,16 @@ class Auditor:
         return programs
 
     def _traced(self, batch: Any) -> Program:
-        params = [spec(value) for value in self._objective.values]
+        objective = self._objective
+        params, state = ([spec(t) for t in each] for each in (objective.values, objective.state))
         specs = tf.nest.map_structure(lambda t: None if t is None else spec(t), batch)
         try:
             traced = tracing.trace(
-                self._objective.evaluate,
+                lambda params, state, batch: objective.evaluate(params, batch, state),
                 params,
+                state,
                 specs,
-                variables=self._objective.variables,
+                variables=[*objective.variables, *objective.state_variables],
                 layers=self._objective.layers,
             )
         except InputError:
@@ -156,13 +174,15 @@ class Auditor:
                 "one that reads their variables from outside, in a loop or a branch",
                 "use the values that the function is given",
             )
+        state = [variable.handle for variable in self._objective.state_variables]
+        self.reads_state |= any(read is handle for read in traced.handles for handle in state)
         return traced
 
     def _audit(self, loss: Program, batch: Any) -> set[int]:
         """The numbers of the values through which derivatives flow."""
         params = [loss.inputs[i] for i in self._chosen]
         values = [spec(value) for value in self._objective.values]
-        active = self._audit_twice(loss, [*values, *map(spec, leaves(batch))])
+        active = self._audit_twice(loss, [*values, *map(spec, self._objective.tensors(batch))])
         if not active & set(leaves(loss.outputs)):
             raise InputError(
                 "a loss that depends on its parameters",

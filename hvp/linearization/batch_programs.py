@@ -103,6 +103,11 @@ class BatchPrograms:
     targets: Sequence[Target] = ()
     traced: Program | None = None
 
+    @property
+    def is_penalty(self) -> bool:
+        """Whether they are those of the penalty on the weights, which depends on no batch."""
+        return self.evaluate is self.loss
+
     @classmethod
     def cut(
         cls, evaluate: Program, num_params: int, targets: Sequence[Target], traced: Program
@@ -125,7 +130,7 @@ class BatchPrograms:
     def promoted(self, num_params: int, dtype: tf.DType) -> BatchPrograms:
         """The programs in another precision."""
         evaluate = precision.promote(self.evaluate, dtype)
-        if self.evaluate is self.loss:
+        if self.is_penalty:
             return BatchPrograms(evaluate, evaluate, self.loops)
         traced = evaluate if self.traced is None else precision.promote(self.traced, dtype)
         return BatchPrograms.cut(evaluate, num_params, self.targets, traced)

@@ -11,27 +11,20 @@ from __future__ import annotations
 
 import functools
 import itertools
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import tensorflow as tf
 
-from hvp.autodiff import tracing
-from hvp.autodiff.curvature import Mode
-from hvp.autodiff.tensorflow_errors import REFUSALS, raise_own, reason
-from hvp.errors import Finding
-from hvp.linearization import transfer
 from hvp.linearization.batch_programs import BatchPrograms
-from hvp.linearization.cache import SavedTensorCache
+from hvp.linearization.cache import CONSTANTS, SavedTensorCache, nbytes
 from hvp.linearization.linear_map import LinearMap, SavedTensors
 from hvp.linearization.memory import Memory
-from hvp.linearization.products import Batch, Product, Space
+from hvp.linearization.products import Product, Space
 from hvp.linearization.snapshot import Snapshot
+from hvp.linearization.traced_products import TracedProducts
 from hvp.operators import Cost
-from hvp.passes.packing import Packing
 
 # Vectors or blocks that are multiplied before batches are joined: more than a few eigenvalues take.
 PRODUCTS_BEFORE_JOINING = 100
@@ -40,70 +33,32 @@ Term = tuple[LinearMap, SavedTensors]
 Group = tuple[LinearMap, list[SavedTensors]]
 
 
-@dataclass(frozen=True)
-class Choice:
-    """How the product of one batch shape runs.
-
-    Attributes:
-        product: "H", "G", "R", "J", "Jᵀ", "H, G and R", or one of these of the penalty.
-        order: of differentiation.
-        way: the backend of a product with one vector, "graph" or "XLA".
-        seconds: of a batch's product by order, number of columns and backend, where it was measured
-            to decide how blocks of vectors run.
-    """
-
-    product: str
-    order: str
-    way: str
-    seconds: dict[str, float]
-
-
 class BatchSum:
     """The products of a loss with vectors, over some of its parameters, summed over all batches.
 
-    `whole` has the products over more parameters, all of the chosen ones among them: those whose
-    saved tensors it keeps are not traced again here.
-
-    Attributes:
-        maps: product and batch shape -> linear map, for those made so far.
-        notes: findings made while tracing, in order.
+    `traced` are the linear maps, of all points. `whole` has the products over more parameters, all
+    of the chosen ones among them: those whose saved tensors it keeps are not traced again here.
     """
 
     def __init__(
         self,
         snapshot: Snapshot,
-        chosen: Sequence[int],
         cache: SavedTensorCache,
+        traced: TracedProducts,
         *,
-        ad: str,
-        jit: str | bool,
         whole: BatchSum | None = None,
     ):
-        self._snapshot, self._chosen, self._cache = snapshot, chosen, cache
+        self._snapshot, self._cache, self.traced = snapshot, cache, traced
         self._whole = whole
-        self._ad, self._jit = ad, jit
-        self._layout = snapshot.layout.restrict(chosen)
-        self._lock = threading.RLock()
-        self.maps: dict[tuple[Product, BatchPrograms], LinearMap] = {}
-        self.notes: dict[Finding, None] = {}
-        self._orders: dict[tuple[Product, BatchPrograms], str] = {}
         self._maps_by_batch: dict[Product, list[LinearMap]] = {}
         self._kept: dict[Product, list[Term]] = {}
         self._joined: dict[Product, list[Group]] = {}
         self._num_products: Counter[Product] = Counter()
+        cache.register(snapshot, self)
 
-    @property
-    def choices(self) -> list[Choice]:
-        """How each linear map made so far runs."""
-        return [
-            Choice(
-                self._name(*key),
-                order,
-                self.maps[key].single.backend,
-                {f"{order}, {name}": t for name, t in self.maps[key].seconds.items()},
-            )
-            for key, order in list(self._orders.items())
-        ]
+    def let_go(self) -> None:
+        """Hold no saved tensors: those of the next product are computed anew."""
+        self._kept, self._joined = {}, {}
 
     @property
     def num_terms(self) -> int:
@@ -113,11 +68,12 @@ class BatchSum:
     @property
     def memory(self) -> Memory:
         """The memory of the products made so far."""
-        maps = list(self.maps.values())
+        maps = list(self.traced.maps.values())
+        known = [linear_map.known for linear_map in maps]
         return Memory(
             budget=self._cache.budget,
             kept=self._cache.bytes,
-            kept_batches=self._cache.count([linear_map.known for linear_map in maps]),
+            kept_batches=self._cache.count(self._snapshot, known),
             batches=self.num_terms,
             product=max((linear_map.product_bytes for linear_map in maps), default=0),
         )
@@ -132,7 +88,7 @@ class BatchSum:
         return linear_map.width(
             count,
             self._cache.budget,
-            saved if self._jit == "auto" else None,
+            saved if self.traced.jit == "auto" else None,
             self._snapshot.num_batches,
         )
 
@@ -149,13 +105,13 @@ class BatchSum:
         begun = time.perf_counter()
         linear_map, saved = next(iter(self.terms(product)))
         traced = time.perf_counter() - begun
-        _, batch = next(self.pieces(product))
+        _, inputs, held = next(self._pieces(product))
         begun = time.perf_counter()
-        computed = linear_map.known(batch)
+        computed = linear_map.known(inputs)
         known = time.perf_counter() - begun
         width = self.width(product, count) if count > 1 else 1
         batches = self._snapshot.num_batches
-        each = max(sum(map(transfer.nbytes, computed)), 1)
+        each = max(nbytes(computed, held), 1)
         num_kept = batches if self.keeps(product) else min(self._cache.free_bytes // each, batches)
         anew = (batches - num_kept) * known
         return Cost(
@@ -222,121 +178,60 @@ class BatchSum:
 
     def _computed(self, product: Product) -> Iterator[Term]:
         maps = []
-        for index, (programs, batch) in enumerate(self.pieces(product)):
-            linear_map = self._map(product, programs, batch)
-            known = linear_map.known
-            saved = self._cache.get(known, index)
-            if saved is None:
-                saved = known(batch)
-                self._cache.add(known, index, batch if self._snapshot.in_memory else (), saved)
+        for index, (programs, inputs, held) in enumerate(self._pieces(product)):
+            linear_map = self.traced.linear_map(
+                self._snapshot, product, programs, inputs, self._whole
+            )
             maps.append(linear_map)
-            yield linear_map, linear_map.taken(saved)
+            yield linear_map, linear_map.taken(self._saved(linear_map, index, inputs, held))
         self._maps_by_batch[product] = maps
-        found = [(m, self._cache.get(m.known, index)) for index, m in enumerate(maps)]
+        found = [(m, self._cache.get(self._snapshot, m.known, i)) for i, m in enumerate(maps)]
         terms = [(m, m.taken(saved)) for m, saved in found if saved is not None]
         if len(terms) == len(maps):
             self._kept[product] = terms
 
-    def pieces(self, product: Product) -> Iterator[tuple[BatchPrograms, list[tf.Tensor]]]:
-        """The terms of the product's sum: the batches, and the penalty where it has one."""
+    def _saved(
+        self,
+        linear_map: LinearMap,
+        index: int,
+        inputs: Sequence[tf.Tensor],
+        held: Sequence[tf.Tensor],
+    ) -> SavedTensors:
+        """The saved tensors of batch number `index`, from the cache or computed and kept there."""
+        point, known = self._snapshot, linear_map.known
+        saved = self._cache.get(point, known, index)
+        if saved is not None:
+            return saved
+        constants = self._cache.get(point, known, CONSTANTS)
+        if constants is None:
+            constants = known.constants(inputs)
+            self._cache.add(point, known, CONSTANTS, held, constants)
+            if self._cache.get(point, known, CONSTANTS) is not None:
+                held = [*held, *constants]
+        else:
+            held = [*held, *constants]
+        saved = known(inputs, constants)
+        self._cache.add(point, known, index, held, saved)
+        return saved
+
+    def inputs(self, product: Product) -> Iterator[list[tf.Tensor]]:
+        """The inputs of the known part of each term of the product's sum."""
+        return (inputs for _, inputs, _ in self._pieces(product))
+
+    def _pieces(
+        self, product: Product
+    ) -> Iterator[tuple[BatchPrograms, list[tf.Tensor], list[tf.Tensor]]]:
+        """The terms of the product's sum: the batches, and the penalty where it has one.
+
+        Each is given as its programs, the inputs of its known part, and those of them that are in
+        memory anyway.
+        """
+        values = self._snapshot.values
         pieces = self._snapshot.pieces(penalty=product.has_penalty)
-        for index, (programs, batch) in enumerate(pieces):
+        for index, (programs, tensors) in enumerate(pieces):
             seed = [] if product.seed is None else [tf.constant([product.seed, index], tf.int64)]
-            yield programs, [*batch, *seed]
-
-    def _map(
-        self, product: Product, programs: BatchPrograms, batch: Sequence[tf.Tensor]
-    ) -> LinearMap:
-        """The linear map of a batch's shape, traced at the first call."""
-        with self._lock:
-            key = (product, programs)
-            if key not in self.maps:
-                order, linear_map = self._from_whole(product, programs) or self._first_order(
-                    product, programs, batch
-                )
-                if self._jit is True:
-                    linear_map.compile()
-                self.maps[key], self._orders[key] = linear_map, order
-            return self.maps[key]
-
-    def _from_whole(
-        self, product: Product, programs: BatchPrograms
-    ) -> tuple[str, LinearMap] | None:
-        """A part of the map over more parameters, with its order; None where there is none."""
-        whole, key = self._whole, (product, programs)
-        if whole is None or not whole.keeps(product) or key not in whole.maps:
-            return None
-        slices = dict(zip(whole._chosen, whole._layout.slices, strict=True))
-        rows = [slices[i] for i in self._chosen]
-        copies = [
-            slice(s.start + whole._layout.size * copy, s.stop + whole._layout.size * copy)
-            for copy in range(product.count)
-            for s in rows
-        ]
-        linear_map = whole.maps[key].restricted(
-            None if product.domain is Space.OUTPUTS else rows,
-            None if product.codomain is Space.OUTPUTS else copies,
-        )
-        return None if linear_map is None else (whole._orders[key], linear_map)
-
-    def _name(self, product: Product, programs: BatchPrograms) -> str:
-        is_penalty = programs is self._snapshot.penalty
-        return f"{product.name} of the penalty" if is_penalty else product.name
-
-    def _first_order(
-        self, product: Product, programs: BatchPrograms, batch: Sequence[tf.Tensor]
-    ) -> tuple[str, LinearMap]:
-        """The first order of differentiation that TensorFlow can build, and its linear map."""
-        modes = product.loop_modes if programs.loops else product.modes
-        if self._ad in modes:
-            modes = {self._ad: modes[self._ad]}
-        *others, last = modes
-        for order in others:
-            try:
-                return order, self._traced(modes[order], product, programs, batch)
-            except REFUSALS as error:
-                raise_own(error)
-                note = f"no {order}: {reason(error)}"
-                self.notes[Finding("note", product.name, note)] = None
-        return last, self._traced(modes[last], product, programs, batch)
-
-    def _traced(
-        self, mode: Mode, product: Product, programs: BatchPrograms, batch: Sequence[tf.Tensor]
-    ) -> LinearMap:
-        """The linear map of a product, built by tracing it."""
-        params = Packing.of(self._layout.shapes, tf.as_dtype(self._layout.dtype))
-        network = programs.network
-        rows = None if network is None else Packing.of(network.shapes, params.dtype)
-        source = rows if product.domain is Space.OUTPUTS else params
-        target = rows if product.codomain is Space.OUTPUTS else params
-        assert source is not None
-        assert target is not None
-        target = Packing.of([slot.shape for slot in target.slots] * product.count, target.dtype)
-
-        def function(
-            tangents: list[tf.Tensor], point: list[tf.Tensor], *batch: tf.Tensor
-        ) -> list[tf.Tensor]:
-            tensors, seed = list(batch), None
-            if product.seed is not None:
-                seed = tensors.pop()
-            functions = Batch(self._snapshot, self._chosen, programs, point, tensors, seed)
-            return product.build(mode, functions, tangents)
-
-        specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in batch]
-        values = [self._snapshot.values[i] for i in self._chosen]
-        program = tracing.trace(
-            function, source.specs, list(map(tf.TensorSpec.from_tensor, values)), *specs
-        )
-        program = program.with_values(len(source.slots), values)
-        linear_map = LinearMap.of(
-            program,
-            source,
-            target,
-            max_constant_bytes=self._cache.free_bytes,
-            tries_xla=self._jit == "auto",
-        )
-        self._cache.count_constants(linear_map.known)
-        return linear_map
+            held = [*values, *self._snapshot.held(tensors)]
+            yield programs, [*values, *tensors, *seed], held
 
 
 def _sum(shares: Iterable[list[tf.Tensor]]) -> list[tf.Tensor]:

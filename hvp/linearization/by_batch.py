@@ -74,14 +74,14 @@ class ByBatch:
             return ""
         num_batches = len(self.examples)
         with self.buffers.lend(list(V.T)) as lent:
-            terms = zip(self.batch_sum.terms(product), self.batch_sum.pieces(product), strict=True)
-            for number, ((linear_map, saved), (_, batch)) in enumerate(terms, 1):
+            terms = zip(self.batch_sum.terms(product), self.batch_sum.inputs(product), strict=True)
+            for number, ((linear_map, saved), inputs) in enumerate(terms, 1):
                 for column, _ in lent:
                     if np.isfinite(linear_map.multiply(column, saved).numpy()).all():
                         continue
                     is_batch = number <= num_batches
                     term = f"batch {number} of {num_batches}" if is_batch else "the penalty"
-                    operation = linear_map.source_of_nan(column, batch)
+                    operation = linear_map.source_of_nan(column, inputs)
                     return f"{operation}, in {term}" if operation else term
         return ""
 

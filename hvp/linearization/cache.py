@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 import psutil
@@ -14,10 +15,27 @@ from hvp.linearization.linear_map import KnownPart, SavedTensors
 
 # Of the memory that is available when the cache is made.
 SHARE = 0.25
+# The number of what a known part keeps for all batches, in place of that of a batch.
+CONSTANTS = -1
+
+
+class Family(Protocol):
+    """A point at which products are made."""
+
+    family: object
+
+
+class Keeper(Protocol):
+    """What holds saved tensors of a point besides the cache."""
+
+    def let_go(self) -> None: ...
 
 
 class SavedTensorCache:
     """The saved tensors of as many batches as fit; those of a known part are dropped with it.
+
+    Tensors belong to a point, and are dropped with it too. Where those of a new batch do not fit,
+    the points of the same family that were used least recently lose all of theirs.
 
     `budget` is a number of bytes, None for a quarter of the memory available now.
     """
@@ -26,48 +44,82 @@ class SavedTensorCache:
         available = psutil.virtual_memory().available
         self.budget = int(SHARE * available) if budget is None else budget
         self._lock = threading.RLock()
-        self._saved: WeakKeyDictionary[KnownPart, dict[int, tuple[SavedTensors, int]]]
-        self._saved = WeakKeyDictionary()
-        self._with_constants: WeakSet[KnownPart] = WeakSet()
+        self._saved: WeakKeyDictionary[
+            Family, WeakKeyDictionary[KnownPart, dict[int, tuple[SavedTensors, int]]]
+        ] = WeakKeyDictionary()
+        self._keepers: WeakKeyDictionary[Family, WeakSet[Keeper]] = WeakKeyDictionary()
 
     @property
     def bytes(self) -> int:
         """The bytes of all that is kept."""
         with self._lock:
-            saved = sum(size for kept in self._saved.values() for _, size in kept.values())
-            return saved + sum(known.constant_bytes for known in self._with_constants)
+            return sum(map(self._bytes_at, list(self._saved)))
+
+    def _bytes_at(self, point: Family) -> int:
+        kept = list(self._saved[point].values()) if point in self._saved else []
+        return sum(size for batches in kept for _, size in list(batches.values()))
 
     @property
     def free_bytes(self) -> int:
         """What is left of the budget."""
         return self.budget - self.bytes
 
-    def count_constants(self, known: KnownPart) -> None:
-        """Count what a known part keeps for all its batches, as long as it exists."""
+    def register(self, point: Family, keeper: Keeper) -> None:
+        """Tell `keeper` to let go when the tensors of its point are dropped."""
         with self._lock:
-            self._with_constants.add(known)
+            self._keepers.setdefault(point, WeakSet()).add(keeper)
 
-    def count(self, parts: Sequence[KnownPart]) -> int:
+    def count(self, point: Family, parts: Sequence[KnownPart]) -> int:
         """The number of batches kept, over some known parts."""
-        return sum(len(self._saved.get(known, ())) for known in parts)
+        kept = self._saved.get(point) or WeakKeyDictionary()
+        return sum(len(kept.get(known, {}).keys() - {CONSTANTS}) for known in parts)
 
-    def get(self, known: KnownPart, index: int) -> SavedTensors | None:
+    def get(self, point: Family, known: KnownPart, index: int) -> SavedTensors | None:
         """The saved tensors of batch number `index`, None where they are not kept."""
-        saved, _ = self._saved.get(known, {}).get(index, (None, 0))
-        return saved
+        kept = self._saved.get(point)
+        found = None if kept is None else kept.get(known, {}).get(index)
+        return None if found is None else found[0]
 
     def add(
         self,
+        point: Family,
         known: KnownPart,
         index: int,
         held: Sequence[tf.Tensor],
         saved: SavedTensors,
     ) -> None:
         """Keep the saved tensors of a batch if they fit; those `held` anyway are not counted."""
-        uncounted = {id(tensor) for tensor in held}
-        tensors = [tensor for tensor in saved if id(tensor) not in uncounted]
-        # TensorFlow does not report the size of optional values.
-        size = sum(map(transfer.nbytes, tensors)) + known.branch_bytes
+        size = nbytes(saved, held)
+        if index != CONSTANTS:
+            size += known.branch_bytes  # TensorFlow does not report the size of optional values
         with self._lock:
+            # The point that was used last is the last one.
+            kept: WeakKeyDictionary[KnownPart, dict[int, tuple[SavedTensors, int]]]
+            kept = self._saved.pop(point, WeakKeyDictionary())
+            self._saved[point] = kept
+            self._make_room(point, size)
             if self.bytes + size <= self.budget:
-                self._saved.setdefault(known, {})[index] = (saved, size)
+                kept.setdefault(known, {})[index] = (saved, size)
+
+    def _make_room(self, point: Family, size: int) -> None:
+        """Drop the tensors of other points of the family, from the first, as far as it helps."""
+        others = [p for p in self._saved if p.family is point.family and p is not point]
+        if self.bytes + size - sum(map(self._bytes_at, others)) > self.budget:
+            return
+        for other in others:
+            if self.bytes + size <= self.budget:
+                return
+            self.drop(other)
+
+    def drop(self, point: Family) -> None:
+        """Drop all tensors of a point."""
+        with self._lock:
+            self._saved.pop(point, None)
+            for keeper in list(self._keepers.get(point, ())):
+                keeper.let_go()
+
+
+def nbytes(saved: SavedTensors, held: Sequence[tf.Tensor]) -> int:
+    """The bytes of tensors, without those that are held anyway."""
+    uncounted = {id(tensor) for tensor in held}
+    return sum(transfer.nbytes(tensor) for tensor in saved if id(tensor) not in uncounted)

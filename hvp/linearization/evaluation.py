@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -21,20 +20,25 @@ from hvp.linearization.snapshot import Snapshot
 
 # A function of the programs, a vector and the tensors of one batch: one tensor or several.
 BatchFunction = Callable[..., tf.Tensor | list[tf.Tensor]]
+# The name of such a function, the parameters chosen, and the programs.
+Key = tuple[str, tuple[int, ...], BatchPrograms]
 
 
 class Evaluator:
     """Evaluates a loss on all batches, at values (P,) of its chosen parameters.
 
-    Each function is compiled at the first batch of each shape.
+    Each function is compiled at the first batch of each shape, and kept in `functions`, which all
+    points share.
     """
 
-    def __init__(self, snapshot: Snapshot, chosen: Sequence[int]):
-        self._snapshot, self._chosen = snapshot, chosen
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        chosen: Sequence[int],
+        functions: dict[Key, Callable[..., list[tf.Tensor]]],
+    ):
+        self._snapshot, self._chosen, self._compiled = snapshot, tuple(chosen), functions
         self._layout = snapshot.layout.restrict(chosen)
-        self._lock = threading.RLock()
-        self._compiled: dict[tuple[BatchFunction, BatchPrograms], Callable[..., list[tf.Tensor]]]
-        self._compiled = {}
 
     @property
     def theta(self) -> np.ndarray:
@@ -105,24 +109,23 @@ class Evaluator:
         batch: Sequence[tf.Tensor],
     ) -> list[np.ndarray]:
         """The results of a function of a vector on a batch, compiled at the first call."""
-        tensors = [tf.convert_to_tensor(vector), *batch]
-        with self._lock:
-            key = function, programs
-            if key not in self._compiled:
-                specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
-                of_batch = functools.partial(function, programs)
-                self._compiled[key] = tensorflow_private.compiled(of_batch, specs)
-            compiled = self._compiled[key]
+        tensors = [tf.convert_to_tensor(vector), *self._snapshot.values, *batch]
+        key = function.__name__, self._chosen, programs
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            specs = list(map(tf.TensorSpec.from_tensor, tensors))
+            compiled = tensorflow_private.compiled(functools.partial(function, programs), specs)
+            self._compiled[key] = compiled
         return [result.numpy() for result in compiled(tensors)]
 
-    def _loss(self, programs: BatchPrograms, theta: tf.Tensor, *batch: tf.Tensor) -> tf.Tensor:
-        functions = self._functions(programs, theta, batch)
+    def _loss(self, programs: BatchPrograms, theta: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
+        functions = self._functions(programs, theta, tensors)
         return functions.loss(functions.params)
 
     def _gradient_and_loss(
-        self, programs: BatchPrograms, theta: tf.Tensor, *batch: tf.Tensor
+        self, programs: BatchPrograms, theta: tf.Tensor, *tensors: tf.Tensor
     ) -> list[tf.Tensor]:
-        functions, losses = self._functions(programs, theta, batch), list[tf.Tensor]()
+        functions, losses = self._functions(programs, theta, tensors), list[tf.Tensor]()
 
         def loss(params: Sequence[tf.Tensor]) -> tf.Tensor:
             losses.append(functions.loss(params))
@@ -131,12 +134,12 @@ class Evaluator:
         gradients = curvature.gradient(loss, functions.params)
         return [self._layout.join(gradients), *losses]
 
-    def _outputs(self, programs: BatchPrograms, theta: tf.Tensor, *batch: tf.Tensor) -> tf.Tensor:
-        functions = self._functions(programs, theta, batch)
+    def _outputs(self, programs: BatchPrograms, theta: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
+        functions = self._functions(programs, theta, tensors)
         return self._flat(functions.outputs(functions.params))
 
     def _gradient_in_outputs(
-        self, programs: BatchPrograms, z: tf.Tensor, *batch: tf.Tensor
+        self, programs: BatchPrograms, z: tf.Tensor, *tensors: tf.Tensor
     ) -> tf.Tensor:
         network = programs.network
         assert network is not None
@@ -146,14 +149,21 @@ class Evaluator:
             tf.reshape(tf.cast(part, spec.dtype), spec.shape)
             for part, spec in zip(parts, specs, strict=True)
         ]
-        functions = Batch(self._snapshot, self._chosen, programs, [], batch)
+        functions = self._batch(programs, tensors)
         return self._flat(curvature.gradient(functions.loss_of, outputs))
 
     def _functions(
-        self, programs: BatchPrograms, theta: tf.Tensor, batch: Sequence[tf.Tensor]
+        self, programs: BatchPrograms, theta: tf.Tensor, tensors: Sequence[tf.Tensor]
     ) -> Batch:
-        params = self._layout.split(theta)
-        return Batch(self._snapshot, self._chosen, programs, params, batch)
+        """The functions of a batch, with the chosen parameters taken from the vector."""
+        given = list(tensors)
+        for position, param in zip(self._chosen, self._layout.split(theta), strict=True):
+            given[position] = param
+        return self._batch(programs, given)
+
+    def _batch(self, programs: BatchPrograms, tensors: Sequence[tf.Tensor]) -> Batch:
+        count, divisors = len(self._snapshot.values), self._snapshot.divisors_of(programs)
+        return Batch(programs, divisors, self._chosen, tensors[:count], tensors[count:])
 
     def _flat(self, outputs: Sequence[tf.Tensor]) -> tf.Tensor:
         """The outputs, or what belongs to them, as one vector in the dtype of the parameters."""

@@ -20,7 +20,7 @@ from hvp.autodiff import (
     stop_gradients,
     tensorflow_private,
 )
-from hvp.autodiff.program import Node, Program, leaves
+from hvp.autodiff.program import Node, Program
 from hvp.autodiff.tensorflow_errors import REFUSALS
 from hvp.errors import Finding, InputError
 from hvp.objective.objective import Objective
@@ -57,6 +57,7 @@ class GradientChecks:
     ):
         self._objective, self._layout = objective, layout
         self._loss, self._active, self._batch = loss, active, batch
+        self._tensors = objective.tensors(batch)
         self._is_promoted = promoted
 
     def findings(self, num_traced: int, doubtful: Mapping[str, str]) -> Iterator[Finding]:
@@ -88,7 +89,7 @@ class GradientChecks:
 
         # A program leaves out custom gradients; the objective itself follows them.
         try:
-            error = self._difference(with_variables, _replayed_gradient(self._loss, self._batch))
+            error = self._difference(with_variables, _replayed_gradient(self._loss, self._tensors))
         except LookupError:  # TensorFlow has no gradient there that `fit` could follow
             return
         if not error <= np.sqrt(self._rounding()):
@@ -121,7 +122,8 @@ class GradientChecks:
         opened = stop_gradients.without_those_of(self._loss, node)
         try:
             size = self._difference(
-                _replayed_gradient(self._loss, self._batch), _replayed_gradient(opened, self._batch)
+                _replayed_gradient(self._loss, self._tensors),
+                _replayed_gradient(opened, self._tensors),
             )
         except REFUSALS:
             size = np.inf  # what is stopped has no derivative
@@ -133,7 +135,7 @@ class GradientChecks:
 
         def evaluated(shifts: tf.Tensor, passed: tf.Tensor, *params: tf.Tensor) -> list[tf.Tensor]:
             def total(values: Sequence[tf.Tensor]) -> tf.Tensor:
-                inputs = [*values, *leaves(self._batch)]
+                inputs = [*values, *self._tensors]
                 return tf.add_n(stop_gradients.varied(self._loss, inputs, stops, shifts, passed))
 
             gradient = self._layout.join(curvature.gradient(total, params))
@@ -175,11 +177,11 @@ class GradientChecks:
         exact = precision.promote(self._loss, tf.float64)
 
         def exactly(params: Sequence[tf.Tensor]) -> tf.Tensor:
-            tensors = [precision.cast(t, tf.float64) for t in (*params, *leaves(self._batch))]
+            tensors = [precision.cast(t, tf.float64) for t in (*params, *self._tensors)]
             return tf.add_n(exact.replay(*tensors))
 
         error = self._difference(
-            lambda p: curvature.gradient(exactly, p), _replayed_gradient(self._loss, self._batch)
+            lambda p: curvature.gradient(exactly, p), _replayed_gradient(self._loss, self._tensors)
         )
         for place in self._innermost(lower):
             message = (
@@ -230,10 +232,10 @@ def _relative(now: np.ndarray, then: np.ndarray) -> float:
     return change / (float(np.linalg.norm(then)) or change) if change else 0.0
 
 
-def _replayed_gradient(loss: Program, batch: Any) -> Gradient:
+def _replayed_gradient(loss: Program, tensors: Sequence[tf.Tensor]) -> Gradient:
     """The gradient of the program of a loss on a batch."""
     return lambda params: curvature.gradient(
-        lambda values: tf.add_n(loss.replay(*values, *leaves(batch))), params
+        lambda values: tf.add_n(loss.replay(*values, *tensors)), params
     )
 
 

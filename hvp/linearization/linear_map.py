@@ -42,35 +42,56 @@ CALLS_BEFORE_XLA = 100
 class KnownPart:
     """What of a product does not depend on the vector: it gives the saved tensors of a batch.
 
+    Its inputs are the values of the point, then the tensors of a batch. What depends on the point
+    alone, such as weights in another precision, are the constants of all batches.
+
     Args:
         parts: a program, split.
         count: how many first inputs of the linear part are tangents; the saved tensors follow.
-        constant_bytes: of tensors kept that are the same for all batches, such as weights in
-            another precision.
+        num_values: how many inputs are values of the point.
 
     Attributes:
         branch_bytes: the most that optional values among the saved tensors take.
     """
 
-    def __init__(self, parts: Split, count: int, constant_bytes: int):
-        saved, batch = parts.linear.inputs[count:], parts.known.inputs
-        computed = [number for number in saved if number not in batch]
-        self._program = parts.known.part(batch, computed)
-        specs = [parts.linear.specs[n] for n in batch]
-        self._compute = tensorflow_private.compiled(self._program.replay, specs)
-        # Positions of the saved tensors in the batch followed by what is computed.
-        self._positions = [(*batch, *computed).index(n) for n in saved]
-        self.constant_bytes = constant_bytes
+    def __init__(self, parts: Split, count: int, num_values: int):
+        known, inputs = parts.known, parts.known.inputs
+        saved = parts.linear.inputs[count:]
+        computed = [number for number in saved if number not in inputs]
+        by_batch = known.reach(inputs[num_values:])
+        constant = [n for n in computed if n not in by_batch and known.specs[n].dtype != tf.variant]
+        others = [n for n in computed if n not in constant]
+        self._program = known.part(inputs, computed)
+        self._num_values = num_values
+        self._constants = _compiled(known.part(inputs[:num_values], constant))
+        self._others = _compiled(known.part((*constant, *inputs), others))
+        # Positions of the saved tensors in the constants, the inputs and the others.
+        self._positions = [(*constant, *inputs, *others).index(n) for n in saved]
         self.branch_bytes = memory_estimate.branch_bytes(self._program)
 
-    def __call__(self, batch: Sequence[tf.Tensor]) -> SavedTensors:
+    def constants(self, inputs: Sequence[tf.Tensor]) -> SavedTensors:
+        """What is the same for all batches."""
+        return self._constants(list(inputs[: self._num_values]))
+
+    def __call__(
+        self, inputs: Sequence[tf.Tensor], constants: Sequence[tf.Tensor] | None = None
+    ) -> SavedTensors:
         """The saved tensors of a batch."""
-        tensors = [*batch, *self._compute(list(batch))]
+        given = [*(self.constants(inputs) if constants is None else constants), *inputs]
+        tensors = [*given, *self._others(given)]
         return [tensors[position] for position in self._positions]
 
-    def first_not_finite(self, batch: Sequence[tf.Tensor]) -> Node | None:
+    def first_not_finite(self, inputs: Sequence[tf.Tensor]) -> Node | None:
         """The operation that first gives NaN or infinity, None if all are finite."""
-        return self._program.first_not_finite(batch)
+        return self._program.first_not_finite(inputs)
+
+
+def _compiled(program: Program) -> Run:
+    """The program, compiled, from a list of tensors to a list of tensors."""
+    specs = [program.specs[number] for number in program.inputs]
+    if not program.outputs:
+        return lambda tensors: []
+    return tensorflow_private.compiled(program.replay, specs)
 
 
 class LinearMap:
@@ -131,17 +152,15 @@ class LinearMap:
         source: Packing,
         target: Packing,
         *,
-        max_constant_bytes: float = math.inf,
+        num_values: int = 0,
         tries_xla: bool = False,
     ) -> LinearMap:
-        """The map of a program that is linear in its first inputs; its other inputs are a batch.
+        """The map of a program that is linear in its first inputs.
 
-        Tensors computed now for all batches take at most `max_constant_bytes`.
+        Its other inputs are `num_values` values of the point, and the tensors of a batch.
         """
-        parts, source, target, constant_bytes = pipeline.prepare(
-            program, source, target, max_bytes=max_constant_bytes
-        )
-        known = KnownPart(parts, len(source.slots), constant_bytes)
+        parts, source, target = pipeline.prepare(program, source, target)
+        known = KnownPart(parts, len(source.slots), num_values)
         return cls(known, parts.linear, source, target, tries_xla=tries_xla)
 
     def restricted(
@@ -211,11 +230,11 @@ class LinearMap:
             return self.single.measure([self._random(), *saved])
         return self._block(count).measure([self._random(count), *saved])
 
-    def source_of_nan(self, vector: tf.Tensor, batch: Sequence[tf.Tensor]) -> str:
+    def source_of_nan(self, vector: tf.Tensor, inputs: Sequence[tf.Tensor]) -> str:
         """The operation that first gives NaN or infinity in a product with a vector (size,)."""
-        node = self.known.first_not_finite(batch)
+        node = self.known.first_not_finite(inputs)
         if node is None:
-            saved = self.taken(self.known(batch))
+            saved = self.taken(self.known(inputs))
             node = self._linear.first_not_finite([*self.source.split(vector), *saved])
         return "" if node is None else str(node)
 

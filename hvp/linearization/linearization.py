@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,12 +17,14 @@ from numpy.typing import ArrayLike
 from hvp.certificate import Certificate
 from hvp.errors import Finding, InputError, shown
 from hvp.linearization import transfer
-from hvp.linearization.batch_sum import BatchSum, Choice
+from hvp.linearization.batch_sum import BatchSum
+from hvp.linearization.by_batch import ByBatch
 from hvp.linearization.cache import SavedTensorCache
 from hvp.linearization.evaluation import Evaluator
 from hvp.linearization.forecast import Forecast, forecast
 from hvp.linearization.memory import Memory
 from hvp.linearization.multiplication import Multiplication
+from hvp.linearization.points import point_of
 from hvp.linearization.products import (
     EMPIRICAL,
     FISHER,
@@ -32,13 +35,21 @@ from hvp.linearization.products import (
     J,
     Product,
     R,
-    sampled_fisher,
 )
 from hvp.linearization.snapshot import Snapshot
+from hvp.linearization.traced_products import Choice
+from hvp.linearization.traces import Traces
 from hvp.objective.parameters import Layout
 from hvp.operators import Cost
 from hvp.sampling_error import BatchForms, BatchGrams
 from hvp.tables import Table
+
+
+class Closed:
+    """Stands for what a closed linearization has given up."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise InputError("an open linearization", "one that was closed", "make another")
 
 
 class Linearization:
@@ -96,6 +107,7 @@ class Linearization:
         *,
         ad: str,
         jit: str | bool,
+        traces: Traces | None = None,
         whole: BatchSum | None = None,
     ):
         self._snapshot = snapshot
@@ -104,19 +116,18 @@ class Linearization:
         self._ad = ad
         self._jit = jit
         self.layout: Layout = snapshot.layout.restrict(self._chosen)
-        self._sums = BatchSum(snapshot, self._chosen, cache, ad=ad, jit=jit, whole=whole)
+        self._traces = traces or Traces(ad=ad, jit=jit)
+        traced = self._traces.products(self.layout, self._chosen)
+        self._sums = BatchSum(snapshot, cache, traced, whole=whole)
         self._multiplication = Multiplication(self._sums, snapshot, self.layout)
         self._by_batch = self._multiplication.by_batch
-        self._evaluator = Evaluator(snapshot, self._chosen)
-        self._draws: dict[tuple[int, int], Product] = {}
+        self._evaluator = Evaluator(snapshot, self._chosen, self._traces.functions)
         self.size: int = self.layout.size
         self.dtype: np.dtype = self.layout.dtype
         self.names: tuple[str, ...] = self.layout.names
         self.num_examples: int = snapshot.num_examples
         self.num_batches: int = snapshot.num_batches
-        self.accuracy: float | None = snapshot.accuracy
         self.data_digest: str = snapshot.data_digest
-        self.weights_digest: str = snapshot.weights_digest
         self.loss_name: str = snapshot.objective.loss_name
         self.certificate: Certificate | None = None
         self.is_whole: bool = len(self._chosen) == len(snapshot.values)
@@ -153,6 +164,16 @@ class Linearization:
         return self._evaluator.theta
 
     @property
+    def accuracy(self) -> float | None:
+        """The share of examples whose predicted class is right, None without classes."""
+        return self._snapshot.accuracy
+
+    @property
+    def weights_digest(self) -> str:
+        """SHA-256 of all that the loss depends on besides the data."""
+        return self._snapshot.weights_digest
+
+    @property
     def has_outputs(self) -> bool:
         """Whether the loss is a function of outputs, so that J, G and R are defined."""
         return self._snapshot.has_outputs
@@ -176,7 +197,7 @@ class Linearization:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """What the audit and the products made so far have found, each once."""
-        found = [*self._snapshot.findings, *self._sums.notes]
+        found = [*self._snapshot.findings, *self._sums.traced.notes]
         memory = self.memory
         found += memory.findings if memory.batches else self.forecast.findings(memory.budget)
         if self.has_outputs and not self.is_convex:
@@ -192,7 +213,7 @@ class Linearization:
     @property
     def choices(self) -> tuple[Choice, ...]:
         """How each product made so far runs, see `Choice`."""
-        return tuple(self._sums.choices)
+        return tuple(self._sums.traced.choices)
 
     @property
     def memory(self) -> Memory:
@@ -288,8 +309,7 @@ class Linearization:
         self._snapshot.require_likelihood(known=True)
         if num_samples is None:
             return self._multiply(FISHER, v)
-        draws = num_samples, seed
-        return self._multiply(self._draws.setdefault(draws, sampled_fisher(*draws)), v)
+        return self._multiply(self._traces.sampled_fisher(num_samples, seed), v)
 
     def empirical_fisher_vp(self, v: ArrayLike) -> np.ndarray:
         """Ev = Σᵢ fᵢ ∇ℓᵢ ∇ℓᵢᵀv over the loss values ℓᵢ, with fᵢ = ∂L/∂ℓᵢ, of the shape of v.
@@ -376,6 +396,58 @@ class Linearization:
         """Layer name -> `block` of that layer, in the order of the layout."""
         return {name: self._restricted(inside) for name, inside in self.layout.layers.items()}
 
+    def at(self, point: Any) -> Linearization:
+        """The same loss and data at other parameters; nothing is traced or compiled again.
+
+        Products, gradient and outputs are, to the last bit, those of a new `linearize` with the
+        same `ad` and ``jit`` given. Findings are those of the audit at the first point; what the
+        audit refuses at a point is checked at each one. This linearization stays as it is.
+
+        Args:
+            point: a vector (P,) or a list of arrays of the parameters, in the order of `names`. Or
+                a Keras model of the same architecture, or its ``.keras`` or ``.weights.h5`` file:
+                then frozen weights and moving statistics are taken from it too.
+
+        Raises:
+            InputError: parameters of other shapes or not finite, a model of another architecture, a
+                file without weights, or a point at which an operation has no second derivatives.
+
+        >>> import hvp
+        >>> lin = hvp.linearize_function(lambda w: w[0] ** 3, np.array([2.0]))
+        >>> there = lin.at(np.array([5.0]))
+        >>> lin.hvp([1.0]).tolist(), there.hvp([1.0]).tolist(), there.loss()
+        ([12.0], [30.0], 125.0)
+        """
+        snapshot = self._snapshot.at(point_of(point, self._snapshot, self._chosen))
+        return Linearization(
+            snapshot, self._chosen, self._cache, ad=self._ad, jit=self._jit, traces=self._traces
+        )
+
+    def close(self) -> None:
+        """Free the memory of this point; products and evaluations then raise InputError.
+
+        Other points, and what is traced for all of them, stay.
+
+        >>> import hvp
+        >>> with hvp.linearize_function(lambda w: w[0] ** 3, np.array([2.0])) as lin:
+        ...     lin.hvp([1.0]).tolist()
+        [12.0]
+        >>> lin.hvp([1.0])
+        Traceback (most recent call last):
+        hvp.errors.InputError: expected an open linearization, got one that was closed; make another
+        """
+        self._cache.drop(self._snapshot)
+        self._snapshot = cast(Snapshot, Closed())
+        self._multiplication = cast(Multiplication, self._snapshot)
+        self._evaluator = cast(Evaluator, self._snapshot)
+        self._by_batch = cast(ByBatch, self._snapshot)
+
+    def __enter__(self) -> Linearization:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def forced(self, *, ad: str | None = None, jit: str | bool | None = None) -> Linearization:
         """The same loss with another `ad` or `jit` of `linearize`; None keeps the one it has."""
         return Linearization(
@@ -397,7 +469,13 @@ class Linearization:
     def _restricted(self, inside: Sequence[int]) -> Linearization:
         chosen = [self._chosen[i] for i in inside]
         return Linearization(
-            self._snapshot, chosen, self._cache, ad=self._ad, jit=self._jit, whole=self._sums
+            self._snapshot,
+            chosen,
+            self._cache,
+            ad=self._ad,
+            jit=self._jit,
+            traces=self._traces,
+            whole=self._sums,
         )
 
     def _as_block(self, v: ArrayLike) -> np.ndarray:

@@ -42,6 +42,11 @@ class PointChecks:
             pieces = Pieces(loss, families, chosen, isolated_points.near_step(epsilon))
             self._checks.append(_IsolatedPoints(pieces, families, epsilon, specs))
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether anything is checked."""
+        return bool(self._checks)
+
     def check(self, inputs: Tensors, where: str) -> None:
         """Raise InputError where a derivative is wrong for these inputs, of the batch `where`."""
         for check in self._checks:

@@ -16,7 +16,6 @@ from hvp.autodiff import curvature
 from hvp.autodiff.curvature import Mode, Tensors
 from hvp.errors import InputError
 from hvp.linearization.batch_programs import BatchPrograms
-from hvp.linearization.snapshot import Snapshot
 from hvp.objective import likelihoods
 from hvp.objective.objective import Likelihood
 
@@ -26,30 +25,29 @@ Build = Callable[[Mode, "Batch", list[tf.Tensor]], list[tf.Tensor]]
 class Batch:
     """The loss, the outputs and the scores of one batch as functions of the chosen parameters.
 
-    `params` are the chosen ones, as inputs of the trace: where a rule could read their values, it
-    would take them for constants. The other parameters are constants. `seed` is a pair of integers
-    for products that draw random targets, None for the others.
+    `values` are all parameters, as inputs of the trace: the program serves for every point, and no
+    rule can read their values and take them for constants. `params` are the chosen ones of them.
+    `seed` is a pair of integers for products that draw random targets, None for the others.
     """
 
     def __init__(
         self,
-        snapshot: Snapshot,
-        chosen: Sequence[int],
         programs: BatchPrograms,
-        params: Sequence[tf.Tensor],
+        divisors: Sequence[float],
+        chosen: Sequence[int],
+        values: Sequence[tf.Tensor],
         batch: Sequence[tf.Tensor],
         seed: tf.Tensor | None = None,
     ):
-        self._values = snapshot.values
+        self._values = values
         self._chosen = chosen
         self._programs = programs
         self._batch = batch
         self.seed = seed
-        # A product is the sum over the batches, so each batch is divided by the divisor of all.
-        self._divisors = [1.0] if programs is snapshot.penalty else snapshot.divisors
+        self._divisors = divisors
         self._targets = programs.targets
         self.network = programs.network
-        self.params = list(params)
+        self.params = [values[i] for i in chosen]
 
     def loss(self, params: Tensors) -> tf.Tensor:
         """The share of this batch in the loss, a scalar."""

@@ -26,7 +26,7 @@ from hvp.linearization.batch_programs import BatchPrograms
 from hvp.linearization.refusals import refusals_as_input_errors
 from hvp.linearization.totals import Totals
 from hvp.objective.batches import content
-from hvp.objective.objective import Evaluation, Objective
+from hvp.objective.objective import Evaluation, Objective, Point
 from hvp.objective.parameters import Layout
 
 Signature = tuple[tuple[tuple[int, ...], str], ...]
@@ -53,6 +53,11 @@ class Snapshot:
         self.layout = layout
         dtype = tf.as_dtype(layout.dtype)
         self.values = tuple(tf.cast(tf.identity(value), dtype) for value in objective.values)
+        self.state = tuple(
+            precision.cast(t, dtype) if promoted else tf.identity(t) for t in objective.state
+        )
+        # What is compiled for products serves for the points of one family.
+        self.family = object()
         self._batches = batches
         self._tensors = None
         if isinstance(batches, list):
@@ -62,11 +67,12 @@ class Snapshot:
         self._traced: dict[Signature, BatchPrograms] = {}
         self._is_promoted = promoted
         tracer = Auditor(objective, layout, self.chosen, promoted=promoted)
-        penalty = tracer.penalty()
+        self._traced_penalty = penalty = tracer.penalty()
         self.penalty = None if penalty is None else self._in_precision(penalty)
+        self._auditor = tracer
+        self._loss: float | None = None
         self._read(tracer)
         self.findings = tuple(tracer.findings)
-        self.weights_digest = self._weights_digest()
 
     @property
     def in_memory(self) -> bool:
@@ -137,6 +143,10 @@ class Snapshot:
         """The batches in order, each as a flat list of its tensors."""
         return map(self._flat, self._structured())
 
+    def held(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Those of the state and the tensors of a batch that are in memory in any case."""
+        return list(tensors if self.in_memory else tensors[: len(self.state)])
+
     def pieces(self, *, penalty: bool) -> Iterator[tuple[BatchPrograms, list[tf.Tensor]]]:
         """The terms of a sum, each as its programs and its tensors.
 
@@ -146,6 +156,14 @@ class Snapshot:
             yield self.programs(batch), batch
         if penalty and self.penalty is not None:
             yield self.penalty, []
+
+    def divisors_of(self, programs: BatchPrograms) -> list[float]:
+        """What the terms of a batch, or the penalty, are divided by: a batch by that of all."""
+        return [1.0] if programs.is_penalty else self.divisors
+
+    def num_state(self, programs: BatchPrograms) -> int:
+        """How many tensors of the state are inputs of these programs."""
+        return 0 if programs.is_penalty else len(self.state)
 
     def programs(self, batch: Sequence[tf.Tensor]) -> BatchPrograms:
         """The programs for the shape of a batch. Raises InputError for a new shape."""
@@ -167,19 +185,54 @@ class Snapshot:
             programs = self.programs(tensors)
             self._check_targets(programs, batch)
             if tracer is not None:
-                tracer.check_point(self._traced[_signature(tensors)], batch, f"batch {number}")
+                tracer.check_point(
+                    self._traced[_signature(leaves(batch))], batch, f"batch {number}"
+                )
             rows = 0 if programs.network is None else programs.network.rows
-            totals.add(batch, tensors, self.evaluate(programs, tensors), rows)
+            totals.add(batch, self.evaluate(programs, tensors), rows)
         self._check_sum(totals)
         self.num_batches, self.num_examples = totals.num_batches, totals.num_examples
         self.examples = np.array(totals.examples)
         self.num_outputs = totals.num_outputs
         self.divisors = totals.divisors
-        self.loss = totals.loss + self._penalty_now()
-        if not np.isfinite(self.loss):
-            raise InputError("a finite loss", self.loss, "check weights, data and loss")
-        self.accuracy = totals.accuracy
         self.data_digest = totals.digest
+        self._add_up(totals)
+
+    def _add_up(self, totals: Totals) -> None:
+        """Take loss and accuracy from the sums over all batches."""
+        loss = totals.loss + self._penalty_now()
+        if not np.isfinite(loss):
+            raise InputError("a finite loss", loss, "check weights, data and loss")
+        self._loss, self._accuracy = loss, totals.accuracy
+
+    @property
+    def loss(self) -> float:
+        """L with its penalties."""
+        self._evaluate_all()
+        assert self._loss is not None
+        return self._loss
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of examples whose class is right, None without classes."""
+        self._evaluate_all()
+        return self._accuracy
+
+    def _evaluate_all(self) -> None:
+        """Evaluate the loss on all batches, unless that was done at this point."""
+        if self._loss is not None:
+            return
+        totals = Totals()
+        for batch in self._structured():
+            tensors = self._flat(batch)
+            totals.add(batch, self.evaluate(self.programs(tensors), tensors), 0)
+        if not np.allclose(totals.divisors, self.divisors, rtol=1e-6):
+            raise InputError(
+                "a loss that is divided by the same number at every point",
+                f"{totals.divisors} after {self.divisors}",
+                "linearise it anew at this point",
+            )
+        self._add_up(totals)
 
     def _trace(self, tracer: Auditor, batch: Any, tensors: Sequence[tf.Tensor]) -> None:
         """The programs of a new batch shape."""
@@ -189,7 +242,7 @@ class Snapshot:
         traced = tracer.batch(batch)
         self._check_targets(traced, batch)
         tracer.judge(traced, batch)
-        self._traced[signature] = traced
+        self._traced[_signature(leaves(batch))] = traced
         self._programs[signature] = self._in_precision(traced)
 
     def _check_sum(self, totals: Totals) -> None:
@@ -239,12 +292,15 @@ class Snapshot:
                 "pass batch_size=len(x), or another reduction",
             )
 
-    def _weights_digest(self) -> str:
+    @functools.cached_property
+    def weights_digest(self) -> str:
+        """SHA-256 of all that the loss depends on besides the data."""
         digest = hashlib.sha256()
         captures = next(iter(self._programs.values())).loss.captures
         captured = [captures[number] for number in sorted(captures)]
         # A loop captures handles of variables too, but reads the values captured with them.
-        for tensor in (*self.values, *(t for t in captured if t.dtype != tf.resource)):
+        found = (t for t in captured if t.dtype != tf.resource)
+        for tensor in (*self.values, *self.state, *found):
             digest.update(content(np.asarray(tensor)))
         return digest.hexdigest()
 
@@ -257,13 +313,57 @@ class Snapshot:
                 "a loss that can be evaluated", reason(error), "check model, loss and data"
             ) from error
 
+    def at(self, point: Point) -> Snapshot:
+        """The same loss at another point; nothing is traced.
+
+        Raises InputError where an operation has no right second derivatives there.
+        """
+        other = copy.copy(self)
+        for name in ("is_convex", "has_scores", "weights_digest"):
+            other.__dict__.pop(name, None)
+        has_other_state = any(a is not b for a, b in zip(point.state, self.state, strict=True))
+        if has_other_state and self._auditor.reads_state:
+            raise InputError(
+                "the same frozen weights and statistics, as a loop reads them from the model",
+                "others",
+                "linearise the model anew at this point",
+            )
+        dtype = tf.as_dtype(self.layout.dtype)
+        other.values = tuple(tf.cast(value, dtype) for value in point.values)
+        other.state = tuple(
+            tf.cast(given, own.dtype) for given, own in zip(point.state, self.state, strict=True)
+        )
+        other._loss = other._accuracy = None
+        other._check_points()
+        if any(self._has_own_divisors(programs) for programs in self._programs.values()):
+            other._evaluate_all()
+        return other
+
+    def _check_points(self) -> None:
+        """Raise InputError where an operation has no right second derivatives for a batch."""
+        point, auditor = Point(list(self.values), list(self.state)), self._auditor
+        if self._traced_penalty is not None:
+            auditor.check_point(self._traced_penalty, (), "the penalty", point)
+        if any(map(auditor.has_point_checks, self._traced.values())):
+            for number, batch in enumerate(self._structured(), 1):
+                traced = self._traced[_signature(leaves(batch))]
+                auditor.check_point(traced, batch, f"batch {number}", point)
+
+    def _has_own_divisors(self, programs: BatchPrograms) -> bool:
+        """Whether what a term is divided by depends on parameters or state."""
+        evaluate, count = programs.evaluate, len(self.values) + len(self.state)
+        divisors = {number for number in evaluate.outputs.divisors if number is not None}
+        return bool(divisors & evaluate.reach(evaluate.inputs[:count]))
+
     def in_float64(self) -> Snapshot:
         """The same snapshot, evaluated in float64."""
         other = copy.copy(self)
         old = self.layout
         other.layout = Layout(old.names, old.shapes, np.dtype(np.float64))
         other._is_promoted = True
+        other.family = object()
         other.values = tuple(tf.cast(value, tf.float64) for value in self.values)
+        other.state = tuple(tf.cast(value, tf.float64) for value in self.state)
         other.penalty = None if self.penalty is None else other._in_precision(self.penalty)
         other._programs = {
             tuple((shape, _promoted_name(name)) for shape, name in signature): (
@@ -280,8 +380,8 @@ class Snapshot:
         return programs.promoted(len(self.values), tf.as_dtype(self.layout.dtype))
 
     def _flat(self, batch: Any) -> list[tf.Tensor]:
-        """The tensors of a batch, in the precision that the programs were promoted to."""
-        tensors, dtype = leaves(batch), tf.as_dtype(self.layout.dtype)
+        """The state and the tensors of a batch, in the precision of the programs."""
+        tensors, dtype = [*self.state, *leaves(batch)], tf.as_dtype(self.layout.dtype)
         return [precision.cast(t, dtype) for t in tensors] if self._is_promoted else tensors
 
     def _structured(self) -> Iterator[Any]:

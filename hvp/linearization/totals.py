@@ -35,10 +35,9 @@ class Totals:
         self._hits = 0.0
         self._digests: list[Any] = []
 
-    def add(
-        self, batch: Any, tensors: Sequence[tf.Tensor], evaluation: Evaluation, num_outputs: int
-    ) -> None:
-        """Add a batch, a nest of tensors; `tensors` are the same as the programs take them."""
+    def add(self, batch: Any, evaluation: Evaluation, num_outputs: int) -> None:
+        """Add a batch, a nest of tensors."""
+        tensors = leaves(batch)
         self._terms = _plus(self._terms, evaluation.totals)
         self._divisors = _plus(self._divisors, evaluation.divisors)
         self._hits += np.nan if evaluation.hits is None else float(evaluation.hits)
@@ -48,7 +47,7 @@ class Totals:
         self.examples.append(int(tensors[0].shape[0]) if tensors else 1)
         self.num_outputs += num_outputs
         self._digests = self._digests or [hashlib.sha256() for _ in tensors]
-        for digest, tensor in zip(self._digests, leaves(batch), strict=True):
+        for digest, tensor in zip(self._digests, tensors, strict=True):
             digest.update(content(np.asarray(tensor)))
 
     @property

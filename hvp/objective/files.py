@@ -78,6 +78,13 @@ def _with_its_loss(path: Path) -> keras.Model:
     return model
 
 
+def check_weights(path: Path) -> None:
+    """Raise InputError for a file that holds no weights, without reading them."""
+    kind = kind_of(path)
+    if kind != HDF5:
+        raise other_kind(HDF5, kind, path, "save them by model.save_weights('NAME.weights.h5')")
+
+
 class Foreign(NamedTuple):
     """A class or a function that is not Keras's own, and the layer that has it."""
 

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from hvp.errors import InputError, shown
-from hvp.objective.objective import Evaluation, Objective, Target, name_of, unique
+from hvp.objective.objective import Evaluation, Objective, Point, Target, name_of, unique
 
 Function = Callable[..., tf.Tensor]
 # What a user may give as a parameter.
@@ -53,7 +53,9 @@ class FunctionObjective(Objective):
             loss_name=name_of(loss),
         )
 
-    def evaluate(self, params: Sequence[tf.Tensor], batch: Any) -> Evaluation:
+    def evaluate(
+        self, params: Sequence[tf.Tensor], batch: Any, state: Sequence[tf.Tensor] | None = None
+    ) -> Evaluation:
         """The loss of a batch; times the number of its examples if it is their mean."""
         given = list(params) if self._is_list else params[0]
         if self._outputs is None:
@@ -89,6 +91,12 @@ class FunctionObjective(Objective):
 
     def check_targets(self, batch: Any, last_axes: Sequence[int]) -> None:
         """Plain functions may take any targets."""
+
+    def point(self, source: Any) -> Point:
+        """Plain functions have no model that holds another point."""
+        raise InputError(
+            "a vector of the parameters, or a list of arrays", shown(source), "pass one of these"
+        )
 
     def _call(self, function: Function, first: Any, batch: Any) -> tf.Tensor:
         return function(first, batch) if self._has_data else function(first)

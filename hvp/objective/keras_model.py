@@ -9,15 +9,27 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, final
 
 import keras
 import tensorflow as tf
 
-from hvp.errors import InputError
-from hvp.objective import keras_losses, likelihoods, model_checks
+from hvp.errors import InputError, shown
+from hvp.objective import files, keras_losses, likelihoods, model_checks
 from hvp.objective.keras_losses import Term
-from hvp.objective.objective import Evaluation, Likelihood, Objective, Target, name_of, unique
+from hvp.objective.objective import (
+    Evaluation,
+    Likelihood,
+    Objective,
+    Point,
+    Target,
+    name_of,
+    unique,
+)
+
+# What the names of files end with that hold weights alone.
+WEIGHTS = ".weights.h5"
 
 
 @final
@@ -54,6 +66,9 @@ class KerasObjective(Objective):
         self._loss_weights = weights
         self._output_names: list[Any] = []
         variables = self._keras_variables = model.trainable_variables
+        # What has another type, such as a counter, stays as it is at other points.
+        dtypes = {variable.dtype for variable in variables}
+        self._state_variables = [v for v in _once(model.non_trainable_weights) if v.dtype in dtypes]
         self._penalised = [
             (i, v.regularizer) for i, v in enumerate(variables) if v.regularizer is not None
         ]
@@ -62,6 +77,8 @@ class KerasObjective(Objective):
             names=_names(model),
             values=[tf.convert_to_tensor(variable.value) for variable in variables],
             variables=[variable.value for variable in variables],
+            state=[tf.convert_to_tensor(variable.value) for variable in self._state_variables],
+            state_variables=[variable.value for variable in self._state_variables],
             loss_name=(
                 f"{type(model).__name__}.compute_loss" if has_own_loss else _loss_name(self._loss)
             ),
@@ -73,17 +90,24 @@ class KerasObjective(Objective):
             notes=list(model_checks.notes(model, training)),
         )
 
-    def evaluate(self, params: Sequence[tf.Tensor], batch: Any) -> Evaluation:
+    def evaluate(
+        self, params: Sequence[tf.Tensor], batch: Any, state: Sequence[tf.Tensor] | None = None
+    ) -> Evaluation:
         """The loss of a batch, as `fit` computes it, without the penalties on the weights."""
         pairs = zip(self._keras_variables, params, strict=True)
         replaced = [(variable, param) for variable, param in pairs if param is not variable.value]
-        with keras.StatelessScope(replaced, collect_losses=True) as scope:
+        given = [] if state is None else list(zip(self._state_variables, state, strict=True))
+        with keras.StatelessScope([*replaced, *given], collect_losses=True) as scope:
             evaluation = self._terms(batch, params[0].dtype, scope)
         model_checks.refuse_assigned(replaced, scope)
         # Layers that mix examples update batch statistics; what is random updates seeds, which
         # need not be the model's.
         own = {id(v) for v in (*self._keras_variables, *self._model.metrics_variables)}
-        has_new_state = not scope.state_mapping.keys() <= own
+        kept = {id(variable): tensor for variable, tensor in given}
+        has_new_state = any(
+            key not in own and tensor is not kept.get(key)
+            for key, tensor in scope.state_mapping.items()
+        )
         return evaluation._replace(separable=evaluation.separable and not has_new_state)
 
     def penalty(self, params: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -92,7 +116,7 @@ class KerasObjective(Objective):
 
     def targets(self, batch: Any) -> list[Target]:
         """The positions of each term's output, and of its target among the tensors of a batch."""
-        numbers = itertools.count()
+        numbers = itertools.count(len(self.state))
         numbered = tf.nest.map_structure(lambda t: None if t is None else next(numbers), batch)
         y = keras.utils.unpack_x_y_sample_weight(numbered)[1]
         return [
@@ -110,6 +134,47 @@ class KerasObjective(Objective):
         for name, loss, _ in self._losses():
             target = self._for_output(y, name, "targets")
             keras_losses.check_targets(loss, target, last_axes[self._output_names.index(name)])
+
+    def point(self, source: Any) -> Point:
+        """The weights of a model, or of a ``.keras`` or ``.weights.h5`` file.
+
+        They belong to these parameters by their order. Raises InputError for a model with weights
+        of other shapes, and for what is no model.
+        """
+        if isinstance(source, str | Path):
+            if str(source).endswith(WEIGHTS):
+                return self._point_of_weights(Path(source))
+            source = files.load_model(source, compiled=False)
+        if not isinstance(source, keras.Model):
+            raise InputError(
+                "a vector, a list of arrays, a Keras model or its file",
+                shown(source),
+                "pass one of these",
+            )
+        trained, others = source.trainable_variables, _once(source.non_trainable_weights)
+        dtypes = {variable.dtype for variable in trained}
+        state = [variable for variable in others if variable.dtype in dtypes]
+        return Point(_matching(self.values, trained), _matching(self.state, state))
+
+    def _point_of_weights(self, path: Path) -> Point:
+        """The weights of a file that ``save_weights`` wrote."""
+        files.check_weights(path)
+        variables = [*self._keras_variables, *self._state_variables]
+        own = [getattr(self._model, name, None) for name in ("optimizer", "_compile_metrics")]
+        skipped = [*(each for each in own if each is not None), *self._model.metrics]
+        # In this scope nothing is assigned to the model's own variables.
+        with keras.StatelessScope() as scope:
+            try:
+                self._model.load_weights(path, objects_to_skip=skipped)
+            except Exception as error:  # Keras and its file formats raise many kinds
+                raise InputError(
+                    f"the weights of {self._model.name!r}",
+                    f"{str(path)!r}: {files.first_line(error)}",
+                    "save them by save_weights of this model",
+                ) from error
+            values = [tf.convert_to_tensor(scope.get_current_value(v)) for v in variables]
+        count = len(self._keras_variables)
+        return Point(values[:count], values[count:])
 
     def _terms(self, batch: Any, dtype: tf.DType, scope: keras.StatelessScope) -> Evaluation:
         """The terms of the loss; runs inside the scope that sets the parameters."""
@@ -281,3 +346,29 @@ def _loss_name(resolved: Any) -> str:
 def _names(model: keras.Model) -> list[str]:
     """Variable paths without the name of the model, which Keras puts before some of them."""
     return unique([v.path.removeprefix(f"{model.name}/") for v in model.trainable_variables])
+
+
+def _matching(values: Sequence[tf.Tensor], variables: Sequence[keras.Variable]) -> list[tf.Tensor]:
+    """The values of other variables. Raises InputError where their shapes are not those."""
+    expected = [tuple(value.shape) for value in values]
+    got = [tuple(variable.shape) for variable in variables]
+    if len(got) != len(expected):
+        raise InputError(
+            f"a model with {len(expected)} weights, as the one that was linearised",
+            f"{len(got)}",
+            "give a model of the same architecture",
+        )
+    for shape, other, variable in zip(expected, got, variables, strict=True):
+        if other != shape:
+            raise InputError(
+                f"shape {shape}, as in the model that was linearised",
+                f"{other} of {variable.path}",
+                "give a model of the same architecture",
+            )
+    pairs = zip(values, variables, strict=True)
+    return [tf.cast(tf.convert_to_tensor(v.value), value.dtype) for value, v in pairs]
+
+
+def _once(variables: Sequence[keras.Variable]) -> list[keras.Variable]:
+    """The variables in order, each once."""
+    return list({id(variable): variable for variable in variables}.values())

@@ -70,15 +70,25 @@ class Evaluation(NamedTuple):
     likelihood: Likelihood | None = None
 
 
+class Point(NamedTuple):
+    """Where a loss is evaluated: the values of its parameters and of its state."""
+
+    values: list[tf.Tensor]
+    state: list[tf.Tensor]
+
+
 class Objective(abc.ABC):
     """A loss with its parameters, as pure functions of (parameters, batch).
 
-    `params` are tensors of the shapes of `values`; a batch is a nest of tensors.
+    `params` are tensors of the shapes of `values`; a batch is a nest of tensors. The state is what
+    else of the model may be another at another point, such as frozen weights and moving statistics.
 
     Attributes:
         names: of the parameters.
         values: of the parameters.
         variables: for each value the TensorFlow variable that it was taken from, or None.
+        state: the values of the state.
+        state_variables: the TensorFlow variables that they were taken from.
         loss_name: the name of the loss.
         has_penalty: whether there are penalties on the weights.
         layers: the name of the model, then those of its layers; empty for plain functions.
@@ -97,19 +107,35 @@ class Objective(abc.ABC):
         layers: Sequence[str] = (),
         mixing: Sequence[str] = (),
         notes: Sequence[tuple[str, str]] = (),
+        state: Sequence[tf.Tensor] = (),
+        state_variables: Sequence[tf.Variable] = (),
     ):
         self.names, self.values = tuple(names), tuple(values)
         self.variables = tuple(variables)
+        self.state, self.state_variables = tuple(state), tuple(state_variables)
         self.loss_name = loss_name
         self.has_penalty = has_penalty
         self.layers, self.mixing, self.notes = tuple(layers), tuple(mixing), tuple(notes)
 
     @abc.abstractmethod
-    def evaluate(self, params: Sequence[tf.Tensor], batch: Any) -> Evaluation:
-        """The loss of a batch without penalties.
+    def evaluate(
+        self, params: Sequence[tf.Tensor], batch: Any, state: Sequence[tf.Tensor] | None = None
+    ) -> Evaluation:
+        """The loss of a batch without penalties; without `state`, that of the model.
 
         Each of `params` is a tensor or the parameter's own variable. Training differentiates in
         variables, and `tf.recompute_grad` gives no gradient for a tensor in their place.
+        """
+
+    def tensors(self, batch: Any) -> list[tf.Tensor]:
+        """The inputs of a program that follow the parameters: the state, then those of a batch."""
+        return [*self.state, *(t for t in tf.nest.flatten(batch) if t is not None)]
+
+    @abc.abstractmethod
+    def point(self, source: Any) -> Point:
+        """The values of another point, which `source` holds.
+
+        Raises InputError for what is no such source.
         """
 
     @abc.abstractmethod

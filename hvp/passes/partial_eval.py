@@ -1,17 +1,13 @@
 """Partial evaluation: a program is split into a known part and a part linear in its first inputs.
 
 The program of a product with v is linear in v. The known part does not depend on v: it runs once a
-batch. The tensors that it gives, the saved tensors, serve for every v. What depends on no input at
-all is computed once for all batches.
+batch. The tensors that it gives, the saved tensors, serve for every v.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import tensorflow as tf
-
-from hvp.autodiff import tensorflow_private
 from hvp.autodiff.program import Program, leaves
 
 
@@ -46,26 +42,3 @@ def partially_evaluate(program: Program, count: int = 1) -> Split:
         known=program.part(rest, saved),
         linear=program.part((*varying, *saved), program.outputs),
     )
-
-
-def evaluate_constants(parts: Split, max_bytes: float) -> tuple[Split, int]:
-    """The parts with the saved tensors that depend on no input computed now, and their bytes.
-
-    An example are weights cast to another precision. Where they take more than `max_bytes`, the
-    parts stay as they are.
-    """
-    known, linear = parts.known, parts.linear
-    dependent = known.reach(known.inputs)
-    constant = [
-        n for n in known.outputs if n not in dependent and known.specs[n].dtype != tf.variant
-    ]
-    size = known.nbytes(constant)
-    if not constant or size > max_bytes:
-        return parts, 0
-    tensors = tensorflow_private.compiled(known.part((), constant).replay, [])([])
-    captures = {**linear.captures, **dict(zip(constant, tensors, strict=True))}
-    known = known.part(known.inputs, [n for n in known.outputs if n not in constant])
-    linear = replace(linear, captures=captures).part(
-        [n for n in linear.inputs if n not in constant], linear.outputs
-    )
-    return Split(known, linear), size

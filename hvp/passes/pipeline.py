@@ -16,7 +16,7 @@ from hvp.autodiff.program import Program, leaves
 from hvp.passes.elementwise_fusion import fuse_elementwise
 from hvp.passes.joint_weight_bias import join_weight_and_bias
 from hvp.passes.packing import Packing
-from hvp.passes.partial_eval import Split, evaluate_constants, partially_evaluate
+from hvp.passes.partial_eval import Split, partially_evaluate
 from hvp.passes.simplify import simplify
 
 _enabled = contextvars.ContextVar("enabled", default=True)
@@ -29,29 +29,22 @@ class Prepared(NamedTuple):
         parts: the known part and the linear part.
         source: where the first inputs of the linear part lie in a vector.
         target: where its outputs lie in the result.
-        constant_bytes: what the passes have computed for all batches takes.
     """
 
     parts: Split
     source: Packing
     target: Packing
-    constant_bytes: int
 
 
-def prepare(program: Program, source: Packing, target: Packing, *, max_bytes: float) -> Prepared:
-    """Run the passes over a program that is linear in the tensors of `source`.
-
-    Tensors computed for all batches at once take at most `max_bytes`.
-    """
+def prepare(program: Program, source: Packing, target: Packing) -> Prepared:
+    """Run the passes over a program that is linear in the tensors of `source`."""
     if not is_enabled():
-        return Prepared(_unevaluated(program, len(source.slots)), source, target, 0)
+        return Prepared(_unevaluated(program, len(source.slots)), source, target)
     program = simplify(program)
     program = fuse_elementwise(program, len(source.slots))
     program = simplify(program)
     program, source, target = join_weight_and_bias(program, source, target)
-    parts = partially_evaluate(program, len(source.slots))
-    parts, constant_bytes = evaluate_constants(parts, max_bytes)
-    return Prepared(parts, source, target, constant_bytes)
+    return Prepared(partially_evaluate(program, len(source.slots)), source, target)
 
 
 def is_enabled() -> bool:

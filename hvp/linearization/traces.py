@@ -1,0 +1,36 @@
+"""What is traced and compiled for a loss, for all its points and layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from hvp.linearization.evaluation import Key
+from hvp.linearization.products import Product, sampled_fisher
+from hvp.linearization.traced_products import TracedProducts
+from hvp.objective.parameters import Layout
+
+
+class Traces:
+    """The products and functions of a loss, each traced at its first use.
+
+    Attributes:
+        functions: see `Evaluator`.
+    """
+
+    def __init__(self, *, ad: str, jit: str | bool):
+        self._ad, self._jit = ad, jit
+        self._products: dict[tuple[int, ...], TracedProducts] = {}
+        self._draws: dict[tuple[int, int], Product] = {}
+        self.functions: dict[Key, Callable[..., list[tf.Tensor]]] = {}
+
+    def products(self, layout: Layout, chosen: Sequence[int]) -> TracedProducts:
+        """The products over these parameters, which `layout` holds."""
+        made = TracedProducts(layout, chosen, ad=self._ad, jit=self._jit)
+        return self._products.setdefault(tuple(chosen), made)
+
+    def sampled_fisher(self, num_samples: int, seed: int) -> Product:
+        """The Fisher matrix by draws: the same product for the same draws."""
+        draws = num_samples, seed
+        return self._draws.setdefault(draws, sampled_fisher(*draws))

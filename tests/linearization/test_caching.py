@@ -675,7 +675,7 @@ def hasty(monkeypatch):
 
 
 def blocks_of(lin):
-    return [block for m in lin._sums.maps.values() for block in m._blocks.values()]
+    return [block for m in lin._sums.traced.maps.values() for block in m._blocks.values()]
 
 
 def products_of_blocks(lin):

@@ -230,7 +230,7 @@ def test_a_sequence_of_a_thousand_steps_is_traced_as_one_of_ten():
         lin = hvp.linearize(model, [(x, y)], "mse", jit=False)
         v = np.linspace(-1, 1, lin.size) + 0.3
         Hv = lin.hvp(v)
-        (linear_map,) = lin._sums.maps.values()
+        (linear_map,) = lin._sums.traced.maps.values()
         variables = variables_of(model)
 
         @tf.function(autograph=False)

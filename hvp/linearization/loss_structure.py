@@ -5,7 +5,7 @@ There are two tests: is the loss convex, and does each loss value depend on its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -21,34 +21,41 @@ NUM_DIRECTIONS = 8
 OUTPUT_FRACTION = 1 / 8
 
 
-def is_convex(network: OutputSplit, values: Tensors, batch: Tensors) -> bool:
-    """Whether uᵀΛu ≥ 0 for each example along random directions u of the outputs.
+def convexity_test(
+    network: OutputSplit, values: Tensors, batch: Tensors
+) -> Callable[[Tensors, Tensors], bool]:
+    """The test of convexity for parameters and batches of these shapes, compiled.
 
-    Λ is the Hessian of the loss in the outputs, and `values` are the parameters. A loss with
-    negative curvature along few directions may pass. uᵀΛu is relative to the larger ‖u‖‖Λu‖ of two
-    points, the outputs and a fraction of them: Λ may vanish up to rounding, as it does for a
-    softmax with a probability near 1.
+    It says whether uᵀΛu ≥ 0 for each example along random directions u of the outputs. Λ is the
+    Hessian of the loss in the outputs. A loss with negative curvature along few directions may
+    pass. uᵀΛu is relative to the larger ‖u‖‖Λu‖ of two points, the outputs and a fraction of them:
+    Λ may vanish up to rounding, as it does for a softmax with a probability near 1.
     """
+    count = len(values)
 
-    def curved(z: Tensors, u: Tensors) -> Tensors:
+    def curved(z: Tensors, u: Tensors, batch: Tensors) -> Tensors:
         return curvature.reverse_over_reverse(
             lambda z: tf.add_n(network.loss_of.replay(*z, *batch)), z, u
         )
 
-    def lowest(seed: tf.Tensor, *params: tf.Tensor) -> tf.Tensor:
-        z = network.outputs.replay(*params, *batch)
+    def lowest(seed: tf.Tensor, *inputs: tf.Tensor) -> tf.Tensor:
+        z, batch = network.outputs.replay(*inputs), inputs[count:]
         u = [
             tf.cast(tf.random.stateless_normal(t.shape, seed + i), t.dtype) for i, t in enumerate(z)
         ]
-        nearer = curved([tf.cast(OUTPUT_FRACTION, t.dtype) * t for t in z], u)
-        forms = [_form(*three) for three in zip(u, curved(z, u), nearer, strict=True)]
+        nearer = curved([tf.cast(OUTPUT_FRACTION, t.dtype) * t for t in z], u, batch)
+        forms = [_form(*three) for three in zip(u, curved(z, u, batch), nearer, strict=True)]
         return tf.reduce_min(tf.concat(forms, axis=0))
 
-    run = tensorflow_private.compiled(lowest, [tf.TensorSpec([2], tf.int32), *_specs(values)])
-    lowest_forms = [
-        float(run([tf.constant([seed, 0]), *values])[0]) for seed in range(NUM_DIRECTIONS)
-    ]
-    return min(lowest_forms) >= -_tolerance(values)
+    specs = [tf.TensorSpec([2], tf.int32), *_specs(values), *_specs(batch)]
+    run = tensorflow_private.compiled(lowest, specs)
+
+    def is_convex(values: Tensors, batch: Tensors) -> bool:
+        seeds = [tf.constant([seed, 0]) for seed in range(NUM_DIRECTIONS)]
+        lowest_forms = [float(run([seed, *values, *batch])[0]) for seed in seeds]
+        return min(lowest_forms) >= -_tolerance(values)
+
+    return is_convex
 
 
 def has_scores(

@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from hvp.autodiff import precision, tensorflow_private
+from hvp.autodiff.curvature import Tensors
 from hvp.autodiff.program import leaves
 from hvp.autodiff.replay import promoted
 from hvp.autodiff.tensorflow_errors import reason
@@ -65,6 +66,7 @@ class Snapshot:
         self._programs: dict[Signature, BatchPrograms] = {}
         # As traced, before they were promoted to another precision.
         self._traced: dict[Signature, BatchPrograms] = {}
+        self._convexity_tests: dict[BatchPrograms, Callable[[Tensors, Tensors], bool]] = {}
         self._is_promoted = promoted
         tracer = Auditor(objective, layout, self.chosen, promoted=promoted)
         self._traced_penalty = penalty = tracer.penalty()
@@ -90,9 +92,19 @@ class Snapshot:
     def is_convex(self) -> bool:
         """Whether the loss has outputs, and the numerical test finds it convex in them."""
         return self.has_outputs and all(
-            p.network is not None and loss_structure.is_convex(p.network, self.values, batch)
+            p.network is not None and self._convexity_test(p, batch)(self.values, batch)
             for p, batch in self._shapes()
         )
+
+    def _convexity_test(
+        self, programs: BatchPrograms, batch: Sequence[tf.Tensor]
+    ) -> Callable[[Tensors, Tensors], bool]:
+        """The test for batches of this shape, compiled once for all points."""
+        if programs not in self._convexity_tests:
+            assert programs.network is not None
+            test = loss_structure.convexity_test(programs.network, self.values, batch)
+            self._convexity_tests[programs] = test
+        return self._convexity_tests[programs]
 
     @functools.cached_property
     def has_scores(self) -> bool:
@@ -319,7 +331,7 @@ class Snapshot:
         Raises InputError where an operation has no right second derivatives there.
         """
         other = copy.copy(self)
-        for name in ("is_convex", "has_scores", "weights_digest"):
+        for name in ("is_convex", "weights_digest"):
             other.__dict__.pop(name, None)
         has_other_state = any(a is not b for a, b in zip(point.state, self.state, strict=True))
         if has_other_state and self._auditor.reads_state:
@@ -361,7 +373,7 @@ class Snapshot:
         old = self.layout
         other.layout = Layout(old.names, old.shapes, np.dtype(np.float64))
         other._is_promoted = True
-        other.family = object()
+        other.family, other._convexity_tests = object(), {}
         other.values = tuple(tf.cast(value, tf.float64) for value in self.values)
         other.state = tuple(tf.cast(value, tf.float64) for value in self.state)
         other.penalty = None if self.penalty is None else other._in_precision(self.penalty)

@@ -29,7 +29,7 @@ def test_blocks_without_passes_are_the_same_to_rounding():
 
 def types(lin):
     """The operations that run for each vector."""
-    return [node.op.type for m in lin._sums.maps.values() for node in m._linear.nodes]
+    return [node.op.type for m in lin._sums.traced.maps.values() for node in m._linear.nodes]
 
 
 def test_the_switch_turns_all_passes_off():

@@ -131,14 +131,14 @@ class Snapshot:
             flat = self._flat(batch)
             if _signature(flat) not in self._programs and tracer is not None:
                 traced = tracer.batch(batch)
-                self._check_targets(traced, batch)
-                tracer.judge(traced, batch)
                 self._traced[_signature(flat)] = traced
                 self._programs[_signature(flat)] = self._in_precision(traced)
             programs = self.programs(flat)
             self._check_targets(programs, batch)
             if tracer is not None:
-                tracer.check_point(self._traced[_signature(flat)], batch, f"batch {count + 1}")
+                traced = self._traced[_signature(flat)]
+                tracer.judge(traced, batch, count)
+                tracer.check_point(traced, batch, f"batch {count + 1}")
             evaluation = self.evaluate(programs, flat)
             totals = _plus(totals, evaluation.totals)
             divisors = _plus(divisors, evaluation.divisors)

@@ -471,6 +471,31 @@ def test_a_stop_gradient_that_changes_second_derivatives_alone_is_a_finding():
     assert "which is the same without it" in message
 
 
+def positive_alone(w, x):
+    return tf.nn.relu(x) * tf.stop_gradient(w) * w
+
+
+def positive_alone_in_a_loop(w, x):
+    def step(i, _):
+        return i + 1, positive_alone(w, x)
+
+    return tf.while_loop(lambda i, _: i < 1, step, (0, x * w))[1]
+
+
+@pytest.mark.parametrize("function", [positive_alone, positive_alone_in_a_loop])
+def test_a_stop_gradient_that_matters_on_a_later_batch_is_a_finding(function):
+    x = np.array([[-1.0], [-2], [-3], [-1], [1], [2], [5], [6], [7]])
+    lin = hvp.linearize_function(
+        lambda w, x: tf.reduce_sum(function(w, x) + x * w**2),
+        np.array([1.0, 2.0]),
+        x,
+        reduction="sum",
+        batch_size=2,
+    )
+    (message,) = different(lin)
+    assert "without it on batch 3" in message
+
+
 def test_batch_renormalisation_is_a_finding():
     model = dense_and(layers.BatchNormalization(renorm=True, name="renorm", **F64))
     lin = hvp.linearize(model, (examples((4,), 5), examples((2,), 5)), "mse", training=True)

@@ -24,6 +24,8 @@ from hvp.autodiff.pieces import TESTS, Choice
 from hvp.autodiff.program import Node, Program
 from hvp.errors import InputError
 
+# Equal for operations that take their pieces at the same points.
+Key = tuple[object, ...]
 # (step, number of a direction) -> the loss, and that of the pieces
 Losses = Callable[[float, int], tuple[float, float]]
 # Directions along which the loss and its pieces are compared.
@@ -36,6 +38,7 @@ MAX_RADIUS = 1e-3
 ZEROS = {
     "Abs": (0,),
     "DivNoNan": (1,),
+    "Elu": (0,),
     "LeakyRelu": (0,),
     "Pow": (0, 1),
     "Relu": (0,),
@@ -45,7 +48,7 @@ ZEROS = {
 }
 # Alone they are no kinks but other pieces.
 POINTS = {"DivNoNan", "Equal", "NotEqual", "Pow", "Sign", "Xdivy", *TESTS}
-COMPARED = {*KINKS, *COMPARISONS, "LeakyRelu", "Relu6", "Sign"}
+COMPARED = {*KINKS, *COMPARISONS, "Elu", "LeakyRelu", "Relu6", "Sign"}
 # Functions that are zero where x is.
 KEEP_ZERO = {"Asinh", "Atan", "Erf", "Expm1", "LeakyRelu", "Log1p", "Sinh", "Softsign", "Tanh"}
 REDUCTIONS = {"Cast", "ExpandDims", "Max", "Mean", "Reshape", "Sqrt", "Squeeze", "Sum"}
@@ -105,14 +108,16 @@ def families(program: Program, sources: Collection[int]) -> list[Family]:
 
 
 def _families(program: Program, reached: set[int]) -> Iterator[Family]:
-    finder = _Finder(program)
-    found: dict[tuple[object, ...], list[Choice]] = {}
+    finder, parts = _Finder(program), _Finder(program, follows_parts=True)
+    found: dict[Key, list[Choice]] = {}
+    joined: dict[Key, list[Choice]] = {}
     for node in program.nodes:
         key = finder.key(node)
         if key is not None:
             choice = finder.choice(node)
             if reached & set(choice.moving):
                 found.setdefault(key, []).append(choice)
+                joined.setdefault(parts.key(node) or key, []).append(choice)
         for body in node.bodies[1:] if node.is_loop else node.bodies:
             yield from _families(body, node.reached_in(body, reached))
     for choices in found.values():
@@ -120,12 +125,25 @@ def _families(program: Program, reached: set[int]) -> Iterator[Family]:
         is_several = len({finder.first(node.outputs[0]) for node in nodes}) > 1
         if is_several or finder.is_checked_alone(nodes[0]):
             yield Family(tuple(choices))
+    for key, choices in joined.items():
+        if choices != found.get(key) and (len(choices) > 1 or key in parts.joined):
+            yield Family(tuple(choices))
 
 
 class _Finder(Kinks):
-    """Finds by which values operations choose their pieces."""
+    """Finds by which values operations choose their pieces.
 
-    def key(self, node: Node) -> tuple[object, ...] | None:
+    With `follows_parts`, values that are cut from others, or joined of parts of one, are taken for
+    these others: so are w[:2] and the values w and -w in a row. Then `joined` has the keys of the
+    latter.
+    """
+
+    def __init__(self, program: Program, *, follows_parts: bool = False):
+        super().__init__(program)
+        self._follows_parts = follows_parts
+        self.joined: set[Key] = set()
+
+    def key(self, node: Node) -> Key | None:
         """Equal for operations of one family, None for all that are in none."""
         specs = [self.specs[n] for n in (*node.inputs, *node.outputs)]
         if not all(spec.shape.is_fully_defined() for spec in specs):
@@ -153,13 +171,20 @@ class _Finder(Kinks):
             return Choice(node, tuple(n for n in numbers if n not in self.literals), with_zero=True)
         return Choice(node, tuple(numbers), with_zero=False)
 
-    def _surface(self, x: int, number: float) -> tuple[object, ...]:
+    def _surface(self, x: int, number: float) -> Key:
         """Equal for equations x = number with the same solutions.
 
         They are followed through what is one-to-one around them: min(x, 9) = 0 is x = 0.
         """
         while (inner := self._inside(x, number)) is not None:
             x, number = inner
+        maker = self.makers.get(x)
+        if self._follows_parts and maker is not None and maker.op.type in ("ConcatV2", "Pack"):
+            joined = maker.inputs[: -1 if maker.op.type == "ConcatV2" else None]
+            surfaces = {self._surface(part, number) for part in joined}
+            if len(surfaces) == 1:
+                self.joined |= surfaces
+                return surfaces.pop()
         return self.sides(x)[0] if number == 0 else (self.first(x), number)
 
     def _inside(self, x: int, number: float) -> tuple[int, float] | None:
@@ -168,8 +193,8 @@ class _Finder(Kinks):
         if maker is None or not maker.inputs:
             return None
         kind, given = maker.op.type, maker.inputs[0]
-        keeps_entries = op_type(kind).rearranges == 0 or kind == "Cast"
-        if keeps_entries and self._num_elements(given) == self._num_elements(x):
+        is_same = self._follows_parts or self._num_elements(given) == self._num_elements(x)
+        if is_same and (op_type(kind).rearranges == 0 or kind == "Cast"):
             return given, number
         if kind == "Neg":
             return given, -number

@@ -59,7 +59,7 @@ class Choice:
     def piece(self, inputs: Tensors, at: tf.Tensor) -> tf.Tensor:
         """What TensorFlow differentiates there, with these inputs; `at` is the result there."""
         op = self.node.op
-        if op.type in ("Maximum", "Minimum", "Xdivy"):
+        if op.type in ("Elu", "Maximum", "Minimum", "Xdivy"):
             return tf.broadcast_to(inputs[0], at.shape)
         if op.type == "LeakyRelu":
             return inputs[0] * tf.constant(op.get_attr("alpha"), inputs[0].dtype)

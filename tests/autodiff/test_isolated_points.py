@@ -184,6 +184,17 @@ REFUSED = {
         lambda w: tf.nn.relu(tf.tanh(w)) - tf.tanh(tf.nn.relu(-w)),
         "Relu",
     ),
+    "rectifiers of both signs in a row": (
+        lambda w: tf.einsum(
+            "ki,k->i", tf.nn.relu(tf.stack([w, -w])), tf.constant([1, -1], w.dtype)
+        ),
+        "Relu",
+    ),
+    "rectifiers of a part": (
+        lambda w: tf.concat([tf.nn.relu(w)[:2] - tf.nn.relu(-w[:2]), w[2:]], 0),
+        "Relu",
+    ),
+    "exponential units of both signs": (lambda w: tf.nn.elu(w) + tf.nn.elu(-w), "Elu"),
     "max + min": (lambda w: tf.sin(tf.maximum(w, 3 * w * w) + tf.minimum(w, 3 * w * w)), "Maximum"),
 }
 
@@ -261,6 +272,14 @@ ACCEPTED = {
     ),
     "a rectifier": (lambda w: tf.where(w > 0, w, 0 * w), 0),
     "rectifiers of both signs": (lambda w: tf.nn.relu(w) + 2 * tf.nn.relu(-w), 0),
+    "rectifiers of both signs in a row": (
+        lambda w: tf.nn.relu(tf.concat([w, -w], 0))[:3] + 2 * tf.nn.crelu(w)[3:],
+        0,
+    ),
+    "rectifiers of parts": (
+        lambda w: tf.concat([tf.nn.relu(w[:1]), -tf.nn.relu(-w[1:2]), tf.nn.relu(w[2:])], 0),
+        0,
+    ),
     "a norm that is zero": (
         lambda w: tf.where(tf.equal(w, 0), 0 * w, tf.sqrt(tf.where(tf.equal(w, 0), ones(w), w**2))),
         0,

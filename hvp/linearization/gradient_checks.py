@@ -77,8 +77,8 @@ class GradientChecks:
         # A program leaves out custom gradients; the objective itself follows them.
         try:
             error = self._difference(with_variables, _replayed_gradient(self._loss, self._batch))
-        except LookupError:  # TensorFlow has no gradient there that `fit` could follow
-            return
+        except (LookupError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+            return  # there is no gradient on this machine that `fit` could follow
         dtype = self._objective.values[0].dtype
         epsilon = differentiability.lowest_epsilon(self._loss, self._active, dtype)
         if not error <= np.sqrt(epsilon):

@@ -947,7 +947,10 @@ def test_a_factorisation_has_the_derivatives_of_what_it_reads(name):
         flat = v.ravel()
         assert lin.gradient() @ flat == pytest.approx(slope, rel=1e-8)
         assert flat @ lin.hvp(flat) == pytest.approx(bend, rel=1e-6)
-    assert any("Cholesky" in str(finding) for finding in lin.findings)
+    # From TensorFlow 2.22 on `tf.linalg.logdet` is by triangular factors.
+    graph = tf.function(function).get_concrete_function(tf.constant(a)).graph
+    is_held = "Cholesky" in {op.type for op in graph.get_operations()}
+    assert any("Cholesky" in str(finding) for finding in lin.findings) == is_held
 
 
 @pytest.mark.parametrize("count", [3, 8])

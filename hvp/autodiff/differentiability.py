@@ -14,6 +14,7 @@ from typing import NoReturn
 import tensorflow as tf
 
 from hvp.autodiff.op_types import op_type
+from hvp.autodiff.precision import EPSILON
 from hvp.autodiff.program import Node, Program
 from hvp.autodiff.tensorflow_errors import raise_own
 from hvp.errors import Finding, InputError
@@ -147,6 +148,12 @@ def lower_precisions(
             if found.is_floating and found.size < dtype.size:
                 lower.setdefault(node.place, (found, node))
     return lower
+
+
+def lowest_epsilon(program: Program, active: Collection[int], dtype: tf.DType) -> float:
+    """The machine epsilon of the lowest precision on the path from parameters of type `dtype`."""
+    lower = lower_precisions(program, active, dtype).values()
+    return max(EPSILON[each] for each in (dtype, *(found for found, _ in lower)))
 
 
 def _is_continuous(dtype: tf.DType) -> bool:

@@ -13,19 +13,19 @@ depends on data alone.
 from __future__ import annotations
 
 import enum
-import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-import tensorflow as tf
 
-from hvp.autodiff.kinks import ORDERS, Kinks
-from hvp.autodiff.program import Node, Program, leaves
-from hvp.autodiff.replay import apply
+from hvp.autodiff.kinks import COMPARISONS, KINKS, ORDERS, Kinks
+from hvp.autodiff.op_types import op_type
+from hvp.autodiff.pieces import TESTS, Choice
+from hvp.autodiff.program import Node, Program
 from hvp.errors import InputError
 
-Tensors = Sequence[tf.Tensor]
+# Equal for operations that take their pieces at the same points.
+Key = tuple[object, ...]
 # (step, number of a direction) -> the loss, and that of the pieces
 Losses = Callable[[float, int], tuple[float, float]]
 # Directions along which the loss and its pieces are compared.
@@ -35,11 +35,22 @@ NUM_STEPS = 5
 # A branch that is taken where a size is below this number is one for a point.
 MAX_RADIUS = 1e-3
 # Inputs of operations that take another piece where all of these inputs are zero.
-ZEROS = {"Abs": (0,), "DivNoNan": (1,), "Relu": (0,), "Sign": (0,), "Xdivy": (0, 1)}
-# The result of a test of floating-point numbers that is taken for one at a point.
-TESTS = {"IsFinite": False, "IsInf": True, "IsNan": True}
+ZEROS = {
+    "Abs": (0,),
+    "DivNoNan": (1,),
+    "Elu": (0,),
+    "LeakyRelu": (0,),
+    "Pow": (0, 1),
+    "Relu": (0,),
+    "Relu6": (0,),
+    "Sign": (0,),
+    "Xdivy": (0, 1),
+}
 # Alone they are no kinks but other pieces.
-POINTS = {"DivNoNan", "Equal", "NotEqual", "Sign", "Xdivy", *TESTS}
+POINTS = {"DivNoNan", "Equal", "NotEqual", "Pow", "Sign", "Xdivy", *TESTS}
+COMPARED = {*KINKS, *COMPARISONS, "Elu", "LeakyRelu", "Relu6", "Sign"}
+# Functions that are zero where x is.
+KEEP_ZERO = {"Asinh", "Atan", "Erf", "Expm1", "LeakyRelu", "Log1p", "Sinh", "Softsign", "Tanh"}
 REDUCTIONS = {"Cast", "ExpandDims", "Max", "Mean", "Reshape", "Sqrt", "Squeeze", "Sum"}
 SIZES = {"Abs", "EuclideanNorm", "Square", "SquaredDifference"}
 
@@ -56,59 +67,162 @@ class Difference(enum.Enum):
 class Family:
     """Operations that take other pieces at the same points: those where two values are equal."""
 
-    nodes: tuple[Node, ...]
+    choices: tuple[Choice, ...]
 
     @property
     def node(self) -> Node:
         """The operation by which it is named: one that takes the piece at a point alone."""
-        return next((n for n in self.nodes if n.op.type in POINTS), self.nodes[0])
+        nodes = [choice.node for choice in self.choices]
+        return next((n for n in nodes if n.op.type in POINTS), nodes[0])
 
     @property
     def remedy(self) -> str:
         kind = self.node.op.type
-        if kind == "Sign":
-            return "write sign(x) f(|x|) as tf.where(x >= 0, f(x), -f(-x))"
-        is_point = kind in POINTS or (len(self.nodes) == 1 and kind != "Abs")
+        if kind in _REMEDIES:
+            return _REMEDIES[kind]
+        is_point = kind in POINTS or (len(self.choices) == 1 and kind != "Abs")
         return _REMEDY if is_point else _REMEDY_OF_KINKS
 
 
+def in_copy(found: Sequence[Family], program: Program, copy: Program) -> list[Family]:
+    """The families of a program, in a copy of it in another precision."""
+    nodes = dict(_counterparts(program, copy))
+    return [Family(tuple(replace(c, node=nodes[c.node]) for c in f.choices)) for f in found]
+
+
+def _counterparts(program: Program, copy: Program) -> Iterator[tuple[Node, Node]]:
+    for node, other in zip(program.nodes, copy.nodes, strict=True):
+        yield node, other
+        for body, copied in zip(node.bodies, other.bodies, strict=True):
+            yield from _counterparts(body, copied)
+
+
 def families(program: Program, sources: Collection[int]) -> list[Family]:
-    """Those whose pieces may differ from the loss: of all of them, or of several together."""
-    finder = _Finder(program)
-    reached = program.reach(sources)
-    found: dict[tuple[object, ...], list[Node]] = {}
-    for node in program.nodes:
-        key = finder.key(node) if reached & set(_compared(node)) else None
-        if key is not None:
-            found.setdefault(key, []).append(node)
-    checked = [
-        Family(tuple(nodes))
-        for nodes in found.values()
-        if len({finder.first(n.outputs[0]) for n in nodes}) > 1 or finder.is_checked_alone(nodes[0])
-    ]
+    """Those whose pieces may differ from the loss: of all of them, or of several together.
+
+    Those in loops and branches are among them.
+    """
+    found = list(_families(program, program.reach(sources)))
     # |x| < 1e-9 is a point by its comparison rather than by its size: the first found is named.
-    return sorted(checked, key=lambda family: family.node.op.type == "Abs")
+    return sorted(found, key=lambda family: family.node.op.type == "Abs")
 
 
-def _compared(node: Node) -> list[int]:
-    """The values by which an operation chooses its piece."""
-    return [node.inputs[i] for i in ZEROS.get(node.op.type, range(len(node.inputs)))]
+def _families(program: Program, reached: set[int]) -> Iterator[Family]:
+    finder, parts = _Finder(program), _Finder(program, follows_parts=True)
+    found: dict[Key, list[Choice]] = {}
+    joined: dict[Key, list[Choice]] = {}
+    for node in program.nodes:
+        key = finder.key(node)
+        if key is not None:
+            choice = finder.choice(node)
+            if reached & set(choice.moving):
+                found.setdefault(key, []).append(choice)
+                joined.setdefault(parts.key(node) or key, []).append(choice)
+        for body in node.bodies[1:] if node.is_loop else node.bodies:
+            yield from _families(body, node.reached_in(body, reached))
+    for choices in found.values():
+        nodes = [choice.node for choice in choices]
+        is_several = len({finder.first(node.outputs[0]) for node in nodes}) > 1
+        if is_several or finder.is_checked_alone(nodes[0]):
+            yield Family(tuple(choices))
+    for key, choices in joined.items():
+        if choices != found.get(key) and (len(choices) > 1 or key in parts.joined):
+            yield Family(tuple(choices))
 
 
 class _Finder(Kinks):
-    """Finds by which values operations choose their pieces."""
+    """Finds by which values operations choose their pieces.
 
-    def key(self, node: Node) -> tuple[object, ...] | None:
+    With `follows_parts`, values that are cut from others, or joined of parts of one, are taken for
+    these others: so are w[:2] and the values w and -w in a row. Then `joined` has the keys of the
+    latter.
+    """
+
+    def __init__(self, program: Program, *, follows_parts: bool = False):
+        super().__init__(program)
+        self._follows_parts = follows_parts
+        self.joined: set[Key] = set()
+
+    def key(self, node: Node) -> Key | None:
         """Equal for operations of one family, None for all that are in none."""
         specs = [self.specs[n] for n in (*node.inputs, *node.outputs)]
         if not all(spec.shape.is_fully_defined() for spec in specs):
             return None
         kind = node.op.type
-        if kind in TESTS or kind == "Xdivy":
+        if kind in TESTS or kind in ("Pow", "Xdivy"):
             return kind, *map(self.first, node.inputs)
         if kind == "DivNoNan":
-            return self.sides(node.inputs[1])[0]
+            return self._surface(node.inputs[1], 0.0)
+        if kind not in COMPARED or not specs[0].dtype.is_floating:
+            return None
+        if len(node.inputs) == 1:
+            return self._surface(node.inputs[0], 0.0)
+        known = [self.number_in(n) for n in node.inputs]
+        for number, other in zip(node.inputs, reversed(known), strict=True):
+            if other is not None:
+                return self._surface(number, other)
         return self.pair(node)
+
+    def choice(self, node: Node) -> Choice:
+        kind, numbers = node.op.type, node.inputs
+        if kind in ZEROS:
+            return Choice(node, tuple(numbers[i] for i in ZEROS[kind]), with_zero=True)
+        if self.is_thin(node):
+            return Choice(node, tuple(n for n in numbers if n not in self.literals), with_zero=True)
+        return Choice(node, tuple(numbers), with_zero=False)
+
+    def _surface(self, x: int, number: float) -> Key:
+        """Equal for equations x = number with the same solutions.
+
+        They are followed through what is one-to-one around them: min(x, 9) = 0 is x = 0.
+        """
+        while (inner := self._inside(x, number)) is not None:
+            x, number = inner
+        maker = self.makers.get(x)
+        if self._follows_parts and maker is not None and maker.op.type in ("ConcatV2", "Pack"):
+            joined = maker.inputs[: -1 if maker.op.type == "ConcatV2" else None]
+            surfaces = {self._surface(part, number) for part in joined}
+            if len(surfaces) == 1:
+                self.joined |= surfaces
+                return surfaces.pop()
+        return self.sides(x)[0] if number == 0 else (self.first(x), number)
+
+    def _inside(self, x: int, number: float) -> tuple[int, float] | None:
+        """The equation x = number as one of the input of the operation that makes x."""
+        maker = self.makers.get(x)
+        if maker is None or not maker.inputs:
+            return None
+        kind, given = maker.op.type, maker.inputs[0]
+        is_same = self._follows_parts or self._num_elements(given) == self._num_elements(x)
+        if is_same and (op_type(kind).rearranges == 0 or kind == "Cast"):
+            return given, number
+        if kind == "Neg":
+            return given, -number
+        if number == 0 and kind in KEEP_ZERO:
+            return given, number
+        if (kind == "Relu" and number > 0) or (kind == "Relu6" and 0 < number < 6):
+            return given, number
+        return self._inside_binary(maker, number) if len(maker.inputs) == 2 else None
+
+    def _inside_binary(self, maker: Node, number: float) -> tuple[int, float] | None:
+        """That of an operation on a value and a constant."""
+        kind, (x, y) = maker.op.type, maker.inputs
+        if kind in ("Add", "AddV2", "Maximum", "Minimum", "Mul") and self.number_in(y) is None:
+            x, y = y, x
+        constant = self.number_in(y)
+        if constant is None or self._num_elements(x) != self._num_elements(maker.outputs[0]):
+            return None
+        if kind in ("Mul", "RealDiv") and constant:
+            return x, number / constant if kind == "Mul" else number * constant
+        if kind in ("Add", "AddV2", "Sub"):
+            return x, number - constant if kind != "Sub" else number + constant
+        is_inside = (kind == "Minimum" and number < constant) or (
+            kind == "Maximum" and number > constant
+        )
+        return (x, number) if is_inside else None
+
+    def _num_elements(self, number: int) -> int | None:
+        return self.specs[number].shape.num_elements()
 
     def is_checked_alone(self, node: Node) -> bool:
         """Whether its pieces may differ from a smooth loss: |x| may be squared later."""
@@ -133,111 +247,10 @@ class _Finder(Kinks):
         return maker.op.type in SIZES or (maker.op.type == "Mul" and len(inputs) == 1)
 
 
-class Pieces:
-    """The loss of a program with the pieces that it takes at its parameters, and as it is.
+def require_no_point(family: Family, losses: Losses, epsilon: float, where: str) -> bool:
+    """Whether pieces that are not the loss around a point are those of a kink.
 
-    Args:
-        program: the loss.
-        found: the families of its operations.
-        params: the positions of its parameters among its inputs.
-        nearby: a step at which values that are not constant have changed.
-    """
-
-    def __init__(
-        self, program: Program, found: Sequence[Family], params: Collection[int], nearby: float
-    ):
-        self._program, self._params, self._nearby = program, tuple(params), nearby
-        self._family = {
-            node.outputs[0]: (i, node) for i, each in enumerate(found) for node in each.nodes
-        }
-        self._numbers = {n for _, node in self._family.values() for n in node.inputs}
-        self._numbers |= set(self._family)
-        self._count = len(found)
-        finder = _Finder(program)
-        self._thin = {n for n, (_, node) in self._family.items() if finder.is_thin(node)}
-
-    def counts(self, inputs: Tensors) -> tf.Tensor:
-        """For each family the number of entries at which a piece is taken at this point alone."""
-        _, masks = self._masks(inputs)
-        counts = [tf.zeros([], tf.int32) for _ in range(self._count)]
-        for number, (i, _) in self._family.items():
-            counts[i] += tf.reduce_sum(tf.cast(masks[number], tf.int32))
-        return tf.stack(counts)
-
-    def losses(
-        self, step: tf.Tensor, direction: tf.Tensor, kept: tf.Tensor, inputs: Tensors
-    ) -> tf.Tensor:
-        """The loss a step away, as it is and with the pieces of families that are kept."""
-        at, masks = self._masks(inputs)
-        moved = self._moved(inputs, step, direction)
-
-        def run(node: Node, arguments: Tensors) -> list[tf.Tensor]:
-            results = apply(node, arguments)
-            number = node.outputs[0] if node.outputs else None
-            if number not in self._family:
-                return results
-            i, _ = self._family[number]
-            piece = _piece(node, arguments, at[number])
-            return [tf.where(masks[number] & kept[i], piece, results[0])]
-
-        whole = self._program.replay(*moved)
-        values = self._program.values(moved, run)
-        pieces = [values[n] for n in leaves(self._program.outputs)]
-        return tf.stack([tf.cast(tf.add_n(each), tf.float64) for each in (whole, pieces)])
-
-    def _masks(self, inputs: Tensors) -> tuple[Mapping[int, tf.Tensor], dict[int, tf.Tensor]]:
-        """The values at a point, and where a piece is taken there and not on both sides."""
-        part = self._program.part(self._program.inputs, sorted(self._numbers))
-        at = part.values(inputs)
-        sides = [
-            part.values(self._moved(inputs, tf.constant(s * self._nearby))) for s in (1.0, -1.0)
-        ]
-        return at, {
-            number: self._is_tied(node, at)
-            & ~self._is_tied(node, sides[0])
-            & ~self._is_tied(node, sides[1])
-            for number, (_, node) in self._family.items()
-        }
-
-    def _is_tied(self, node: Node, values: Mapping[int, tf.Tensor]) -> tf.Tensor:
-        kind, result = node.op.type, values[node.outputs[0]]
-        compared = _compared(node)
-        if kind in TESTS:
-            return tf.equal(result, TESTS[kind])
-        if node.outputs[0] in self._thin:
-            compared = [n for n in compared if n not in self._program.literals]
-        if kind in ZEROS or node.outputs[0] in self._thin:
-            zeros = [tf.equal(values[n], 0) for n in compared]
-            tied = functools.reduce(tf.logical_and, zeros)
-        else:
-            tied = tf.equal(*(values[n] for n in compared))
-        return tf.broadcast_to(tied, result.shape)
-
-    def _moved(
-        self, inputs: Tensors, step: tf.Tensor, direction: tf.Tensor | float = 0.0
-    ) -> list[tf.Tensor]:
-        """The inputs, with the parameters moved by a step relative to their sizes."""
-        moved = list(inputs)
-        for position in self._params:
-            x = inputs[position]
-            size = tf.sqrt(tf.reduce_mean(tf.square(x)))
-            size = tf.where(size > 0, size, tf.ones_like(size))
-            angles = (tf.range(tf.cast(tf.size(x), tf.float32)) + position + 1) * (direction + 1.3)
-            numbers = tf.sign(tf.sin(angles)) + tf.cos(1.7 * angles) / 2
-            change = tf.cast(tf.reshape(numbers, tf.shape(x)), x.dtype)
-            moved[position] = x + tf.cast(step, x.dtype) * size * change
-        return moved
-
-
-def _piece(node: Node, inputs: Tensors, at: tf.Tensor) -> tf.Tensor:
-    """What TensorFlow differentiates where the compared values are equal."""
-    if node.op.type in ("Maximum", "Minimum", "Xdivy"):
-        return tf.broadcast_to(inputs[0], at.shape)
-    return at
-
-
-def require_no_point(family: Family, losses: Losses, epsilon: float, where: str) -> None:
-    """Raise InputError where pieces are not the loss around a point, in the batch `where`.
+    Raises InputError where they are not, in the batch `where`.
 
     Args:
         family: the operations that take the pieces.
@@ -252,6 +265,7 @@ def require_no_point(family: Family, losses: Losses, epsilon: float, where: str)
             f"{family.node}, which takes another piece at this point alone, in {where}",
             family.remedy,
         )
+    return Difference.KINK in found
 
 
 def _difference(losses: Losses, direction: int, epsilon: float) -> Difference:
@@ -259,7 +273,7 @@ def _difference(losses: Losses, direction: int, epsilon: float) -> Difference:
     # The first step is far above rounding; for fast functions smaller ones have its order.
     steps = 2 * epsilon ** (1 / 6) * 2.0 ** -np.arange(NUM_STEPS)
     sides = np.array([[losses(s * h, direction) for s in (1, -1)] for h in steps])
-    if (np.isnan(sides[..., 0]) & np.isfinite(sides[..., 1])).any():
+    if (~np.isfinite(sides[..., 0]) & np.isfinite(sides[..., 1])).any():
         return Difference.SMOOTH  # the loss ends at this point
     floor = epsilon**0.75 * np.abs(sides[..., 1]).max()
     with np.errstate(invalid="ignore"):  # what is infinite is refused with the products
@@ -291,6 +305,10 @@ _REMEDY = (
     "write its Taylor polynomial there and around: tf.where(tf.abs(x) < 1e-2, polynomial in x, "
     "quotient), with a denominator that is one where |x| < 1e-2"
 )
+_REMEDIES = {
+    "Pow": "keep an exponent that is a parameter above zero where the base may be zero",
+    "Sign": "write sign(x) f(|x|) as tf.where(x >= 0, f(x), -f(-x))",
+}
 _REMEDY_OF_KINKS = (
     "write the function without |x|, max or min where it is smooth, as tf.math.sigmoid(x), "
     "tf.math.softplus(x), or x + y for max(x, y) + min(x, y)"

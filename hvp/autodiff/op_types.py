@@ -93,7 +93,6 @@ class OpType:
 
 ALL = slice(None)
 PYTHON = "operations of TensorFlow in place of Python and NumPy"
-DENSE = "tf.sparse.to_dense and operations on dense tensors"
 DILATION = "tf.image.extract_patches, the filter added, and tf.reduce_max"
 OP_TYPES = {
     "Abs": OpType(is_entrywise=True),
@@ -167,6 +166,7 @@ OP_TYPES = {
     "If": OpType(bodies=("then_branch", "else_branch")),
     "Igamma": OpType(is_entrywise=True, finite_at=0.5),
     "Igammac": OpType(is_entrywise=True, finite_at=0.5),
+    "IgammaGradA": OpType(instead="a quadrature of t^(a-1) exp(-t)"),
     "ImageProjectiveTransformV2": OpType(gradient_may_be_wrong=True),
     "ImageProjectiveTransformV3": OpType(gradient_may_be_wrong=True),
     "LeakyRelu": OpType(is_entrywise=True),
@@ -174,12 +174,12 @@ OP_TYPES = {
     "Lgamma": OpType(is_entrywise=True, finite_at=0.5),
     "Log": OpType(is_entrywise=True, finite_at=0.5),
     "Log1p": OpType(is_entrywise=True, finite_at=0.5),
-    "LogMatrixDeterminant": OpType(wrong_if_complex=True),
     "LookupTableFindV2": OpType(reads_table=True),
     "LookupTableSizeV2": OpType(reads_table=True),
+    "Lu": OpType(instead="tf.linalg.solve for solutions, tf.linalg.slogdet for determinants"),
     "MatMul": OpType(linear_in=(0, 1)),
     "MatrixBandPart": OpType(linear_in=(0,)),
-    "MatrixDeterminant": OpType(wrong_if_complex=True),
+    "MatrixSolveLs": OpType(instead="tf.linalg.lstsq(..., fast=True)"),
     "MatrixSquareRoot": OpType(wrong_if_complex=True),
     "MaxPool": OpType(zero_if_zero=(0,)),
     "MaxPool3DGrad": OpType(linear_in=(2,), ignores=(0, 1)),
@@ -251,14 +251,6 @@ OP_TYPES = {
     "SpaceToBatchND": OpType(linear_in=(0,)),
     "SpaceToDepth": OpType(linear_in=(0,)),
     "SparseBincount": OpType(instead="tf.math.unsorted_segment_sum"),
-    "SparseConcat": OpType(instead=DENSE),
-    "SparseDenseCwiseAdd": OpType(instead=DENSE),
-    "SparseFillEmptyRowsGrad": OpType(instead=DENSE),
-    "SparseReduceMax": OpType(instead=DENSE),
-    "SparseSliceGrad": OpType(instead=DENSE),
-    "SparseSparseMaximum": OpType(instead=DENSE),
-    "SparseSparseMinimum": OpType(instead=DENSE),
-    "SparseSplit": OpType(instead=DENSE),
     "Split": OpType(linear_in=(1,)),
     "SplitV": OpType(linear_in=(0,)),
     "Sqrt": OpType(is_entrywise=True, finite_at=0.5),
@@ -286,6 +278,7 @@ OP_TYPES = {
     "Tile": OpType(linear_in=(0,), rearranges=0, is_reshape=True, is_repetition=True),
     "Transpose": OpType(linear_in=(0,), rearranges=0),
     "TridiagonalSolve": OpType(wrong_if_complex=True),
+    "TruncateMod": OpType(instead="tf.math.floormod"),
     "Unpack": OpType(linear_in=(0,)),
     "UnsortedSegmentProd": OpType(wrong_if_complex=True),
     "UnsortedSegmentSum": OpType(linear_in=(0,)),
@@ -302,11 +295,12 @@ OP_TYPES = {
     "ZerosLike": OpType(locally_constant=True),
 }
 UNKNOWN = OpType()
+SPARSE = OpType(instead="tf.sparse.to_dense and operations on dense tensors")
 
 
 def op_type(name: str) -> OpType:
-    """The row of an operation; without one, a row that says nothing."""
-    return OP_TYPES.get(name, UNKNOWN)
+    """The row of an operation; without one, a row that says nothing of its values."""
+    return OP_TYPES.get(name, SPARSE if name.startswith("Sparse") else UNKNOWN)
 
 
 # The same facts, one table for each, by name of operation.

@@ -7,7 +7,7 @@ that was traced.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,6 +43,17 @@ class Node:
     @property
     def is_loop(self) -> bool:
         return op_type(self.op.type).is_loop
+
+    def reached_in(self, body: Program, reached: Collection[int]) -> set[int]:
+        """The values of a body that depend on `reached` ones outside, in any iteration."""
+        arguments = self.inputs[len(self.inputs) - len(body.inputs) :]
+        found = {i for i, number in enumerate(arguments) if number in reached}
+        before: set[int] = set()
+        while self.is_loop and found != before:  # its results are the inputs of the next iteration
+            before, step = found, self.bodies[1]
+            inside = step.reach(step.inputs[i] for i in found)
+            found = found | {i for i, number in enumerate(step.outputs) if number in inside}
+        return body.reach(body.inputs[i] for i in found)
 
     def __str__(self) -> str:
         return f"{self.op.type} in {self.place!r}"

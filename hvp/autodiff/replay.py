@@ -17,6 +17,9 @@ from hvp.errors import InputError
 if TYPE_CHECKING:
     from hvp.autodiff.program import Node
 
+# A list of tensors for each lane.
+Tensors = list[list[tf.Tensor]]
+
 
 def apply(node: Node, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """The results of the operation, created again on these tensors.
@@ -37,7 +40,25 @@ def apply(node: Node, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
 
 def _loop(node: Node, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """The loop as a `tf.while_loop`, which TensorFlow can differentiate.
+    """The loop as a `tf.while_loop`, which TensorFlow can differentiate."""
+    body = node.bodies[1]
+    (results,), _ = loop(node, [inputs], lambda states, _: ([body.replay(*states[0])], []))
+    return results
+
+
+def loop(
+    node: Node,
+    lanes: Sequence[Sequence[tf.Tensor]],
+    step: Callable[[Tensors, list[tf.Tensor]], tuple[Tensors, list[tf.Tensor]]],
+    carried: Sequence[tf.Tensor] = (),
+) -> tuple[Tensors, list[tf.Tensor]]:
+    """The results of a loop on several lists of inputs at once, and of tensors carried along.
+
+    Args:
+        node: the loop. All lanes run as often as the first.
+        lanes: the inputs in each lane.
+        step: one iteration, from the states of all lanes and the carried tensors to the next.
+        carried: their first values.
 
     Only inputs that the body changes are loop variables; the others are captured.
     """
@@ -48,25 +69,31 @@ def _loop(node: Node, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     def invariant(before: int, after: int) -> tf.TensorShape:
         return body.specs[before].shape.most_specific_compatible_shape(body.specs[after].shape)
 
-    def state(values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        full = list(inputs)
-        for i, value in zip(varying, values, strict=True):
-            full[i] = value
-        return full
+    def varied(states: Tensors) -> Tensors:
+        return [[state[i] for i in varying] for state in states]
 
-    def step(*values: tf.Tensor) -> list[tf.Tensor]:
-        after = body.replay(*state(values))
-        return [after[i] for i in varying]
+    def full(values: Tensors) -> Tensors:
+        states = [list(lane) for lane in lanes]
+        for state, changed in zip(states, values, strict=True):
+            for i, value in zip(varying, changed, strict=True):
+                state[i] = value
+        return states
 
-    return state(
-        tf.while_loop(
-            lambda *values: condition.replay(*state(values))[0],
-            step,
-            [inputs[i] for i in varying],
-            shape_invariants=[invariant(*pairs[i]) for i in varying],
-            parallel_iterations=node.op.get_attr("parallel_iterations"),
-        )
+    def iteration(values: Tensors, carried: list[tf.Tensor]) -> tuple[Tensors, list[tf.Tensor]]:
+        after, carried = step(full(values), carried)
+        return varied(after), carried
+
+    values, results = tf.while_loop(
+        lambda values, _: condition.replay(*full(values)[0])[0],
+        iteration,
+        (varied([list(lane) for lane in lanes]), list(carried)),
+        shape_invariants=(
+            [[invariant(*pairs[i]) for i in varying] for _ in lanes],
+            [tensor.shape for tensor in carried],
+        ),
+        parallel_iterations=node.op.get_attr("parallel_iterations"),
     )
+    return full(values), results
 
 
 def _branch(node: Node, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:

@@ -77,7 +77,7 @@ def _refuse_in_body(
         pairs = zip(body.inputs, body.outputs, strict=True)
         arguments |= dict.fromkeys(before for before, after in pairs if before != after)
     known = KnownValues(body, {n: each for n, each in arguments.items() if each is not None})
-    reached = _reached(outer, body, active)
+    reached = outer.reached_in(body, active)
     _refuse_in_loops(body, reached, known)
     for node in body.nodes:
         point = SINGULAR_POINTS.get(node.op.type)
@@ -88,20 +88,6 @@ def _refuse_in_body(
         indices = [] if point.indices is None else [node.inputs[i] for i in point.indices(count)]
         if not indices or not known.are_distinct(indices):
             raise InputError(point.in_loops, f"{node}, in a loop or branch", point.remedy_in_loops)
-
-
-def _reached(outer: Node, body: Program, active: Collection[int]) -> set[int]:
-    """The values of a body that depend on active ones, in the first iteration or in later ones."""
-    start = len(outer.inputs) - len(body.inputs)
-    sources = {n for n, i in zip(body.inputs, outer.inputs[start:], strict=True) if i in active}
-    reached = body.reach(sources)
-    while outer.is_loop:
-        pairs = zip(body.inputs, body.outputs, strict=True)
-        more = {before for before, after in pairs if after in reached} - reached
-        if not more:
-            break
-        reached = body.reach(reached | more)
-    return reached
 
 
 def checked_nodes(program: Program, active: Collection[int]) -> list[Node]:

@@ -26,6 +26,17 @@ LOCATION_LINES = (
     "<stack traces",
     "File ",
 )
+# In the errors that TensorFlow and Python raise where Python has to decide by a tensor.
+CONTROL_FLOW = (
+    "as a Python `bool`",
+    "Iterating over a symbolic",
+    "cannot be interpreted as an integer",
+)
+
+
+def is_python_control_flow(error: Exception) -> bool:
+    """Whether it comes from a Python `if`, `for` or `while` over a tensor that has no value yet."""
+    return any(text in str(error) for text in CONTROL_FLOW)
 
 
 def reason(error: Exception) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from hvp.autodiff import constants
 from hvp.autodiff.decompositions import SUBSTITUTES, custom_function
 from hvp.autodiff.op_types import op_type
 from hvp.autodiff.program import MAX_INLINE_BYTES, Node, Program, literal, map_nest
@@ -77,11 +78,17 @@ class Flattener:
         # The handles of variables, and the inputs that replace them.
         self.replaced: list[tuple[tf.Tensor, int]] = []
         self._layers = layers
+        # Values that are made of literals alone.
+        self._constants: set[int] = set()
         self._numbers: dict[Any, int] = {}
 
     def program(self, inputs: tuple[int, ...], outputs: Any) -> Program:
         """The program of the nodes so far, from the values `inputs` to a nest of others."""
-        whole = Program(
+        return self._whole(inputs, outputs).part(inputs, outputs)
+
+    def _whole(self, inputs: tuple[int, ...], outputs: Any) -> Program:
+        """The same with nodes that the outputs do not need."""
+        return Program(
             inputs,
             outputs,
             tuple(self.nodes),
@@ -91,7 +98,6 @@ class Flattener:
             tuple(self.custom_gradients),
             tuple(self.handles),
         )
-        return whole.part(inputs, outputs)
 
     def assign(self, tensor: tf.Tensor, number: int) -> None:
         """Let a tensor be the value of this number, which exists already."""
@@ -129,6 +135,8 @@ class Flattener:
                     "return what it computes and assign nothing; give a whole number as the seed "
                     "of keras.random, whose generators count",
                 )
+            elif known.bodies and not known.is_loop and inputs[0] in self.literals:
+                self._branch(op, inputs, graph)
             elif known.bodies:
                 self._add(op, inputs, self._bodies(op, inputs, graph))
             elif op.type == "ReadVariableOp" and inputs[0] in self.captures:
@@ -153,7 +161,18 @@ class Flattener:
         self, op: tf.Operation, inputs: tuple[int, ...], bodies: tuple[Program, ...] = ()
     ) -> None:
         results = tuple(map(self.number, op.outputs))
-        self.nodes.append(Node(op, inputs, results, self._place(op), bodies))
+        node = Node(op, inputs, results, self._place(op), bodies)
+        self.nodes.append(node)
+        arrays = constants.of_shape(node, self.specs)
+        known = all(n in self.literals or n in self._constants for n in inputs)
+        if inputs and known and not op.op_def.is_stateful:
+            self._constants.update(results)
+            arrays = constants.of_constants(node, self._whole((), ()))
+        if arrays is not None:
+            self.nodes.pop()
+            for number, array in zip(results, arrays, strict=True):
+                self.literals[number] = literal(array)
+                self.specs[number] = tf.TensorSpec(array.shape, self.specs[number].dtype)
 
     def _place(self, op: tf.Operation) -> str:
         return place_of(op, self._layers)
@@ -168,6 +187,18 @@ class Flattener:
         """
         bodies = [function_body(graph, name) for name in _body_names(op)]
         return () if None in bodies else tuple(self._body(body, inputs) for body in bodies)
+
+    def _branch(self, op: tf.Operation, inputs: Sequence[int], graph: tf.Graph) -> None:
+        """Add the branch that a constant chooses."""
+        names, (chosen, *rest) = _body_names(op), inputs
+        position = constants.chosen_branch(
+            op_type(op.type).is_switch, self.literals[chosen], len(names)
+        )
+        body = function_body(graph, names[position])
+        if body is None:
+            raise _not_exposed(self._place(op))
+        results = self._inlined(body, rest)
+        self._numbers.update((t.ref(), n) for t, n in zip(op.outputs, results, strict=True))
 
     def _body(self, body: Any, inputs: Sequence[int]) -> Program:
         """The program of a loop or branch, which reads variables by their handles."""

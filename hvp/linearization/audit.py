@@ -19,11 +19,17 @@ from hvp.autodiff import (
     tracing,
 )
 from hvp.autodiff.program import Program, leaves
-from hvp.autodiff.tensorflow_errors import REFUSALS, raise_own, reason
+from hvp.autodiff.tensorflow_errors import (
+    REFUSALS,
+    is_python_control_flow,
+    raise_own,
+    reason,
+)
 from hvp.errors import DataError, Finding, InputError
 from hvp.linearization.batch_programs import BatchPrograms
 from hvp.linearization.gradient_checks import GradientChecks
 from hvp.linearization.point_checks import PointChecks
+from hvp.linearization.stop_checks import StopChecks
 from hvp.objective.objective import Objective, Point
 from hvp.objective.parameters import Layout
 
@@ -50,6 +56,7 @@ class Auditor:
         self._points: dict[BatchPrograms, PointChecks] = {}
         # Whether a loop reads variables of the state from outside.
         self.reads_state = False
+        self._stops: dict[BatchPrograms, StopChecks] = {}
         self.findings: dict[Finding, None] = {}
         self._note(*(Finding("note", place, message) for place, message in objective.notes))
 
@@ -63,7 +70,8 @@ class Auditor:
         for place in removed:
             message = "StopGradient of tf.nn.moments removed, it falsifies second derivatives"
             self._note(Finding("note", place, message, "StopGradient"))
-        program, rewritten = identities.apply_identities(plain)
+        params = plain.inputs[: len(self._objective.values)]
+        program, rewritten = identities.apply_identities(plain, params)
         targets = self._objective.targets(batch)
         programs = BatchPrograms.cut(program, len(self._objective.values), targets, plain)
         self._num_traced = len(traced.specs)
@@ -85,21 +93,28 @@ class Auditor:
             self._note(Finding("note", "the last layer", message))
         return programs
 
-    def judge(self, programs: BatchPrograms, batch: Any) -> None:
-        """Run the programs that were traced last, and note what only their numbers show.
+    def judge(self, programs: BatchPrograms, batch: Any, count: int) -> None:
+        """Note what only the numbers of a batch show, which must have valid targets.
 
-        These are StopGradients that matter, custom gradients that differ from the derivative, and
-        low precision. The batch must have valid targets; later ones of its shape are not judged.
+        These are StopGradients that matter; and on the first batch after the programs were traced,
+        custom gradients that differ from the derivative, and low precision. `count` batches were
+        judged before.
         """
-        checks = GradientChecks(
-            self._objective,
-            self._layout,
-            programs.loss,
-            self._active,
-            batch,
-            promoted=self._is_promoted,
+        tensors = self._objective.tensors(batch)
+        if programs in self._stops:
+            noted = {f.layer for f in self.findings if f.op == "StopGradient" and f.remedy}
+            stops = self._stops[programs].findings(tensors, f"batch {count + 1}", noted)
+            self._note(*stops)
+            return
+        objective, layout, active = self._objective, self._layout, self._active
+        self._stops[programs] = StopChecks(
+            programs.loss, active, self._num_traced, layout, objective.values
         )
-        self._note(*checks.findings(self._num_traced, self._doubtful))
+        self._note(*self._stops[programs].findings(tensors, "the first batch"))
+        checks = GradientChecks(
+            objective, layout, programs.loss, active, batch, promoted=self._is_promoted
+        )
+        self._note(*checks.findings(self._doubtful))
 
     def check_point(
         self, programs: BatchPrograms, batch: Any, where: str, point: Point | None = None
@@ -161,6 +176,13 @@ class Auditor:
             raise
         except REFUSALS as error:
             raise_own(error)
+            if is_python_control_flow(error):
+                raise InputError(
+                    "if, for and while that TensorFlow can trace",
+                    f"a tensor in Python's own ({reason(error)!r})",
+                    "decorate the function, or the layer's call, that holds it with @tf.function, "
+                    "or write it with tf.cond, tf.where or tf.while_loop",
+                ) from error
             shapes = ", ".join(str(tuple(t.shape)) for t in leaves(batch))
             raise DataError(
                 "a loss that takes the parameters and batches given",

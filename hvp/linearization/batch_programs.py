@@ -75,7 +75,8 @@ class OutputSplit:
 
     def with_identities(self) -> OutputSplit:
         """The same with the identities in the network, and in the loss of its outputs."""
-        (outputs, _), (loss_of, _) = map(apply_identities, (self.outputs, self.loss_of))
+        outputs, _ = apply_identities(self.outputs)
+        loss_of, _ = apply_identities(self.loss_of, self.loss_of.inputs[: len(self.shapes)])
         return replace(self, outputs=outputs, loss_of=loss_of)
 
     @property

@@ -55,7 +55,7 @@ def linearize(
         model: a built Keras model. Its trainable variables are the P parameters.
         data: ``(x, y)`` or ``(x, y, sample_weight)`` arrays of N examples, a `tf.data.Dataset`, or
             any other iterable of such batches that can be read again and again. Batches may have
-            unequal sizes.
+            unequal sizes. Targets may be NaN where a loss of one's own leaves them out.
         loss: a Keras loss, its name or a function, or a list or dict of them, one for each output.
             None takes the loss that the model is compiled with, with its loss weights, or the
             `compute_loss` that the model overrides.
@@ -105,7 +105,7 @@ def linearize(
             "call hvp.linearize(model, (x, y))",
         )
     objective = KerasObjective(model, loss, training=training, class_weight=class_weight)
-    batches = as_batches(data, batch_size)
+    batches = as_batches(data, batch_size, objective.may_miss)
     lin = _linearization(objective, batches, variables, dtype, cache, ad, jit)
     return _verified(lin) if verify else lin
 
@@ -158,7 +158,7 @@ def linearize_function(
     )
     if reduction is not None and batch_size is None:
         batch_size = BATCH_SIZE
-    batches = None if data is None else as_batches(data, batch_size)
+    batches = None if data is None else as_batches(data, batch_size, objective.may_miss)
     lin = _linearization(objective, batches, variables, dtype, cache, ad, jit)
     if lin.num_batches > 1 and reduction is None:
         raise InputError(

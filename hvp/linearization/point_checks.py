@@ -9,9 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from hvp.autodiff import differentiability, isolated_points, precision, singular_points
-from hvp.autodiff.isolated_points import Family, Pieces
+from hvp.autodiff.isolated_points import Family
+from hvp.autodiff.pieces import Pieces
 from hvp.autodiff.program import Node, Program
 from hvp.autodiff.tensorflow_private import compiled
+from hvp.errors import InputError
 
 Tensors = Sequence[tf.Tensor]
 Check = Callable[[Tensors, str], None]
@@ -35,12 +37,10 @@ class PointChecks:
         if nodes := singular_points.checked_nodes(loss, active):
             self._checks.append(_Distances(loss, nodes, specs))
         if families := isolated_points.families(loss, params):
-            dtypes = [inputs[i].dtype for i in chosen]
-            lower = differentiability.lower_precisions(loss, active, dtypes[0])
-            dtypes += [dtype for dtype, _ in lower.values()]
-            epsilon = max(precision.EPSILON[dtype] for dtype in dtypes)
-            pieces = Pieces(loss, families, chosen, isolated_points.near_step(epsilon))
-            self._checks.append(_IsolatedPoints(pieces, families, epsilon, specs))
+            epsilon = max(
+                differentiability.lowest_epsilon(loss, active, inputs[i].dtype) for i in chosen
+            )
+            self._checks.append(_IsolatedPoints(loss, families, chosen, epsilon, specs))
 
     @property
     def is_needed(self) -> bool:
@@ -71,34 +71,76 @@ class _IsolatedPoints:
 
     def __init__(
         self,
-        pieces: Pieces,
+        loss: Program,
         families: Sequence[Family],
+        chosen: Sequence[int],
         epsilon: float,
         specs: Sequence[tf.TensorSpec],
     ):
-        self._pieces, self._families, self._epsilon = pieces, families, epsilon
-        self._specs = specs
+        self._loss, self._families, self._chosen = loss, families, chosen
+        self._epsilon, self._specs = epsilon, specs
+        pieces = self._pieces(loss, families, epsilon)
+        self._losses = _Losses(pieces, len(families), specs)
         self._counts = compiled(lambda *inputs: [pieces.counts(inputs)], specs)
 
     def __call__(self, inputs: Tensors, where: str) -> None:
         (counts,) = self._counts(inputs)
         for i in np.flatnonzero(counts.numpy()).tolist():
-            kept = tf.constant(np.arange(len(self._families)) == i)
-
-            def losses(h: float, way: int, kept: tf.Tensor = kept) -> tuple[float, float]:
-                step, direction = (tf.constant(x, tf.float32) for x in (h, way))
-                (found,) = self._losses([step, direction, kept, *inputs])
-                return float(found[0]), float(found[1])
-
-            isolated_points.require_no_point(self._families[i], losses, self._epsilon, where)
+            family = self._families[i]
+            losses = self._losses.of(i, inputs)
+            is_kink = isolated_points.require_no_point(family, losses, self._epsilon, where)
+            if not is_kink and self._exact is not None:
+                exactly = [precision.cast(tensor, tf.float64) for tensor in inputs]
+                losses, epsilon = self._exact.of(i, exactly), precision.EPSILON[tf.float64]
+                isolated_points.require_no_point(family, losses, epsilon, where)
 
     @functools.cached_property
-    def _losses(self) -> Callable[[Tensors], list[tf.Tensor]]:
-        """Compiled once there is such a point."""
-        pieces = self._pieces
+    def _exact(self) -> _Losses | None:
+        """The losses in float64, which have digits that theirs lack, if there are any."""
+        epsilon = precision.EPSILON[tf.float64]
+        if self._epsilon == epsilon:
+            return None
+        loss = precision.promote(self._loss, tf.float64)
+        families = isolated_points.in_copy(self._families, self._loss, loss)
+        specs = [loss.specs[n] for n in loss.inputs]
+        losses = _Losses(self._pieces(loss, families, epsilon), len(families), specs)
+        return losses if losses.exist else None
+
+    def _pieces(self, loss: Program, families: Sequence[Family], epsilon: float) -> Pieces:
+        nearby = isolated_points.near_step(epsilon)
+        return Pieces(loss, [family.choices for family in families], self._chosen, nearby)
+
+
+class _Losses:
+    """A loss and its pieces around a point, compiled once there is such a point."""
+
+    def __init__(self, pieces: Pieces, count: int, specs: Sequence[tf.TensorSpec]):
+        self._pieces, self._count, self._specs = pieces, count, specs
+
+    @property
+    def exist(self) -> bool:
+        """Whether TensorFlow has all its operations in this precision."""
+        try:
+            return self._run is not None
+        except InputError:
+            return False
+
+    def of(self, family: int, inputs: Tensors) -> isolated_points.Losses:
+        """As functions of a step and a direction, with the pieces of one family."""
+        kept = tf.constant(np.arange(self._count) == family)
+
+        def losses(h: float, way: int) -> tuple[float, float]:
+            step, direction = (tf.constant(x, tf.float32) for x in (h, way))
+            (found,) = self._run([step, direction, kept, *inputs])
+            return float(found[0]), float(found[1])
+
+        return losses
+
+    @functools.cached_property
+    def _run(self) -> Callable[[Tensors], list[tf.Tensor]]:
         number = tf.TensorSpec([], tf.float32)
-        kept = tf.TensorSpec([len(self._families)], tf.bool)
+        kept = tf.TensorSpec([self._count], tf.bool)
         return compiled(
-            lambda step, way, kept, *inputs: [pieces.losses(step, way, kept, inputs)],
+            lambda step, way, kept, *inputs: [self._pieces.losses(step, way, kept, inputs)],
             [number, number, kept, *self._specs],
         )

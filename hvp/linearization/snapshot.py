@@ -197,9 +197,9 @@ class Snapshot:
             programs = self.programs(tensors)
             self._check_targets(programs, batch)
             if tracer is not None:
-                tracer.check_point(
-                    self._traced[_signature(leaves(batch))], batch, f"batch {number}"
-                )
+                traced = self._traced[_signature(leaves(batch))]
+                tracer.judge(traced, batch, number - 1)
+                tracer.check_point(traced, batch, f"batch {number}")
             rows = 0 if programs.network is None else programs.network.rows
             totals.add(batch, self.evaluate(programs, tensors), rows)
         self._check_sum(totals)
@@ -252,8 +252,6 @@ class Snapshot:
         if signature in self._programs:
             return
         traced = tracer.batch(batch)
-        self._check_targets(traced, batch)
-        tracer.judge(traced, batch)
         self._traced[_signature(leaves(batch))] = traced
         self._programs[signature] = self._in_precision(traced)
 

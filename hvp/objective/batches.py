@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -39,18 +39,21 @@ def num_examples(x: Any) -> int:
     return math.prod(np.shape(tf.nest.flatten(x)[0])[:1])
 
 
-def as_batches(data: Any, batch_size: int | None) -> Iterable[Any]:
+def as_batches(
+    data: Any, batch_size: int | None, may_miss: Callable[[Any], Any] = lambda batch: []
+) -> Iterable[Any]:
     """`data` as batches that can be read again and again in the same order.
 
     Arrays (a tuple, a dict or a single array) are cut into parts of at most `batch_size` examples,
     of sizes that are as equal as possible; with `batch_size=None` they are one batch. A
     `tf.data.Dataset` or another iterable of batches is used as it is. Raises InputError for data
-    that can be read only once, are empty, differ in length or contain NaN or infinity.
+    that can be read only once, are empty, differ in length or contain NaN or infinity. The arrays
+    that `may_miss` gives of a batch may contain NaN.
     """
     if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
         raise InputError("a batch size of at least 1", shown(batch_size), "leave it out")
     if isinstance(data, tuple | dict | np.ndarray | tf.Tensor):
-        return _parts(data, batch_size)
+        return _parts(data, batch_size, may_miss)
     if not isinstance(data, Iterable):
         raise InputError(
             "arrays, a tf.data.Dataset or an iterable of batches",
@@ -67,7 +70,7 @@ def as_batches(data: Any, batch_size: int | None) -> Iterable[Any]:
             f"a {type(data).__name__}, which can be read only once",
             "pass list(data), or an object whose __iter__ starts again",
         )
-    return _Checked(data)
+    return _Checked(data, may_miss)
 
 
 def _refuse_single_examples(data: tf.data.Dataset) -> None:
@@ -86,14 +89,14 @@ def _refuse_single_examples(data: tf.data.Dataset) -> None:
 class _Checked:
     """An iterable that raises InputError where a batch differs from the first reading."""
 
-    def __init__(self, source: Iterable[Any]):
-        self._source = source
+    def __init__(self, source: Iterable[Any], may_miss: Callable[[Any], Any]):
+        self._source, self._may_miss = source, may_miss
         self._sums: list[int] | None = None
 
     def __iter__(self) -> Iterator[Any]:
         sums = []
         for batch in self._source:
-            check_arrays(batch)
+            check_arrays(batch, self._may_miss(batch))
             sums.append(_checksum(batch))
             if self._sums is not None and self._sums[: len(sums)] != sums:
                 self._refuse(len(sums))
@@ -122,8 +125,8 @@ def content(array: np.ndarray) -> bytes:
     return repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
 
 
-def _parts(arrays: Any, batch_size: int | None) -> list[Any]:
-    length = check_arrays(arrays)
+def _parts(arrays: Any, batch_size: int | None, may_miss: Callable[[Any], Any]) -> list[Any]:
+    length = check_arrays(arrays, may_miss(arrays))
     count = 1 if batch_size is None else -(-length // batch_size)
     edges = [length * part // count for part in range(count + 1)]
 
@@ -133,17 +136,25 @@ def _parts(arrays: Any, batch_size: int | None) -> list[Any]:
     return [part(start, stop) for start, stop in itertools.pairwise(edges)]
 
 
-def check_arrays(batch: Any) -> int:
-    """The number of examples in a nest of arrays. Raises InputError for invalid arrays."""
+def check_arrays(batch: Any, may_miss: Any = ()) -> int:
+    """The number of examples in a nest of arrays. Raises InputError for invalid arrays.
+
+    Those in the nest `may_miss` may contain NaN.
+    """
     leaves = [leaf for leaf in tf.nest.flatten(batch) if leaf is not None]
     if not leaves:
         raise InputError("data", "no array in them", "pass (x, y)")
     arrays = [_dense(leaf) for leaf in leaves]
     length = check_shapes([array.shape for array in arrays])
-    for array in arrays:
+    excused = {id(leaf) for leaf in tf.nest.flatten(may_miss)}
+    for leaf, array in zip(leaves, arrays, strict=True):
         if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
-            bad = int(np.argwhere(~np.isfinite(array))[0][0])
-            raise InputError("finite data", f"NaN or infinity in example {bad}", "clean the data")
+            bad = np.isinf(array) if id(leaf) in excused else ~np.isfinite(array)
+            if not bad.any():
+                continue
+            example = int(np.argwhere(bad)[0][0])
+            found = f"NaN or infinity in example {example}"
+            raise InputError("finite data", found, "clean the data")
     return length
 
 

@@ -70,6 +70,8 @@ class FunctionObjective(Objective):
             zs, value = [[z]], self._call(self._loss, z, batch)
         value = tf.convert_to_tensor(value)
         _require_real("the loss", value)
+        if value.shape.rank is None:
+            value = tf.reshape(value, [])  # whether it is a scalar is seen when it runs
         if value.shape.rank != 0:
             raise InputError(
                 "a scalar loss", f"shape {value.shape}", "reduce it with tf.reduce_sum or _mean"
@@ -97,6 +99,10 @@ class FunctionObjective(Objective):
         raise InputError(
             "a vector of the parameters, or a list of arrays", shown(source), "pass one of these"
         )
+
+    def may_miss(self, batch: Any) -> Any:
+        """All: the functions are the user's own."""
+        return batch
 
     def _call(self, function: Function, first: Any, batch: Any) -> tf.Tensor:
         return function(first, batch) if self._has_data else function(first)

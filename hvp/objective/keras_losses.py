@@ -97,6 +97,12 @@ def resolve(loss: Any) -> keras.Loss:
     return loss
 
 
+def is_own(loss: Any) -> bool:
+    """Whether it is not one of Keras's own losses."""
+    found = getattr(loss, "fn", None) or type(loss)
+    return loss is not None and not found.__module__.startswith("keras.")
+
+
 def term(loss: keras.Loss, y: Any, z: tf.Tensor, weight: Any, mask: tf.Tensor | None) -> Term:
     """The loss of outputs z with targets y, in the precision of z.
 

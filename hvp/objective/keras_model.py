@@ -176,6 +176,13 @@ class KerasObjective(Objective):
         count = len(self._keras_variables)
         return Point(values[:count], values[count:])
 
+    def may_miss(self, batch: Any) -> Any:
+        """The targets, of losses that are not those of Keras; weights by class need them."""
+        losses = [self._model.compute_loss] if self._has_own_loss else tf.nest.flatten(self._loss)
+        has_targets = isinstance(batch, tuple | list) and len(batch) > 1
+        is_own = all(map(keras_losses.is_own, losses)) and self._class_weight is None
+        return batch[1] if has_targets and is_own else []
+
     def _terms(self, batch: Any, dtype: tf.DType, scope: keras.StatelessScope) -> Evaluation:
         """The terms of the loss; runs inside the scope that sets the parameters."""
         x, y, weight = self._unpacked(batch, dtype)

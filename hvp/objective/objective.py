@@ -150,6 +150,13 @@ class Objective(abc.ABC):
     def check_targets(self, batch: Any, last_axes: Sequence[int]) -> None:
         """Raise InputError for targets that outputs with these last axes cannot have."""
 
+    def may_miss(self, batch: Any) -> Any:
+        """The arrays of a batch in which NaN stands for what is missing, as a nest.
+
+        A loss of one's own may leave it out; it is not finite otherwise.
+        """
+        return []
+
 
 def name_of(function: Callable[..., Any]) -> str:
     """The name of a function, or of the class of another callable."""

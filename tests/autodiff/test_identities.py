@@ -206,6 +206,66 @@ def test_the_other_uses_of_a_masked_value_stay():
         hessian(lambda w: chosen(w) + tf.reduce_sum(tf.sqrt(w)), w)
 
 
+def masked_by_value(y, z):
+    return tf.where(tf.math.is_nan(y), tf.zeros_like(z), tf.square(y - z))
+
+
+def masked_by_row(y, z):
+    error = tf.reduce_mean((z - y) ** 2, axis=-1)
+    return tf.where(tf.math.is_finite(tf.reduce_sum(y, -1)), error, tf.zeros_like(error))
+
+
+def masked_loss_of_keras(y, z):
+    error = keras.losses.mean_squared_error(y, z)
+    return tf.where(tf.reduce_any(tf.math.is_nan(y), -1), tf.zeros_like(error), error)
+
+
+MISSING = np.array([[0.3, np.nan], [1.0, -0.5], [np.nan, np.nan], [0.2, 2.0]])
+
+
+@pytest.mark.parametrize("loss", [masked_by_value, masked_by_row, masked_loss_of_keras])
+def test_targets_that_the_loss_leaves_out_may_be_missing(loss):
+    """Least squares over what is there, in closed form; rows with a gap count by value alone."""
+    x = np.random.default_rng(2).normal(size=(4, 3))
+    w = np.arange(6.0).reshape(3, 2) / 3
+    lin = hvp.linearize_function(
+        lambda w, batch: tf.reduce_sum(loss(batch[1], batch[0] @ w)), w, (x, MISSING)
+    )
+    there = ~np.isnan(MISSING)
+    if loss is not masked_by_value:
+        there = np.repeat(there.all(1, keepdims=True) / 2, 2, axis=1)
+    expected = np.zeros((3, 2, 3, 2))
+    for k in range(2):
+        expected[:, k, :, k] = 2 * (x.T * there[:, k]) @ x
+    slope = 2 * x.T @ (there * (x @ w - np.nan_to_num(MISSING)))
+    np.testing.assert_allclose(lin.gradient(), slope.ravel(), rtol=1e-12)
+    np.testing.assert_allclose(lin.hvp(np.eye(6)), expected.reshape(6, 6), rtol=1e-12, atol=1e-14)
+
+
+def test_missing_targets_of_a_model_are_left_out():
+    def masked(y, z):
+        loss = keras.ops.binary_crossentropy(y, z, from_logits=True)
+        return keras.ops.sum(keras.ops.where(keras.ops.isnan(y), 0.0, loss), axis=-1)
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, use_bias=False)])
+    x = np.random.default_rng(3).normal(size=(4, 3)).astype("float32")
+    y = np.array([[0, np.nan], [1, 0], [np.nan, np.nan], [1, 1]], "float32")
+    lin = hvp.linearize(model, (x, y), masked)
+    p = 1 / (1 + np.exp(-(x @ model.get_weights()[0])))
+    expected = np.zeros((3, 2, 3, 2))
+    for k in range(2):
+        expected[:, k, :, k] = (x.T * (p * (1 - p) * ~np.isnan(y))[:, k]) @ x / 4
+    np.testing.assert_allclose(lin.hvp(np.eye(6)), expected.reshape(6, 6), atol=1e-6)
+    np.testing.assert_allclose(lin.gnvp(np.eye(6)), expected.reshape(6, 6), atol=1e-6)
+
+
+def test_a_missing_target_that_counts_is_refused():
+    with pytest.raises(hvp.InputError, match="a finite loss, got nan"):
+        hvp.linearize_function(
+            lambda w, y: tf.reduce_sum(tf.where(y > 5, 0 * w, (y - w) ** 2)), np.ones(2), MISSING
+        )
+
+
 def test_identities_hold_in_loops_and_in_penalties():
     def loop(w):
         return tf.while_loop(

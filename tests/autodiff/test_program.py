@@ -174,13 +174,13 @@ def test_what_is_not_a_pure_function_is_refused(function, text):
     ("call", "op"), [(tf.py_function, "EagerPyFunc"), (tf.numpy_function, "PyFunc")]
 )
 def test_python_without_a_shape_is_refused_by_name(call, op):
-    """Its result has no shape: the loss would be refused for that, or fail in another operation."""
+    """Its result has no shape: the loss would fail in another operation."""
 
     def layer(w):
         with tf.name_scope("outer"):
             return call(lambda x: x**2, [w], tf.float64)
 
-    words = f"got {op} in 'outer', which calls Python or NumPy; use operations of TensorFlow"
+    words = f"{op} in 'outer'.*; use operations of TensorFlow"
     for loss in (
         lambda w: layer(tf.reduce_sum(w)),
         lambda w: tf.reduce_sum(tf.keras.ops.softmax(layer(w))),
@@ -222,3 +222,40 @@ def test_the_layer_that_cannot_be_replayed_is_named():
     model = sequential((3, 2), noise, layers.Flatten(), layers.Dense(1, dtype="float64"))
     with pytest.raises(hvp.InputError, match="in 'culprit'; "):
         hvp.linearize(model, (examples((3, 2)), np.zeros((7, 1))), "mse")
+
+
+def test_axes_that_are_computed_from_ranks_are_constants():
+    """‖A‖₂ takes its permutation from a loop over its axes, by differences of its values."""
+    rng = np.random.default_rng(6)
+    a, v = rng.normal(size=(2, 3, 3))
+
+    def norm(a):
+        return tf.linalg.norm(a, ord=2, axis=(0, 1))
+
+    lin = hvp.linearize_function(norm, a)
+    h = 1e-3
+    weights = {-2: -1 / 12, -1: 16 / 12, 0: -30 / 12, 1: 16 / 12, 2: -1 / 12}
+    bend = sum(c * np.linalg.norm(a + k * h * v, 2) for k, c in weights.items()) / h**2
+    assert v.ravel() @ lin.hvp(v.ravel()) == pytest.approx(bend, rel=1e-6)
+    program = trace(norm, tf.TensorSpec([3, 3], tf.float64))
+    assert not any(node.bodies for node in program.nodes)
+
+
+def test_a_branch_that_a_rank_chooses_is_taken():
+    """`keras.ops.inner` asks for the ranks of its inputs: D² (wᵀw)² = 4 wᵀw I + 8 w wᵀ."""
+    w = np.array([1.0, 2.0])
+    lin = hvp.linearize_function(lambda w: tf.keras.ops.inner(w, w) ** 2, w)
+    np.testing.assert_allclose(lin.hvp(np.eye(2)), 20 * np.eye(2) + 8 * np.outer(w, w))
+    assert lin.findings == ()
+
+
+@pytest.mark.parametrize("number", [-3, 0, 1, 7])
+def test_a_constant_chooses_the_branch_that_tensorflow_takes(number):
+    branches = [lambda w=w: w for w in (1.0, 2.0, 3.0)]
+
+    def chosen(w):
+        return tf.switch_case(tf.size(w) * number, branches) * tf.reduce_sum(w)
+
+    program = trace(chosen, tf.TensorSpec([1], tf.float32))
+    assert program.replay(tf.ones([1])) == tf.function(chosen)(tf.ones([1]))
+    assert not any(node.bodies for node in program.nodes)

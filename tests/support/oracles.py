@@ -289,3 +289,16 @@ CASES = [
 def relative(got: np.ndarray, expected: np.ndarray) -> float:
     """The largest error in units of the largest entry expected."""
     return float(np.abs(got - expected).max() / np.abs(expected).max())
+
+
+@functools.cache
+def moments_are_falsified() -> bool:
+    """Whether TensorFlow has the second derivatives of a variance wrong, as before 2.22."""
+    x = tf.constant([0.0, 1.0])
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            variance = tf.nn.moments(x, [0])[1]
+        slope = inner.gradient(variance, x)[0]
+    return bool(abs(outer.gradient(slope, x)[0] - 0.5) > 0.1)

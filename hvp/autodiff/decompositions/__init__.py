@@ -150,6 +150,7 @@ SUBSTITUTES: dict[str, Substitute] = {
     "Xlog1py": powers.xlog1py,
     "Xdivy": powers.xdivy,
     "MatrixDeterminant": determinants.determinant,
+    "LogMatrixDeterminant": determinants.log_determinant,
     "Cholesky": determinants.cholesky,
     "SelfAdjointEigV2": spectra.eigh,
     "Svd": spectra.svd,

@@ -16,6 +16,7 @@ neighbours:
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from hvp.autodiff.identities import branches, empty_sums, quotients, rectifiers, roots, ties
@@ -32,18 +33,29 @@ IDENTITIES: tuple[type[Identity], ...] = (
 )
 
 
-def apply_identities(program: Program) -> tuple[Program, dict[str, str]]:
-    """The program with all identities, and by place the operation that was rewritten."""
+def apply_identities(
+    program: Program, params: Collection[int] | None = None
+) -> tuple[Program, dict[str, str]]:
+    """The program with all identities, and by place the operation that was rewritten.
+
+    `params` are the inputs in which it is differentiated, all by default.
+    """
     places: dict[str, str] = {}
+    params = program.inputs if params is None else params
+    reached = program.reach(params)
     for i, node in enumerate(program.nodes):
         if node.bodies:
-            found = [apply_identities(body) for body in node.bodies]
+            inside = [node.reached_in(body, reached) for body in node.bodies]
+            found = [
+                apply_identities(body, values & set(body.inputs))
+                for body, values in zip(node.bodies, inside, strict=True)
+            ]
             nodes = list(program.nodes)
             nodes[i] = replace(node, bodies=tuple(body for body, _ in found))
             program = replace(program, nodes=tuple(nodes))
-            for _, inside in found:
-                places |= inside
+            for _, rewritten in found:
+                places |= rewritten
     for identity in IDENTITIES:
-        program, rewritten = identity.applied(program)
+        program, rewritten = identity.applied(program, params)
         places = rewritten | places
     return program, places

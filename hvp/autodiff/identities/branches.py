@@ -3,14 +3,16 @@
 `tf.where` gives the branch that is not chosen the cotangent zero, and its derivative may be
 infinite: 0·∞. The entrywise operations of a branch are written once more for this use; the inputs
 of those that can be infinite are replaced by a number inside the domain where the branch is not
-chosen. The smaller and the larger of two values are branches too: min(1/√s, c) is c at s = 0.
+chosen. So are data where data choose: a target that is missing may be NaN. The smaller and the
+larger of two values are branches too: min(1/√s, c) is c at s = 0.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
+import numpy as np
 import tensorflow as tf
 
 from hvp.autodiff.identities.identity import Identity
@@ -38,13 +40,16 @@ class Branches(Identity):
             # At a tie TensorFlow takes the first, as the derivative of the operation does.
             given = [self.put(node, CHOICES[node.op.type], first, second)]
         (condition,) = given
-        masked = [
-            _Branch(self, node, condition, is_first).masked(number)
-            for number, is_first in ((first, True), (second, False))
-        ]
+        data = self.data if condition in self.data else frozenset[int]()
+        branches = [_Branch(self, node, condition, is_first, data) for is_first in (True, False)]
+        masked = [b.masked(n) for b, n in zip(branches, (first, second), strict=True)]
         if masked == [first, second]:
             return None
+        self._is_infinite = any(branch.is_infinite for branch in branches)
         return self.put(node, tf.where, condition, *masked)
+
+    def without_derivative(self, node: Node) -> str:
+        return node.op.type if self._is_infinite else ""
 
     def _may_be_infinite(self, number: int) -> bool:
         """Whether an operation among the entrywise ones that make a value may be infinite."""
@@ -59,12 +64,29 @@ class Branches(Identity):
 
 
 class _Branch:
-    """One branch, written for the entries at which a condition chooses it."""
+    """One branch, written for the entries at which a condition chooses it.
 
-    def __init__(self, writer: Branches, node: Node, condition: int, is_first: bool):
+    Args:
+        writer, node: what writes, and the choice.
+        condition: chooses the branch where it is true, or where it is false.
+        is_first: which of these.
+        data: values that are replaced where the branch is not chosen.
+
+    `is_infinite` says whether an operation that can be infinite was written anew.
+    """
+
+    def __init__(
+        self,
+        writer: Branches,
+        node: Node,
+        condition: int,
+        is_first: bool,
+        data: Collection[int],
+    ):
         self._writer, self._node = writer, node
-        self._condition, self._is_first = condition, is_first
+        self._condition, self._is_first, self._data = condition, is_first, data
         self._masked: dict[int, int] = {}
+        self.is_infinite = False
 
     def masked(self, number: int) -> int:
         """The value, finite where the branch is not chosen; the same where nothing is to do."""
@@ -73,19 +95,42 @@ class _Branch:
         return self._masked[number]
 
     def _written(self, number: int) -> int:
+        if number in self._data and self._writer.specs[number].dtype.is_floating:
+            return self._replaced(number, 0.5)
         maker = self._writer.makers.get(number)
         known = op_type("" if maker is None else maker.op.type)
-        if maker is None or not known.is_entrywise or len(maker.outputs) != 1:
+        if maker is None or len(maker.outputs) != 1:
+            return number
+        if maker.op.type in ("Mean", "Sum"):
+            return self._reduced(maker)
+        if not known.is_entrywise:
             return number
         inputs = list(map(self.masked, maker.inputs))
         if known.finite_at is not None:
             inputs = [self._replaced(n, known.finite_at) for n in inputs]
+            self.is_infinite |= inputs != list(maker.inputs)
         if inputs == list(maker.inputs):
             return number
         shapes = [self._writer.specs[n].shape for n in inputs]
         return self._writer.put_like(
             maker, *inputs, shape=functools.reduce(tf.broadcast_static_shape, shapes)
         )
+
+    def _reduced(self, maker: Node) -> int:
+        """A sum or mean, whose entries are not chosen where it is not."""
+        writer, (number,), (x, axes) = self._writer, maker.outputs, maker.inputs
+        shapes = [writer.specs[n].shape for n in (number, self._condition)]
+        rank = writer.specs[x].shape.rank
+        if axes not in writer.literals or None in (shapes[0].rank, rank) or shapes[0] != shapes[1]:
+            return number
+        condition = self._condition
+        if not maker.op.get_attr("keep_dims"):
+            for axis in sorted(int(axis) % rank for axis in np.ravel(writer.literals[axes])):
+                condition = writer.put(self._node, _expanded(axis), condition)
+        inner = _Branch(writer, self._node, condition, self._is_first, self._data)
+        masked = inner.masked(x)
+        self.is_infinite |= inner.is_infinite
+        return number if masked == x else writer.put_like(maker, masked, axes)
 
     def _replaced(self, number: int, value: float) -> int:
         """The value, and another one where the branch is not chosen; constants stay."""
@@ -101,3 +146,7 @@ class _Branch:
             )
 
         return inside
+
+
+def _expanded(axis: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    return lambda condition: tf.expand_dims(condition, axis)

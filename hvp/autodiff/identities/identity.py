@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import tensorflow as tf
@@ -19,25 +19,29 @@ class Identity(ValueNumbering, Rewriter):
     Attributes:
         kinds: the types of operations that may be written anew; a program without them is left.
         places: place -> the operation there that has no derivative of its own.
+        data: the values that no parameter reaches.
         makers, users: as of `ValueNumbering`.
     """
 
     kinds: frozenset[str]
+    data: frozenset[int] = frozenset()
 
     def __init__(self, program: Program):
         ValueNumbering.__init__(self, program)
         Rewriter.__init__(self, program)
         self.places: dict[str, str] = {}
+        self._is_changed = False
 
     @classmethod
-    def applied(cls, program: Program) -> tuple[Program, dict[str, str]]:
+    def applied(cls, program: Program, params: Collection[int]) -> tuple[Program, dict[str, str]]:
         """The program with the identity, and by place the operation that it has rewritten."""
         if not any(node.op.type in cls.kinds for node in program.nodes):
             return program, {}
         written = cls(program)
+        written.data = frozenset(program.specs.keys() - program.reach(params))
         for node in program.nodes:
             written._visit(node)
-        return (written.program(), written.places) if written.places else (program, {})
+        return (written.program(), written.places) if written._is_changed else (program, {})
 
     @abstractmethod
     def rewritten(self, node: Node) -> int | None:
@@ -56,10 +60,15 @@ class Identity(ValueNumbering, Rewriter):
         if shape.is_fully_defined() and self.specs[other].shape != shape:
             other = self.put(node, lambda t: tf.broadcast_to(t, shape), other)
         self.replace(number, other)
-        self.places[node.place] = self.without_derivative(node)
+        self._is_changed = True
+        if kind := self.without_derivative(node):
+            self.places[node.place] = kind
 
     def without_derivative(self, node: Node) -> str:
-        """The operation without a derivative of its own for which a node was written anew."""
+        """The operation without a derivative of its own for which a node was written anew.
+
+        It is empty where data alone are the cause.
+        """
         return node.op.type
 
     def put(self, node: Node, function: Callable[..., tf.Tensor], *inputs: int) -> int:

@@ -8,6 +8,8 @@ An exponent e > 1 that is not whole is written for a sum of squares s alone: ‖
 the derivatives of s^e at s = 0 are zero up to the second: s has a minimum, (∇s)² ≤ C s, so that
 s^(e-2) (∇s)² and s^(e-1) ∇²s tend to zero. They are written as those of a polynomial.
 
+What a root is clipped by is clipped under it: min(√s, c) is √min(s, c²).
+
 An even function of a root is a smooth one of its square: cos ‖x‖ has derivatives at x = 0.
 """
 
@@ -103,8 +105,10 @@ class Roots(Identity):
         return number
 
     def _root(self, node: Node) -> Monomial | None:
-        """The monomial of a norm or an absolute value, or of one that is rearranged."""
+        """The monomial of a norm or an absolute value, or of one rearranged or clipped."""
         kind, x = node.op.type, node.inputs[0] if node.inputs else -1
+        if kind in ("Maximum", "Minimum"):
+            return self._clipped(node)
         if kind == "Abs":
             return {self.first(self.put(node, lambda x: x * x, x)): HALF}
         if kind == "ComplexAbs":
@@ -168,6 +172,21 @@ class Roots(Identity):
         if node.op.type == "Cast" or len({self.specs[inputs[i]].dtype for i in positions}) == 1:
             return {self.first(self.put_like(node, *inputs)): exponent}
         return None
+
+    def _clipped(self, node: Node) -> Monomial | None:
+        """That of a root and a number: min(√s, c) is √min(s, c²) for c > 0, max(√s, -c) is √s."""
+        root, bound = node.inputs
+        if self.number_in(bound) is None:
+            root, bound = bound, root
+        monomial, number = self._monomial(root), self.number_in(bound)
+        if number is None or list(monomial.values()) != [HALF]:
+            return None
+        if number <= 0:
+            is_same = self.specs[root].shape == self.specs[node.outputs[0]].shape
+            return monomial if node.op.type == "Maximum" and is_same else None
+        (under,) = monomial
+        square = self.put(node, lambda c: c * c, bound)
+        return {self.first(self.put_like(node, under, square)): HALF}
 
     def _arranged_inputs(self, node: Node) -> range:
         """The inputs of which a result is a rearrangement; none for other operations."""

@@ -24,7 +24,7 @@ def point_of(source: Any, snapshot: Snapshot, chosen: Sequence[int]) -> Point:
     layout = snapshot.layout.restrict(chosen)
     if isinstance(source, list | tuple) and _are_arrays(source, layout):
         arrays = _checked(source, layout)
-    elif hasattr(source, "__array__") or isinstance(source, list | tuple):
+    elif hasattr(source, "shape") or isinstance(source, list | tuple):
         vector = transfer.check_array(source, layout.size, layout.dtype)
         if vector.ndim != 1:
             raise InputError(

@@ -160,8 +160,7 @@ class KerasObjective(Objective):
         """The weights of a file that ``save_weights`` wrote."""
         files.check_weights(path)
         variables = [*self._keras_variables, *self._state_variables]
-        own = [getattr(self._model, name, None) for name in ("optimizer", "_compile_metrics")]
-        skipped = [*(each for each in own if each is not None), *self._model.metrics]
+        skipped = [each for each in (self._model.optimizer, *self._model.metrics) if each]
         # In this scope nothing is assigned to the model's own variables.
         with keras.StatelessScope() as scope:
             try:

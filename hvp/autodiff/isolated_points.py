@@ -20,7 +20,7 @@ import numpy as np
 
 from hvp.autodiff.kinks import COMPARISONS, KINKS, ORDERS, Kinks
 from hvp.autodiff.op_types import op_type
-from hvp.autodiff.pieces import TESTS, Choice
+from hvp.autodiff.pieces import EXTREMES, TESTS, Choice
 from hvp.autodiff.program import Node, Program
 from hvp.errors import InputError
 
@@ -80,7 +80,8 @@ class Family:
         kind = self.node.op.type
         if kind in _REMEDIES:
             return _REMEDIES[kind]
-        is_point = kind in POINTS or (len(self.choices) == 1 and kind != "Abs")
+        is_kink = kind == "Abs" or kind in EXTREMES
+        is_point = kind in POINTS or (len(self.choices) == 1 and not is_kink)
         return _REMEDY if is_point else _REMEDY_OF_KINKS
 
 
@@ -151,6 +152,9 @@ class _Finder(Kinks):
         kind = node.op.type
         if kind in TESTS or kind in ("Pow", "Xdivy"):
             return kind, *map(self.first, node.inputs)
+        if kind in EXTREMES:
+            is_left = specs[0].dtype.is_floating and not self._is_stopped(node)
+            return ("extreme", self.sides(node.inputs[0])[0]) if is_left else None
         if kind == "DivNoNan":
             return self._surface(node.inputs[1], 0.0)
         if kind not in COMPARED or not specs[0].dtype.is_floating:
@@ -226,7 +230,12 @@ class _Finder(Kinks):
 
     def is_checked_alone(self, node: Node) -> bool:
         """Whether its pieces may differ from a smooth loss: |x| may be squared later."""
-        return node.op.type in {*POINTS, "Abs"} or self.is_thin(node)
+        return node.op.type in {*POINTS, *EXTREMES, "Abs"} or self.is_thin(node)
+
+    def _is_stopped(self, node: Node) -> bool:
+        """Whether no derivatives flow through it, as through the largest entry in log Σ exp."""
+        users = self.users[node.outputs[0]]
+        return bool(users) and all(user.op.type == "StopGradient" for user in users)
 
     def is_thin(self, node: Node) -> bool:
         """Whether it compares a size |x| with a small number."""

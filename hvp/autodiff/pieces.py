@@ -19,6 +19,8 @@ from hvp.autodiff.program import Node, Program, leaves
 from hvp.autodiff.replay import apply, loop
 
 Tensors = Sequence[tf.Tensor]
+# Where several entries are extreme, TensorFlow shares the derivative among them.
+EXTREMES = {"Max": tf.reduce_max, "Min": tf.reduce_min}
 # The result of a test of floating-point numbers that is taken for one at a point.
 TESTS = {"IsFinite": False, "IsInf": True, "IsNan": True}
 
@@ -48,6 +50,8 @@ class Choice:
         inputs = [values[n] for n in self.compared]
         if kind in TESTS:
             return tf.equal(result, TESTS[kind])
+        if kind in EXTREMES:
+            return self._sum_of(self._reached(values), values) > 1
         if kind == "Relu6":
             tied = tf.equal(inputs[0], 0) | tf.equal(inputs[0], 6)
         elif self.with_zero:
@@ -56,14 +60,28 @@ class Choice:
             tied = tf.equal(*inputs)
         return tf.broadcast_to(tied, result.shape)
 
-    def piece(self, inputs: Tensors, at: tf.Tensor) -> tf.Tensor:
-        """What TensorFlow differentiates there, with these inputs; `at` is the result there."""
-        op = self.node.op
+    def piece(self, inputs: Tensors, values: Mapping[int, tf.Tensor]) -> tf.Tensor:
+        """What TensorFlow differentiates there, with these inputs; `values` are those there."""
+        op, at = self.node.op, values[self.node.outputs[0]]
+        if op.type in EXTREMES:
+            reached = self._reached(values)
+            shares = tf.where(reached > 0, inputs[0], tf.zeros_like(inputs[0]))
+            return self._sum_of(shares, values) / self._sum_of(reached, values)
         if op.type in ("Elu", "Maximum", "Minimum", "Xdivy"):
             return tf.broadcast_to(inputs[0], at.shape)
         if op.type == "LeakyRelu":
             return inputs[0] * tf.constant(op.get_attr("alpha"), inputs[0].dtype)
         return at
+
+    def _reached(self, values: Mapping[int, tf.Tensor]) -> tf.Tensor:
+        """One for entries that are the largest or smallest along the axes, zero for the others."""
+        x, axes = (values[n] for n in self.node.inputs)
+        extreme = EXTREMES[self.node.op.type](x, axes, keepdims=True)
+        return tf.cast(tf.equal(x, extreme), x.dtype)
+
+    def _sum_of(self, x: tf.Tensor, values: Mapping[int, tf.Tensor]) -> tf.Tensor:
+        keepdims = self.node.op.get_attr("keep_dims")
+        return tf.reduce_sum(x, values[self.node.inputs[1]], keepdims=keepdims)
 
 
 class Pieces:
@@ -128,7 +146,7 @@ class Pieces:
             counts += tf.one_hot(i, self._count, dtype=tf.int32) * tf.math.count_nonzero(
                 mask, dtype=tf.int32
             )
-            piece = choice.piece(arguments, at[node.outputs[0]])
+            piece = choice.piece(arguments, at)
             return [tf.where(mask & kept[i], piece, results[0])]
 
         moved = program.values(lanes[-1], run)

@@ -195,6 +195,14 @@ REFUSED = {
         "Relu",
     ),
     "exponential units of both signs": (lambda w: tf.nn.elu(w) + tf.nn.elu(-w), "Elu"),
+    "the square of a range": (
+        lambda w: w + (tf.reduce_max(tf.stack([w[0], 3 * w[0]])) - tf.reduce_min(w[:1])) ** 2,
+        "Max",
+    ),
+    "the larger of two squares": (
+        lambda w: w + tf.reduce_max(tf.stack([w[:1] ** 2, 2 * w[:1] ** 2], 1), 1),
+        "Max",
+    ),
     "max + min": (lambda w: tf.sin(tf.maximum(w, 3 * w * w) + tf.minimum(w, 3 * w * w)), "Maximum"),
 }
 
@@ -280,6 +288,18 @@ ACCEPTED = {
         lambda w: tf.concat([tf.nn.relu(w[:1]), -tf.nn.relu(-w[1:2]), tf.nn.relu(w[2:])], 0),
         0,
     ),
+    "log Σ exp of equal entries": (
+        lambda w: (
+            tf.reduce_max([w, 0 * w], 0)
+            + tf.math.log(tf.reduce_sum(tf.exp([w, 0 * w] - tf.reduce_max([w, 0 * w], 0)), 0))
+        ),
+        1 / 2,
+    ),
+    "the largest and the smallest": (
+        lambda w: 0 * w + tf.reduce_max(w[:1] * [1, 2]) + tf.reduce_min(w[:1] * [1, 2]),
+        9,
+    ),
+    "the largest of equal entries": (lambda w: tf.reduce_max([w, 0 * w], 0), 1 / 2),
     "a norm that is zero": (
         lambda w: tf.where(tf.equal(w, 0), 0 * w, tf.sqrt(tf.where(tf.equal(w, 0), ones(w), w**2))),
         0,

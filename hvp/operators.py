@@ -39,7 +39,8 @@ class Cost:
         alone: seconds of a product with one vector, over all batches.
         in_block: seconds for each vector of a block.
         width: how many vectors of a block are multiplied at once.
-        saved: bytes of the saved tensors of all batches, as far as they are kept.
+        saved: bytes of the saved tensors of all batches, as far as they will be kept.
+        kept: bytes of saved tensors that are kept now, of all matrices.
         budget: the most bytes that may be saved, for all matrices together.
         working: bytes that a product with `width` vectors takes besides.
     """
@@ -49,6 +50,7 @@ class Cost:
     in_block: float
     width: int
     saved: int
+    kept: int
     budget: int
     working: int
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAX_BATCH_FRACTION = 1 / 8
 # TensorFlow and the programs of a network take about this; of the rest of a limit of memory, this
 # share is for saved tensors.
-PROCESS_BYTES, CACHE_SHARE = 900 << 20, 1 / 6
+PROCESS_BYTES, CACHE_SHARE = 900 << 20, 1 / 8
 # The memory of a single batch is extrapolated from so many examples and twice as many.
 FEW_EXAMPLES = 32
 

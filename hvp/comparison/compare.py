@@ -16,7 +16,7 @@ def compare(
     k: int = 10,
     *,
     tol: float = 2e-4,
-    num_probes: int = 10,
+    num_probes: int = 5,
     num_steps: int = 80,
     layers: bool = True,
     matrices: str | Collection[str] = MATRICES,

@@ -15,6 +15,7 @@ from hvp.comparison.run import Stage
 from hvp.comparison.sampling_errors import NUM_SIGN_VECTORS
 from hvp.linalg.eigsh import DENSE_SIZE, POWER_STEPS, basis_size
 from hvp.linalg.layer_traces import NUM_PRODUCTS
+from hvp.linalg.noise_floor import columns_at_once as columns_in_float64
 from hvp.operators import Cost, Curvature
 
 # Products of an iteration for both ends, in those that fill its basis once: measured on six
@@ -23,9 +24,12 @@ RESTARTS = {"H": 1.5, "G": 2.2, "R": 1.3}
 # Seconds of Lanczos's own work for each entry of its basis and step: ARPACK's, and the one with
 # blocks (measured, P from 7,000 to 50,000).
 ARPACK_SECONDS, LANCZOS_SECONDS = 4e-9, 1.4e-9
-# Vectors that the noise floor and the certificate multiply in both precisions, and how much longer
-# a product in float64 takes.
-NUM_CHECKED, FLOAT64_FACTOR = 8, 2.0
+# Vectors that the noise floor multiplies in both precisions, and how much longer a product in
+# float64 takes.
+NUM_CHECKED, FLOAT64_FACTOR = 6, 2.0
+# Vectors of the model's precision that the noise floor has in memory for each that it multiplies at
+# once: in both precisions, and their products.
+VECTORS_AT_ONCE = 6
 # Vectors of the model's precision that the certificate has in memory; those in float64 count twice.
 CERTIFICATE_VECTORS = 20
 # Seconds of a stage of the whole and of a layer besides its products: functions are traced.
@@ -109,7 +113,7 @@ def comparison_cost(
         lin.num_batches,
         of_stages,
         costs,
-        psutil.Process().memory_info().rss,
+        psutil.Process().memory_info().rss - max(cost.kept for cost in costs.values()),
         _saved(costs),
     )
 
@@ -207,4 +211,5 @@ class _StageCosts:
             + NUM_CHECKED * cost.in_block
             for cost in costs
         )
-        return 2 * NUM_CHECKED * len(costs), seconds, 4 * NUM_CHECKED * size
+        vectors = 2 * NUM_CHECKED + VECTORS_AT_ONCE * min(NUM_CHECKED, columns_in_float64(size))
+        return 2 * NUM_CHECKED * len(costs), seconds, vectors * size

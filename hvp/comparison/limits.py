@@ -16,7 +16,7 @@ from hvp.operators import Cost, Curvature
 SHALLOWER: tuple[tuple[int, int], ...] = ((5, 80), (5, 40), (3, 40), (3, 20))
 # The fewest examples that a subset has, and the share of a budget that is planned for it: the
 # linearization is made once more.
-MIN_EXAMPLES, SUBSET_SHARE = 50, 0.85
+MIN_EXAMPLES, SUBSET_SHARE = 10, 0.85
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,13 @@ def left_out(wanted: Effort, found: Fit) -> tuple[str, ...]:
     """What a fitted comparison leaves out of the one that was wanted, but for examples."""
     left, effort = [], found.effort
     missing = [result for result in RESULTS if result in wanted.results - effort.results]
-    resolution = effort.num_probes, effort.num_steps
-    if "density" not in missing and resolution != (wanted.num_probes, wanted.num_steps):
-        left.append(
-            f"densities of {effort.num_probes} probes and {effort.num_steps} steps instead of "
-            f"{wanted.num_probes} and {wanted.num_steps}"
-        )
+    counts = [
+        (effort.num_probes, "probes", wanted.num_probes),
+        (effort.num_steps, "steps", wanted.num_steps),
+    ]
+    fewer = [f"{few} {name} instead of {many}" for few, name, many in counts if few != many]
+    if "density" not in missing and fewer:
+        left.append(f"densities of {' and '.join(fewer)}")
     if wanted.layers and not effort.layers:
         left.append("no spectra of single layers")
     left += [f"no {result}" for result in missing]

@@ -33,7 +33,7 @@ class Effort:
 
     k: int = 10
     tol: float = 2e-4
-    num_probes: int = 10
+    num_probes: int = 5
     num_steps: int = 80
     layers: bool = True
     matrices: tuple[str, ...] = MATRICES

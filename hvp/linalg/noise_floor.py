@@ -78,15 +78,25 @@ def noise_floor(
     if exact is not None and exact.shape != counted.shape:
         raise InputError(f"exact= of shape {counted.shape}", exact.shape, "build it from A's model")
     V = _directions(size, num_directions, vectors, np.random.default_rng(seed), counted.dtype)
-    AV = counted.matmat(V)
-    repeatability = _largest(AV - counted.matmat(V))
+    AV, repeatability, shadow = np.empty_like(V), 0.0, np.nan if exact is None else 0.0
+    for some in chunks(V.shape[1], columns_at_once(size)):
+        AV[:, some] = counted.matmat(V[:, some])
+        repeatability = max(repeatability, _largest(AV[:, some] - counted.matmat(V[:, some])))
+        if exact is not None:
+            exactly = exact @ V[:, some].astype(np.float64)
+            shadow = max(shadow, _largest(np.subtract(AV[:, some], exactly, out=exactly)))
     inner = gram(V, AV)
     return Noise(
         asymmetry=float(np.abs(inner - inner.T).max()),
         repeatability=repeatability,
-        shadow=np.nan if exact is None else _shadow(exact, V, AV),
+        shadow=shadow,
         num_products=counted.count,
     )
+
+
+def columns_at_once(size: int) -> int:
+    """How many products in float64 are made at once, with vectors of so many entries."""
+    return max(MAX_BLOCK_BYTES // (8 * size), 1)
 
 
 def _directions(
@@ -104,15 +114,6 @@ def _directions(
         V[rows, count:] = given[rows]
     V /= np.sqrt(squared_lengths(V)).astype(dtype)
     return V
-
-
-def _shadow(exact: Operator, V: np.ndarray, AV: np.ndarray) -> float:
-    """The largest ‖Av - A₆₄v‖, a few columns at once."""
-    columns = max(MAX_BLOCK_BYTES // (8 * len(V)), 1)
-    return max(
-        _largest(AV[:, some] - exact @ V[:, some].astype(np.float64))
-        for some in chunks(V.shape[1], columns)
-    )
 
 
 def _largest(differences: np.ndarray) -> float:

@@ -120,6 +120,7 @@ class BatchSum:
             in_block=batches * linear_map.measure(width, saved) / width + anew / width,
             width=width,
             saved=num_kept * each,
+            kept=self._cache.bytes,
             budget=self._cache.budget,
             working=width * linear_map.product_bytes,
         )

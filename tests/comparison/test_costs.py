@@ -18,7 +18,7 @@ def test_time_grows_with_probes_and_steps_and_with_the_cost_of_products():
     few, many = (expected(Effort(num_probes=n, layers=False)).seconds for n in (5, 10))
     products = 80 * (2 * 5 + 3) + 40 * 3
     assert many - few == pytest.approx(0.05 * products, rel=0.5)
-    slow = {letter: Cost(1.0, 1.0, 0.5, 8, 10**8, 10**9, 10**7) for letter in "HGR"}
+    slow = {letter: Cost(1.0, 1.0, 0.5, 8, 10**8, 0, 10**9, 10**7) for letter in "HGR"}
     assert 5 < expected(Effort(), slow).seconds / expected(Effort()).seconds < 10
 
 

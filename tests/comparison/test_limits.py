@@ -46,7 +46,7 @@ def test_vectors_that_do_not_fit_into_memory_are_left_out():
 
 def test_a_budget_that_nothing_fits_is_refused():
     with pytest.raises(InputError, match=r"expected a budget of at least \d+ s, got 0 s"):
-        fit(backend(), Effort(), COSTS, Limits(seconds=0.1))
+        fit(backend(), Effort(), COSTS, Limits(seconds=0.01))
 
 
 def test_a_fit_says_what_it_leaves_out():
@@ -57,5 +57,5 @@ def test_a_fit_says_what_it_leaves_out():
     )  # fmt: skip
     few = Effort(num_probes=5, num_steps=40)
     assert left_out(Effort(), Fit(few, expected(few), N)) == (
-        "densities of 5 probes and 40 steps instead of 10 and 80",
+        "densities of 40 steps instead of 80",
     )

@@ -9,7 +9,9 @@ from hvp.comparison.run import stages
 from hvp.operators import Cost
 
 P, N = 10_000, 5_000
-COST = Cost(1.0, alone=0.1, in_block=0.05, width=8, saved=10**8, budget=10**9, working=10**7)
+COST = Cost(
+    1.0, alone=0.1, in_block=0.05, width=8, saved=10**8, kept=0, budget=10**9, working=10**7
+)
 COSTS = dict.fromkeys("HGR", COST)
 
 

@@ -67,7 +67,7 @@ def _checked(source: Sequence[Any], layout: Layout) -> list[np.ndarray]:
 
 def _require_finite(values: Sequence[Any], names: Sequence[str]) -> None:
     for name, value in zip(names, values, strict=True):
-        if not np.isfinite(np.asarray(value)).all():
+        if not transfer.is_finite(np.asarray(value)):
             where = f" in {name}" if name else " in what is not trained"
             raise InputError(
                 "finite parameters", f"NaN or infinity{where}", "check where they come from"

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hvp.comparison.results import Comparison
-from hvp.report import number_format, summary
-from hvp.report.number_format import UNKNOWN, typeset
+from hvp.report import counts_and_dimensions, number_format, summary
+from hvp.report.number_format import typeset
 from hvp.report.summary import NONE
 
 STABLE_RATE = "2/λ_max of H, stable learning rate"
 OVERLAP = "overlap of the top spaces of H and G"
 DISTANCE = "distance of H and G"
-NEGATIVE = "negative eigenvalues of H"
-RANK = "rank of G"
 # All names of `key` and `others`, in the order of a table.
 NAMES = (
     "λ_max of H",
@@ -23,10 +21,9 @@ NAMES = (
     STABLE_RATE,
     "trace of H",
     "share of R in the trace",
+    *counts_and_dimensions.CELLS,
     OVERLAP,
     DISTANCE,
-    NEGATIVE,
-    RANK,
 )
 
 
@@ -79,18 +76,13 @@ def key(c: Comparison) -> dict[str, MainNumber]:
         found["trace of H"] = number_format.estimated(c.traces["H"].whole.trace)
     if c.shares is not None:
         found["share of R in the trace"] = number_format.shared(c.shares.whole.trace)
-    numbers = {name: MainNumber.split(text) for name, text in found.items()}
-    if c.negative is not None:
-        numbers[NEGATIVE] = _negative(c)
-    return numbers
-
-
-def _negative(c: Comparison) -> MainNumber:
-    assert c.negative is not None
-    certain = summary.certainly_negative(c)
-    if certain > 0 and number_format.is_unknown(c.negative):
-        return MainNumber(typeset(f"≥ {certain}"), f"total number {UNKNOWN}")
-    return MainNumber.split(number_format.counted(c.negative))
+    return {
+        **{name: MainNumber.split(text) for name, text in found.items()},
+        **{
+            name: MainNumber(typeset(text), typeset(note)) if note else MainNumber.split(text)
+            for name, (text, note) in counts_and_dimensions.cells(c).items()
+        },
+    }
 
 
 def others(c: Comparison) -> dict[str, MainNumber]:
@@ -102,8 +94,6 @@ def others(c: Comparison) -> dict[str, MainNumber]:
         found[OVERLAP] = summary.overlap(c.whole)
     if c.whole.distance is not None:
         found[DISTANCE] = summary.distance(c, c.whole)[0]
-    if c.rank is not None:
-        found[RANK] = number_format.counted(c.rank)
     return {name: MainNumber.split(text) for name, text in found.items()}
 
 

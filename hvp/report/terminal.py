@@ -38,7 +38,9 @@ SECONDS_BETWEEN_LINES = 30
 # Significant digits of an eigenvalue, so that the table fits.
 DIGITS = 5
 # Rows of `summary.errors` that the terminal shows.
-SHOWN_RESULTS = ("trace", "distance", "negative", "rank")
+SHOWN_RESULTS = (
+    "trace", "distance", "negative", "rank", "eigenvalues", "stable", "effective", "condition",
+)  # fmt: skip
 
 
 class _Output(Console):
@@ -239,7 +241,8 @@ class Terminal:
             rows = [check.row for check in comparison.certificate.checks]
             self.console.print(_checks_table(rows, "Certificate: derivatives and differences"))
         if comparison.parts:
-            self.say(" ".join(summary.headline(comparison)))
+            for paragraph in summary.paragraphs(comparison):
+                self.say(" ".join(paragraph))
         for finding in comparison.findings:
             self.say(finding)
 

@@ -1,0 +1,162 @@
+"""How many eigenvalues are large, and how many directions matter: sentences, rows and cells."""
+
+from __future__ import annotations
+
+from hvp.comparison.counts import Counts
+from hvp.comparison.results import Comparison
+from hvp.linalg.brackets import Bounds
+from hvp.linalg.estimate import Estimate
+from hvp.report.number_format import between, enclosed, estimated, is_unknown, known, margin
+
+# The cell of an error that does not apply, and those of a number without such errors.
+NONE = "–"
+NO_ERRORS = (NONE, NONE, NONE)
+# The matrices whose stable ranks are told.
+STABLE_RANK_OF = "HG"
+# Divisors of λ_max whose effective dimensions a sentence gives.
+DIVISORS_IN_WORDS = (10, 1_000)
+
+# The names of `cells`, in the order of a table.
+CELLS = (
+    "eigenvalues of H above ε",
+    "eigenvalues of H below -ε",
+    "eigenvalues of H within ±ε",
+    "eigenvalues of G above ε",
+    *(f"stable rank of {letter}" for letter in STABLE_RANK_OF),
+    "effective dimension of G",
+    "condition of G",
+)
+
+
+def counts_in_words(c: Comparison) -> str:
+    """How many eigenvalues of H, or else of G, are above ε, below -ε and null to it."""
+    letter = next(iter(c.counts), "")
+    if not letter:
+        return ""
+    found = c.counts[letter]
+    above, below = (between(each, c.size) for each in (found.above, found.below))
+    null = between(found.null, c.size)
+    beyond = (
+        f"{above} {_are(above)} above ε = {epsilon(found)} and {below} {_are(below)} below -ε; "
+        f"{null} {_are(null)} null to ε, {multiple(found)}"
+    )
+    return f"Of the {c.size:,} eigenvalues of {letter}, {beyond}."
+
+
+def rank_in_words(c: Comparison) -> str:
+    """How many eigenvalues of G are above its own ε, beside the counts of H."""
+    if not {"H", "G"} <= c.counts.keys():
+        return ""
+    found = c.counts["G"]
+    above = between(found.above, c.size)
+    return f"{_capital(above)} of G {_are(above)} above {epsilon(found)}, {multiple(found)}."
+
+
+def _are(count: str) -> str:
+    return "is" if count.endswith(" 1") or count == "1" else "are"
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def epsilon(found: Counts) -> str:
+    """ε to two digits."""
+    return known(found.threshold, 0.0, 2)
+
+
+def multiple(found: Counts) -> str:
+    """ε in noise floors."""
+    return "the noise floor" if found.multiple == 1 else f"{found.multiple:,} noise floors"
+
+
+def stable_ranks_in_words(c: Comparison) -> str:
+    """The stable ranks of H and of G."""
+    found = [
+        f"{estimated(rank)} for {letter}"
+        for letter, rank in c.stable_ranks.items()
+        if letter in STABLE_RANK_OF and not is_unknown(rank)
+    ]
+    return f"The stable rank ‖·‖²_F/‖·‖² is {' and '.join(found)}." if found else ""
+
+
+def effective_dimensions_in_words(c: Comparison) -> str:
+    """The effective dimension of G for a strong and a weak damping."""
+    found = [
+        f"{estimated(each.estimate)} for a damping of λ_max/{each.divisor:,}"
+        for each in c.effective_dimensions
+        if each.divisor in DIVISORS_IN_WORDS and not is_unknown(each.estimate)
+    ]
+    return f"The effective dimension of G is {' and '.join(found)}." if found else ""
+
+
+def condition_in_words(c: Comparison) -> str:
+    """The condition number of G above the noise floor, of H where G was left out."""
+    letter = next((letter for letter in "GH" if letter in c.conditions), "")
+    if not letter:
+        return ""
+    found = c.conditions[letter]
+    part = f"The part of {letter} above {known(found.floor, 0.0, 2)}"
+    return f"{part} has a condition number of {enclosed(found.lower, found.upper)}."
+
+
+# The functions that say so, in order.
+SENTENCES = (
+    rank_in_words, stable_ranks_in_words, effective_dimensions_in_words, condition_in_words,
+)  # fmt: skip
+
+
+def cells(c: Comparison) -> dict[str, tuple[str, str]]:
+    """The numbers by name, each with a note or none, as the top of a page shows them."""
+    found = {}
+    for letter, counts in c.counts.items():
+        note = f"ε = {epsilon(counts)}, {multiple(counts)}"
+        for side, bounds in _sides(letter, counts):
+            found[f"eigenvalues of {letter} {side}"] = between(bounds, c.size), note
+    for letter in STABLE_RANK_OF:
+        if letter in c.stable_ranks:
+            found[f"stable rank of {letter}"] = estimated(c.stable_ranks[letter]), ""
+    for each in c.effective_dimensions:
+        if each.divisor == DIVISORS_IN_WORDS[-1]:
+            note = f"damping λ_max/{each.divisor:,}"
+            found["effective dimension of G"] = estimated(each.estimate), note
+    if "G" in c.conditions:
+        condition = c.conditions["G"]
+        ratio = enclosed(condition.lower, condition.upper)
+        found["condition of G"] = ratio, f"of the part above {known(condition.floor, 0.0, 2)}"
+    return found
+
+
+def rows(c: Comparison) -> list[tuple[str, ...]]:
+    """Rows of the table of errors: name, value, and its errors of probes, depth and sampling."""
+    found: list[tuple[str, ...]] = []
+    for letter, counts in c.counts.items():
+        for side, bounds in _sides(letter, counts):
+            name = f"eigenvalues of {letter} {side}, ε = {epsilon(counts)}"
+            found.append((name, between(bounds, c.size), *NO_ERRORS))
+    for letter, rank in c.stable_ranks.items():
+        found.append((f"stable rank of {letter}", *_value_and_errors(rank)))
+    for each in c.effective_dimensions:
+        name = f"effective dimension of G, damping {known(each.damping, 0.0, 2)}"
+        found.append((name, *_value_and_errors(each.estimate)))
+    for letter, condition in c.conditions.items():
+        name = f"condition of {letter} above {known(condition.floor, 0.0, 2)}"
+        found.append((name, enclosed(condition.lower, condition.upper), *NO_ERRORS))
+    return found
+
+
+def _sides(letter: str, found: Counts) -> tuple[tuple[str, Bounds], ...]:
+    """The counts to show: of G, which is positive semidefinite, those above ε."""
+    above = ("above ε", found.above)
+    if letter == "G":
+        return (above,)
+    return above, ("below -ε", found.below), ("within ±ε", found.null)
+
+
+def _value_and_errors(estimate: Estimate[float]) -> tuple[str, ...]:
+    value = estimated(estimate).partition(" ± ")[0]
+    probes, depth, sampling = (
+        margin(error) if error > 0 else NONE
+        for error in (estimate.stderr, estimate.depth, estimate.sampling)
+    )
+    return value, probes, depth, sampling

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import time
@@ -111,6 +112,15 @@ def compare(
         ),
     ] = None,
     rescale: options.RescaleOption = False,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(
+            parser=options.path,
+            metavar="<path>",
+            help="The compare.json of an earlier comparison of the same network: the extreme "
+            "eigenvalues start from its eigenvectors. Of several models: the directory above.",
+        ),
+    ] = None,
     dtype: options.DtypeOption = None,
     seed: options.SeedOption = 0,
     out: Annotated[
@@ -155,6 +165,7 @@ def compare(
         several = len(names) > 1
         directories = [out / name for name in names] if several else []
         with process.directories([*directories, out]):
+            starts = jobs.starts(start_from, names)
             readers = [jobs.data_reader(path, data) for path in files.values()]
             terminal.start("importing TensorFlow")
             process.import_tensorflow(seed)
@@ -165,6 +176,10 @@ def compare(
                 ]
             else:
                 work = [jobs.builtin_job(name, seed, terminal) for name in names]
+            work = [
+                dataclasses.replace(job, start=start)
+                for job, start in zip(work, starts, strict=True)
+            ]
             command = _command(context)
             if examples is not None:
                 work = [jobs.with_some_examples(job, examples, seed, terminal) for job in work]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hvp.comparison.forecast import Fit, Limits
     from hvp.comparison.plan import Effort
     from hvp.comparison.results import Comparison
+    from hvp.comparison.start import Start
     from hvp.linearization.linearization import Linearization
     from hvp.objective.data_sources import Reader
     from hvp.report.terminal import Terminal
@@ -35,6 +36,8 @@ REMEDIES = {
     r"use the loss (\w+)": r"give --loss \1",
     r'pass dtype="float64"': "give --dtype float64",
     r"^a budget of": "a --budget of",
+    r"^a start with": "a --start-from with",
+    r"^compare without a start": "leave --start-from out",
     r"^matrices among": "--matrices among",
     r"^results among": "--parts among",
     r"^a limit of memory of": "a --memory of",
@@ -52,12 +55,13 @@ REMEDIES = {
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A model, the arrays of its examples, and the title of the results."""
+    """A model, the arrays of its examples, the title of the results, and where they start."""
 
     title: str
     model: Any
     data: tuple[Any, ...]
     is_digits: bool = False
+    start: Start | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +142,18 @@ def models_by_name(paths: Sequence[Path]) -> dict[str, Path]:
             raise InputError(expected, f"{str(other)!r} and {str(path)!r}", "rename one")
         found[path.stem] = path
     return found
+
+
+def starts(path: Path | None, names: Sequence[str]) -> list[Start | None]:
+    """The earlier comparisons of models with these names, None for each without a path."""
+    from hvp.report.start_file import load
+
+    if path is None:
+        return [None] * len(names)
+    if len(names) == 1:
+        return [load(path)]
+    above = path if path.is_dir() else path.parent
+    return [load(above / name / "compare.json") for name in names]
 
 
 def load_job(model: Path, read: Reader | None, options: Options, rescale: bool = False) -> Job:
@@ -240,9 +256,11 @@ def compared(
     from hvp.comparison.run import Run
     from hvp.report import summary
 
+    if job.start is not None:
+        job.start.check(lin)
     effort = dataclasses.replace(effort, k=_most(job, effort.k, lin.size, terminal))
     lin, found = fitted(job, lin, options, effort, limits, seed, terminal)
-    run = Run(lin, found.effort, seed=seed, progress=terminal.report_products)
+    run = Run(lin, found.effort, seed=seed, progress=terminal.report_products, start=job.start)
     terminal.start_stages(
         job.title, {stage.label: each for stage, each in found.forecast.stages.items()}
     )

@@ -30,7 +30,7 @@ from hvp.report import number_format
 
 layers = keras.layers
 SCRIPT = str(Path(sys.executable).with_name("hvp"))
-KINDS = ("html", "json", "png", "svg")
+KINDS = ("html", "json", "npz", "png", "svg")
 MODULE = (sys.executable, "-m", "hvp")
 
 

@@ -11,7 +11,7 @@ from hvp.linalg.brackets import Bounds
 from hvp.linalg.density import Density
 
 # Multiples of the noise floor, tried in order until the counts are resolved.
-MULTIPLES = tuple(factor * 10**power for power in range(9) for factor in (1, 3))
+MULTIPLES = tuple(factor * 10**power for power in range(16) for factor in (1, 3))
 # Bounds that are this share of all eigenvalues apart, or closer, are resolved.
 RESOLVED_SHARE = 1e-3
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -134,6 +134,7 @@ class Comparison(ShownAsTable):
     those of R divided by those of H, layer by layer. `noise` is the noise of the products with H
     and G, in units of λ. `certificate` says whether Hv, the gradient and vᵀGv agree with
     differences: where it has not passed, do not trust the numbers.
+    `shapes` are those of the parameters of each layer.
     `command` repeats the comparison, given the same weights and data.
 
     What was not computed is not there: `parts`, `chain_rule`, `traces` and `noise` lack it, and a
@@ -177,6 +178,7 @@ class Comparison(ShownAsTable):
     command: str = ""
     matrices: tuple[str, ...] = ("H", "G", "R")
     unfinished: tuple[str, ...] = ()
+    shapes: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
 
     @property
     def whole(self) -> Part:
@@ -389,10 +391,11 @@ class Comparison(ShownAsTable):
         return comparison_as_dict(self)
 
     def save(self, directory: str | Path) -> tuple[Path, ...]:
-        """Write ``compare.json``, ``.html``, ``.png`` and ``.svg`` there.
+        """Write ``compare.json``, ``.html``, ``.png``, ``.svg`` and ``.npz`` there.
 
-        They hold the numbers, a page for the browser, and figures for papers. Each file appears
-        complete or not at all, and none before all four are made.
+        They hold the numbers, a page for the browser, figures for papers, and vectors that a later
+        comparison starts from. Each file appears complete or not at all, and none before all are
+        made.
 
         Raises:
             InputError: the packages of the extra "report" are not installed.

@@ -24,6 +24,7 @@ from hvp.comparison.sampling_errors import (
     with_norms,
 )
 from hvp.comparison.spectrum import Spectrum, ends, with_density
+from hvp.comparison.start import Start, shapes
 from hvp.linalg.layer_traces import LayerShares, LayerTraces, layer_shares, layer_traces
 from hvp.linalg.noise_floor import Noise, noise_floor
 from hvp.linalg.wasserstein import distance
@@ -99,7 +100,11 @@ class Run:
         *,
         seed: int = 0,
         progress: Progress | None = None,
+        start: Start | None = None,
     ):
+        if start is not None:
+            start.check(lin)
+        self._start = start
         self._begun = time.perf_counter()
         self.lin, self.effort, self._seed = lin, effort, seed
         self._progress: Progress = progress or (lambda label, count: None)
@@ -161,6 +166,7 @@ class Run:
             scale=self._scale(stage),
             seed=self._seed,
             progress=progress,
+            v0=None if self._start is None else self._start.vector(*key, part, self._seed),
         )
         self._sampling[key] = sampling_errors(part, stage.letter, found, self._seed)
         self.spectra[key] = found
@@ -260,6 +266,7 @@ class Run:
             title=title,
             loss_name=lin.loss_name,
             layers=tuple(lin.layout.layers),
+            shapes=shapes(lin),
             parts=parts,
             chain_rule=self.table,
             traces=self.traces,

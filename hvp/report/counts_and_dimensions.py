@@ -6,7 +6,15 @@ from hvp.comparison.counts import Counts
 from hvp.comparison.results import Comparison
 from hvp.linalg.brackets import Bounds
 from hvp.linalg.estimate import Estimate
-from hvp.report.number_format import between, enclosed, estimated, is_unknown, known, margin
+from hvp.report.number_format import (
+    between,
+    enclosed,
+    estimated,
+    is_unknown,
+    known,
+    margin,
+    typeset,
+)
 
 # The cell of an error that does not apply, and those of a number without such errors.
 NONE = "–"
@@ -19,7 +27,7 @@ DIVISORS_IN_WORDS = (10, 1_000)
 # The names of `cells`, in the order of a table.
 CELLS = (
     "eigenvalues of H above ε",
-    "eigenvalues of H below -ε",
+    "eigenvalues of H below −ε",
     "eigenvalues of H within ±ε",
     "eigenvalues of G above ε",
     *(f"stable rank of {letter}" for letter in STABLE_RANK_OF),
@@ -34,13 +42,12 @@ def counts_in_words(c: Comparison) -> str:
     if not letter:
         return ""
     found = c.counts[letter]
-    above, below = (between(each, c.size) for each in (found.above, found.below))
-    null = between(found.null, c.size)
-    beyond = (
-        f"{above} {_are(above)} above ε = {epsilon(found)} and {below} {_are(below)} below -ε; "
-        f"{null} {_are(null)} null to ε, {multiple(found)}"
+    above, below, null = (between(each, c.size) for each in (found.above, found.below, found.null))
+    return (
+        f"Of the {c.size:,} eigenvalues of {letter}, {above} {_are(above)} above ε = "
+        f"{epsilon(found)} ({multiple(found)}), {below} {_are(below)} below -ε, and {null} "
+        f"{_are(null)} null to ε."
     )
-    return f"Of the {c.size:,} eigenvalues of {letter}, {beyond}."
 
 
 def rank_in_words(c: Comparison) -> str:
@@ -49,15 +56,11 @@ def rank_in_words(c: Comparison) -> str:
         return ""
     found = c.counts["G"]
     above = between(found.above, c.size)
-    return f"{_capital(above)} of G {_are(above)} above {epsilon(found)}, {multiple(found)}."
+    return f"Of those of G, {above} {_are(above)} above {epsilon(found)} ({multiple(found)})."
 
 
 def _are(count: str) -> str:
     return "is" if count.endswith(" 1") or count == "1" else "are"
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 def epsilon(found: Counts) -> str:
@@ -67,7 +70,11 @@ def epsilon(found: Counts) -> str:
 
 def multiple(found: Counts) -> str:
     """ε in noise floors."""
-    return "the noise floor" if found.multiple == 1 else f"{found.multiple:,} noise floors"
+    return (
+        "the noise floor"
+        if found.multiple == 1
+        else f"{known(found.multiple, 0.0, 1)} noise floors"
+    )
 
 
 def stable_ranks_in_words(c: Comparison) -> str:
@@ -77,7 +84,7 @@ def stable_ranks_in_words(c: Comparison) -> str:
         for letter, rank in c.stable_ranks.items()
         if letter in STABLE_RANK_OF and not is_unknown(rank)
     ]
-    return f"The stable rank ‖·‖²_F/‖·‖² is {' and '.join(found)}." if found else ""
+    return f"The stable rank ‖A‖_F²/‖A‖² is {' and '.join(found)}." if found else ""
 
 
 def effective_dimensions_in_words(c: Comparison) -> str:
@@ -96,8 +103,10 @@ def condition_in_words(c: Comparison) -> str:
     if not letter:
         return ""
     found = c.conditions[letter]
-    part = f"The part of {letter} above {known(found.floor, 0.0, 2)}"
-    return f"{part} has a condition number of {enclosed(found.lower, found.upper)}."
+    part = f"The part of {letter} above rounding, {known(found.floor, 0.0, 2)},"
+    ratio = enclosed(found.lower, found.upper)
+    between_two = f"between {ratio.replace(' to ', ' and ')}" if " to " in ratio else f"of {ratio}"
+    return f"{part} has a condition number {between_two}."
 
 
 # The functions that say so, in order.
@@ -112,7 +121,8 @@ def cells(c: Comparison) -> dict[str, tuple[str, str]]:
     for letter, counts in c.counts.items():
         note = f"ε = {epsilon(counts)}, {multiple(counts)}"
         for side, bounds in _sides(letter, counts):
-            found[f"eigenvalues of {letter} {side}"] = between(bounds, c.size), note
+            name = typeset(f"eigenvalues of {letter} {side}")
+            found[name] = between(bounds, c.size), note
     for letter in STABLE_RANK_OF:
         if letter in c.stable_ranks:
             found[f"stable rank of {letter}"] = estimated(c.stable_ranks[letter]), ""

@@ -55,6 +55,7 @@ ABOUT = {
     "certain but for the standard error over the probes: first at the noise floor, then at the "
     "smallest multiple of it whose bounds are within a factor of two",
     "headline": "the main results in sentences",
+    "shapes": "those of the parameters of each layer",
     "counts": "the least and the most eigenvalues above epsilon (threshold), below -epsilon and, "
     "null, between the two, with two standard errors of the probes; epsilon is the smallest "
     "multiple of the noise floor for which they are close",

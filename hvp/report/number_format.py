@@ -243,7 +243,7 @@ def typeset(text: str) -> str:
     >>> typeset("-3.14e-5 ± 2e-7").replace("\\xa0", "~")
     '−3.14~×~10⁻⁵~±~2~×~10⁻⁷'
     """
-    text = re.sub(r"(?<![\w.])-(?=[\d.])", "−", text)
+    text = re.sub(r"(?<![\w.])-(?=[\d.ε])", "−", text)
 
     def power(match: re.Match[str]) -> str:
         return f"\xa0×\xa010{str(int(match[1])).translate(SUPERSCRIPTS)}"

@@ -25,19 +25,22 @@ STABLE_RANK_OF = "HG"
 DIVISORS_IN_WORDS = (10, 1_000)
 
 # The names of `cells`, in the order of a table.
-CELLS = (
+COUNTS = (
     "eigenvalues of H above ε",
     "eigenvalues of H below −ε",
     "eigenvalues of H within ±ε",
     "eigenvalues of G above ε",
-    *(f"stable rank of {letter}" for letter in STABLE_RANK_OF),
+)
+DIMENSIONS = (
+    "stable rank of H",
+    "stable rank of G",
     "effective dimension of G",
     "condition of G",
 )
 
 
 def counts_in_words(c: Comparison) -> str:
-    """How many eigenvalues of H, or else of G, are above ε, below -ε and null to it."""
+    """How many eigenvalues of H, or else of G, are above ε, below -ε and between."""
     letter = next(iter(c.counts), "")
     if not letter:
         return ""
@@ -46,7 +49,7 @@ def counts_in_words(c: Comparison) -> str:
     return (
         f"Of the {c.size:,} eigenvalues of {letter}, {above} {_are(above)} above ε = "
         f"{epsilon(found)} ({multiple(found)}), {below} {_are(below)} below -ε, and {null} "
-        f"{_are(null)} null to ε."
+        f"{_are(null)} within ±ε."
     )
 
 
@@ -128,7 +131,7 @@ def cells(c: Comparison) -> dict[str, tuple[str, str]]:
             found[f"stable rank of {letter}"] = estimated(c.stable_ranks[letter]), ""
     for each in c.effective_dimensions:
         if each.divisor == DIVISORS_IN_WORDS[-1]:
-            note = f"damping λ_max/{each.divisor:,}"
+            note = f"for a damping of λ_max/{each.divisor:,}"
             found["effective dimension of G"] = estimated(each.estimate), note
     if "G" in c.conditions:
         condition = c.conditions["G"]
@@ -142,7 +145,7 @@ def rows(c: Comparison) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     for letter, counts in c.counts.items():
         for side, bounds in _sides(letter, counts):
-            name = f"eigenvalues of {letter} {side}, ε = {epsilon(counts)}"
+            name = f"eigenvalues of {letter} {side.replace('ε', epsilon(counts))}"
             found.append((name, between(bounds, c.size), *NO_ERRORS))
     for letter, rank in c.stable_ranks.items():
         found.append((f"stable rank of {letter}", *_value_and_errors(rank)))

@@ -9,7 +9,7 @@ from hvp.report import counts_and_dimensions, number_format, summary
 from hvp.report.number_format import typeset
 from hvp.report.summary import NONE
 
-STABLE_RATE = "2/λ_max of H, stable learning rate"
+STABLE_RATE = "2/λ_max, largest stable learning rate"
 OVERLAP = "overlap of the top spaces of H and G"
 DISTANCE = "distance of H and G"
 # All names of `key` and `others`, in the order of a table.
@@ -18,11 +18,12 @@ NAMES = (
     "λ_max of G",
     "λ_max of R",
     "λ_min of H",
+    *counts_and_dimensions.COUNTS,
     STABLE_RATE,
     "trace of H",
     "share of R in the trace",
-    *counts_and_dimensions.CELLS,
     OVERLAP,
+    *counts_and_dimensions.DIMENSIONS,
     DISTANCE,
 )
 
@@ -35,15 +36,16 @@ class MainNumber:
     error: str = ""
 
     @classmethod
-    def split(cls, text: str) -> MainNumber:
-        """From a text with its error after ±.
+    def split(cls, text: str, note: str = "") -> MainNumber:
+        """From a text with its error after ±, and a note that follows the error.
 
         >>> MainNumber.split("80.9 ± 0.9 %")
         MainNumber(value='80.9\\xa0%', error='±\\xa00.9\\xa0%')
         """
         value, _, error = text.partition(" ± ")
         unit = " %" if error.endswith(" %") else ""
-        return cls(typeset(value + unit), typeset(f"± {error}") if error else "")
+        notes = [f"± {error}"] * bool(error) + [note] * bool(note)
+        return cls(typeset(value + unit), typeset(", ".join(notes)))
 
 
 def size(c: Comparison) -> dict[str, str]:
@@ -76,13 +78,12 @@ def key(c: Comparison) -> dict[str, MainNumber]:
         found["trace of H"] = number_format.estimated(c.traces["H"].whole.trace)
     if c.shares is not None:
         found["share of R in the trace"] = number_format.shared(c.shares.whole.trace)
-    return {
-        **{name: MainNumber.split(text) for name, text in found.items()},
-        **{
-            name: MainNumber(typeset(text), typeset(note)) if note else MainNumber.split(text)
-            for name, (text, note) in counts_and_dimensions.cells(c).items()
-        },
-    }
+    if c.whole.angles_by_count:
+        found[OVERLAP] = summary.overlap(c.whole)
+    numbers = {name: MainNumber.split(text) for name, text in found.items()}
+    for name, (text, note) in counts_and_dimensions.cells(c).items():
+        numbers[name] = MainNumber.split(text, note)
+    return {name: numbers[name] for name in NAMES if name in numbers}
 
 
 def others(c: Comparison) -> dict[str, MainNumber]:
@@ -90,8 +91,6 @@ def others(c: Comparison) -> dict[str, MainNumber]:
     if not c.parts:
         return {}
     found = {}
-    if c.whole.angles_by_count:
-        found[OVERLAP] = summary.overlap(c.whole)
     if c.whole.distance is not None:
         found[DISTANCE] = summary.distance(c, c.whole)[0]
     return {name: MainNumber.split(text) for name, text in found.items()}

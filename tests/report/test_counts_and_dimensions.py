@@ -46,7 +46,7 @@ def test_the_sentences_have_the_numbers_of_the_file(comparison):
     H = numbers["counts"]["H"]
     for side in ("above", "below", "null"):
         assert between(H[side], 70) in text
-    assert "null to ε" in text
+    assert "within ±ε" in text
     assert f"2/λ_max = {numbers['stable_learning_rate']:.3g}" in text
     assert f"{numbers['stable_rank']['H']['value']:.2g}"[:3] in text
     low, high = (numbers["condition"]["G"][name] for name in ("lower", "upper"))
@@ -61,13 +61,13 @@ def test_the_sentences_have_the_numbers_of_the_file(comparison):
             (3, 7),
             (1, 1),
             (62, 66),
-            "3 to 7 are above ε = 1.0e-4 (30 noise floors), 1 is below -ε, and 62 to 66 are null",
+            "3 to 7 are above ε = 1.0e-4 (30 noise floors), 1 is below -ε, and 62 to 66 are within",
         ),
         (
             (70, 70),
             (0, 0),
             (0, 0),
-            "70 are above ε = 1.0e-4 (30 noise floors), none are below -ε, and none are null",
+            "70 are above ε = 1.0e-4 (30 noise floors), none are below -ε, and none are within",
         ),
         (
             (4, 70),

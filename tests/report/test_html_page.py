@@ -196,7 +196,7 @@ def test_a_spectrum_without_negative_eigenvalues_is_said_to_have_none():
     G = rotated(np.linspace(1.0, 3.0, 30), 3)[None]
     found = hvp.compare(Known(G, G, {"only": 30}), 2)
     assert "30 are above ε" in headline(found)
-    assert "none are below -ε, and none are null" in headline(found)
+    assert "none are below -ε, and none are within" in headline(found)
     assert "H and G are the same" in headline(found)
 
 
@@ -326,7 +326,9 @@ def test_a_number_has_one_text_everywhere(comparison, parsed):
         name = f"eigenvalues of H {side} {sign}ε"
         assert f"{text} are {side} {sign}ε" in parsed.texts["p"][2]
         assert parsed.texts["dd"][parsed.texts["dt"].index(name)].startswith(f"{text} ε = ")
-        assert parsed.row(name).endswith(f"{text}–––")
+        threshold = number_format.known(comparison.counts["H"].threshold, 0.0, 2)
+        row = parsed.row(typeset(f"eigenvalues of H {side} {sign}{threshold}"))
+        assert row.endswith(f"{text}–––")
 
 
 def contrast(first, second):

@@ -93,14 +93,14 @@ def compare(
     ] = "chain-rule,ends,density,traces",
     examples: Annotated[
         int | None,
-        options.number("Take so many of the examples, chosen at random."),
+        options.number("Use only this many of the examples, chosen at random."),
     ] = None,
     budget: Annotated[
         str,
         typer.Option(
             metavar="<time>",
-            help="The time that a network may take, such as 90s, 10m or 2h: where more is "
-            "expected, less is computed. none computes everything.",
+            help="The time that a model may take, such as 90s, 10m or 2h: where more is expected, "
+            "less is computed. With none, everything is.",
         ),
     ] = "10m",
     memory: Annotated[

@@ -271,7 +271,7 @@ class Comparison(ShownAsTable):
         }
         return {letter: each for letter, each in found.items() if each is not None}
 
-    @property
+    @cached_property
     def negative_brackets(self) -> tuple[CountBracket, ...]:
         """Bounds of the number of eigenvalues of H below -ε: the noise floor, and another ε.
 
@@ -280,7 +280,7 @@ class Comparison(ShownAsTable):
         """
         return self._brackets("H", lambda d, size: d.bracket_below(-size))
 
-    @property
+    @cached_property
     def rank_brackets(self) -> tuple[CountBracket, ...]:
         """Bounds of the number of eigenvalues of G above ε, for the same kinds of ε."""
         return self._brackets("G", lambda d, size: d.bracket_above(size))

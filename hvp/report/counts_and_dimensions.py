@@ -8,6 +8,7 @@ from hvp.linalg.brackets import Bounds
 from hvp.linalg.estimate import Estimate
 from hvp.report.number_format import (
     between,
+    bound,
     enclosed,
     estimated,
     is_unknown,
@@ -46,10 +47,12 @@ def counts_in_words(c: Comparison) -> str:
         return ""
     found = c.counts[letter]
     above, below, null = (between(each, c.size) for each in (found.above, found.below, found.null))
+    sure = c.negative_brackets[0].at_least if c.negative_brackets else 0
+    rest = f" At least {sure:,} are negative beyond rounding." if sure > found.below.upper else ""
     return (
         f"Of the {c.size:,} eigenvalues of {letter}, {above} {_are(above)} above ε = "
         f"{epsilon(found)} ({multiple(found)}), {below} {_are(below)} below -ε, and {null} "
-        f"{_are(null)} within ±ε."
+        f"{_are(null)} within ±ε.{rest}"
     )
 
 
@@ -58,8 +61,9 @@ def rank_in_words(c: Comparison) -> str:
     if not {"H", "G"} <= c.counts.keys():
         return ""
     found = c.counts["G"]
-    above = between(found.above, c.size)
-    return f"Of those of G, {above} {_are(above)} above {epsilon(found)} ({multiple(found)})."
+    above, sure = between(found.above, c.size), c.rank_brackets[0].at_least
+    rest = f", and at least {sure:,} above rounding" if sure > found.above.upper else ""
+    return f"Of those of G, {above} {_are(above)} above {epsilon(found)} ({multiple(found)}){rest}."
 
 
 def _are(count: str) -> str:
@@ -87,7 +91,7 @@ def stable_ranks_in_words(c: Comparison) -> str:
         for letter, rank in c.stable_ranks.items()
         if letter in STABLE_RANK_OF and not is_unknown(rank)
     ]
-    return f"The stable rank ‖A‖_F²/‖A‖² is {' and '.join(found)}." if found else ""
+    return f"The stable rank, Σλ²/max λ², is {' and '.join(found)}." if found else ""
 
 
 def effective_dimensions_in_words(c: Comparison) -> str:
@@ -130,8 +134,8 @@ def cells(c: Comparison) -> dict[str, tuple[str, str]]:
         if letter in c.stable_ranks:
             found[f"stable rank of {letter}"] = estimated(c.stable_ranks[letter]), ""
     for each in c.effective_dimensions:
-        if each.divisor == DIVISORS_IN_WORDS[-1]:
-            note = f"for a damping of λ_max/{each.divisor:,}"
+        if not is_unknown(each.estimate):  # the smallest damping that is resolved comes last
+            note = f"damping λ_max/{each.divisor:,}"
             found["effective dimension of G"] = estimated(each.estimate), note
     if "G" in c.conditions:
         condition = c.conditions["G"]
@@ -167,7 +171,10 @@ def _sides(letter: str, found: Counts) -> tuple[tuple[str, Bounds], ...]:
 
 
 def _value_and_errors(estimate: Estimate[float]) -> tuple[str, ...]:
+    """The cells of a number; where its depth is beyond it, an upper bound is all that is known."""
     value = estimated(estimate).partition(" ± ")[0]
+    if is_unknown(estimate):
+        value = bound(estimate.value, estimate.depth + 2 * estimate.stderr, "≤")
     probes, depth, sampling = (
         margin(error) if error > 0 else NONE
         for error in (estimate.stderr, estimate.depth, estimate.sampling)

@@ -9,8 +9,8 @@ from hvp.report import counts_and_dimensions, number_format, summary
 from hvp.report.number_format import typeset
 from hvp.report.summary import NONE
 
-STABLE_RATE = "2/λ_max, largest stable learning rate"
-OVERLAP = "overlap of the top spaces of H and G"
+STABLE_RATE = "2/λ_max, largest stable rate"
+OVERLAP = "overlap of the top spaces"
 DISTANCE = "distance of H and G"
 # All names of `key` and `others`, in the order of a table.
 NAMES = (

@@ -102,9 +102,10 @@ def _heat_map(c: Comparison) -> Table:
         )
         for name in layers
     )
+    has_spectra = any(heading.startswith("λ") for heading, _, _ in columns)
     caption = (
-        "The largest eigenvalue and the trace per parameter of each layer's own block. The "
-        "stronger the colour, the larger, on a logarithmic scale of "
+        f"{'The largest eigenvalue and the' if has_spectra else 'The'} trace per parameter of each "
+        "layer's own block. The stronger the colour, the larger, on a logarithmic scale of "
         f"{HEAT_DECADES} decades."
     )
     return replace(_table(headings, rows, caption), heat=heat)

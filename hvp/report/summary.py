@@ -19,6 +19,7 @@ from hvp.report.number_format import (
     UNKNOWN,
     Eigenvalue,
     End,
+    between,
     bound,
     counted,
     eigenvalues,
@@ -36,6 +37,8 @@ MAX_SHARE_STDERR = 0.1
 DIGITS = 4
 LARGEST: End = "largest"
 SMALLEST: End = "smallest"
+# Counts with a larger depth, relative to their value, are given by bounds.
+MAX_RELATIVE_DEPTH = 0.25
 # Unfinished stages that a sentence names.
 MAX_STAGES = 3
 # The cell of an error that does not apply.
@@ -296,7 +299,8 @@ def chain_rule(comparison: Comparison) -> Iterator[tuple[str, ...]]:
     """Rows of the chain rule: layer, the three forms, their difference and the verdict."""
     for row in comparison.chain_rule:
         forms = (known(form, row.rounding) for form in (row.vHv, row.vGv, row.vRv))
-        difference = f"{known(100 * row.difference, 0.0, 2)} %"
+        is_rounding = row.equal and row.difference > 0
+        difference = "rounding" if is_rounding else f"{known(100 * row.difference, 0.0, 2)} %"
         yield row.layer, *forms, difference, "equal" if row.equal else "differ"
 
 
@@ -342,17 +346,17 @@ def errors(comparison: Comparison) -> tuple[tuple[str, ...], ...]:
         rows.append(_row(f"‖{letter}‖² (Frobenius)", found.whole.squared_norm, error_of_norm))
     if whole.distance is not None:
         rows.append(_row("distance of H and G", whole.distance, whole.distance.sampling))
-    for name, estimate, brackets in (
-        ("negative eigenvalues of H", comparison.negative, comparison.negative_brackets),
-        (
-            f"rank of G, at most {comparison.rank_bound:,}",
-            comparison.rank,
-            comparison.rank_brackets,
-        ),
+    size, rank_bound = comparison.size, comparison.rank_bound
+    rank = f"rank of G, at most {rank_bound:,}"
+    for name, most, estimate, brackets in (
+        ("negative eigenvalues of H", size, comparison.negative, comparison.negative_brackets),
+        (rank, rank_bound, comparison.rank, comparison.rank_brackets),
     ):
-        if estimate is not None and is_unknown(estimate):
-            rows.append((name, f"at least {brackets[0].at_least:,}", NONE, NONE, NONE))
-        elif estimate is not None:
+        if estimate is None:
+            continue
+        if estimate.depth > MAX_RELATIVE_DEPTH * abs(estimate.value):
+            rows.append((name, between(brackets[0].bounds(0, most), most), NONE, NONE, NONE))
+        else:
             rows.append(_row(name, estimate, estimate.sampling, is_count=True))
     return (*rows, *counts_and_dimensions.rows(comparison))
 

@@ -297,7 +297,7 @@ def _check(name: str, error: float, disagreement: float, least: float) -> Check:
     if disagreement > MAX_DISAGREEMENT:
         apart = f"differ by {100 * disagreement:.0f} %" if disagreement < 10 else "do not agree"
         is_float64 = least <= MAX_DIFFERENCE_ERROR
-        remedy = "try other weights, away from the kinks" if is_float64 else "float64 rounds less"
+        remedy = "try other parameters, off the kinks" if is_float64 else "float64 rounds less"
         note = f"differences of two step sizes {apart}, from kinks or rounding; {remedy}"
         return Check(name, None, least, note)
     return Check(name, float(error), max(least, SAFETY_FACTOR * float(disagreement)))

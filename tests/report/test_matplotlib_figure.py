@@ -10,7 +10,14 @@ import pytest
 from support.matrices import Known, network, rotated
 
 import hvp
-from hvp.report import density_curves, eigenvalue_panels, figure_style, matplotlib_figure
+from hvp.linalg.estimate import Estimate
+from hvp.report import (
+    density_curves,
+    density_panels,
+    eigenvalue_panels,
+    figure_style,
+    matplotlib_figure,
+)
 from hvp.report.palette import COLOURS
 
 K = 4
@@ -235,7 +242,7 @@ def test_pyplot_and_its_global_state_are_left_alone(comparison, tmp_path):
     assert pyplot is None or pyplot.get_fignums() == []
 
 
-def test_a_line_of_counts_ends_where_the_count_is_not_known(monkeypatch):
+def test_a_line_of_counts_ends_where_the_count_is_not_known():
     """Closer to zero a count may look known by chance: no line leads there across a gap."""
 
     class Counted:

@@ -51,8 +51,9 @@ def compare(
         progress: called with a label of what is being computed and its products so far.
         start: an earlier comparison of the same network at other weights or on other data, or the
             ``compare.json`` that it wrote, with ``compare.npz`` beside it. The eigenvalues at the
-            ends start from its eigenvectors, which takes up to a quarter fewer products. What is
-            found is the same within the errors.
+            ends start from its eigenvectors. For networks some steps apart that takes a quarter to
+            a half fewer products with k=1, a tenth fewer or none with k=10. What is found is the
+            same within the errors.
 
     Raises:
         InputError: k below 1 or beyond P - 1, a loss that is not a function of outputs, or matrices

@@ -71,10 +71,10 @@ def eigsh(
             it saves.
         v0: (P,) the vector that the iteration starts from, None for a random one of the seed.
         start: eigenpairs of a matrix near A, such as those at earlier weights. The iteration starts
-            from the sum of their vectors and a random one, with a basis of 2k + 5. Neither changes
-            what is found, within its errors, but how many products that takes: a third to two
-            thirds fewer for a few of the largest, a fifth fewer for ten at each end of networks
-            some steps apart. For P up to 512 both are unused.
+            from the sum of their vectors and a random one, at the upper end with a basis of 2k + 5.
+            Neither changes what is found, within its errors, but how many products that takes: for
+            networks some steps apart a half to two thirds fewer for up to three of the largest, a
+            tenth fewer or none for ten at each end. For P up to 512 both are unused.
         max_products: the iteration stops with an error after about this number of products.
         second_start: look for eigenvalues that a single starting vector misses, such as copies of a
             multiple one, by up to 40 Lanczos steps from two vectors orthogonal to the pairs found.
@@ -103,7 +103,8 @@ def eigsh(
     tol = float(np.sqrt(eps)) if tol is None else tol
     if not tol >= eps:
         raise InputError(f"a tol of at least {eps:.1e}, the precision of A", tol, "loosen it")
-    ncv = basis_size(k, size, start is not None) if ncv is None else min(ncv, size)
+    is_short = start is not None and which in ("LA", "LM")
+    ncv = basis_size(k, size, is_short) if ncv is None else min(ncv, size)
     if ncv <= k and not is_dense:
         raise InputError(f"an ncv above k = {k}", ncv, "leave ncv out for the default")
     rng = np.random.default_rng(seed)
@@ -137,9 +138,12 @@ def eigsh(
     return pairs if pairs.num_missing else replace(pairs, ranks=_ranks(pairs.values, which))
 
 
-def basis_size(k: int, size: int, is_warm: bool = False) -> int:
-    """The vectors of the Krylov basis for k eigenpairs of so many parameters."""
-    least = 0 if is_warm else 20 if size < SHORT_BASIS_SIZE else 10
+def basis_size(k: int, size: int, is_short: bool = False) -> int:
+    """The vectors of the Krylov basis for k eigenpairs of so many parameters.
+
+    A short one serves large eigenvalues, which stand apart, from a start that nearly has them.
+    """
+    least = 0 if is_short else 20 if size < SHORT_BASIS_SIZE else 10
     return min(size, max(2 * k + 5, least))
 
 

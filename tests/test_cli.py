@@ -31,7 +31,7 @@ from hvp.report import number_format
 
 layers = keras.layers
 SCRIPT = str(Path(sys.executable).with_name("hvp"))
-KINDS = ("html", "json", "png", "svg")
+KINDS = ("html", "json", "npz", "png", "svg")
 MODULE = (sys.executable, "-m", "hvp")
 
 
@@ -794,6 +794,49 @@ def test_a_name_that_is_too_long_is_refused(inputs, here):
     assert_refused(compare("--model", "x" * 300), "(File name too long)")
     assert_refused(compare(*inputs[:2], "--data", "x" * 300), "(File name too long)")
     assert files(here) == before
+
+
+def test_a_comparison_starts_from_an_earlier_one(one_layer, here):
+    effort = (*one_layer, "-k", 1, "--parts", "ends", "-q")
+    succeeded(compare(*effort, "--out", "first"))
+    succeeded(compare(*effort, "--out", "second", "--start-from", "first/compare.json"))
+    first, second = document(here / "first"), document(here / "second")
+    ends = [found["parts"]["selected layers"]["H"]["largest"] for found in (first, second)]
+    assert ends[1]["values"] == pytest.approx(ends[0]["values"], abs=1e-5)
+    assert second["command"] == f"{first['command']} --start-from first/compare.json"
+
+
+def test_several_models_start_from_their_own_comparisons(inputs, here):
+    starts = (("a", "b"), ("first/a", "first/b"))
+    for name in starts[0]:
+        model().save(f"{name}.keras")
+    options = ("--data", "data.npz", "--layers", "last", "-k", 1, "--parts", "ends", "-q")
+    succeeded(compare("a.keras", "b.keras", *options, "--out", "first"))
+    for path in ("first", "first/compare.html"):
+        found = jobs.starts(Path(path), starts[0])
+        assert [each.vectors.keys() for each in found] == [
+            jobs.starts(Path(name), ["x"])[0].vectors.keys() for name in starts[1]
+        ]
+
+
+def test_a_start_that_does_not_fit_is_refused(one_layer, inputs, here):
+    effort = ("-k", 1, "--parts", "ends", "-q")
+    assert_refused(
+        compare(*inputs, *effort, "--start-from", "nowhere.json"),
+        "expected a compare.json, got no file 'nowhere.json'; check the path",
+    )
+    succeeded(compare(*one_layer, *effort, "--out", "first"))
+    assert_refused(
+        compare(*inputs, *effort, "--start-from", "first"),
+        "expected a --start-from with layer hidden of shapes (4, 5) (5,), got shapes none; "
+        "leave --start-from out",
+    )
+    (here / "first/compare.npz").unlink()
+    assert_refused(
+        compare(*inputs, *effort, "--start-from", "first"),
+        "expected a compare.npz beside the compare.json, got no 'first/compare.npz'; "
+        "leave --start-from out",
+    )
 
 
 @pytest.mark.parametrize(("chosen", "P", "most"), [("last/bias", 3, 2), ("one", 1, 1)])

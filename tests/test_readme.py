@@ -37,6 +37,7 @@ def test_the_program_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     assert sorted(path.name for path in tmp_path.rglob("compare.*")) == [
         "compare.html",
         "compare.json",
+        "compare.npz",
         "compare.png",
         "compare.svg",
     ]

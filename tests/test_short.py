@@ -68,7 +68,7 @@ def test_the_main_job_on_few_digits(activation, tmp_path):
     lin = hvp.linearize(model, (x, y))
     comparison = hvp.compare(lin, 3, num_probes=2, num_steps=10)
     comparison.save(tmp_path)
-    names = ("compare.html", "compare.json", "compare.png", "compare.svg")
+    names = ("compare.html", "compare.json", "compare.npz", "compare.png", "compare.svg")
     assert sorted(path.name for path in tmp_path.iterdir()) == list(names)
     written = json.loads((tmp_path / "compare.json").read_text(encoding="utf-8"))
     for row in hvp.chain_rule(lin):

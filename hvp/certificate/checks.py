@@ -202,10 +202,11 @@ def _worst(checks: Sequence[Check]) -> Check:
 def _check(name: str, error: float, disagreement: float, least: float) -> Check:
     """A check from the error along a direction, and the disagreement of its steps."""
     if disagreement > MAX_DISAGREEMENT:
-        note = f"steps disagree by {disagreement:.0e}: there are kinks within them, or rounding"
+        apart = f"differ by {100 * disagreement:.0f} %" if disagreement < 10 else "do not agree"
         is_float64 = least <= MAX_DIFFERENCE_ERROR
         remedy = "try other parameters, off the kinks" if is_float64 else "float64 rounds less"
-        return Check(name, None, least, f"{note} ({remedy})")
+        note = f"differences of two step sizes {apart}, from kinks or rounding; {remedy}"
+        return Check(name, None, least, note)
     return Check(name, error, max(least, SAFETY_FACTOR * disagreement))
 
 

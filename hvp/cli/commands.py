@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import time
@@ -92,14 +93,14 @@ def compare(
     ] = "chain-rule,ends,density,traces",
     examples: Annotated[
         int | None,
-        options.number("Take so many of the examples, chosen at random."),
+        options.number("Use only this many of the examples, chosen at random."),
     ] = None,
     budget: Annotated[
         str,
         typer.Option(
             metavar="<time>",
-            help="The time that a network may take, such as 90s, 10m or 2h: where more is "
-            "expected, less is computed. none computes everything.",
+            help="The time that a model may take, such as 90s, 10m or 2h: where more is expected, "
+            "less is computed. With none, everything is.",
         ),
     ] = "10m",
     memory: Annotated[
@@ -111,6 +112,15 @@ def compare(
         ),
     ] = None,
     rescale: options.RescaleOption = False,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(
+            parser=options.path,
+            metavar="<path>",
+            help="The compare.json of an earlier comparison of the same network: the extreme "
+            "eigenvalues start from its eigenvectors. Of several models: the directory above.",
+        ),
+    ] = None,
     dtype: options.DtypeOption = None,
     seed: options.SeedOption = 0,
     out: Annotated[
@@ -155,6 +165,7 @@ def compare(
         several = len(names) > 1
         directories = [out / name for name in names] if several else []
         with process.directories([*directories, out]):
+            starts = jobs.starts(start_from, names)
             readers = [jobs.data_reader(path, data) for path in files.values()]
             terminal.start("importing TensorFlow")
             process.import_tensorflow(seed)
@@ -165,6 +176,10 @@ def compare(
                 ]
             else:
                 work = [jobs.builtin_job(name, seed, terminal) for name in names]
+            work = [
+                dataclasses.replace(job, start=start)
+                for job, start in zip(work, starts, strict=True)
+            ]
             if examples is not None:
                 work = [jobs.with_some_examples(job, examples, seed, terminal) for job in work]
             request = jobs.Request(of_loss, effort, limits, seed, _command(context))

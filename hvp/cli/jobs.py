@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hvp.comparison.limits import Fit, Limits
     from hvp.comparison.plan import Effort
     from hvp.comparison.results import Comparison
+    from hvp.comparison.start import Start
     from hvp.linearization.linearization import Linearization
     from hvp.objective.data_sources import Reader
     from hvp.report.terminal import Terminal
@@ -31,12 +32,13 @@ FEW_EXAMPLES = 32
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A model, the arrays of its examples, and the title of the results."""
+    """A model, the arrays of its examples, the title of the results, and where they start."""
 
     title: str
     model: Any
     data: tuple[Any, ...]
     is_digits: bool = False
+    start: Start | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +101,18 @@ def models_by_name(paths: Sequence[Path]) -> dict[str, Path]:
             raise InputError(expected, f"{str(other)!r} and {str(path)!r}", "rename one")
         found[path.stem] = path
     return found
+
+
+def starts(path: Path | None, names: Sequence[str]) -> list[Start | None]:
+    """The earlier comparisons of models with these names, None for each without a path."""
+    from hvp.report.start_file import load
+
+    if path is None:
+        return [None] * len(names)
+    if len(names) == 1:
+        return [load(path)]
+    above = path if path.is_dir() else path.parent
+    return [load(above / name / "compare.json") for name in names]
 
 
 def load_job(model: Path, read: Reader | None, options: Options, rescale: bool = False) -> Job:
@@ -186,8 +200,16 @@ def compared(job: Job, lin: Linearization, request: Request, terminal: Terminal)
     from hvp.comparison.run import Run
     from hvp.report import summary
 
+    if job.start is not None:
+        job.start.check(lin)
     lin, found = fitted(job, lin, request, terminal)
-    run = Run(lin, found.effort, seed=request.seed, progress=terminal.report_products)
+    run = Run(
+        lin,
+        found.effort,
+        seed=request.seed,
+        progress=terminal.report_products,
+        start=job.start,
+    )
     terminal.start_stages(
         job.title, {stage.label: each for stage, each in found.cost.stages.items()}
     )

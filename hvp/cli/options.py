@@ -62,7 +62,7 @@ ModelsArgument = Annotated[
     list[Path] | None,
     typer.Argument(
         parser=path,
-        metavar="[MODEL.keras]...",
+        metavar="MODEL.keras",
         help="One or more .keras files instead of the built-in networks, all on the same --data. "
         "Several get a directory each and a page that compares them.",
         show_default=False,

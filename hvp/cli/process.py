@@ -28,6 +28,8 @@ REMEDIES = {
     r"use the loss (\w+)": r"give --loss \1",
     r'pass dtype="float64"': "give --dtype float64",
     r"^a budget of": "a --budget of",
+    r"^a start with": "a --start-from with",
+    r"^compare without a start": "leave --start-from out",
     r"^matrices among": "--matrices among",
     r"^results among": "--parts among",
     r"^a limit of memory of": "a --memory of",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from pathlib import Path
 
 from hvp.comparison.plan import MATRICES, RESULTS, Effort
 from hvp.comparison.results import Comparison
 from hvp.comparison.run import Run
+from hvp.comparison.start import Start
 from hvp.errors import InputError
 from hvp.operators import Curvature
 
@@ -25,6 +27,7 @@ def compare(
     title: str = "",
     command: str = "",
     progress: Callable[[str, int], None] | None = None,
+    start: Comparison | str | Path | None = None,
 ) -> Comparison:
     """Compare the spectra of H, G and R, of the whole network and of each layer's own block.
 
@@ -46,10 +49,15 @@ def compare(
         title: the name of what is compared, for the page and the figures.
         command: the command that repeats the comparison; empty for this call.
         progress: called with a label of what is being computed and its products so far.
+        start: an earlier comparison of the same network at other weights or on other data, or the
+            ``compare.json`` that it wrote, with ``compare.npz`` beside it. The eigenvalues at the
+            ends start from its eigenvectors. For networks some steps apart that takes a quarter to
+            a half fewer products with k=1, a tenth fewer or none with k=10. What is found is the
+            same within the errors.
 
     Raises:
         InputError: k below 1 or beyond P - 1, a loss that is not a function of outputs, or matrices
-            or results that do not exist.
+            or results that do not exist, or a start with other parameters.
         ConvergenceError: an eigenpair did not reach its tolerance.
 
     >>> import numpy as np, tensorflow as tf
@@ -67,10 +75,21 @@ def compare(
         k, tol, num_probes, num_steps, layers, chosen, Effort.chosen_results(results, chosen)
     )
     effort.check_k(lin.size)
-    run = Run(lin, effort, seed=seed, progress=progress)
+    run = Run(lin, effort, seed=seed, progress=progress, start=_start(start))
     while run.pending:
         run.step()
     return run.comparison(title=title, command=command or _call(effort, seed))
+
+
+def _start(given: Comparison | str | Path | None) -> Start | None:
+    """The vectors of an earlier comparison."""
+    if given is None:
+        return None
+    if isinstance(given, Comparison):
+        return Start.of(given)
+    from hvp.report.start_file import load
+
+    return load(given)
 
 
 def _call(effort: Effort, seed: int) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,15 @@ import numpy as np
 
 from hvp.certificate import Certificate
 from hvp.comparison.chain_rule import QuadraticForms
+from hvp.comparison.counts import Counts, counts
+from hvp.comparison.dimensions import (
+    Condition,
+    EffectiveDimension,
+    condition,
+    effective_dimensions,
+    squared_norm,
+    stable_rank,
+)
 from hvp.comparison.sampling_errors import SamplingErrors
 from hvp.comparison.spectrum import Spectrum
 from hvp.errors import InputError
@@ -125,6 +135,7 @@ class Comparison(ShownAsTable):
     those of R divided by those of H, layer by layer. `noise` is the noise of the products with H
     and G, in units of λ. `certificate` says whether Hv, the gradient and vᵀGv agree with
     differences: where it has not passed, do not trust the numbers.
+    `shapes` are those of the parameters of each layer.
     `command` repeats the comparison, given the same weights and data.
 
     What was not computed is not there: `parts`, `chain_rule`, `traces` and `noise` lack it, and a
@@ -168,6 +179,7 @@ class Comparison(ShownAsTable):
     command: str = ""
     matrices: tuple[str, ...] = ("H", "G", "R")
     unfinished: tuple[str, ...] = ()
+    shapes: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
 
     @property
     def whole(self) -> Part:
@@ -180,6 +192,17 @@ class Comparison(ShownAsTable):
     def floor(self) -> float:
         """The noise floor of the products: smaller eigenvalues may be zero."""
         return max((noise.floor for noise in self.noise.values()), default=0.0)
+
+    @property
+    def stable_learning_rate(self) -> float | None:
+        """2/λ_max of H, above which gradient descent is unstable.
+
+        None where no eigenvalue is certainly positive, or H was left out.
+        """
+        found = self.whole.spectra.get("H") if self.parts else None
+        if found is None or found.largest.values[-1] <= max(found.largest.errors[-1], self.floor):
+            return None
+        return float(2 / found.largest.values[-1])
 
     @property
     def passed(self) -> bool:
@@ -206,7 +229,50 @@ class Comparison(ShownAsTable):
         found = self.whole.spectra.get(letter) if self.parts else None
         return None if found is None or found.density is None else found
 
-    @property
+    @cached_property
+    def counts(self) -> Mapping[str, Counts]:
+        """By "H" and "G", how many eigenvalues are above ε, below -ε, and null to it, as bounds.
+
+        Those of the matrices whose density was computed; ε is a multiple of the noise floor.
+        """
+        bounds = {"H": self.size, "G": max(self.rank_bound, self.k)}
+        found = {
+            letter: counts(spectrum, self.floor, most=most, semidefinite=letter == "G")
+            for letter, most in bounds.items()
+            if (spectrum := self._with_density(letter)) is not None
+        }
+        return {letter: each for letter, each in found.items() if each is not None}
+
+    @cached_property
+    def stable_ranks(self) -> Mapping[str, Estimate]:
+        """By "H", "G" and "R", ‖A‖_F²/‖A‖², by the traces or else the density."""
+        found = {}
+        for letter, spectrum in self.whole.spectra.items() if self.parts else ():
+            traces = self.traces.get(letter)
+            norm = squared_norm(spectrum) if traces is None else traces.whole.squared_norm
+            rank = None if norm is None else stable_rank(spectrum, norm)
+            if rank is not None:
+                found[letter] = rank
+        return found
+
+    @cached_property
+    def effective_dimensions(self) -> tuple[EffectiveDimension, ...]:
+        """Those of G for a damping of a tenth of λ_max and less; empty without its density."""
+        found = self._with_density("G")
+        return () if found is None else effective_dimensions(found)
+
+    @cached_property
+    def conditions(self) -> Mapping[str, Condition]:
+        """By "H" and "G", bounds of λ_max over the smallest eigenvalue above the noise floor."""
+        spectra = {letter: self._with_density(letter) for letter in "HG"}
+        found = {
+            letter: condition(spectrum, self.floor)
+            for letter, spectrum in spectra.items()
+            if spectrum is not None
+        }
+        return {letter: each for letter, each in found.items() if each is not None}
+
+    @cached_property
     def negative_brackets(self) -> tuple[CountBracket, ...]:
         """Bounds of the number of eigenvalues of H below -ε: the noise floor, and another ε.
 
@@ -215,7 +281,7 @@ class Comparison(ShownAsTable):
         """
         return self._brackets("H", lambda d, size: d.bracket_below(-size))
 
-    @property
+    @cached_property
     def rank_brackets(self) -> tuple[CountBracket, ...]:
         """Bounds of the number of eigenvalues of G above ε, for the same kinds of ε."""
         return self._brackets("G", lambda d, size: d.bracket_above(size))
@@ -280,7 +346,7 @@ class Comparison(ShownAsTable):
             f"{self.title or 'Comparison'}: {self.size:,} parameters, {self.num_examples:,} "
             f"examples, {self.loss_name} {self.loss:.6g}{accuracy}, {self.dtype}"
         )
-        notes = [" ".join(summary.headline(self))] if self.parts else []
+        notes = [" ".join(sentences) for sentences in summary.paragraphs(self)]
         if not self.passed:
             notes.insert(0, summary.certificate(self))
         if self.unfinished:
@@ -326,10 +392,11 @@ class Comparison(ShownAsTable):
         return comparison_as_dict(self)
 
     def save(self, directory: str | Path) -> tuple[Path, ...]:
-        """Write ``compare.json``, ``.html``, ``.png`` and ``.svg`` there.
+        """Write ``compare.json``, ``.html``, ``.png``, ``.svg`` and ``.npz`` there.
 
-        They hold the numbers, a page for the browser, and figures for papers. Each file appears
-        complete or not at all, and none before all four are made.
+        They hold the numbers, a page for the browser, figures for papers, and vectors that a later
+        comparison starts from. Each file appears complete or not at all, and none before all are
+        made.
 
         Raises:
             InputError: the packages of the extra "report" are not installed.

@@ -24,6 +24,7 @@ from hvp.comparison.sampling_errors import (
     with_norms,
 )
 from hvp.comparison.spectrum import Spectrum, ends, with_density
+from hvp.comparison.start import Start, shapes
 from hvp.linalg.layer_shares import LayerShares, layer_shares
 from hvp.linalg.layer_traces import LayerTraces, layer_traces
 from hvp.linalg.noise_floor import Noise, noise_floor
@@ -100,7 +101,11 @@ class Run:
         *,
         seed: int = 0,
         progress: Progress | None = None,
+        start: Start | None = None,
     ):
+        if start is not None:
+            start.check(lin)
+        self._start = start
         self._begun = time.perf_counter()
         self.lin, self.effort, self._seed = lin, effort, seed
         self._progress: Progress = progress or (lambda label, count: None)
@@ -162,6 +167,7 @@ class Run:
             scale=self._scale(stage),
             seed=self._seed,
             progress=progress,
+            v0=None if self._start is None else self._start.vector(*key, part, self._seed),
         )
         self._sampling[key] = sampling_errors(part, stage.letter, found, self._seed)
         self.spectra[key] = found
@@ -261,6 +267,7 @@ class Run:
             title=title,
             loss_name=lin.loss_name,
             layers=tuple(lin.layout.layers),
+            shapes=shapes(lin),
             parts=parts,
             chain_rule=self.table,
             traces=self.traces,

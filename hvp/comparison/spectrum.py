@@ -122,15 +122,18 @@ def ends(
     scale: float | None,
     seed: int,
     progress: Callable[[int], None],
+    v0: np.ndarray | None = None,
 ) -> Spectrum:
     """The k largest and the k smallest eigenpairs, in one run if 2k < P, without a density.
 
-    `tol` and `scale` are those of `hvp.eigsh`.
+    `tol`, `scale` and `v0` are those of `hvp.eigsh`.
     """
     begun = time.perf_counter()
 
     def run(count: int, which: str) -> Eigenpairs:
-        return eigsh(A, count, which=which, tol=tol, scale=scale, seed=seed, progress=progress)
+        return eigsh(
+            A, count, which=which, tol=tol, scale=scale, v0=v0, seed=seed, progress=progress
+        )
 
     if 2 * k < A.shape[0]:
         both = run(2 * k, "BE")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +12,13 @@ from hvp.linalg.gauss_radau import radau_rules
 from hvp.linalg.measure import SpectralMeasure, mean_over_probes
 
 TINY = float(np.finfo(np.float64).tiny)
+
+
+class Bounds(NamedTuple):
+    """The least and the most that a whole number may be."""
+
+    lower: int
+    upper: int
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,24 @@ class CountBracket:
     def at_least(self) -> int:
         """The lower bound, less two standard errors."""
         return max(int(np.ceil(self.lower - 2 * self.stderr)), 0) if self.stderr >= 0 else 0
+
+    def bounds(self, certain: int, most: int) -> Bounds:
+        """The bounds, widened by two standard errors, of a number from `certain` to `most`.
+
+        With a single probe, whose error is not known, there are no others than these two.
+
+        >>> CountBracket(0.1, lower=3.2, upper=7.9, stderr=0.3).bounds(0, 70)
+        Bounds(lower=3, upper=8)
+        >>> CountBracket(0.1, lower=29.99, upper=29.99, stderr=1e-3).bounds(0, 70)
+        Bounds(lower=30, upper=30)
+        """
+        if math.isnan(self.stderr):
+            return Bounds(certain, most)
+        lower = math.ceil(self.lower - 2 * self.stderr)
+        upper = math.floor(self.upper + 2 * self.stderr)
+        if lower > upper:  # no whole number is between them
+            lower = upper = round((self.lower + self.upper) / 2)
+        return Bounds(min(max(lower, certain), most), max(min(upper, most), certain))
 
 
 def count_bracket(measure: SpectralMeasure, limit: float, sign: int) -> CountBracket:

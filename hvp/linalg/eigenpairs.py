@@ -34,6 +34,7 @@ class Eigenpairs(ShownAsTable):
             ``partial=True``. The others are then eigenpairs, but of any rank.
         ranks: (k,) of the values as asked for: 1 for the largest (with "LM" in magnitude), 2 for
             the next; -1 for the smallest, -2 for the next. None where they are not known.
+        scale: the norm that `tol` was relative to; None where it is not known.
 
     >>> from hvp import eigsh
     >>> pairs = eigsh(np.diag([1.0, 2.0, 2.0, 5.0]), 2)
@@ -55,6 +56,7 @@ class Eigenpairs(ShownAsTable):
     unseen: bool | None = None
     num_missing: int = 0
     ranks: np.ndarray | None = None
+    scale: float | None = None
 
     def rows(self) -> list[dict[str, float | str]]:
         """A dict for each value, as `pandas.DataFrame` takes them.
@@ -128,6 +130,7 @@ class Eigenpairs(ShownAsTable):
             self.unseen,
             self.num_missing,
             None if self.ranks is None else self.ranks[chosen],
+            self.scale,
         )
 
     @property

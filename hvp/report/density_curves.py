@@ -145,18 +145,6 @@ def outliers_above(part: Part, name: str) -> tuple[int, bool]:
     return count, count == len(found.largest.values)
 
 
-def share_of_zeros(part: Part, name: str, floor: float) -> tuple[float, float]:
-    """Bounds of the share of eigenvalues that are zero to rounding, |λ| up to the floor."""
-    d = drawn(part)[name]
-    least = max(floor, d.floor)
-    beyond = d.bracket_above(least), d.bracket_below(-least)
-    errors = [np.nan_to_num(bracket.stderr) for bracket in beyond]
-    most = sum(b.upper + e for b, e in zip(beyond, errors, strict=True))
-    fewest = sum(b.lower - e for b, e in zip(beyond, errors, strict=True))
-    low, high = np.clip([1 - most / part.size, 1 - fewest / part.size], 0.0, 1.0)
-    return float(low), float(high)
-
-
 def simplified(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Indices of points whose polygon is close to all points (Douglas and Peucker 1973).
 

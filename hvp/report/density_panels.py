@@ -23,6 +23,8 @@ from hvp.report.palette import COLOURS, MUTED
 
 # Opacity of the area below a curve.
 AREA = 0.08
+# The upper edge of a figure over the highest curve: room for the legend.
+HEADROOM = 10.0
 # Height of a row of ticks below the densities, as a share of the panel.
 TICK_ROW = 0.045
 # The least distance of two ticks of a logarithmic axis, as a share of its half.
@@ -118,14 +120,19 @@ def count_rows(part: Part, floor: float) -> list[tuple[Any, ...]]:
 def _known_counts(
     d: Density, sign: int, floor: float, largest: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Thresholds, counts beyond them and their errors, where fewer steps give about the same."""
+    """Thresholds, counts beyond them and their errors, where fewer steps give about the same.
+
+    They end where that is so no more, closer to zero: what seems known beyond is by chance.
+    """
     least = max(floor, d.floor)
     even = np.geomspace(min(10 * least or 1e-6 * largest, largest / 10), largest, NUM_THRESHOLDS)
     steps = sign * d.outliers - 2 * least  # the count grows by one at each
     thresholds = np.unique(np.r_[even, steps[steps > even[0]]])
     count = d.count_above if sign > 0 else d.count_below
     found = [count(sign * x, floor=least) for x in thresholds]
-    known = np.array([e.value >= 0.5 and not number_format.is_unknown(e) for e in found])
+    counted = np.array([e.value >= 0.5 for e in found])
+    unknown = counted & np.array([number_format.is_unknown(e) for e in found])
+    known = counted & (np.arange(len(found)) > np.flatnonzero(unknown).max(initial=-1))
     values = np.array([e.value for e in found])
     errors = np.array([np.nan_to_num(e.stderr) + e.depth for e in found])
     return thresholds[known], values[known], errors[known]
@@ -156,7 +163,7 @@ def _draw_curves(
         for artist in artists:
             artist.set_clip_path(None)
             artist.set_clip_box(above)  # a path would get another name in each file
-    top = 3 * max(float(curve.values.max()) for curve in found.values())
+    top = HEADROOM * max(float(curve.values.max()) for curve in found.values())
     # The curves end above the rows of ticks.
     span = math.log10(top / bottom) / (1 - start)
     panel.set_yscale("log")

@@ -24,6 +24,8 @@ MAX_LINEAR_RATIO = 30
 MODEL_MARKERS, MAX_RANKS = ("o", "s", "D", "p", "X"), 10
 # Layers of one panel.
 MAX_LAYERS = 24
+# The largest standard error of a share that is drawn.
+MAX_SHARE_ERROR = 1.0
 WORDS = ("", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -50,7 +52,10 @@ def ranks(
         )
         label = f"outputs − 1 = {num_outputs - 1}"
         place = panel.get_xaxis_transform()
-        panel.text(num_outputs - 1, 0.97, label, ha="center", va="top", transform=place)
+        if num_outputs - 1 <= count / 2:  # the largest are above and to the left
+            panel.text(num_outputs - 0.4, 0.55, label, ha="left", va="center", transform=place)
+        else:
+            panel.text(num_outputs - 1, 0.97, label, ha="center", va="top", transform=place)
     has_bounds = False
     for offset, name in zip(offsets, names, strict=True):
         has_bounds |= _draw_ranks(
@@ -240,14 +245,17 @@ def layers(panel: Axes, comparison: Comparison) -> None:
 
 
 def layer_shares(panel: Axes, comparison: Comparison, hover: Hover = no_hover) -> None:
-    """The shares of R in the trace and in the squared Frobenius norm of each layer's block."""
+    """The shares of R in the trace and in the squared Frobenius norm of each layer's block.
+
+    One with an error above `MAX_SHARE_ERROR` is left out: it would take all of the axis.
+    """
     assert comparison.shares is not None
     shares = {comparison.whole.name: comparison.shares.whole, **comparison.shares.layers}
     measures = {"trace": ("trace", INK, "o"), "squared_norm": ("squared norm", MUTED, "D")}
     for measure, (label, colour, marker) in measures.items():
         for row, share in enumerate(shares.values()):
             e: Estimate[float] = getattr(share, measure)
-            if not math.isfinite(e.value):
+            if not math.isfinite(e.value) or e.stderr > MAX_SHARE_ERROR:
                 continue
             (point, *_) = panel.errorbar(
                 [100 * e.value],

@@ -8,14 +8,16 @@ from collections.abc import Iterator
 import numpy as np
 
 from hvp.comparison.results import Comparison, Part
-from hvp.linalg.brackets import CountBracket
 from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.linalg.estimate import Estimate
 from hvp.linalg.layer_traces import BlockTraces
+from hvp.report import counts_and_dimensions
 from hvp.report.number_format import (
+    NONE,
     SINGLE,
     Eigenvalue,
     End,
+    between,
     bound,
     counted,
     eigenvalues,
@@ -27,8 +29,8 @@ from hvp.report.number_format import (
 
 LARGEST: End = "largest"
 SMALLEST: End = "smallest"
-# The cell of an error that does not apply.
-NONE = "–"
+# Counts with a larger depth, relative to their value, are given by bounds.
+MAX_RELATIVE_DEPTH = 0.25
 
 
 def eigenvalue(
@@ -78,24 +80,6 @@ def certainly_negative(comparison: Comparison) -> int:
     return max(found, *(bracket.at_least for bracket in comparison.negative_brackets[:1]), 0)
 
 
-def is_within(comparison: Comparison, bracket: CountBracket) -> bool:
-    """Whether the threshold of a count lies inside of the spectrum: of H below zero, else of G."""
-    if bracket.threshold < 0:
-        return bool(bracket.threshold > comparison.whole.H.smallest.values[0])
-    return bool(bracket.threshold < comparison.whole.G.largest.values[-1])
-
-
-def between(bracket: CountBracket) -> str:
-    """The bounds of a count, widened by the error of the probes."""
-    low = max(bracket.lower - bracket.stderr, 0.0)
-    return f"{math.floor(low):,} to {math.ceil(bracket.upper + bracket.stderr):,}"
-
-
-def margin_of_threshold(bracket: CountBracket) -> str:
-    """The threshold of a count to two digits."""
-    return known(bracket.threshold, 0.0, 2)
-
-
 def overlap(part: Part) -> str:
     """The share of H's top space that lies in G's, in per cent."""
     return f"{known(100 * part.overlap, 0.5, 3)} %"
@@ -122,7 +106,8 @@ def chain_rule(comparison: Comparison) -> Iterator[tuple[str, ...]]:
     """Rows of the chain rule: layer, the three forms, their difference and the verdict."""
     for row in comparison.chain_rule:
         forms = (known(form, row.rounding) for form in (row.vHv, row.vGv, row.vRv))
-        difference = f"{known(100 * row.difference, 0.0, 2)} %"
+        is_rounding = row.equal and row.difference > 0
+        difference = "rounding" if is_rounding else f"{known(100 * row.difference, 0.0, 2)} %"
         yield row.layer, *forms, difference, "equal" if row.equal else "differ"
 
 
@@ -134,7 +119,7 @@ def errors(comparison: Comparison) -> tuple[tuple[str, ...], ...]:
         *_extremes(comparison),
         *_traces(comparison),
         *_counts(comparison),
-        *_counts_by_threshold(comparison),
+        *counts_and_dimensions.rows(comparison),
     )
 
 
@@ -169,24 +154,18 @@ def _counts(comparison: Comparison) -> Iterator[tuple[str, ...]]:
     distance = comparison.whole.distance
     if distance is not None:
         yield _row("distance of H and G", distance, distance.sampling)
-    for name, count in (
-        ("negative eigenvalues of H", comparison.negative),
-        (f"rank of G, at most {comparison.rank_bound:,}", comparison.rank),
+    size, rank_bound = comparison.size, comparison.rank_bound
+    rank = f"rank of G, at most {rank_bound:,}"
+    for name, most, count, brackets in (
+        ("negative eigenvalues of H", size, comparison.negative, comparison.negative_brackets),
+        (rank, rank_bound, comparison.rank, comparison.rank_brackets),
     ):
-        if count is not None:
+        if count is None:
+            continue
+        if count.depth > MAX_RELATIVE_DEPTH * abs(count.value):
+            yield name, between(brackets[0].bounds(0, most), most), NONE, NONE, NONE
+        else:
             yield _row(name, count, count.sampling, is_count=True)
-
-
-def _counts_by_threshold(comparison: Comparison) -> Iterator[tuple[str, ...]]:
-    """Bounds of the counts beyond thresholds, where the counts themselves are not known."""
-    for name, sign, count, brackets in (
-        ("negative, H", "<", comparison.negative, comparison.negative_brackets),
-        ("rank, G", ">", comparison.rank, comparison.rank_brackets),
-    ):
-        for bracket in brackets if count is not None and is_unknown(count) else ():
-            if is_within(comparison, bracket):
-                threshold = f"{name}: λ {sign} {margin_of_threshold(bracket)}"
-                yield threshold, between(bracket), margin(bracket.stderr), NONE, NONE
 
 
 def _row(

@@ -19,8 +19,7 @@ from hvp.report import (
     palette,
     summary,
 )
-from hvp.report.entries import NONE
-from hvp.report.number_format import SINGLE, UNKNOWN, typeset
+from hvp.report.number_format import NONE, SINGLE, UNKNOWN, typeset
 
 
 def save_page(comparison: Comparison, path: Path, *, num_models: int = 1) -> None:
@@ -75,7 +74,7 @@ def _text(c: Comparison) -> dict[str, Any]:
     return {
         "title": c.title or "A network",
         "facts": _facts(c),
-        "headline": typeset(" ".join(summary.headline(c))),
+        "headline": [typeset(" ".join(each)) for each in summary.paragraphs(c)],
         "sampling": typeset(summary.sampling(c)) if c.parts else "",
         "unfinished": summary.unfinished(c),
         "certificate": typeset(summary.certificate(c)),
@@ -104,10 +103,10 @@ def _about_densities(c: Comparison) -> dict[str, Any]:
     """What the caption of the densities says; only what is known without one."""
     if not c.parts or not density_curves.drawn(c.whole):
         return {"vanishes": bool(c.parts) and c.whole.agrees}
-    notes = [summary.outliers(c, c.whole), summary.zeros(c, c.whole)]
+    outliers = summary.outliers(c, c.whole)
     return {
         "vanishes": c.whole.agrees,
-        "about_densities": typeset(" ".join(f"{note}." for note in notes if note)),
+        "about_densities": typeset(f"{outliers}." if outliers else ""),
         "width": typeset(number_format.known(density_curves.kernel_width(c.whole), 0.0, 2)),
     }
 

@@ -17,9 +17,10 @@ from hvp.errors import InputError, shown
 from hvp.linalg.density import Density
 from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.linalg.estimate import Estimate
+from hvp.report import summary
 
 Known = TypeVar("Known")
-SCHEMA = 5
+SCHEMA = 6
 ABOUT = {
     "null": "a number that is not known, such as the sampling error from a single batch, or a "
     "result that was not computed",
@@ -53,6 +54,17 @@ ABOUT = {
     "brackets": "bounds of the numbers of eigenvalues of H below a threshold, and of G above one, "
     "certain but for the standard error over the probes: first at the noise floor, then at the "
     "smallest multiple of it whose bounds are within a factor of two",
+    "headline": "the main results in sentences",
+    "shapes": "those of the parameters of each layer",
+    "counts": "the least and the most eigenvalues above epsilon (threshold), below -epsilon and, "
+    "null, between the two, with two standard errors of the probes; epsilon is the smallest "
+    "multiple of the noise floor for which they are close",
+    "stable_rank": "squared Frobenius norm over squared spectral norm",
+    "effective_dimension": "sum of lambda/(lambda + damping) over the eigenvalues of G; the "
+    "damping is its largest eigenvalue divided by divisor; depth is half the width of its bracket",
+    "condition": "bounds of the largest eigenvalue over the smallest one above floor",
+    "stable_learning_rate": "2 over the largest eigenvalue of H: above it gradient descent is "
+    "unstable; null where no eigenvalue is certainly positive",
     "command": "repeats the comparison, given the same weights and data",
     "chain_rule": "vᵀHv, vᵀGv and vᵀRv for the kernels v of each layer; rounding: their error",
 }
@@ -60,7 +72,8 @@ CONVERTED_FIELDS = ("parts", "chain_rule", "traces", "shares", "noise", "certifi
 FILE, AGAIN = "compare.json", "save the comparison again"
 # What a document holds at least.
 KEYS = {field.name for field in dataclasses.fields(Comparison)} - {"shares"} | {
-    "schema", "about", "negative", "rank", "brackets",
+    "schema", "about", "negative", "rank", "brackets", "headline", "counts", "stable_rank",
+    "effective_dimension", "condition", "stable_learning_rate",
 }  # fmt: skip
 
 
@@ -75,7 +88,9 @@ def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
         {
             "schema": SCHEMA,
             "about": ABOUT,
+            "headline": list(summary.headline(comparison)),
             **plain,
+            **_sizes_of_curvature(comparison),
             "certificate": _if_known(_certificate, comparison.certificate),
             "negative": _if_known(_estimate, comparison.negative),
             "rank": _if_known(_estimate, comparison.rank),
@@ -95,6 +110,20 @@ def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
             "parts": {name: _part(part) for name, part in comparison.parts.items()},
         }
     )
+
+
+def _sizes_of_curvature(c: Comparison) -> dict[str, Any]:
+    """How many eigenvalues are large, and how many directions matter."""
+    return {
+        "counts": {letter: vars(found) for letter, found in c.counts.items()},
+        "stable_rank": {letter: _estimate(rank) for letter, rank in c.stable_ranks.items()},
+        "effective_dimension": [
+            {"damping": each.damping, "divisor": each.divisor, **_estimate(each.estimate)}
+            for each in c.effective_dimensions
+        ],
+        "condition": {letter: vars(found) for letter, found in c.conditions.items()},
+        "stable_learning_rate": c.stable_learning_rate,
+    }
 
 
 def load(path: str | Path) -> dict[str, Any]:

@@ -5,28 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hvp.comparison.results import Comparison
-from hvp.report import entries, number_format
-from hvp.report.entries import NONE
-from hvp.report.number_format import UNKNOWN, typeset
+from hvp.report import counts_and_dimensions, entries, number_format
+from hvp.report.number_format import NONE, typeset
 
-STABLE_RATE = "2/λ_max of H, stable learning rate"
-OVERLAP = "overlap of the top spaces of H and G"
+STABLE_RATE = "2/λ_max, largest stable rate"
+OVERLAP = "overlap of the top spaces"
 DISTANCE = "distance of H and G"
-NEGATIVE = "negative eigenvalues of H"
-RANK = "rank of G"
 # All names of `key` and `others`, in the order of a table.
 NAMES = (
     "λ_max of H",
     "λ_max of G",
     "λ_max of R",
     "λ_min of H",
+    *counts_and_dimensions.COUNTS,
     STABLE_RATE,
     "trace of H",
     "share of R in the trace",
     OVERLAP,
+    *counts_and_dimensions.DIMENSIONS,
     DISTANCE,
-    NEGATIVE,
-    RANK,
 )
 
 
@@ -38,15 +35,16 @@ class MainNumber:
     error: str = ""
 
     @classmethod
-    def split(cls, text: str) -> MainNumber:
-        """From a text with its error after ±.
+    def split(cls, text: str, note: str = "") -> MainNumber:
+        """From a text with its error after ±, and a note that follows the error.
 
         >>> MainNumber.split("80.9 ± 0.9 %")
         MainNumber(value='80.9\\xa0%', error='±\\xa00.9\\xa0%')
         """
         value, _, error = text.partition(" ± ")
         unit = " %" if error.endswith(" %") else ""
-        return cls(typeset(value + unit), typeset(f"± {error}") if error else "")
+        notes = [f"± {error}"] * bool(error) + [note] * bool(note)
+        return cls(typeset(value + unit), typeset(", ".join(notes)))
 
 
 def size(c: Comparison) -> dict[str, str]:
@@ -79,18 +77,12 @@ def key(c: Comparison) -> dict[str, MainNumber]:
         found["trace of H"] = number_format.estimated(c.traces["H"].whole.trace)
     if c.shares is not None:
         found["share of R in the trace"] = number_format.shared(c.shares.whole.trace)
+    if c.whole.angles_by_count:
+        found[OVERLAP] = entries.overlap(c.whole)
     numbers = {name: MainNumber.split(text) for name, text in found.items()}
-    if c.negative is not None:
-        numbers[NEGATIVE] = _negative(c)
-    return numbers
-
-
-def _negative(c: Comparison) -> MainNumber:
-    assert c.negative is not None
-    certain = entries.certainly_negative(c)
-    if certain > 0 and number_format.is_unknown(c.negative):
-        return MainNumber(typeset(f"≥ {certain}"), f"total number {UNKNOWN}")
-    return MainNumber.split(number_format.counted(c.negative))
+    for name, (text, note) in counts_and_dimensions.cells(c).items():
+        numbers[name] = MainNumber.split(text, note)
+    return {name: numbers[name] for name in NAMES if name in numbers}
 
 
 def others(c: Comparison) -> dict[str, MainNumber]:
@@ -98,12 +90,8 @@ def others(c: Comparison) -> dict[str, MainNumber]:
     if not c.parts:
         return {}
     found = {}
-    if c.whole.angles_by_count:
-        found[OVERLAP] = entries.overlap(c.whole)
     if c.whole.distance is not None:
         found[DISTANCE] = entries.distance(c, c.whole)[0]
-    if c.rank is not None:
-        found[RANK] = number_format.counted(c.rank)
     return {name: MainNumber.split(text) for name, text in found.items()}
 
 

@@ -14,6 +14,8 @@ from hvp.linalg.estimate import Estimate
 
 UNKNOWN = "not known at this Krylov depth"
 SINGLE = "not known from a single batch"
+# The cell of an error that does not apply.
+NONE = "–"
 End = Literal["largest", "smallest"]
 BOUND_SIGNS: dict[End, str] = {"largest": "≥", "smallest": "≤"}
 # Numbers below SMALL and from LARGE on are printed with a power of ten.
@@ -199,6 +201,34 @@ def bound(value: float, error: float, sign: str) -> str:
     return f"{sign} {rounded:,.{max(1 - exponent, 0)}f}"
 
 
+def between(bounds: tuple[int, int], most: int) -> str:
+    """A whole number of at most `most`, by its bounds.
+
+    >>> between((3, 12), 70), between((7, 7), 70), between((0, 0), 70)
+    ('3 to 12', '7', 'none')
+    >>> between((0, 12), 70), between((3, 70), 70), between((0, 70), 70)
+    ('at most 12', 'at least 3', 'an unknown number')
+    """
+    lower, upper = bounds
+    if lower == upper:
+        return f"{lower:,}" if lower else "none"
+    if lower == 0:
+        return "an unknown number" if upper >= most else f"at most {upper:,}"
+    return f"at least {lower:,}" if upper >= most else f"{lower:,} to {upper:,}"
+
+
+def enclosed(lower: float, upper: float) -> str:
+    """A number by its bounds, two digits each, rounded outwards.
+
+    >>> enclosed(2418.2, 260901.0), enclosed(3.0, 3.0), enclosed(1.3e7, 5e8)
+    ('2,400 to 270,000', '3.0', '1.3e7 to 5e8')
+    """
+    low, high = (
+        bound(each, 0.0, sign).partition(" ")[2] for each, sign in ((lower, "≥"), (upper, "≤"))
+    )
+    return low if low == high else f"{low} to {high}"
+
+
 def eigenvalue_text(name: str, end: End, rank: int, found: Eigenvalue, sampling: float) -> str:
     """What a reader sees who points at an eigenvalue."""
     return typeset(f"{name}, {end} no. {rank}: {found.text()}; {_sampling_text(sampling)}")
@@ -215,7 +245,7 @@ def typeset(text: str) -> str:
     >>> typeset("-3.14e-5 ± 2e-7").replace("\\xa0", "~")
     '−3.14~×~10⁻⁵~±~2~×~10⁻⁷'
     """
-    text = re.sub(r"(?<![\w.])-(?=[\d.])", "−", text)
+    text = re.sub(r"(?<![\w.])-(?=[\d.ε])", "−", text)
 
     def power(match: re.Match[str]) -> str:
         return f"\xa0×\xa010{str(int(match[1])).translate(SUPERSCRIPTS)}"

@@ -9,9 +9,8 @@ from urllib.parse import quote
 
 from hvp.comparison.results import Comparison
 from hvp.report import html_page, main_numbers, page_figures, summary
-from hvp.report.entries import NONE
 from hvp.report.main_numbers import MainNumber
-from hvp.report.number_format import typeset
+from hvp.report.number_format import NONE, typeset
 from hvp.report.page_figures import PageFigure
 
 # What a model is, in the order of the table.

@@ -9,8 +9,7 @@ from typing import Any
 
 from hvp.comparison.results import Comparison
 from hvp.report import entries, number_format
-from hvp.report.entries import NONE
-from hvp.report.number_format import typeset
+from hvp.report.number_format import NONE, typeset
 
 # Digits of a heat map, and the decades of its colours.
 HEAT_DIGITS, HEAT_DECADES = 3, 3
@@ -102,9 +101,10 @@ def _heat_map(c: Comparison) -> Table:
         )
         for name in layers
     )
+    has_spectra = any(heading.startswith("λ") for heading, _, _ in columns)
     caption = (
-        "The largest eigenvalue and the trace per parameter of each layer's own block. The "
-        "stronger the colour, the larger, on a logarithmic scale of "
+        f"{'The largest eigenvalue and the' if has_spectra else 'The'} trace per parameter of each "
+        "layer's own block. The stronger the colour, the larger, on a logarithmic scale of "
         f"{HEAT_DECADES} decades."
     )
     return replace(_table(headings, rows, caption), heat=heat)

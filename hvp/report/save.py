@@ -1,4 +1,4 @@
-"""Write comparisons as files: JSON, HTML page, PNG and SVG, and the overview of several."""
+"""Write comparisons as files: JSON, page, figures, vectors to start from; several: an overview."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hvp.comparison.results import Comparison
-from hvp.report import html_page, json_document, matplotlib_figure, overview_page
+from hvp.report import html_page, json_document, matplotlib_figure, overview_page, start_file
 
-SUFFIXES = ("json", "html", "png", "svg")
+SUFFIXES = ("json", "html", "png", "svg", "npz")
 OVERVIEW = "compare.html"
 
 
 def save(comparison: Comparison, directory: Path) -> tuple[Path, ...]:
-    """Write ``compare.json``, ``.html``, ``.png`` and ``.svg`` and return their paths.
+    """Write ``compare.json``, ``.html``, ``.png``, ``.svg`` and ``.npz`` and return their paths.
 
-    All four are first written under temporary names, then renamed, so that no reader sees a half
+    All are first written under temporary names, then renamed, so that no reader sees a half
     of one and a failure leaves the old files as they were.
     """
     targets = _targets(directory)
@@ -72,4 +72,5 @@ def _write(comparison: Comparison, paths: Sequence[Path], *, num_models: int = 1
     text = json.dumps(document, indent=1, allow_nan=False)
     paths[0].write_text(text + "\n", encoding="utf-8")
     html_page.save_page(comparison, paths[1], num_models=num_models)
-    matplotlib_figure.save_comparison(comparison, *paths[2:])
+    matplotlib_figure.save_comparison(comparison, *paths[2:4])
+    start_file.save(comparison, paths[4])

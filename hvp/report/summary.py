@@ -8,14 +8,12 @@ from hvp.certificate import Certificate
 from hvp.comparison.results import Comparison, Part
 from hvp.comparison.run import Run, Stage
 from hvp.linalg.estimate import Estimate
-from hvp.report import density_curves, entries
+from hvp.report import counts_and_dimensions, density_curves, entries
 from hvp.report.number_format import (
     UNKNOWN,
     Eigenvalue,
-    counted,
     eigenvalues,
     estimated,
-    is_unknown,
     known,
     margin,
     shared,
@@ -32,20 +30,20 @@ MAX_STAGES = 3
 
 def headline(comparison: Comparison) -> tuple[str, ...]:
     """The main results, a sentence each; empty where no spectrum was computed."""
+    return tuple(sentence for paragraph in paragraphs(comparison) for sentence in paragraph)
+
+
+def paragraphs(comparison: Comparison) -> tuple[tuple[str, ...], ...]:
+    """The same sentences by their subject: the spectrum, H beside G, and how many directions."""
     if not comparison.parts:
         return ()
-    return tuple(
-        sentence
-        for sentence in (
-            extremes(comparison),
-            negatives(comparison),
-            learning_rate(comparison),
-            share_of_residual(comparison),
-            spaces(comparison),
-            residual(comparison),
-        )
-        if sentence
+    about = (
+        (extremes, negatives, learning_rate),
+        (share_of_residual, spaces, residual),
+        counts_and_dimensions.SENTENCES,
     )
+    found = (tuple(filter(None, (say(comparison) for say in sentences))) for sentences in about)
+    return tuple(filter(None, found))
 
 
 def certificate(comparison: Comparison) -> str:
@@ -114,8 +112,7 @@ def extremes(comparison: Comparison) -> str:
 
 def _in_words(found: Eigenvalue) -> str:
     """An eigenvalue inside a sentence, where a bound is "at least" or "at most"."""
-    text = found.text(DIGITS, with_error=False)
-    return text.replace("≥", "at least").replace("≤", "at most")
+    return found.text().replace("≥", "at least").replace("≤", "at most")
 
 
 def learning_rate(comparison: Comparison) -> str:
@@ -128,31 +125,18 @@ def learning_rate(comparison: Comparison) -> str:
 
 
 def negatives(comparison: Comparison) -> str:
-    """How many eigenvalues of H are negative, as far as that is known."""
-    if "H" not in comparison.whole.spectra:
-        return ""
-    count = comparison.negative
-    is_known = count is not None and not is_unknown(count) and not count.stderr > count.value
-    if count is not None and is_known and count.value > 0:
-        return f"{counted(count)} of the {comparison.size:,} are negative."
+    """How many eigenvalues of H are beyond the noise floor, as far as that is known."""
+    counted_both_ways = counts_and_dimensions.counts_in_words(comparison)
+    if counted_both_ways or "H" not in comparison.whole.spectra:
+        return counted_both_ways
     sure = entries.certainly_negative(comparison)
     if sure:
         least = WORDS[sure] if sure < len(WORDS) else f"{sure:,}"
-        many = f"At least {least} of the {comparison.size:,} are negative"
-        return f"{many}{_beyond(comparison)}; their exact number is {UNKNOWN}."
+        return f"At least {least} of the {comparison.size:,} are negative."
     H = comparison.whole.H
     if H.smallest.values[0] + H.smallest.errors[0] >= -comparison.floor:
         return "No eigenvalue is negative beyond the rounding of the products."
     return f"The number of negative eigenvalues is {UNKNOWN}."
-
-
-def _beyond(comparison: Comparison) -> str:
-    """How many are below the threshold from which on the count is known."""
-    for bracket in comparison.negative_brackets[1:]:
-        if 0 < bracket.upper <= 2 * bracket.lower and entries.is_within(comparison, bracket):
-            below = entries.margin_of_threshold(bracket)
-            return f", {entries.between(bracket)} of them below {below}"
-    return ""
 
 
 def share_of_residual(comparison: Comparison) -> str:
@@ -227,29 +211,6 @@ def outliers(comparison: Comparison, part: Part) -> str:
     return f"{many} of H above the bulk" + (
         "" if outputs is None else f"; outputs − 1 = {outputs - 1}"
     )
-
-
-def zeros(comparison: Comparison, part: Part) -> str:
-    """Which share of the eigenvalues is zero to rounding, as far as that is known."""
-    densities, found = density_curves.drawn(part), list[str]()
-    if not densities:
-        return ""
-    least = max(comparison.floor, *(d.floor for d in densities.values()))
-    if least == 0:
-        return "All eigenvalues are zero"
-    for name in densities:
-        low, high = (100 * x for x in density_curves.share_of_zeros(part, name, least))
-        if low < 1 and high > 99.5:
-            continue
-        if high - low < 1:
-            found.append(f"{(low + high) / 2:.0f} % of {name}")
-        elif low >= 1:
-            found.append(f"{math.floor(low)} to {math.ceil(high)} % of {name}")
-        else:
-            found.append(f"at most {math.ceil(high)} % of {name}")
-    if not found:
-        return f"How many are zero to rounding, |λ| < {margin(least)}, is {UNKNOWN}"
-    return f"Zero to rounding, |λ| < {margin(least)}: {', '.join(found)}"
 
 
 def sampling(comparison: Comparison) -> str:

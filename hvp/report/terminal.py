@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -39,7 +39,9 @@ SECONDS_BETWEEN_LINES = 30
 # Significant digits of an eigenvalue, so that the table fits.
 DIGITS = 5
 # Rows of `entries.errors` that the terminal shows.
-SHOWN_RESULTS = ("trace", "distance", "negative", "rank")
+SHOWN_RESULTS = (
+    "trace", "distance", "negative", "rank", "eigenvalues", "stable", "effective", "condition",
+)  # fmt: skip
 
 
 class _Output(Console):
@@ -209,13 +211,13 @@ class Terminal:
     def say_path(self, path: Path) -> None:
         self.console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
 
-    def _spectra(self, comparison: Comparison) -> Table:
-        """The table of eigenvalues, without errors if it would not fit: no number is cut off."""
-        wide = _spectra_table(comparison, narrow=False)
+    def _fitted(self, *tables: Table) -> Table:
+        """The first of the tables that fits, or the last: no number is cut off."""
         unbounded = self.console.options.update(max_width=1000)
-        if Measurement.get(self.console, unbounded, wide).maximum <= self.console.width:
-            return wide
-        return _spectra_table(comparison, narrow=True)
+        for table in tables:
+            if Measurement.get(self.console, unbounded, table).maximum <= self.console.width:
+                return table
+        return tables[-1]
 
     def show(self, comparison: Comparison) -> None:
         accuracy = "" if comparison.accuracy is None else f", accuracy {comparison.accuracy:.2%}"
@@ -231,87 +233,103 @@ class Terminal:
         if not comparison.passed:
             self.console.print(Text(summary.certificate(comparison), style="bold red"))
         if comparison.parts:
-            self.console.print(self._spectra(comparison))
+            ranks = (True, True), (False, True), (False, False)
+            self.console.print(self._fitted(*(_spectra_table(comparison, *w) for w in ranks)))
         if comparison.chain_rule:
-            self.console.print(_chain_table(comparison))
+            tables = (_chain_table(comparison, is_wide) for is_wide in (True, False))
+            self.console.print(self._fitted(*tables))
         if comparison.parts:
-            self.console.print(_results_table(comparison))
+            tables = (_results_table(comparison, is_wide) for is_wide in (True, False))
+            self.console.print(self._fitted(*tables))
         if comparison.certificate is not None:
             rows = [check.row for check in comparison.certificate.checks]
             self.console.print(_checks_table(rows, "Certificate: derivatives and differences"))
         if comparison.parts:
-            self.say(" ".join(summary.headline(comparison)))
+            for paragraph in summary.paragraphs(comparison):
+                self.say(" ".join(paragraph))
         for finding in comparison.findings:
             self.say(finding)
 
 
-def _spectra_table(comparison: Comparison, narrow: bool) -> Table:
-    """The extreme eigenvalues of all parts; without their errors if narrow."""
+def _spectra_table(comparison: Comparison, has_errors: bool, has_inner: bool) -> Table:
+    """The extreme eigenvalues of all parts, with their errors and with those of rank k or not."""
     k = comparison.k
-    title = "Eigenvalues" if narrow else "Eigenvalues, with errors after ±"
+    title = "Eigenvalues, with errors after ±" if has_errors else "Eigenvalues"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    of_rank = f"#{k}: the eigenvalue of rank {k}, or of the last rank in a smaller layer; "
     table.caption = (
-        f"#{k}: the eigenvalue of rank {k}, or of the last rank in a smaller layer; "
+        f"{of_rank if has_inner else ''}"
         "≥ and ≤: bounds, because a cluster is not resolved; "
         "overlap: the share of H's top eigenspace that lies in G's"
     )
     table.caption_justify = "left"
     table.add_column("part", overflow="fold", min_width=12, max_width=20)
     table.add_column("", no_wrap=True, min_width=1)
-    for heading in ("largest", f"largest #{k}", f"smallest #{k}", "smallest"):
+    headings = ("largest", f"largest #{k}", f"smallest #{k}", "smallest")
+    chosen = slice(None) if has_inner else slice(None, None, 3)
+    for heading in headings[chosen]:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("overlap", justify="right", no_wrap=True)
     for part in comparison.parts.values():
         overlap = f"{part.overlap:.1%}" if part.angles_by_count else ""
         rows = [
-            (letter, _eigenvalue_cells(comparison, part, letter, narrow)) for letter in part.spectra
+            (letter, _eigenvalue_cells(comparison, part, letter, has_errors)[chosen])
+            for letter in part.spectra
         ]
-        rows += [("", [""] * 4)] * (2 - len(rows))
+        rows += [("", [""] * len(headings[chosen]))] * (2 - len(rows))
         margins = ((part.name, overlap), (f"P = {part.size:,}", ""), ("", ""))
         for i, ((letter, cells), (left, right)) in enumerate(zip(rows, margins, strict=False)):
             table.add_row(escape(left), letter, *cells, right, end_section=i == len(rows) - 1)
     return table
 
 
-def _eigenvalue_cells(comparison: Comparison, part: Part, letter: str, narrow: bool) -> list[str]:
+def _eigenvalue_cells(
+    comparison: Comparison, part: Part, letter: str, has_errors: bool
+) -> list[str]:
     return [
-        found.text(DIGITS, with_error=not narrow).replace("± ", "±")
+        found.text(DIGITS, with_error=has_errors).replace("± ", "±")
         for found in entries.outer_and_inner(comparison, part, letter)
     ]
 
 
-def _chain_table(comparison: Comparison) -> Table:
+def _chain_table(comparison: Comparison, is_wide: bool) -> Table:
+    """The chain rule, with the relative difference of H and G where there is room."""
     table = Table(
         title="Chain rule: quadratic forms of the kernel weights v of each layer",
         title_justify="left",
         box=SIMPLE_HEAD,
+        pad_edge=False,
     )
-    table.add_column("v")
-    for heading in ("vᵀHv", "vᵀGv", "vᵀRv", "relative difference"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
+    table.add_column("v", overflow="fold", min_width=8)
+    headings = ("vᵀHv", "vᵀGv", "vᵀRv", "relative difference", "")
+    count = len(headings) if is_wide else 3
+    for heading in headings[:count]:
+        justify: Literal["left", "right"] = "right" if heading else "left"
+        table.add_column(heading, justify=justify, no_wrap=bool(heading))
     for layer, *cells in entries.chain_rule(comparison):
-        table.add_row(escape(layer), *cells)
+        table.add_row(escape(layer), *cells[:count])
     return table
 
 
-def _results_table(comparison: Comparison) -> Table:
-    """Results for all parameters with their errors of probes, Krylov depth and sampling."""
+def _results_table(comparison: Comparison, is_wide: bool) -> Table:
+    """Results for all parameters with their errors of probes and, with room, of two more kinds."""
+    errors = {"probes": "random probes", "depth": "the Krylov depth", "sampling": "sampling"}
+    count = 3 if is_wide else 1
+    *some, last = (f"of {words}" for words in list(errors.values())[:count])
     table = Table(
-        title="All parameters: errors of random probes, of the Krylov depth and of sampling",
+        title=f"All parameters: errors {', '.join(some)}{' and ' if some else ''}{last}",
         title_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
-    table.add_column("")
-    for heading in ("value", "probes", "depth", "sampling"):
-        table.add_column(heading, justify="right")
+    table.add_column("", overflow="fold")
+    for heading in ("value", *list(errors)[:count]):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, *cells in entries.errors(comparison):
         if name.startswith(SHOWN_RESULTS):
-            table.add_row(name, *cells)
-    table.add_row(
-        "noise floor of products", number_format.margin(comparison.floor), *3 * [entries.NONE]
-    )
+            table.add_row(name, *cells[: count + 1])
+    floor = number_format.margin(comparison.floor)
+    table.add_row("noise floor of products", floor, *count * [number_format.NONE])
     return table
 
 

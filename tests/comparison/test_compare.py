@@ -83,7 +83,7 @@ def case(request, comparison, lin):
     return comparison, dense
 
 
-WRITTEN = ("compare.json", "compare.html", "compare.png", "compare.svg")
+WRITTEN = ("compare.json", "compare.html", "compare.png", "compare.svg", "compare.npz")
 PARTS = ("whole network", "hidden", "last")
 
 
@@ -395,7 +395,7 @@ def document(written):
 
 
 def test_the_document_begins_with_its_schema(document):
-    assert next(iter(document.items())) == ("schema", 5)
+    assert next(iter(document.items())) == ("schema", 6)
 
 
 def test_the_document_holds_every_item(document, comparison, model):
@@ -503,7 +503,7 @@ def test_the_page_is_that_of_the_comparison_and_text_of_the_drawing_stays_text(w
     assert ">a small network: the spectra of" in drawing
 
 
-def test_saving_leaves_four_files_and_no_drafts(written):
+def test_saving_leaves_five_files_and_no_drafts(written):
     assert sorted(path.name for path in written.iterdir()) == sorted(WRITTEN)
 
 

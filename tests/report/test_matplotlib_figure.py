@@ -10,7 +10,14 @@ import pytest
 from support.matrices import Known, network, rotated
 
 import hvp
-from hvp.report import density_curves, eigenvalue_panels, figure_style, matplotlib_figure
+from hvp.linalg.estimate import Estimate
+from hvp.report import (
+    density_curves,
+    density_panels,
+    eigenvalue_panels,
+    figure_style,
+    matplotlib_figure,
+)
 from hvp.report.palette import COLOURS
 
 K = 4
@@ -233,3 +240,19 @@ def test_pyplot_and_its_global_state_are_left_alone(comparison, tmp_path):
     matplotlib_figure.save_comparison(comparison, tmp_path / "picture.png")
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or pyplot.get_fignums() == []
+
+
+def test_a_line_of_counts_ends_where_the_count_is_not_known():
+    """Closer to zero a count may look known by chance: no line leads there across a gap."""
+
+    class Counted:
+        floor, outliers = 1e-6, np.zeros(0)
+
+        def count_above(self, threshold, floor):
+            depth = 1e4 if 1e-4 < threshold < 1e-2 else 1.0
+            return Estimate(1000.0, 1.0, depth=depth)
+
+    thresholds, values, _ = density_panels._known_counts(Counted(), 1, 1e-6, 1.0)
+    assert 1e-2 <= thresholds.min() < 2e-2
+    assert thresholds.max() == 1.0
+    assert (values == 1000.0).all()

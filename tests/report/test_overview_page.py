@@ -22,8 +22,7 @@ from hvp.report import (
     save,
     summary,
 )
-from hvp.report.entries import NONE
-from hvp.report.number_format import typeset
+from hvp.report.number_format import NONE, typeset
 
 K = 3
 EFFORT = {"num_probes": 2, "num_steps": 20, "layers": False}
@@ -85,7 +84,7 @@ def test_the_table_has_the_numbers_of_each_page(pair):
         single = Page(html_page.page(c))
         key = dict(zip(single.texts["dt"], single.texts["dd"], strict=True))
         column = list(pair).index(name)
-        for number in ("trace of H", "share of R in the trace", "negative eigenvalues of H"):
+        for number in ("trace of H", "share of R in the trace", "eigenvalues of H below −ε"):
             assert cells(text, number)[column].split() == key[number].split()
 
 
@@ -138,7 +137,7 @@ def test_what_was_not_computed_is_a_dash(pair, first):
     assert cells(text, "λmax of G")[0] == NONE
     assert cells(text, "λmax of G")[1] == cells(text, "λmax of G")[2]
     assert cells(text, "trace of H")[:2] == [NONE, NONE]
-    assert cells(text, "rank of G")[:2] == [NONE, NONE]
+    assert cells(text, "eigenvalues of G above ε")[:2] == [NONE, NONE]
     assert cells(text, "certificate")[2] == NONE
     page = Page(text)
     assert "No spectrum was computed." in page.texts["article"][0]

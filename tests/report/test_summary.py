@@ -8,7 +8,6 @@ import pytest
 from support.matrices import Known, network, rotated
 
 import hvp
-from hvp.linalg.brackets import CountBracket
 from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.linalg.estimate import Estimate
 from hvp.report import density_curves, entries, number_format, summary
@@ -60,21 +59,6 @@ def comparison():
     return hvp.compare(network(), 4)
 
 
-def test_a_count_beyond_the_end_of_the_spectrum_is_not_printed(comparison, monkeypatch):
-    lowest = comparison.whole.H.smallest.values[0]
-    near = CountBracket(-1e-3, 5.0, 20.0, 0.5)
-    for module in (number_format, entries, summary):
-        monkeypatch.setattr(module, "is_unknown", lambda estimate: True)
-    for threshold, is_shown in ((lowest / 2, True), (2 * lowest, False), (-1100.0, False)):
-        brackets = near, CountBracket(threshold, 3.0, 4.0, 0.1)
-        monkeypatch.setattr(type(comparison), "negative_brackets", brackets)
-        names = [row[0] for row in entries.errors(comparison) if row[0].startswith("negative, H")]
-        assert len(names) == 1 + is_shown
-        sentence = summary.negatives(comparison)
-        assert sentence.startswith("At least four of the 70 are negative")
-        assert ("of them below" in sentence) == is_shown
-
-
 def test_the_largest_stable_learning_rate_is_that_of_gradient_descent(comparison):
     rate = float(entries.stable_rate(comparison))
     H = comparison.whole.H.largest
@@ -112,13 +96,6 @@ def test_outliers_are_counted_beside_the_outputs():
     assert summary.outliers(many, many.whole) == "6 or more outliers of H above the bulk"
     none = spiked([])
     assert summary.outliers(none, none.whole) == "No eigenvalue of H stands apart above the bulk"
-
-
-def test_the_share_of_zeros_is_between_its_bounds():
-    found = spiked([4.0, 5.0])
-    low, high = density_curves.share_of_zeros(found.whole, "H", found.floor)
-    assert low <= 151 / 302 <= high < 0.6
-    assert summary.zeros(found, found.whole).startswith("Zero to rounding, |λ| < ")
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,14 @@ def lines(comparison, width):
     return shown.console.export_text().splitlines()
 
 
-@pytest.mark.parametrize("width", range(80, 120, 4))
+@pytest.mark.parametrize("width", [56, 60, 70, *range(80, 120, 4)])
 def test_no_number_is_cut_off(tanh, width):
     shown = lines(tanh, width)
+    numbers = "".join(shown)
+    for row in tanh.chain_rule:
+        assert number_format.known(row.vHv, row.rounding) in numbers
+    for name, value, *_ in entries.errors(tanh):
+        assert not name.startswith(terminal.SHOWN_RESULTS) or value in numbers
     assert not any("…" in line for line in shown)
     rows = [line for line in shown if " H  " in line and line.rstrip().endswith("%")]
     assert len(rows) == 3
@@ -66,7 +71,7 @@ def test_what_the_whole_is_known_to_is_shown(tanh):
 def test_an_end_that_is_a_bound_is_shown_as_one(tanh):
     pairs = tanh.whole.G.smallest
     assert not pairs.separate[0]
-    cells = terminal._eigenvalue_cells(tanh, tanh.whole, "G", narrow=False)
+    cells = terminal._eigenvalue_cells(tanh, tanh.whole, "G", has_errors=True)
     assert cells[2].startswith("≤ ")
     assert cells[3].startswith("≤ ")
 
@@ -96,7 +101,7 @@ def test_an_eigenvalue_is_the_same_wherever_it_is_shown(tanh):
         for letter in "HGR":
             k = len(part.spectra[letter].largest.values)
             places = [("largest", 1), ("largest", k), ("smallest", k), ("smallest", 1)]
-            cells = terminal._eigenvalue_cells(tanh, part, letter, narrow=False)
+            cells = terminal._eigenvalue_cells(tanh, part, letter, has_errors=True)
             for place, page_cell, terminal_cell in zip(
                 places, rows[f"{name}, {letter}"], cells, strict=True
             ):

@@ -208,8 +208,8 @@ def test_several_models_get_a_directory_each_and_a_page_that_compares_them(two_m
     result = compare(*two_models)
     succeeded(result)
     written = [f"{name}/compare.{kind}" for name in ("-wide", "net") for kind in KINDS]
-    assert files(here / "out") == [*written[:4], "compare.html", *written[4:]]
-    assert result.stdout.count("wrote out/") == 9
+    assert files(here / "out") == [*written[:5], "compare.html", *written[5:]]
+    assert result.stdout.count("wrote out/") == 11
     page = (here / "out/compare.html").read_text()
     for name in ("net", "-wide"):
         found = document(here / "out" / name)

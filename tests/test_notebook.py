@@ -107,7 +107,7 @@ def test_a_comparison_says_what_it_compares_and_the_main_numbers(comparison):
     assert f"{EVIL} 0.5, accuracy 75.00%, float64 part P λ_max of H" in text
     largest = comparison.whole.H.largest.values[-1]
     assert f"The eigenvalues of H range from {comparison.whole.H.smallest.values[0]:.4g}" in text
-    assert f"to {largest:.4g}." in text
+    assert f" to {largest:.5g}" in text
     assert text.endswith(f"{comparison.num_products:,} products, {comparison.seconds:.1f} s")
     assert [name for name in ("whole network", "last") if f"{name} " in text] == [
         "whole network",

@@ -73,8 +73,8 @@ def effective_dimensions(found: Spectrum) -> tuple[EffectiveDimension, ...]:
     d, largest = found.density, float(found.largest.values[-1])
     if d is None or largest <= 0:
         return ()
-    lowest = min(d.nodes.min(), d.outliers.min(initial=0.0))
-    if lowest < -MAX_RELATIVE_ROUNDING * largest:
+    lowest = min(d.nodes.min(), d.outliers.min(initial=0.0)) - d.floor
+    if lowest < -MAX_RELATIVE_ROUNDING * np.abs(d.outliers).max(initial=np.abs(d.nodes).max()):
         return ()
     return tuple(
         EffectiveDimension(largest / by, by, effective_dimension(d, largest / by))

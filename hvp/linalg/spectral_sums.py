@@ -45,7 +45,7 @@ def log_determinant(spectrum: HasIntegral, shift: float) -> Estimate:
     2.079442
     """
     shift = _shift(shift)
-    return _integral(spectrum, lambda nodes: np.log(_nonnegative(nodes) + shift))
+    return _integral(spectrum, lambda nodes: np.log(nodes + shift))
 
 
 def effective_dimension(spectrum: HasIntegral, shift: float) -> Estimate:
@@ -62,20 +62,19 @@ def effective_dimension(spectrum: HasIntegral, shift: float) -> Estimate:
     1.5
     """
     shift = _shift(shift)
-
-    def share(nodes: np.ndarray) -> np.ndarray:
-        nodes = _nonnegative(nodes)
-        return nodes / (nodes + shift)
-
-    return _integral(spectrum, share)
+    return _integral(spectrum, lambda nodes: nodes / (nodes + shift))
 
 
 def _integral(spectrum: HasIntegral, f: Callable[[np.ndarray], np.ndarray]) -> Estimate:
-    """tr f(A), with the bracket of a `Density` for its depth."""
+    """tr f(A) for an f of eigenvalues from zero, with the bracket of a `Density` for its depth."""
     if not hasattr(spectrum, "integral"):
         remedy = "pass hvp.density(hvp.GaussNewton(lin))"
         raise InputError("the density of an operator", type(spectrum).__name__, remedy)
-    return spectrum.bracketed_integral(f) if isinstance(spectrum, Density) else spectrum.integral(f)
+    if not isinstance(spectrum, Density):
+        return spectrum.integral(lambda nodes: f(_nonnegative(nodes, 0.0)))
+    # The bulk beside outliers may be all rounding, relative to these.
+    largest = float(np.abs(spectrum.outliers).max(initial=np.abs(spectrum.nodes).max()))
+    return spectrum.bracketed_integral(lambda nodes: f(_nonnegative(nodes, largest)))
 
 
 def _shift(shift: float) -> float:
@@ -84,8 +83,9 @@ def _shift(shift: float) -> float:
     return float(shift)
 
 
-def _nonnegative(nodes: np.ndarray) -> np.ndarray:
-    lowest, largest = np.min(nodes, initial=0.0), np.max(np.abs(nodes), initial=0.0)
+def _nonnegative(nodes: np.ndarray, largest: float) -> np.ndarray:
+    """The nodes, zero where they are negative by rounding of the largest eigenvalue."""
+    lowest, largest = np.min(nodes, initial=0.0), np.max(np.abs(nodes), initial=largest)
     if lowest < -MAX_RELATIVE_ROUNDING * largest:
         raise InputError(
             "a positive semidefinite operator",

@@ -134,7 +134,8 @@ def cells(c: Comparison) -> dict[str, tuple[str, str]]:
         if letter in c.stable_ranks:
             found[f"stable rank of {letter}"] = estimated(c.stable_ranks[letter]), ""
     for each in c.effective_dimensions:
-        if not is_unknown(each.estimate):  # the smallest damping that is resolved comes last
+        # The smallest damping that is resolved comes last; several models have the same, mostly.
+        if each.divisor <= DIVISORS_IN_WORDS[-1] and not is_unknown(each.estimate):
             note = f"damping λ_max/{each.divisor:,}"
             found["effective dimension of G"] = estimated(each.estimate), note
     if "G" in c.conditions:

@@ -133,3 +133,14 @@ def test_projected_outliers_are_outside_the_bracket():
     found = hvp.effective_dimension(d, 1.0)
     assert found.depth < 1e-6
     assert abs(found.value - np.sum(values / (values + 1))) < 4 * found.stderr
+
+
+def test_a_bulk_of_rounding_beside_outliers_is_no_negative_curvature():
+    """All of G but its outliers is zero to rounding, on both sides of zero."""
+    rounding = 1e-9 * np.random.default_rng(0).standard_normal(60)
+    A = np.diag(np.r_[rounding, 1.0, 2.0])
+    d = hvp.density(A, pairs=hvp.eigsh(A, 2), num_steps=10)
+    assert d.nodes.min() < -1e-5 * np.abs(d.nodes).max()
+    found = hvp.effective_dimension(d, 1.0)
+    assert found.value == pytest.approx(1 / 2 + 2 / 3, abs=1e-6)
+    assert hvp.log_determinant(d, 1.0).value == pytest.approx(np.log(2.0 * 3.0), abs=1e-6)

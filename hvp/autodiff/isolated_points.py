@@ -292,6 +292,10 @@ def _difference(losses: Losses, direction: int, epsilon: float) -> Difference:
         part = slice(i, i + 3)
         if even[i + 1] > max(floor, 0.1 * odd[i + 1]) and _grows(even[part], 1):
             return Difference.KINK
+        # relu(x)² is another square on each side.
+        is_bent = odd[i + 1] > max(floor, 0.01 * even[i + 1]) and _grows(odd[part], 2)
+        if is_bent and even[i + 1] > floor and _grows(even[part], 2):
+            return Difference.KINK
         is_first = odd[i + 1] > floor and _grows(odd[part], 1)
         if is_first or (even[i + 1] > floor and _grows(even[part], 2)):
             return Difference.SMOOTH

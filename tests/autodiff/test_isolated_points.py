@@ -196,8 +196,8 @@ REFUSED = {
     ),
     "exponential units of both signs": (lambda w: tf.nn.elu(w) + tf.nn.elu(-w), "Elu"),
     "the square of a range": (
-        lambda w: w + (tf.reduce_max(tf.stack([w[0], 3 * w[0]])) - tf.reduce_min(w[:1])) ** 2,
-        "Max",
+        lambda w: w + (tf.reduce_max(w[:1] * [1, 3]) - tf.reduce_min(w[:1] * [1, 3])) ** 2,
+        "M",
     ),
     "the larger of two squares": (
         lambda w: w + tf.reduce_max(tf.stack([w[:1] ** 2, 2 * w[:1] ** 2], 1), 1),
@@ -300,6 +300,8 @@ ACCEPTED = {
         9,
     ),
     "the largest of equal entries": (lambda w: tf.reduce_max([w, 0 * w], 0), 1 / 2),
+    "squares of rectifiers": (lambda w: tf.nn.relu(w) ** 2 + 2 * tf.nn.relu(-w) ** 2, 0),
+    "the square of the largest entry": (lambda w: tf.reduce_max([w, 0 * w], 0) ** 2, 0),
     "a norm that is zero": (
         lambda w: tf.where(tf.equal(w, 0), 0 * w, tf.sqrt(tf.where(tf.equal(w, 0), ones(w), w**2))),
         0,

@@ -42,8 +42,8 @@ def combined(vectors: np.ndarray, size: int, dtype: np.dtype, seed: int) -> np.n
     """
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or len(vectors) != size or not np.isfinite(vectors).all():
-        is_finite = vectors.ndim != 2 or len(vectors) != size
-        got = f"vectors of shape {vectors.shape}" if is_finite else "NaN or infinity"
+        is_other_shape = vectors.ndim != 2 or len(vectors) != size
+        got = f"vectors of shape {vectors.shape}" if is_other_shape else "NaN or infinity"
         raise InputError(f"a start with finite vectors of shape ({size}, k)", got, "leave it out")
     v, u = np.random.default_rng(seed).standard_normal(size), summed(vectors)
     v *= (RANDOM_SHARE * np.sqrt(np.dot(u, u)) or 1.0) / np.sqrt(np.dot(v, v))

@@ -221,7 +221,7 @@ def enclosed(lower: float, upper: float) -> str:
     """A number by its bounds, two digits each, rounded outwards.
 
     >>> enclosed(2418.2, 260901.0), enclosed(3.0, 3.0), enclosed(1.3e7, 5e8)
-    ('2,400 to 270,000', '3.0', '1.3e7 to 5e8')
+    ('2,400 to 270,000', '3.0', '1.3e7 to 5.0e8')
     """
     low, high = (
         bound(each, 0.0, sign).partition(" ")[2] for each, sign in ((lower, "≥"), (upper, "≤"))

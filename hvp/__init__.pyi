@@ -14,8 +14,11 @@ from .linalg.estimate import Estimate as Estimate
 from .linalg.lanczos_quadrature import density as density
 from .linalg.layer_shares import layer_shares as layer_shares
 from .linalg.layer_traces import layer_traces as layer_traces
+from .linalg.low_rank import low_rank as low_rank
 from .linalg.noise_floor import Noise as Noise
 from .linalg.noise_floor import noise_floor as noise_floor
+from .linalg.solve import Solution as Solution
+from .linalg.solve import solve as solve
 from .linalg.spectral_sums import effective_dimension as effective_dimension
 from .linalg.spectral_sums import log_determinant as log_determinant
 from .linalg.trace import frobenius_norm as frobenius_norm

@@ -36,6 +36,7 @@ from hvp.linearization.products import (
     Product,
     R,
 )
+from hvp.linearization.scipy_functions import ScipyFunctions, scipy_functions
 from hvp.linearization.snapshot import Snapshot
 from hvp.linearization.traced_products import Choice
 from hvp.linearization.traces import Traces
@@ -422,6 +423,20 @@ class Linearization:
         return Linearization(
             snapshot, self._chosen, self._cache, ad=self._ad, jit=self._jit, traces=self._traces
         )
+
+    def scipy_functions(self, matrix: str = "H") -> ScipyFunctions:
+        """``fun``, ``jac`` and ``hessp`` for `scipy.optimize.minimize`, traced once for all points.
+
+        `matrix` is "H" or, for Gauss-Newton methods, "G".
+
+        >>> import hvp
+        >>> from scipy.optimize import minimize
+        >>> lin = hvp.linearize_function(lambda w: (w[0] - 3.0) ** 2 + 1.0, np.array([0.0]))
+        >>> fun, jac, hessp = lin.scipy_functions()
+        >>> minimize(fun, lin.theta, jac=jac, hessp=hessp, method="Newton-CG").x.round(6).tolist()
+        [3.0]
+        """
+        return scipy_functions(self, matrix)
 
     def close(self) -> None:
         """Free the memory of this point; products and evaluations then raise InputError.

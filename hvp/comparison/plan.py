@@ -11,8 +11,9 @@ from hvp.errors import InputError, shown
 
 MATRICES = ("H", "G", "R")
 RESULTS = ("chain-rule", "ends", "density", "traces")
-# R and single layers get this fraction (one half) of the probes and steps of the densities.
-REDUCTION_FACTOR = 2
+# R and single layers get this fraction (one half) of the probes and steps of the densities, but the
+# fewest probes whose standard errors hold.
+REDUCTION_FACTOR, FEWEST_PROBES = 2, 3
 # This many probes of the whole network's densities also estimate sampling errors.
 NUM_RESAMPLED_PROBES = 2
 
@@ -68,7 +69,7 @@ class Effort:
         factor = (REDUCTION_FACTOR if letter == "R" else 1) * (REDUCTION_FACTOR if of_layer else 1)
         counts = self.num_probes, self.num_steps, min(NUM_RESAMPLED_PROBES, self.num_probes)
         probes, steps, resampled = (-(-count // factor) for count in counts)
-        return probes, steps, resampled
+        return max(probes, min(FEWEST_PROBES, self.num_probes)), steps, resampled
 
     def check_k(self, size: int) -> None:
         """Raise InputError where k is out of range for so many parameters."""

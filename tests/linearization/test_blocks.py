@@ -8,7 +8,7 @@ from support.oracles import LABELS, conv_net, dense_net, examples, sequential
 from support.sweep import sweep
 
 import hvp
-from hvp.linearization import batch_sum
+from hvp.linearization.traced_products import TracedProducts
 
 PRODUCTS = ["hvp", "gnvp", "residual_vp", "fisher_vp", "empirical_fisher_vp", "products"]
 layers = keras.layers
@@ -42,13 +42,13 @@ def rows(lin, layer):
 def traces(monkeypatch):
     """A list that grows by the name of each product that is traced."""
     found = []
-    traced = batch_sum.BatchSum._traced
+    traced = TracedProducts._traced
 
-    def counted(self, mode, product, *arguments):
+    def counted(self, mode, snapshot, product, *arguments):
         found.append(product.name)
-        return traced(self, mode, product, *arguments)
+        return traced(self, mode, snapshot, product, *arguments)
 
-    monkeypatch.setattr(batch_sum.BatchSum, "_traced", counted)
+    monkeypatch.setattr(TracedProducts, "_traced", counted)
     return found
 
 

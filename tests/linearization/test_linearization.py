@@ -21,7 +21,7 @@ from support.sweep import sweep
 
 import hvp
 from hvp.autodiff import curvature
-from hvp.linearization.batch_sum import BatchSum
+from hvp.linearization.traced_products import TracedProducts
 
 layers = keras.layers
 F64 = {"dtype": "float64"}
@@ -110,13 +110,13 @@ def test_the_block_of_an_embedding_is_the_dense_sub_block():
 @pytest.fixture
 def traced(monkeypatch):
     """Names of the products as often as TensorFlow traces them."""
-    calls, original = [], BatchSum._traced
+    calls, original = [], TracedProducts._traced
 
-    def counting(self, mode, product, *rest):
+    def counting(self, mode, snapshot, product, *rest):
         calls.append(product.name)
-        return original(self, mode, product, *rest)
+        return original(self, mode, snapshot, product, *rest)
 
-    monkeypatch.setattr(BatchSum, "_traced", counting)
+    monkeypatch.setattr(TracedProducts, "_traced", counting)
     return calls
 
 

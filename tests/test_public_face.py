@@ -27,6 +27,7 @@ NAMES = {
     "Linearization",
     "Noise",
     "Residual",
+    "Solution",
     "chain_rule",
     "compare",
     "density",
@@ -40,7 +41,9 @@ NAMES = {
     "linearize_function",
     "load",
     "log_determinant",
+    "low_rank",
     "noise_floor",
+    "solve",
     "squared_frobenius_norm",
     "trace",
 }

@@ -82,7 +82,7 @@ def same(here, there, v):
     assert here.data_digest == there.data_digest
 
 
-@pytest.mark.parametrize("dtype", [None, "float64"])
+@pytest.mark.parametrize("dtype", [None, pytest.param("float64", marks=pytest.mark.sweep)])
 def test_a_changed_model_has_the_numbers_of_a_new_linearization(dtype):
     net = network()
     lin = linearized(net, dtype=dtype)
@@ -98,6 +98,7 @@ def test_a_changed_model_has_the_numbers_of_a_new_linearization(dtype):
         assert np.array_equal(block.hvp(v[: block.size, 0]), new.hvp(v[: block.size, 0]))
 
 
+@pytest.mark.sweep
 def test_float64_and_forced_orders_follow_the_point():
     net = network()
     lin = linearized(net)

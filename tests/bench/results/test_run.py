@@ -19,6 +19,8 @@ from bench.results.record import (
     Spectrum,
 )
 
+pytestmark = pytest.mark.sweep
+
 DENSE = problems.TINY["tiny-dense"]
 
 
@@ -29,7 +31,6 @@ def run():
     return dataclasses.replace(a_run(problem, DENSE.name), versions=versions)
 
 
-@pytest.mark.sweep
 def test_ours_and_naive_tensorflow_are_timed_and_confirmed_by_hand(run):
     for kind in ("hvp", "gnvp", "hvp_block", "gnvp_block"):
         found = run.problems[DENSE.name].figures[kind]

@@ -1048,10 +1048,8 @@ def test_a_signal_ends_the_work_and_leaves_no_file(here, stage, number, code, wo
     assert list(here.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.sweep)],
-)
+@pytest.mark.sweep
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_comparison_writes_what_is_finished(inputs, here, number, code):
     terminal, end = pty.openpty()
     process = subprocess.Popen(

@@ -320,7 +320,8 @@ def test_derivatives_through_a_normalisation_inside_the_loss_are_those_of_its_va
 IMAGES = tf.constant(draws.normal(size=(2, 3, 3, 2)), tf.float32)
 
 
-@pytest.mark.parametrize("is_training", sweep([True, False], {"True"}))
+@pytest.mark.sweep
+@pytest.mark.parametrize("is_training", [True, False])
 def test_a_gradient_penalty_through_fused_batch_normalisation(is_training):
     statistics = {} if is_training else {"mean": [0.1, 0.2], "variance": [1.5, 0.7]}
 

@@ -119,6 +119,7 @@ def test_options_do_not_change_a_block(options):
     agree(lin.block("dense2").hvp(v), fresh.hvp(v))
 
 
+@pytest.mark.sweep
 def test_layers_of_a_recurrent_network_are_traced_by_themselves():
     net = sequential((5, 3), layers.LSTM(4, name="lstm"), layers.Dense(3, name="last"))
     data = examples((5, 3)), np.random.default_rng(0).standard_normal((7, 3))

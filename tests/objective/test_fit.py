@@ -180,7 +180,8 @@ def test_a_loss_of_a_whole_batch_is_weighed_by_the_weights_of_the_examples(loss,
     holds(model, (X, ONEHOT, SHARES), batch_sizes=(6,))
 
 
-@pytest.mark.parametrize("kind", sweep(["class", "name"], {"name"}))
+@pytest.mark.sweep
+@pytest.mark.parametrize("kind", ["class", "name"])
 def test_the_labels_of_a_sequence(kind):
     """Keras computes them in single precision."""
     loss = "ctc" if kind == "name" else F64["CTC"]()

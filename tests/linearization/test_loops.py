@@ -132,7 +132,8 @@ def test_products_are_those_of_differences(function):
     assert relative(lin.gnvp(v) + lin.residual_vp(v), lin.hvp(v)) < 1e-12
     assert relative(lin.hvp(np.eye(2)) @ v, lin.hvp(v)) < 1e-12
     what = "a list of tensors" if function in LISTS else "a loop or branch"
-    assert any(what in finding.message for finding in lin.findings)
+    is_known = function is one_of_three  # its branch is a constant
+    assert any(what in finding.message for finding in lin.findings) != is_known
     assert len({str(finding) for finding in lin.findings}) == len(lin.findings)
 
 

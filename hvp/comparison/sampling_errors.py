@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hvp.comparison.spectrum import Spectrum
-from hvp.linalg.blocks import signs
+from hvp.linalg.blocks import chunks, signs
 from hvp.linalg.density import Density
 from hvp.linalg.layer_shares import Share
 from hvp.operators import Curvature
-from hvp.sampling_error import jackknife, sampling_error
+from hvp.sampling_error import BatchForms, jackknife, sampling_error
 
 # Random sign vectors for the sampling error of the trace.
 NUM_SIGN_VECTORS = 10
+# Vectors that are multiplied at once take at most this.
+MAX_BLOCK_BYTES = 512 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,15 +62,22 @@ def sampling_errors(lin: Curvature, matrix: str, s: Spectrum, seed: int) -> Samp
         unknown, nothing = np.full(len(s.largest.values), np.nan), np.full((1, 1), np.nan)
         one = np.array([lin.num_examples])
         return SamplingErrors(unknown, unknown, nothing, nothing, one, one)
-    vectors = np.concatenate([s.largest.vectors, s.smallest.vectors], axis=1)
-    largest, smallest = np.split(lin.batch_forms(vectors, matrix).stderr, 2)
-    sign_forms = lin.batch_forms(
-        signs(np.random.default_rng(seed), lin.size, NUM_SIGN_VECTORS), matrix
-    )
+    largest, smallest = (_forms(lin, end.vectors, matrix).stderr for end in (s.largest, s.smallest))
+    probes = signs(np.random.default_rng(seed), lin.size, NUM_SIGN_VECTORS)
+    sign_forms = _forms(lin, probes, matrix)
     means = sign_forms.shares.mean(axis=1, keepdims=True)
     unknown = np.full_like(means, np.nan)
     examples = sign_forms.examples
     return SamplingErrors(largest, smallest, means, unknown, examples, examples)
+
+
+def _forms(lin: Curvature, V: np.ndarray, matrix: str) -> BatchForms:
+    """vᵀAv of each batch for the columns of V (P, K), a few at once."""
+    columns = max(MAX_BLOCK_BYTES // (lin.size * lin.dtype.itemsize), 1)
+    found = [lin.batch_forms(V[:, some], matrix) for some in chunks(V.shape[1], columns)]
+    shares = np.concatenate([forms.shares for forms in found], axis=1)
+    penalty = np.concatenate([forms.penalty for forms in found])
+    return BatchForms(shares, penalty, found[0].examples)
 
 
 def with_norms(found: SamplingErrors, density: Density) -> SamplingErrors:

@@ -32,6 +32,9 @@ NUM_CHECKED, FLOAT64_FACTOR = 6, 2.0
 VECTORS_AT_ONCE = 6
 # Vectors of the model's precision that the certificate has in memory; those in float64 count twice.
 CERTIFICATE_VECTORS = 20
+# What a float64 copy of a network and its products take, in vectors of the model's precision:
+# measured on 23 million parameters.
+FLOAT64_VECTORS = 36
 # Seconds of a stage of the whole and of a layer besides its products: functions are traced.
 STAGE_SECONDS, LAYER_STAGE_SECONDS = 0.3, 0.1
 # A layer's products take this share of the time of the whole's (measured, 0.3 to 0.6 on networks
@@ -204,12 +207,13 @@ class _StageCosts:
     def _checks(self, stage: Stage, size: int, is_layer: bool) -> tuple[int, float, int]:
         """The noise floor and the certificate: products in float64, which is traced anew."""
         costs = [cost for letter, cost in self._costs.items() if letter != "R"]
+        copy = FLOAT64_VECTORS * size if self._effort.float64 else 0
         if stage.kind == "certificate":
-            return 2, 4 * FLOAT64_FACTOR * costs[0].alone, CERTIFICATE_VECTORS * size
+            return 2, 4 * FLOAT64_FACTOR * costs[0].alone, CERTIFICATE_VECTORS * size + copy
         seconds = sum(
             FLOAT64_FACTOR * (2 * cost.first + NUM_CHECKED * cost.in_block)
             + NUM_CHECKED * cost.in_block
             for cost in costs
         )
         vectors = 2 * NUM_CHECKED + VECTORS_AT_ONCE * min(NUM_CHECKED, columns_in_float64(size))
-        return 2 * NUM_CHECKED * len(costs), seconds, vectors * size
+        return 2 * NUM_CHECKED * len(costs), seconds, vectors * size + copy

@@ -45,15 +45,16 @@ class Fit:
 def fit(lin: Curvature, effort: Effort, costs: Mapping[str, Cost], limits: Limits) -> Fit:
     """The most of a comparison that is expected to fit its limits.
 
-    Fewer and shorter runs of the densities come first, then no single layers, a random subset of
-    the examples, no densities, no traces and no R. Time is proportional to the number of examples.
+    Where memory is short, nothing is computed in float64. Fewer and shorter runs of the densities
+    come first, then no single layers, a random subset of the examples, no densities, no traces and
+    no R. Time is proportional to the number of examples.
 
     Raises:
         InputError: the least of these exceeds a limit.
     """
     total = lin.num_examples
     least = min(MIN_EXAMPLES, total)
-    for smaller in (effort, *_shallower(effort)):
+    for smaller in _within_memory(effort):
         found = comparison_cost(lin, smaller, list(stages(lin, smaller)), costs)
         if found.bytes > limits.bytes:
             continue
@@ -70,6 +71,13 @@ def fit(lin: Curvature, effort: Effort, costs: Mapping[str, Cost], limits: Limit
         )
     seconds = math.ceil(found.seconds * least / total)
     raise InputError(f"a budget of at least {seconds} s", f"{limits.seconds:.0f} s", "raise it")
+
+
+def _within_memory(effort: Effort) -> Iterator[Effort]:
+    """The effort and less and less of it, each with float64 and without."""
+    for smaller in (effort, *_shallower(effort)):
+        yield smaller
+        yield replace(smaller, float64=False)
 
 
 def _shallower(effort: Effort) -> Iterator[Effort]:
@@ -104,6 +112,8 @@ def left_out(wanted: Effort, found: Fit) -> tuple[str, ...]:
         left.append(f"densities of {' and '.join(fewer)}")
     if wanted.layers and not effort.layers:
         left.append("no spectra of single layers")
+    if wanted.float64 and not effort.float64:
+        left.append("noise floor and certificate without float64")
     left += [f"no {result}" for result in missing]
     left += [f"no {letter}" for letter in wanted.matrices if letter not in effort.matrices]
     return tuple(left)

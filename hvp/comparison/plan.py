@@ -30,6 +30,8 @@ class Effort:
         matrices: of "H", "G" and "R". R needs H, whose norm its errors are measured against.
         results: of "chain-rule", "ends", "density" and "traces". The density and the traces need
             the ends, which are then computed too. The chain rule needs all matrices.
+        float64: whether the noise floor and the certificate compare with products in float64, where
+            the model allows it.
     """
 
     k: int = 10
@@ -39,6 +41,7 @@ class Effort:
     layers: bool = True
     matrices: tuple[str, ...] = MATRICES
     results: frozenset[str] = field(default_factory=lambda: frozenset(RESULTS))
+    float64: bool = True
 
     @staticmethod
     def chosen_matrices(given: str | Collection[str]) -> tuple[str, ...]:

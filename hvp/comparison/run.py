@@ -202,7 +202,7 @@ class Run:
     @cached_property
     def _exact(self) -> Curvature:
         """The linearization in float64, where the model allows it; dropped after its last use."""
-        return in_float64(self.lin)
+        return in_float64(self.lin) if self.effort.float64 else self.lin
 
     def _compute_noise(self, stage: Stage, progress: Callable[[int], None]) -> None:
         for letter in self.effort.matrices:

@@ -1,5 +1,7 @@
 """How a comparison is fitted into limits of time and memory."""
 
+from dataclasses import replace
+
 import pytest
 from support.comparison_costs import COSTS, N, backend, expected
 
@@ -42,6 +44,16 @@ def test_vectors_that_do_not_fit_into_memory_are_left_out():
     assert found.effort != effort
     with pytest.raises(InputError, match=r"expected a limit of memory of at least \d+\.\d GB"):
         fit(backend(size), effort, COSTS, Limits(bytes=1e9))
+
+
+def test_short_memory_leaves_out_float64_first():
+    effort, size = Effort(layers=False, results=frozenset({"ends"}), k=3), 20_000_000
+    smaller = replace(effort, float64=False)
+    whole, without = (expected(each, size=size).bytes for each in (effort, smaller))
+    assert without < whole
+    found = fit(backend(size), effort, COSTS, Limits(bytes=(whole + without) / 2))
+    assert found.effort == smaller
+    assert left_out(effort, found) == ("noise floor and certificate without float64",)
 
 
 def test_a_budget_that_nothing_fits_is_refused():

@@ -32,6 +32,9 @@ NUM_CHECKED, FLOAT64_FACTOR = 6, 2.0
 VECTORS_AT_ONCE = 6
 # Vectors of the model's precision that the certificate has in memory; those in float64 count twice.
 CERTIFICATE_VECTORS = 20
+# ARPACK's own working vectors, and those of a product: with a basis of 17 and six eigenvectors 33
+# vectors were measured, besides the product.
+WORKING_VECTORS = 6
 # What a float64 copy of a network and its products take, in vectors of the model's precision:
 # measured on 23 million parameters.
 FLOAT64_VECTORS = 36
@@ -189,7 +192,9 @@ class _StageCosts:
         steps = round(RESTARTS[stage.letter] * basis)
         count = POWER_STEPS + steps + 2 * k
         seconds = (POWER_STEPS + steps) * (cost.alone + ARPACK_SECONDS * basis * size)
-        return count, seconds + (2 * k + forms) * cost.in_block, (basis + 2 * k + 4) * size
+        # ARPACK holds its basis, the eigenvectors twice while it sorts them, and working vectors.
+        vectors = basis + 4 * k + WORKING_VECTORS
+        return count, seconds + (2 * k + forms) * cost.in_block, vectors * size
 
     def _density(self, stage: Stage, size: int, is_layer: bool) -> tuple[int, float, int]:
         cost = self._cost(stage, is_layer)

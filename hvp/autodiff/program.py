@@ -114,13 +114,6 @@ class Program:
             values[number] = _constant(literal, self.specs[number].dtype)
         return values
 
-    def with_values(self, start: int, tensors: Sequence[tf.Tensor]) -> Program:
-        """The program with its inputs from position `start` on fixed to these tensors."""
-        stop = start + len(tensors)
-        fixed = dict(zip(self.inputs[start:stop], tensors, strict=True))
-        inputs = (*self.inputs[:start], *self.inputs[stop:])
-        return replace(self, inputs=inputs, captures={**self.captures, **fixed})
-
     def part(self, inputs: Iterable[int], outputs: Any) -> Program:
         """The program from values `inputs` to values `outputs`, with the nodes in between."""
         inputs = tuple(inputs)

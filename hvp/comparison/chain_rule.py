@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hvp.errors import InputError, shown
-from hvp.linalg.blocks import chunks
+from hvp.linalg.blocks import chunks, columns_within
 from hvp.operators import Curvature
 
 # A block of vectors takes at most this; its products with H, G and R as much again each.
@@ -98,7 +98,7 @@ def chain_rule(lin: Curvature, v: np.ndarray | None = None) -> tuple[QuadraticFo
 
 def columns_at_once(lin: Curvature) -> int:
     """How many rows of the chain rule are computed in one block of vectors."""
-    return max(MAX_BLOCK_BYTES // (lin.size * lin.dtype.itemsize), 1)
+    return columns_within(MAX_BLOCK_BYTES, lin.size, lin.dtype.itemsize)
 
 
 def whole_name(lin: Curvature) -> str:

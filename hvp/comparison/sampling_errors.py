@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hvp.comparison.spectrum import Spectrum
-from hvp.linalg.blocks import chunks, signs
+from hvp.linalg.blocks import chunks, columns_within, signs
 from hvp.linalg.density import Density
 from hvp.linalg.layer_shares import Share
 from hvp.operators import Curvature
@@ -73,7 +73,7 @@ def sampling_errors(lin: Curvature, matrix: str, s: Spectrum, seed: int) -> Samp
 
 def _forms(lin: Curvature, V: np.ndarray, matrix: str) -> BatchForms:
     """vᵀAv of each batch for the columns of V (P, K), a few at once."""
-    columns = max(MAX_BLOCK_BYTES // (lin.size * lin.dtype.itemsize), 1)
+    columns = columns_within(MAX_BLOCK_BYTES, lin.size, lin.dtype.itemsize)
     found = [lin.batch_forms(V[:, some], matrix) for some in chunks(V.shape[1], columns)]
     shares = np.concatenate([forms.shares for forms in found], axis=1)
     penalty = np.concatenate([forms.penalty for forms in found])

@@ -60,6 +60,11 @@ def chunks(length: int, size: int = CHUNK_ROWS) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, max(length, 1), size))
 
 
+def columns_within(max_bytes: int, size: int, itemsize: int) -> int:
+    """How many vectors of so many entries take at most `max_bytes`, one at least."""
+    return max(max_bytes // (size * itemsize), 1)
+
+
 def gaussians(rng: np.random.Generator, size: int, count: int, dtype: np.dtype) -> np.ndarray:
     """(size, count) independent standard normal entries."""
     return rng.standard_normal((count, size), dtype=dtype).T

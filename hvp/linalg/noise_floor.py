@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hvp.errors import InputError
-from hvp.linalg.blocks import chunks, gram, squared_lengths
+from hvp.linalg.blocks import chunks, columns_within, gram, squared_lengths
 from hvp.linalg.counted_operator import CountedOperator, Operator
 
 # Products in float64 are made with blocks of at most this.
@@ -96,7 +96,7 @@ def noise_floor(
 
 def columns_at_once(size: int) -> int:
     """How many products in float64 are made at once, with vectors of so many entries."""
-    return max(MAX_BLOCK_BYTES // (8 * size), 1)
+    return columns_within(MAX_BLOCK_BYTES, size, 8)
 
 
 def _directions(

@@ -95,11 +95,7 @@ class Evaluator:
         """A vector (P,). Raises InputError for another shape."""
         if theta is None:
             return self.theta
-        size = self._layout.size
-        params = transfer.check_array(theta, size, self._layout.dtype)
-        if params.ndim != 1:
-            raise InputError(f"parameters of shape ({size},)", params.shape, "pass one vector")
-        return params
+        return transfer.check_vector(theta, self._layout.size, self._layout.dtype)
 
     def _run(
         self,

@@ -25,11 +25,7 @@ def point_of(source: Any, snapshot: Snapshot, chosen: Sequence[int]) -> Point:
     if isinstance(source, list | tuple) and _are_arrays(source, layout):
         arrays = _checked(source, layout)
     elif hasattr(source, "shape") or isinstance(source, list | tuple):
-        vector = transfer.check_array(source, layout.size, layout.dtype)
-        if vector.ndim != 1:
-            raise InputError(
-                f"parameters of shape ({layout.size},)", vector.shape, "pass one vector"
-            )
+        vector = transfer.check_vector(source, layout.size, layout.dtype)
         parts = zip(layout.slices, layout.shapes, strict=True)
         arrays = [vector[part].reshape(shape) for part, shape in parts]
     else:

@@ -51,6 +51,14 @@ def check_array(v: ArrayLike, rows: int, dtype: DTypeLike) -> np.ndarray:
         return array.astype(dtype, copy=False)
 
 
+def check_vector(v: ArrayLike, size: int, dtype: DTypeLike) -> np.ndarray:
+    """Parameters as an array (size,). Raises InputError as `check_array` does, and for a block."""
+    vector = check_array(v, size, dtype)
+    if vector.ndim != 1:
+        raise InputError(f"parameters of shape ({size},)", vector.shape, "pass one vector")
+    return vector
+
+
 def as_columns(vectors: np.ndarray | tf.Tensor) -> np.ndarray:
     """A vector (n,) as a block (n, 1), a block as it is."""
     return np.asarray(vectors).reshape(len(vectors), -1)

@@ -85,7 +85,7 @@ def chain_rule(lin: Curvature, v: np.ndarray | None = None) -> tuple[QuadraticFo
             for position in parts[name]:
                 entries = lin.layout.slices[position]
                 column[entries] = own[entries]
-        products = lin.products(V)
+        products = [multiply(V) for multiply in (lin.hvp, lin.gnvp, lin.residual_vp)]
         forms = [np.einsum("pk,pk->k", V, A, dtype=np.float64) for A in products]
         sizes = np.linalg.norm(V, axis=0) * np.linalg.norm(products[0], axis=0)
         forms.append(np.finfo(lin.dtype).eps * sizes)

@@ -18,7 +18,7 @@ def compare(
     k: int = 10,
     *,
     tol: float = 2e-4,
-    num_probes: int = 5,
+    num_probes: int = 4,
     num_steps: int = 80,
     layers: bool = True,
     matrices: str | Collection[str] = MATRICES,
@@ -39,7 +39,7 @@ def compare(
         k: number of eigenvalues at each end; a layer of P <= k parameters gives P - 1.
         tol: largest error ‖Av - λv‖ of an eigenpair, relative to ‖H‖ of the part.
         num_probes, num_steps: of the densities, see `hvp.density`; R and each layer take half
-            of them.
+            of them, but four probes at least.
         layers: whether each layer's own block is a part. Without them the job takes a fraction of
             the time; the chain rule, the traces and the shares of R are by layer in any case.
         matrices: which of "H", "G" and "R"; R needs H, against whose norm its errors are measured.

@@ -13,7 +13,7 @@ from hvp.errors import InputError
 from hvp.operators import Cost, Curvature
 
 # Probes and steps of smaller densities, in order.
-SHALLOWER: tuple[tuple[int, int], ...] = ((5, 80), (5, 40), (3, 40), (3, 20))
+SHALLOWER: tuple[tuple[int, int], ...] = ((4, 80), (4, 40), (4, 20))
 # The fewest examples that a subset has, and the share of a budget that is planned for it: the
 # linearization is made once more.
 MIN_EXAMPLES, SUBSET_SHARE = 10, 0.85

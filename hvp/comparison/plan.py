@@ -11,11 +11,11 @@ from hvp.errors import InputError, shown
 
 MATRICES = ("H", "G", "R")
 RESULTS = ("chain-rule", "ends", "density", "traces")
-# R and single layers get this fraction (one half) of the probes and steps of the densities, but the
-# fewest probes whose standard errors hold.
-REDUCTION_FACTOR, FEWEST_PROBES = 2, 3
-# This many probes of the whole network's densities also estimate sampling errors.
-NUM_RESAMPLED_PROBES = 2
+# R and single layers get this fraction (one half) of the probes and steps of the densities, but no
+# fewer probes than these, which are one block of products.
+REDUCTION_FACTOR, FEWEST_PROBES = 2, 4
+# This many probes of a density also estimate sampling errors.
+NUM_RESAMPLED_PROBES = 1
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Effort:
     Attributes:
         k: number of eigenvalues at each end.
         tol: largest error ‖Av - λv‖ of an eigenpair, relative to ‖H‖ of the part.
-        num_probes, num_steps: of the densities of H and G of the whole; R and each layer take half.
+        num_probes, num_steps: of the densities of H and G of the whole; R and each layer take half,
+            but no fewer than four probes.
         layers: whether each layer's own block is a part.
         matrices: of "H", "G" and "R". R needs H, whose norm its errors are measured against.
         results: of "chain-rule", "ends", "density" and "traces". The density and the traces need
@@ -36,7 +37,7 @@ class Effort:
 
     k: int = 10
     tol: float = 2e-4
-    num_probes: int = 5
+    num_probes: int = 4
     num_steps: int = 80
     layers: bool = True
     matrices: tuple[str, ...] = MATRICES
@@ -70,9 +71,8 @@ class Effort:
     def resolution(self, letter: str, of_layer: bool) -> tuple[int, int, int]:
         """Probes, steps and resampled probes of the density of a matrix."""
         factor = (REDUCTION_FACTOR if letter == "R" else 1) * (REDUCTION_FACTOR if of_layer else 1)
-        counts = self.num_probes, self.num_steps, min(NUM_RESAMPLED_PROBES, self.num_probes)
-        probes, steps, resampled = (-(-count // factor) for count in counts)
-        return max(probes, min(FEWEST_PROBES, self.num_probes)), steps, resampled
+        probes, steps = (-(-count // factor) for count in (self.num_probes, self.num_steps))
+        return max(probes, min(FEWEST_PROBES, self.num_probes)), steps, NUM_RESAMPLED_PROBES
 
     def check_k(self, size: int) -> None:
         """Raise InputError where k is out of range for so many parameters."""

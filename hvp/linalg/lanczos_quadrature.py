@@ -102,7 +102,8 @@ def density(
     values = np.zeros(0) if pairs is None else pairs.values.astype(np.float64)
     left_out, num_products = None, counted.count
     if num_resampled:
-        left_out = _left_out(A, tridiagonal, outlier_vectors, values, num_resampled)
+        with few_threads(size):
+            left_out = _left_out(A, tridiagonal, outlier_vectors, values, num_resampled)
         num_products += len(values)
         num_products += 0 if left_out is None else int(lengths[:num_resampled].sum())
     return Density(
@@ -161,8 +162,7 @@ def _left_out(
     found = []
     for s, n in enumerate(T.steps[:num_probes]):
         grams = A.batch_grams(T.basis[:n, s].T).grouped(MAX_GROUPS)
-        with few_threads(n):
-            nodes, vectors = np.linalg.eigh(grams.left_out(T.dense(s)))
+        nodes, vectors = np.linalg.eigh(grams.left_out(T.dense(s)))
         padding = ((0, 0), (0, T.steps.max() - n))
         found.append((np.pad(nodes, padding, "edge"), np.pad(vectors[:, 0] ** 2, padding)))
     nodes, weights = (np.stack(each, axis=1) for each in zip(*found, strict=True))

@@ -101,6 +101,14 @@ def powers(low: float, high: float, most: int = 6) -> list[float]:
     return [10.0**p for p in range(last, first - 1, -max(1, math.ceil((last - first) / most)))]
 
 
+def fix_layout(figure: Figure) -> None:
+    """Place the axes now: with a layout engine, matplotlib draws a figure twice to save it."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+
+
 def svg(figure: Figure, **options: Any) -> str:
     """The text of an SVG file, the same for the same figure.
 

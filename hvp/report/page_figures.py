@@ -19,7 +19,7 @@ from hvp.comparison.results import Comparison, Part
 from hvp.linalg.layer_shares import LayerShares
 from hvp.report import density_curves, density_panels, eigenvalue_panels, summary
 from hvp.report.density_curves import Curve
-from hvp.report.figure_style import STEPS, Hover, style, svg
+from hvp.report.figure_style import STEPS, Hover, fix_layout, style, svg
 from hvp.report.number_format import End
 from hvp.report.palette import LIGHT
 
@@ -274,6 +274,7 @@ def _svg(name: str, draw: Draw, size: tuple[float, float]) -> Markup:
     with style(FONT_SIZE):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.subplots(), hover)
+        fix_layout(figure)
         return Markup(inlined(svg(figure), name, texts))
 
 

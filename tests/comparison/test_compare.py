@@ -684,7 +684,7 @@ def test_the_command_is_what_was_given_or_the_call():
     lin = Known(H, H, {"only": 4})
     assert hvp.compare(lin, 1, command="hvp compare").command == "hvp compare"
     assert hvp.compare(lin, 1, tol=1e-5, seed=7).command == (
-        "hvp.compare(lin, k=1, tol=1e-05, num_probes=5, num_steps=80, seed=7)"
+        "hvp.compare(lin, k=1, tol=1e-05, num_probes=4, num_steps=80, seed=7)"
     )
 
 

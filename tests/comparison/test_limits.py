@@ -67,7 +67,7 @@ def test_a_fit_says_what_it_leaves_out():
     assert left_out(Effort(), found) == (
         "no spectra of single layers", "no chain-rule", "no density", "no traces",
     )  # fmt: skip
-    few = Effort(num_probes=5, num_steps=40)
+    few = Effort(num_probes=4, num_steps=40)
     assert left_out(Effort(), Fit(few, expected(few), N)) == (
         "densities of 40 steps instead of 80",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -53,6 +53,12 @@ class Evaluator:
         """∇L, (P,), at `theta`, or at the parameters of the snapshot."""
         found = self._at_each_batch(self._gradient_and_loss, theta)
         return functools.reduce(np.add, [gradient for gradient, _ in found])
+
+    def shares(self) -> Iterator[np.ndarray]:
+        """The gradient (P,) of each batch's share in L, then that of the penalty if there is one."""
+        params = tf.constant(self.theta)
+        for programs, batch in self._snapshot.pieces(penalty=True):
+            yield self._run(self._gradient_and_loss, programs, params, batch)[0]
 
     def loss_and_gradient(self, theta: ArrayLike) -> tuple[float, np.ndarray]:
         """L and ∇L, (P,)."""

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from hvp.certificate import Certificate
 from hvp.errors import Finding, InputError, shown
 from hvp.linearization import transfer
+from hvp.linearization.batch_sharpness import batch_sharpness
 from hvp.linearization.batch_sum import BatchSum
 from hvp.linearization.by_batch import ByBatch
 from hvp.linearization.cache import SavedTensorCache
@@ -368,6 +369,25 @@ class Linearization:
         Raises InputError as `batch_forms` does.
         """
         return self._by_batch.grams(self._product_by_letter(matrix), self._as_block(V))
+
+    def batch_sharpness(self) -> np.ndarray:
+        """gᵀHg / ‖g‖², (B,), for each batch's own loss, with its gradient g and its Hessian H.
+
+        The loss of a batch is the one that `fit` takes a step with: a mean is over its examples
+        alone, and penalties count in full. The mean over random batches is the batch sharpness of
+        Andreyev and Beneventano 2024 (arXiv 2412.20553, definition 3); the batches are those of
+        the data, in `linearize` of at most `batch_size` examples. NaN where g is zero.
+
+        Raises InputError where a batch has no weight, or another one in each term of the loss.
+
+        >>> import hvp, tensorflow as tf
+        >>> lin = hvp.linearize_function(
+        ...     lambda w, x: tf.reduce_mean(tf.linalg.matvec(x, w) ** 2), np.ones(2), np.diag([1.0, 3.0]),
+        ...     reduction="mean", batch_size=1)
+        >>> lin.batch_sharpness().tolist()
+        [2.0, 18.0]
+        """
+        return batch_sharpness(self._snapshot, self._evaluator, self._sums)
 
     def source_of_nan(self, v: ArrayLike) -> str:
         """The first batch whose share of Hv, Gv or Rv is not finite, such as "batch 2 of 5".

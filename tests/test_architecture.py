@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "comparison": ("linalg", "certificate", "operators", "errors", "sampling_error", "tables"),
     "report": ("comparison", "linalg", "certificate", "errors", "sampling_error"),
     "testing": ("certificate", "operators", "linearization", "errors"),
+    "callbacks": ("linearization", "linalg", "operators", "errors"),
     "examples": ("errors",),
     "cli": (
         "examples", "report", "comparison", "linearization", "objective", "testing", "errors",
@@ -60,8 +61,12 @@ WITHOUT_TENSORFLOW = {
     "errors", "sampling_error", "tables", "operators", "certificate", "linalg", "comparison",
     "report",
 }  # fmt: skip
-# What Keras writes on tensors, and its walk through all layers of a model.
-PRIVATE_KERAS = {"_keras_mask", "_keras_logits", "_flatten_layers"}
+# What Keras writes on tensors, its walk through all layers of a model, and which weights do not
+# decay.
+PRIVATE_KERAS = {
+    "_keras_mask", "_keras_logits", "_flatten_layers", "_exclude_from_weight_decay",
+    "_exclude_from_weight_decay_pattern",
+}  # fmt: skip
 NAMED_TUPLES = {"_replace"}
 
 ROOT = Path(__file__).parents[1]
@@ -241,7 +246,7 @@ def test_no_file_is_named_without_a_subject(word):
 def test_no_module_of_the_root_bears_the_name_of_a_public_function():
     import hvp
 
-    top = {package(name) for name in PATHS} - {"testing"}
+    top = {package(name) for name in PATHS} - {"callbacks", "testing"}
     assert not top & set(hvp.__all__)
 
 

@@ -22,18 +22,20 @@ def batch_sharpness(snapshot: Snapshot, evaluator: Evaluator, sums: BatchSum) ->
 
     The loss of a batch is its share in the loss of all data, times `_scales`, plus the penalty.
     """
-    has_penalty, penalty_gradient = snapshot.penalty is not None, np.zeros(())
-    if has_penalty:
-        penalty: Term = deque(sums.terms(H), maxlen=1)[0]
+    penalty: Term | None = None
+    if snapshot.penalty is not None:
+        penalty = deque(sums.terms(H), maxlen=1)[0]
         penalty_gradient = deque(evaluator.shares(), maxlen=1)[0]
     found = []
     # The penalty, which comes last, has no scale: zip ends before it.
     pieces = zip(_scales(snapshot), evaluator.shares(), sums.terms(H), strict=False)
     for scale, share, term in pieces:
-        g = scale * share + penalty_gradient
-        Hg = scale * _product(term, g)
-        if has_penalty:
-            Hg = Hg + _product(penalty, g)
+        g = scale * share
+        if penalty is None:
+            Hg = scale * _product(term, g)
+        else:
+            g += penalty_gradient
+            Hg = scale * _product(term, g) + _product(penalty, g)
         found.append(_quotient(g, Hg))
     return np.array(found)
 

@@ -55,7 +55,7 @@ class Evaluator:
         return functools.reduce(np.add, [gradient for gradient, _ in found])
 
     def shares(self) -> Iterator[np.ndarray]:
-        """The gradient (P,) of each batch's share in L, then that of the penalty if there is one."""
+        """The gradient (P,) of each batch's share in L, and of the penalty if there is one."""
         params = tf.constant(self.theta)
         for programs, batch in self._snapshot.pieces(penalty=True):
             yield self._run(self._gradient_and_loss, programs, params, batch)[0]

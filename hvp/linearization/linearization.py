@@ -382,8 +382,8 @@ class Linearization:
 
         >>> import hvp, tensorflow as tf
         >>> lin = hvp.linearize_function(
-        ...     lambda w, x: tf.reduce_mean(tf.linalg.matvec(x, w) ** 2), np.ones(2), np.diag([1.0, 3.0]),
-        ...     reduction="mean", batch_size=1)
+        ...     lambda w, x: tf.reduce_mean(tf.linalg.matvec(x, w) ** 2), np.ones(2),
+        ...     np.diag([1.0, 3.0]), reduction="mean", batch_size=1)
         >>> lin.batch_sharpness().tolist()
         [2.0, 18.0]
         """

@@ -162,6 +162,12 @@ def test_the_checks_need_no_import_of_their_own():
     assert (done.stdout, done.stderr) == (f"check {hvp.__version__}\n", "")
 
 
+def test_the_callbacks_need_no_import_of_their_own():
+    program = "import hvp; print(hvp.callbacks.Curvature.__name__)"
+    done = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True)
+    assert done.stdout == "Curvature\n"
+
+
 def test_importing_the_package_and_its_numpy_modules_does_not_import_tensorflow():
     program = (
         "import sys, hvp; assert dir(hvp); light = set(sys.modules); "

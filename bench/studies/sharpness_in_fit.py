@@ -58,7 +58,7 @@ def run(quick: bool) -> Study:
     x, y = examples.mnist()
     chosen = np.random.default_rng(0).permutation(len(x))[:count]
     data = x[chosen] - x[chosen].mean(axis=0), np.eye(10, dtype=np.float32)[y[chosen]]
-    canvas = study.figure("Sharpness during model.fit, measured by hvp.callbacks.Curvature", 9, 3.6)
+    canvas = study.figure("Sharpness during model.fit, measured by hvp.callbacks.Curvature", 8, 3.3)
     left, right = canvas.subplots(1, 2)
     rows = []
     for (name, (law, build)), colour in zip(OPTIMISERS.items(), study.COLOURS, strict=False):
@@ -66,7 +66,7 @@ def run(quick: bool) -> Study:
         if name.startswith("SGD"):
             left.plot(steps, found, color=colour, label=name)
             left.axhline(edge, color=colour, linestyle="--", linewidth=1)
-            left.annotate(f"2/η = {edge:.3g}", (num_steps, edge), (0, 4), ha="right",
+            left.annotate(f"2/η = {edge:.3g}", (num_steps, edge), (0, -13), ha="right",
                           textcoords="offset points", color=colour)  # fmt: skip
         if name != "SGD, η = 0.2":
             right.plot(steps, found / edge, color=colour, label=name)
@@ -74,9 +74,9 @@ def run(quick: bool) -> Study:
         here = f"{first:.4g} at first, then {late.mean():.4g} ± {late.std():.2g}"
         holds = bool(first < 0.6 * edge and abs(late.mean() / edge - 1) < 0.1)
         rows.append(Row(name, f"rises to {law} = {edge:.4g} and stays near it", here, holds))
-    right.axhline(1, color="0.3", linestyle="--", linewidth=1)
+    right.axhline(1, color="0.3", linestyle="--", linewidth=1, zorder=0)
     left.set(xlabel="step", ylabel="λmax of H", ylim=(0, None))
-    right.set(xlabel="step", ylabel="over the optimiser's edge", ylim=(0, 1.5))
+    right.set(xlabel="step", ylabel="curvature / edge of the optimiser", ylim=(0, 1.4))
     left.legend(frameon=False, loc="lower right")
     right.legend(frameon=False, loc="lower right")
     remark = f"{count:,} digits, {num_steps:,} steps, measured every {every}; ± is the spread in"

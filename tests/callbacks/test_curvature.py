@@ -12,7 +12,7 @@ from support.oracles import dense_net, examples, softmax_loss
 
 import hvp
 from hvp.autodiff import tensorflow_private, tracing
-from hvp.callbacks import Curvature, curvature
+from hvp.callbacks import Curvature, curvature, measurements
 from hvp.callbacks.time_budget import TimeBudget
 from hvp.linearization.audit import Auditor
 
@@ -313,9 +313,22 @@ def test_measurements_beyond_the_budget_are_skipped_and_said(monkeypatch):
     assert callback.share == pytest.approx(6 / 76)
 
 
-def test_eigenvalues_that_do_not_converge_are_nan_and_said(monkeypatch):
-    from hvp.callbacks import measurements
+def test_eigenvalues_start_from_those_before(monkeypatch):
+    original, calls = measurements.eigsh, []
 
+    def spied(matrix, k, *, start, **options):
+        found = original(matrix, k, start=start, **options)
+        calls.append((start, found))
+        return found
+
+    monkeypatch.setattr(measurements, "eigsh", spied)
+    fit(small("adam"), Curvature((X, Y), measure=("sharpness", "edge")))
+    starts, found = zip(*calls, strict=True)
+    # Those of H and of P⁻¹ᐟ²HP⁻¹ᐟ² take turns.
+    assert starts == (None, None, found[0], found[1])
+
+
+def test_eigenvalues_that_do_not_converge_are_nan_and_said(monkeypatch):
     def fail(*args, **kwargs):
         raise hvp.ConvergenceError("no")
 

@@ -80,6 +80,6 @@ def run(quick: bool) -> Study:
     left.legend(frameon=False, loc="lower right")
     right.legend(frameon=False, loc="lower right")
     remark = f"{count:,} digits, {num_steps:,} steps, measured every {every}; ± is the spread in"
-    remark += " time. Heavy ball η = 0.38, Nesterov 0.136, Adam 0.001, for which the curvature is that"
-    remark += " of P⁻¹ᐟ²HP⁻¹ᐟ². 'At first' is the second measurement."
+    remark += " time. Heavy ball η = 0.38, Nesterov 0.136, Adam 0.001, for which the curvature is"
+    remark += " that of P⁻¹ᐟ²HP⁻¹ᐟ². 'At first' is the second measurement."
     return Study("Sharpness in fit (Cohen et al. 2021 and 2022)", tuple(rows), canvas, (remark,))

@@ -60,6 +60,7 @@ class Curvature(keras.callbacks.Callback):
     Args:
         data: what `hvp.linearize` takes: ``(x, y)``, ``(x, y, sample_weight)``, a `tf.data.Dataset`
             or another iterable of batches that can be read again. Time is proportional to its size.
+            The callback does not know the ``class_weight=`` of `fit`: give it as sample weights.
         measure: names from the table.
         every: measure at epochs or steps that are multiples of this, counted from 1, and at the
             first of each `fit`. Steps are counted by the optimiser.
@@ -127,6 +128,14 @@ class Curvature(keras.callbacks.Callback):
         self._budget_share, self._tol, self._seed, self._log_dir = budget, tol, seed, log_dir
         self.num_skipped, self.share = 0, 0.0
         self._rows: list[dict[str, float]] = []
+        # Of the present fit.
+        self._lin: Linearization | None = None
+        self._event_file: EventFile | None = None
+        self._budget = TimeBudget(budget)
+        self._names: list[str] = []
+        self._latest: dict[str, float] = {}
+        self._before: np.ndarray | None = None
+        self._num_due = self._epoch = self._step = 0
 
     def rows(self) -> list[dict[str, float]]:
         """A dict for each measurement of the last `fit`, as `pandas.DataFrame` takes them.
@@ -141,16 +150,17 @@ class Curvature(keras.callbacks.Callback):
         model = self._compiled_model()
         self._budget = TimeBudget(self._budget_share)
         with self._budget.spending(prepares=True):
-            self._lin: Linearization | None = linearize(model, self._data, **self._options)
+            self._lin = linearize(model, self._data, **self._options)
             self._names = _names(self._quantities, model.optimizer)
             known = _known(self._quantities, model)
             self._measurements = Measurements(model, known, self._tol, self._seed)
-        self._event_file = None if self._log_dir is None else EventFile(self._log_dir)
+        if self._log_dir is not None:
+            self._event_file = EventFile(self._log_dir)
         self._rows, self.num_skipped, self._num_due = [], 0, 0
-        self._epoch, self._step, self._before = 0, int(model.optimizer.iterations), None
+        self._step = int(model.optimizer.iterations)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._epoch, self._latest = epoch + 1, dict[str, float]()
+        self._epoch, self._latest = epoch + 1, {}
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         is_needed = "step_curvature" in self._quantities and self._may_be_due_after(batch)
@@ -163,13 +173,13 @@ class Curvature(keras.callbacks.Callback):
         if self._is_due(before, self._step):
             self._latest = self._measured()
             if logs is not None:
-                logs.update({name: self._latest.get(name, math.nan) for name in self._names})
+                logs.update(self._all_names(self._latest))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if self._unit == "epoch" and self._is_due(epoch, epoch + 1):
             self._latest = self._measured()
         if logs is not None:
-            logs.update({name: self._latest.get(name, math.nan) for name in self._names})
+            logs.update(self._all_names(self._latest))
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         self._lin = self._before = None
@@ -217,8 +227,12 @@ class Curvature(keras.callbacks.Callback):
         step_number = int(self.model.optimizer.iterations)
         self._rows.append({"epoch": self._epoch, "step": step_number, **numbers})
         if self._event_file is not None:
-            self._event_file.write({name: numbers[name] for name in self._names}, step_number)
+            self._event_file.write(self._all_names(numbers), step_number)
         return numbers
+
+    def _all_names(self, numbers: dict[str, float]) -> dict[str, float]:
+        """The number of each name of the logs, NaN where there is none."""
+        return {name: numbers.get(name, math.nan) for name in self._names}
 
     def _weights(self) -> np.ndarray:
         return np.concatenate([np.ravel(each) for each in self.model.trainable_variables])

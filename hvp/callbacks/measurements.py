@@ -61,7 +61,10 @@ class Measurements:
         return {"batch_sharpness": float(quotients.mean()), "batch_sharpness_error": float(error)}
 
     def edge(self, there: Linearization) -> Numbers:
-        edge = stability_edge(self._model.optimizer, self._model.trainable_variables)
+        optimizer = self._model.optimizer
+        if int(optimizer.iterations) == 0:  # it has only accumulated gradients
+            return {"edge": math.nan}
+        edge = stability_edge(optimizer, self._model.trainable_variables)
         if edge.preconditioner is None:
             return {"edge": edge.value}
         matrix = Preconditioned(Hessian(there), edge.preconditioner)

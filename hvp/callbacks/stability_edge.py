@@ -52,7 +52,7 @@ def stability_edge(
         P = diag(√v + ε) (1 - β₁ᵗ) / √(1 - β₂ᵗ),
 
     with the largest v so far for ``amsgrad=True``. Momentum is that of a constant η; where a
-    schedule changes it slowly, the edge is that of the present value.
+    schedule changes it slowly, the edge is that of the present value, infinite for η = 0.
 
     Args:
         optimizer: of a compiled model.
@@ -74,15 +74,16 @@ def stability_edge(
     """
     refuse_unknown(optimizer, variables)
     rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
-    if not 0 < rate < np.inf:
-        raise InputError("a positive learning rate", rate, "check the optimiser or its schedule")
+    if not 0 <= rate < np.inf:
+        raise InputError("a learning rate of 0 or more", rate, "check the optimiser")
     decay = 1 - rate * (optimizer.weight_decay or 0.0) / 2
+    inverse = 1 / rate if rate > 0 else np.inf
     if isinstance(optimizer, keras.optimizers.SGD):
         beta = float(optimizer.momentum)
         lookahead = 1 + 2 * beta if optimizer.nesterov else 1.0
-        return StabilityEdge((2 + 2 * beta) / (lookahead * rate) * decay)
+        return StabilityEdge((2 + 2 * beta) / lookahead * inverse * decay)
     beta = float(optimizer.beta_1)
-    edge = (2 + 2 * beta) / ((1 - beta) * rate) * decay
+    edge = (2 + 2 * beta) / (1 - beta) * inverse * decay
     return StabilityEdge(edge, _adam_preconditioner(optimizer, variables))
 
 

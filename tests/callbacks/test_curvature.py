@@ -149,33 +149,41 @@ def test_adam_has_the_sharpness_of_its_preconditioned_hessian():
     assert history["edge"] == pytest.approx([38 / 0.01 * (1 - 0.01 * 0.1 / 2)], rel=1e-6)
 
 
-def test_training_is_the_same_to_the_last_bit():
-    def weights(*callbacks):
-        keras.utils.set_random_seed(3)
-        layers = keras.layers
-        model = keras.Sequential(
-            [
-                keras.Input((4,)),
-                layers.Dense(5, "tanh"),
-                layers.Dropout(0.4),
-                layers.BatchNormalization(),
-                layers.Dense(3),
-            ]
-        )
-        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        fit(model, *callbacks, shuffle=True, epochs=3)
-        noise = tf.random.normal([3]), keras.random.normal([3]), np.random.random(3)
-        return [*model.get_weights(), *(v.numpy() for v in model.optimizer.variables), *noise]
+def weights_and_noise(*callbacks):
+    """What a training with dropout and moving statistics ends in, and random numbers after it."""
+    keras.utils.set_random_seed(3)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(5, "tanh"),
+            layers.Dropout(0.4),
+            layers.BatchNormalization(),
+            layers.Dense(3),
+        ]
+    )
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    fit(model, *callbacks, shuffle=True, epochs=3)
+    noise = tf.random.normal([3]), keras.random.normal([3]), np.random.random(3)
+    return [*model.get_weights(), *(v.numpy() for v in model.optimizer.variables), *noise]
 
-    measure = ("sharpness", "trace", "step_curvature", "batch_sharpness", "edge")
-    data = (X.astype("float32"), Y)
-    plain = weights()
-    for callback in (
-        Curvature(data, measure=measure, batch_size=4, unit="step"),
-        Curvature(data, training=True),
-    ):
-        assert all(map(np.array_equal, weights(callback), plain))
-        assert np.isfinite([row["sharpness"] for row in callback.rows()]).all()
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {
+            "measure": ("sharpness", "trace", "step_curvature", "batch_sharpness", "edge"),
+            "batch_size": 4,
+            "unit": "step",
+        },
+        pytest.param({"training": True}, marks=pytest.mark.sweep),
+    ],
+    ids=["all", "training"],
+)
+def test_training_is_the_same_to_the_last_bit(options):
+    callback = Curvature((X.astype("float32"), Y), **options)
+    assert all(map(np.array_equal, weights_and_noise(callback), weights_and_noise()))
+    assert np.isfinite([row["sharpness"] for row in callback.rows()]).all()
 
 
 def test_nothing_is_traced_after_the_first_measurement(monkeypatch):
@@ -191,7 +199,7 @@ def test_nothing_is_traced_after_the_first_measurement(monkeypatch):
                 monkeypatch.setattr(Auditor, "batch", refuse)
                 monkeypatch.setattr(Auditor, "judge", refuse)
 
-    model = compiled("adam")
+    model = small("adam")
     callback = Curvature((X, Y), measure=ALL, batch_size=4)
     fit(model, Refuse(), callback, epochs=3)
     assert len(callback.rows()) == 3
@@ -357,10 +365,18 @@ def test_event_files_hold_the_numbers_without_tensorboard(tmp_path):
     assert found == expected
 
 
-def test_an_unknown_edge_is_said_and_nan():
+def test_the_edge_of_adam_is_nan_before_its_first_step():
+    model = small(keras.optimizers.Adam(gradient_accumulation_steps=4))
+    history = fit(model, Curvature((X, Y)), epochs=2).history
+    for name in ("edge", "preconditioned_sharpness"):
+        assert np.isnan(history[name]).tolist() == [True, False]
+
+
+def test_an_unknown_edge_is_said_and_nan(tmp_path):
     model = small(keras.optimizers.SGD(0.1, clipnorm=1.0))
+    callback = Curvature((X, Y), measure=("trace", "edge"), log_dir=tmp_path)
     with pytest.warns(UserWarning, match="the edge is NaN in the logs: .* got SGD with clipnorm"):
-        history = fit(model, Curvature((X, Y), measure=("trace", "edge")), epochs=1).history
+        history = fit(model, callback, epochs=1).history
     assert np.isnan(history["edge"]).all()
     assert np.isfinite(history["trace"]).all()
 

@@ -164,6 +164,7 @@ def test_adam_needs_a_step_and_its_own_weights():
         stability_edge(optimizer, [keras.Variable(np.ones(2))])
 
 
-def test_a_learning_rate_of_zero_is_refused():
-    with pytest.raises(hvp.InputError, match="positive learning rate, got 0"):
-        stability_edge(SGD(0.0))
+def test_a_learning_rate_of_zero_has_an_infinite_edge_and_negative_ones_none():
+    assert stability_edge(SGD(0.0)).value == np.inf
+    with pytest.raises(hvp.InputError, match="learning rate of 0 or more, got -1"):
+        stability_edge(SGD(-1.0))

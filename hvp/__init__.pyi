@@ -4,6 +4,8 @@ from . import callbacks as callbacks
 from . import testing as testing
 from .comparison.chain_rule import chain_rule as chain_rule
 from .comparison.compare import compare as compare
+from .comparison.loss_slice import LossSlice as LossSlice
+from .comparison.loss_slice import loss_slice as loss_slice
 from .comparison.results import Comparison as Comparison
 from .errors import ConvergenceError as ConvergenceError
 from .errors import InputError as InputError

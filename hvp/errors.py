@@ -1,5 +1,7 @@
 """The errors that hvp raises, and the findings of its audit."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 # The most characters that an error shows of what it was given.
@@ -38,6 +40,27 @@ def shown(value: object) -> str:
         text = repr(value) if isinstance(value, str) else str(value)
     text = " ".join(text.split())
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
+
+
+@contextlib.contextmanager
+def report_packages() -> Iterator[None]:
+    """A block that imports what draws and writes reports.
+
+    Raises InputError where a package of the extra "report" is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise missing_report_package(error) from error
+
+
+def missing_report_package(error: ModuleNotFoundError) -> InputError:
+    """The error for a user who has not installed the packages that draw and write reports."""
+    return InputError(
+        "the packages of the extra 'report'",
+        f"no module {str(error.name).split('.')[0]}",
+        "pip install 'hvp[report]'",
+    )
 
 
 class NotFiniteError(InputError):

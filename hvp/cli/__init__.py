@@ -23,7 +23,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if str(error.name).split(".")[0] not in REPORT_PACKAGES:
             raise
-        from hvp.comparison.results import missing_report_package
+        from hvp.errors import missing_report_package
 
         print(f"hvp: {missing_report_package(error)}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -24,7 +24,7 @@ from hvp.comparison.dimensions import (
 )
 from hvp.comparison.sampling_errors import SamplingErrors
 from hvp.comparison.spectrum import Spectrum
-from hvp.errors import InputError
+from hvp.errors import InputError, report_packages
 from hvp.linalg.brackets import CountBracket
 from hvp.linalg.density import Density
 from hvp.linalg.eigenpairs import Eigenpairs
@@ -401,10 +401,8 @@ class Comparison(ShownAsTable):
         Raises:
             InputError: the packages of the extra "report" are not installed.
         """
-        try:
+        with report_packages():
             from hvp.report.save import save
-        except ModuleNotFoundError as error:
-            raise missing_report_package(error) from error
         return save(self, Path(directory))
 
 
@@ -414,12 +412,3 @@ def _row_of_end(name: str, pairs: Eigenpairs, i: int) -> dict[str, float | str]:
         f"{name}_error": float(pairs.errors[i]),
         f"{name}_kind": "separate" if pairs.separate[i] else "bound",
     }
-
-
-def missing_report_package(error: ModuleNotFoundError) -> InputError:
-    """The error for a user who has not installed the packages that write a report."""
-    return InputError(
-        "the packages of the extra 'report'",
-        f"no module {str(error.name).split('.')[0]}",
-        "pip install 'hvp[report]'",
-    )

@@ -57,8 +57,9 @@ class DenseCurvature:
         J, R = (rng.standard_normal((num_batches, n, size)) for n in (rows, size))
         return cls(J, (R + R.transpose(0, 2, 1)) / 4, rng.standard_normal(size), layout)
 
-    def loss(self):
-        return float(self.theta @ self.H @ self.theta / 2)
+    def loss(self, theta=None):
+        w = self.theta if theta is None else theta
+        return float(w @ self.H @ w / 2)
 
     def gradient(self):
         return self.H @ self.theta

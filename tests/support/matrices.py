@@ -54,8 +54,9 @@ class Known:
     def products(self, v):
         return self.hvp(v), self.gnvp(v), self.residual_vp(v)
 
-    def loss(self):
-        return 0.5
+    def loss(self, theta=None):
+        step = np.zeros(self.size) if theta is None else theta.astype(float) - self.theta
+        return float(0.5 + self.gradient() @ step + step @ self.dense("H") @ step / 2)
 
     def gradient(self):
         return np.full(self.size, 0.25)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from hvp.linalg.layer_shares import LayerShares
 from hvp.linalg.layer_traces import LayerTraces
 from hvp.linalg.noise_floor import Noise
 from hvp.tables import ShownAsTable, Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Thresholds of counts, in noise floors, tried in order until the count is known.
 MULTIPLES_OF_FLOOR = tuple(factor * 10**power for power in range(8) for factor in (3, 10))
@@ -390,6 +393,16 @@ class Comparison(ShownAsTable):
         from hvp.report.json_document import comparison_as_dict
 
         return comparison_as_dict(self)
+
+    def plot(self) -> Figure:
+        """The figure of ``compare.png`` as one of pyplot: densities and extreme eigenvalues.
+
+        Raises:
+            InputError: the packages of the extra "report" are not installed.
+        """
+        with report_packages():
+            from hvp.report.plots import plot_comparison
+        return plot_comparison(self)
 
     def save(self, directory: str | Path) -> tuple[Path, ...]:
         """Write ``compare.json``, ``.html``, ``.png``, ``.svg`` and ``.npz`` there.

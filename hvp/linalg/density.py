@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hvp.errors import InputError
+from hvp.errors import InputError, report_packages
 from hvp.linalg import curves, integrals
 from hvp.linalg.brackets import CountBracket, count_bracket
 from hvp.linalg.curves import LINEAR, Axis, Curve, positive
@@ -14,6 +15,9 @@ from hvp.linalg.estimate import Estimate
 from hvp.linalg.integrals import Function
 from hvp.linalg.measure import SpectralMeasure, bulk_share
 from hvp.tables import ShownAsTable, Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -85,6 +89,25 @@ class Density(SpectralMeasure, ShownAsTable):
             ("seed", str(self.seed)),
         ]
         return Table(f"Density of {self.size:,} eigenvalues", (), rows, self.notes)
+
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """Draw the density over λ with its standard errors, and a tick for each outlier.
+
+        Heights are numbers of eigenvalues per width of the kernel, on a logarithmic axis: the bell
+        of a single eigenvalue has height 1.
+
+        Args:
+            axes: of matplotlib, to draw in; None for those of a new figure of pyplot.
+
+        Returns:
+            The axes.
+
+        Raises:
+            InputError: the packages of the extra "report" are not installed.
+        """
+        with report_packages():
+            from hvp.report.plots import plot_density
+        return plot_density(self, axes)
 
     @property
     def width(self) -> float:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hvp.errors import report_packages
 from hvp.tables import ShownAsTable, Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # What a second start found, by `Eigenpairs.unseen`.
 SECOND_START = {None: "not made", False: "nothing missing", True: "one is missing"}
@@ -81,6 +86,22 @@ class Eigenpairs(ShownAsTable):
             }
             for rank, value, error, kind in zip(ranks, self.values, self.errors, kinds, strict=True)
         ]
+
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """Draw the values in descending order with their errors as bars; triangles are bounds.
+
+        Args:
+            axes: of matplotlib, to draw in; None for those of a new figure of pyplot.
+
+        Returns:
+            The axes.
+
+        Raises:
+            InputError: the packages of the extra "report" are not installed.
+        """
+        with report_packages():
+            from hvp.report.plots import plot_eigenpairs
+        return plot_eigenpairs(self, axes)
 
     def _table(self) -> Table:
         size, k = self.vectors.shape

@@ -6,7 +6,7 @@ Heights are numbers of eigenvalues per width of the kernel: the bell of a single
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,14 +70,17 @@ def _main(part: Part) -> list[Density]:
 
 def linear(part: Part) -> dict[str, Curve]:
     """The densities of a part over λ, all smoothed by one kernel."""
-    width, found = kernel_width(part), {}
-    for name, d in drawn(part).items():
-        x = _with_tails(d.grid(_num_points(np.ptp(d.nodes), width), width), width)
-        values, stderrs = d.curve(x, width)
-        kept = simplified(x, _log_height(values * single(part.size, width)))
-        sampling = d.curve_sampling(x[kept], width)
-        found[name] = _curve(part, x[kept], x[kept], values[kept], stderrs[kept], sampling, width)
-    return found
+    width = kernel_width(part)
+    return {name: linear_of(d, width) for name, d in drawn(part).items()}
+
+
+def linear_of(d: Density, width: float) -> Curve:
+    """A density over λ, smoothed by a kernel of this width."""
+    x = _with_tails(d.grid(_num_points(np.ptp(d.nodes), width), width), width)
+    values, stderrs = d.curve(x, width)
+    kept = simplified(x, _log_height(values * single(d.size, width)))
+    sampling = d.curve_sampling(x[kept], width)
+    return _curve(d.size, x[kept], x[kept], values[kept], stderrs[kept], sampling, width)
 
 
 def logarithmic(part: Part) -> dict[str, Curve]:
@@ -96,14 +99,24 @@ def logarithmic(part: Part) -> dict[str, Curve]:
         kept = simplified(t, _log_height(values * single(part.size, width)))
         t, sampling = t[kept], d.log_curve_sampling(t[kept], **kernel)
         points = from_log(t, x0)
-        found[name] = _curve(part, t, points, values[kept], stderrs[kept], sampling, width)
+        found[name] = _curve(part.size, t, points, values[kept], stderrs[kept], sampling, width)
     return found
 
 
 def kernel_width(part: Part) -> float:
     """σ of the kernel: what the nodes of H and G resolve, at least 1/160 of the whole range."""
-    low, high = extent(part)
-    return max((high - low) / MAX_WIDTHS_PER_RANGE, *(d.width for d in _main(part)))
+    return _kernel_width(extent(part), _main(part))
+
+
+def kernel_width_of(d: Density) -> float:
+    """The same for a single density."""
+    every = [*d.nodes.ravel(), *d.outliers]
+    return _kernel_width((min(every), max(every)), [d])
+
+
+def _kernel_width(extent: tuple[float, float], densities: Sequence[Density]) -> float:
+    low, high = extent
+    return max((high - low) / MAX_WIDTHS_PER_RANGE, *(d.width for d in densities))
 
 
 def extent(part: Part) -> tuple[float, float]:
@@ -169,7 +182,7 @@ def simplified(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _curve(
-    part: Part,
+    size: int,
     x: np.ndarray,
     points: np.ndarray,
     values: np.ndarray,
@@ -177,7 +190,7 @@ def _curve(
     sampling: np.ndarray,
     width: float,
 ) -> Curve:
-    scale = single(part.size, width)
+    scale = single(size, width)
     errors = scale * np.nan_to_num(stderrs, nan=0.0)
     return Curve(x, points, scale * values, errors, scale * sampling, width)
 

@@ -19,7 +19,7 @@ from hvp.report import density_curves, number_format
 from hvp.report.density_curves import Curve
 from hvp.report.figure_style import BAND, NAMES, STEPS, Hover, no_hover, power, powers, write_out
 from hvp.report.number_format import eigenvalue_text, eigenvalues, typeset
-from hvp.report.palette import COLOURS, MUTED
+from hvp.report.palette import COLOURS, INK, MUTED
 
 # Opacity of the area below a curve.
 AREA = 0.08
@@ -138,6 +138,28 @@ def _known_counts(
     return thresholds[known], values[known], errors[known]
 
 
+def single_density(panel: Axes, d: Density) -> Curve:
+    """One density over λ, with a tick for each outlier."""
+    found = density_curves.linear_of(d, density_curves.kernel_width_of(d))
+    _draw_lines(panel, {"": found}, {"": INK}, {})
+    panel.plot(
+        d.outliers,
+        np.full(len(d.outliers), TICK_ROW / 2),
+        color=INK,
+        transform=panel.get_xaxis_transform(),
+        marker="|",
+        markersize=6,
+        markeredgewidth=1.2,
+        linestyle="none",
+    )
+    panel.set_xlim(curve_limits({"": found}))
+    known = typeset(number_format.known(found.width, 0.0, 2))
+    panel.set_title(f"density of {d.size:,} eigenvalues, kernel width σ = {known}")
+    panel.set_xlabel("eigenvalue λ")
+    write_out(panel.xaxis)
+    return found
+
+
 def _draw_curves(
     panel: Axes,
     part: Part,
@@ -145,7 +167,22 @@ def _draw_curves(
     coordinate: Callable[[np.ndarray], np.ndarray],
     hover: Hover,
 ) -> None:
-    """Curves with bands of one standard error; rows of ticks below them."""
+    """Curves with rows of ticks below them."""
+    _draw_lines(panel, found, COLOURS, NAMES)
+    for row, name in enumerate(reversed(list(found))):
+        _draw_ticks(panel, part, name, (row + 0.5) * TICK_ROW, coordinate, hover)
+    panel.set_xlim(curve_limits(found))
+    handles, labels = panel.get_legend_handles_labels()
+    panel.legend(handles[::-1], labels[::-1], loc="best")
+
+
+def _draw_lines(
+    panel: Axes,
+    found: Mapping[str, Curve],
+    colours: Mapping[str, str],
+    labels: Mapping[str, str],
+) -> None:
+    """Curves with bands of one standard error, above the rows of ticks."""
     bottom = density_curves.BOTTOM
     start = TICK_ROW * len(found) + 0.02
     deepest = bottom * density_curves.DEEPER
@@ -153,11 +190,11 @@ def _draw_curves(
         line = np.maximum(curve.values, deepest)
         high = line + curve.stderrs  # the band is as wide below the line on a logarithmic axis
         low = line**2 / high
-        options: dict[str, Any] = {"color": COLOURS[name], "linewidth": 0}
+        options: dict[str, Any] = {"color": colours[name], "linewidth": 0}
         artists = [
             panel.fill_between(curve.x, deepest, line, alpha=AREA, **options),
             panel.fill_between(curve.x, low, high, alpha=BAND, **options),
-            *panel.plot(curve.x, line, color=COLOURS[name], label=NAMES[name]),
+            *panel.plot(curve.x, line, color=colours[name], label=labels.get(name)),
         ]
         above = TransformedBbox(Bbox.from_extents(0, start, 1, 1), panel.transAxes)
         for artist in artists:
@@ -170,11 +207,6 @@ def _draw_curves(
     panel.set_ylim(top / 10**span, top)
     _label_powers(panel.yaxis, bottom, top)
     panel.set_ylabel("eigenvalues per kernel width")
-    for row, name in enumerate(reversed(list(found))):
-        _draw_ticks(panel, part, name, (row + 0.5) * TICK_ROW, coordinate, hover)
-    panel.set_xlim(curve_limits(found))
-    handles, labels = panel.get_legend_handles_labels()
-    panel.legend(handles[::-1], labels[::-1], loc="best")
 
 
 def _draw_ticks(

@@ -11,10 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from hvp.comparison.results import Comparison, Part
+from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.linalg.estimate import Estimate
 from hvp.report import density_curves
 from hvp.report.figure_style import MARKERS, STEPS, Hover, no_hover, power, short, write_out
-from hvp.report.number_format import End, eigenvalue_text, eigenvalues, share_text
+from hvp.report.number_format import (
+    End,
+    eigenvalue_text,
+    eigenvalues,
+    share_text,
+    typeset,
+)
 from hvp.report.palette import COLOURS, GRID, INK, MODELS, MUTED
 
 BOUND_MARKERS: dict[End, str] = {"largest": "^", "smallest": "v"}
@@ -161,6 +168,33 @@ def largest_of_models(
     panel.set_title(f"the {_word(count)} largest λ of H, ± sampling error")
     _name_axes_of_ranks(panel, has_bounds)
     panel.legend(loc="best")
+
+
+def eigenpairs(panel: Axes, found: Eigenpairs) -> None:
+    """The values of some eigenpairs in descending order, with their errors as bars."""
+    places = np.arange(len(found.values), 0, -1)
+    for is_separate, marker, style in ((True, "o", "full"), (False, "^", "none")):
+        kept = found.separate == is_separate
+        panel.errorbar(
+            places[kept],
+            found.values[kept],
+            found.errors[kept],
+            color=INK,
+            marker=marker,
+            fillstyle=style,
+            markersize=5,
+            elinewidth=1.0,
+            linestyle="none",
+        )
+    panel.axhline(0, color=MUTED, linewidth=0.8, zorder=0)
+    count = len(places)
+    panel.set_xlim(0.4, count + 0.6)
+    ticks = _rank_ticks(count) if count else []
+    ranks = ticks if found.ranks is None else [int(found.ranks[count - place]) for place in ticks]
+    panel.set_xticks(ticks, [typeset(str(rank)) for rank in ranks])
+    panel.set_title(f"{count:,} eigenvalues of {len(found.vectors):,}, ± ‖Av − λv‖")
+    _name_axes_of_ranks(panel, not found.separate.all())
+    write_out(panel.yaxis)
 
 
 def _name_axes_of_ranks(panel: Axes, has_bounds: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from matplotlib.figure import Figure, SubFigure
@@ -29,6 +30,13 @@ def save_comparison(comparison: Comparison, *paths: Path) -> None:
 
 
 def comparison_figure(comparison: Comparison) -> Figure:
+    """A figure that pyplot does not know."""
+    return draw_comparison(lambda layout: Figure(figsize=SIZE_INCHES, layout=layout), comparison)
+
+
+def draw_comparison(
+    new_figure: Callable[[ConstrainedLayoutEngine], Figure], comparison: Comparison
+) -> Figure:
     """Densities, below them extreme eigenvalues by rank, and those of layers where there are.
 
     The chain rule, where no spectrum was computed.
@@ -36,8 +44,7 @@ def comparison_figure(comparison: Comparison) -> Figure:
     has_density = bool(comparison.parts and density_curves.drawn(comparison.whole))
     heights = [0.07, 0.5, 0.43] if has_density else [0.07, 0.93]
     with style(FONT_SIZE):
-        layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
-        figure = Figure(figsize=SIZE_INCHES, layout=layout)
+        figure = new_figure(ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
         rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
         head, *above, below = rows[:, 0]
         head.text(0.01, 0.72, _title(comparison), size=FONT_SIZE * 1.3, va="center")

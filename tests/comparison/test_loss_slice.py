@@ -131,12 +131,12 @@ def test_it_is_the_hessian_of_a_network():
     )
 
 
-def test_without_a_radius_the_parabola_moves_by_the_loss():
+def test_without_a_radius_the_parabola_moves_by_half_of_the_loss():
     lin = DenseCurvature.random()
     found = hvp.loss_slice(lin, np.eye(lin.size)[:, :4])
     t = found.steps[:, -1]
     moved = np.abs(found.slopes) * t + np.abs(found.curvatures) * t**2 / 2
-    expected = abs(lin.loss())
+    expected = abs(lin.loss()) / 2
     length = np.linalg.norm(lin.theta)
     assert ((np.abs(moved - expected) < 1e-9 * expected) | (t == length)).all()
     assert (t <= length).all()

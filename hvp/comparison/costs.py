@@ -10,6 +10,7 @@ from typing import Protocol
 import psutil
 
 from hvp.comparison.chain_rule import columns_at_once
+from hvp.comparison.loss_slice import NUM_POINTS
 from hvp.comparison.plan import Effort
 from hvp.comparison.run import Stage
 from hvp.comparison.sampling_errors import NUM_SIGN_VECTORS
@@ -38,6 +39,8 @@ WORKING_VECTORS = 6
 # What a float64 copy of a network and its products take, in vectors of the model's precision:
 # measured on 23 million parameters.
 FLOAT64_VECTORS = 36
+# Vectors of the model's precision that the loss along two directions has in memory.
+SLICE_VECTORS = 12
 # Seconds of a stage of the whole and of a layer besides its products: functions are traced.
 STAGE_SECONDS, LAYER_STAGE_SECONDS = 0.3, 0.1
 # A layer's products take this share of the time of the whole's (measured, 0.3 to 0.6 on networks
@@ -147,6 +150,7 @@ class _StageCosts:
             "ends": self._ends,
             "density": self._density,
             "traces": self._traces,
+            "slices": self._slices,
         }.get(stage.kind, self._checks)
         count, seconds, vectors = compute(stage, size, is_layer)
         seconds += LAYER_STAGE_SECONDS if is_layer else STAGE_SECONDS
@@ -208,6 +212,11 @@ class _StageCosts:
         count = min(NUM_PRODUCTS, size)
         vectors = count * size * 5 // 4
         return count, count * self._costs[stage.letter].in_block, vectors
+
+    def _slices(self, stage: Stage, size: int, is_layer: bool) -> tuple[int, float, int]:
+        """Two products and, each for no longer than a product, evaluations of the loss."""
+        num_losses = 1 + 2 * (NUM_POINTS - 1)
+        return 2, (2 + num_losses) * self._costs["H"].alone, SLICE_VECTORS * size
 
     def _checks(self, stage: Stage, size: int, is_layer: bool) -> tuple[int, float, int]:
         """The noise floor and the certificate: products in float64, which is traced anew."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hvp.comparison import taylor_remainder
+from hvp.comparison.spectrum import Spectrum
 from hvp.errors import InputError, report_packages, shown
 from hvp.linalg.blocks import float64_sum, gram, multiply, squared_lengths
 from hvp.linalg.eigenpairs import Eigenpairs
@@ -189,6 +190,15 @@ def loss_slice(
     )
 
 
+def slices_at_ends(
+    lin: Curvature, H: Spectrum, progress: Callable[[int], None] | None = None
+) -> LossSlice:
+    """The loss along the eigenvectors of the largest and of the smallest eigenvalue of H."""
+    vectors = [H.largest.vectors[:, -1:], H.smallest.vectors[:, :1]][: H.size]
+    names = ("largest λ", "smallest λ")[: H.size]
+    return loss_slice(lin, np.concatenate(vectors, axis=1), names=names, progress=progress)
+
+
 class _Losses:
     """The loss at other parameters, NaN where it is not finite; counted."""
 
@@ -212,7 +222,8 @@ def _unit_columns(directions: Eigenpairs | ArrayLike, lin: Curvature) -> np.ndar
     """The directions as columns (P, K) of length one, in the precision of the products."""
     given = directions.vectors if isinstance(directions, Eigenpairs) else directions
     try:
-        V = np.asarray(given, np.float64)
+        V = np.asarray(given)
+        V = V if V.dtype == np.float32 else V.astype(np.float64, copy=False)
     except (TypeError, ValueError) as error:
         got = shown(directions)
         raise InputError("Eigenpairs or an array of directions", got, "pass numbers") from error
@@ -223,7 +234,7 @@ def _unit_columns(directions: Eigenpairs | ArrayLike, lin: Curvature) -> np.ndar
     lengths = np.sqrt(squared_lengths(V))
     if not (np.isfinite(lengths) & (lengths > 0)).all():
         raise InputError("directions that are finite and not zero", "others", "leave these out")
-    return np.asfortranarray((V / lengths).astype(lin.dtype))
+    return np.asfortranarray(V / lengths.astype(V.dtype), dtype=lin.dtype)
 
 
 def _names(

@@ -22,6 +22,7 @@ from hvp.comparison.dimensions import (
     squared_norm,
     stable_rank,
 )
+from hvp.comparison.loss_slice import LossSlice
 from hvp.comparison.sampling_errors import SamplingErrors
 from hvp.comparison.spectrum import Spectrum
 from hvp.errors import InputError, report_packages
@@ -137,12 +138,13 @@ class Comparison(ShownAsTable):
     layers together. `traces` holds the traces and squared Frobenius norms of H, G and R, `shares`
     those of R divided by those of H, layer by layer. `noise` is the noise of the products with H
     and G, in units of λ. `certificate` says whether Hv, the gradient and vᵀGv agree with
-    differences: where it has not passed, do not trust the numbers.
+    differences: where it has not passed, do not trust the numbers. `slices` is the loss along the
+    eigenvectors of the largest and of the smallest eigenvalue of H.
     `shapes` are those of the parameters of each layer.
     `command` repeats the comparison, given the same weights and data.
 
     What was not computed is not there: `parts`, `chain_rule`, `traces` and `noise` lack it, and a
-    density, `shares` and `certificate` are None. `unfinished` names the stages that an
+    density, `shares`, `certificate` and `slices` are None. `unfinished` names the stages that an
     interruption left out.
 
     >>> from hvp import compare, linearize_function
@@ -183,6 +185,7 @@ class Comparison(ShownAsTable):
     matrices: tuple[str, ...] = ("H", "G", "R")
     unfinished: tuple[str, ...] = ()
     shapes: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    slices: LossSlice | None = None
 
     @property
     def whole(self) -> Part:

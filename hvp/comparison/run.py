@@ -15,6 +15,7 @@ import scipy.linalg
 
 from hvp.certificate import Certificate, certify, in_float64
 from hvp.comparison.chain_rule import QuadraticForms, chain_rule, whole_name
+from hvp.comparison.loss_slice import LossSlice, slices_at_ends
 from hvp.comparison.plan import Effort
 from hvp.comparison.results import Comparison, Part
 from hvp.comparison.sampling_errors import (
@@ -48,7 +49,7 @@ class Stage:
     """A step of a comparison.
 
     Attributes:
-        kind: "chain rule", "ends", "noise floor", "certificate", "density" or "traces".
+        kind: "chain rule", "ends", "noise floor", "certificate", "slices", "density" or "traces".
         part: the name of the part.
         letter: "H", "G" or "R"; empty where a stage is about several.
     """
@@ -61,6 +62,8 @@ class Stage:
     def label(self) -> str:
         if self.kind in ("ends", "density"):
             return f"{self.part}: {self.kind} of {self.letter}"
+        if self.kind == "slices":
+            return "loss along eigenvectors of H"
         return f"{self.kind} of {self.letter}" if self.letter else self.kind
 
 
@@ -74,6 +77,8 @@ def stages(lin: Curvature, effort: Effort) -> Iterator[Stage]:
         yield from (Stage("ends", whole, letter) for letter in matrices)
         yield Stage("noise floor", whole)
     yield Stage("certificate", whole)
+    if "ends" in results and "H" in matrices:
+        yield Stage("slices", whole)
     if "density" in results:
         yield from (Stage("density", whole, letter) for letter in matrices)
     if "traces" in results:
@@ -92,6 +97,7 @@ class Run:
         spectra: by part and letter, those whose ends are done.
         traces: by letter.
         certificate: None until it is done.
+        slices: the loss along two eigenvectors of H; None until it is done.
     """
 
     def __init__(
@@ -117,6 +123,7 @@ class Run:
         self.traces: dict[str, LayerTraces] = {}
         self._noise: dict[str, Noise] = {}
         self.certificate: Certificate | None = None
+        self.slices: LossSlice | None = None
         self.pending = deque(stages(lin, effort))
 
     @property
@@ -138,6 +145,7 @@ class Run:
             "ends": self._compute_ends,
             "noise floor": self._compute_noise,
             "certificate": self._compute_certificate,
+            "slices": self._compute_slices,
             "density": self._compute_density,
             "traces": self._compute_traces,
         }[stage.kind]
@@ -221,6 +229,9 @@ class Run:
         self.certificate = certify(self.lin, exact=self._exact, seed=self._seed)
         del self._exact
 
+    def _compute_slices(self, stage: Stage, progress: Callable[[int], None]) -> None:
+        self.slices = slices_at_ends(self.lin, self.spectra[self._whole, "H"], progress)
+
     def _part(self, name: str, lin: Curvature) -> Part | None:
         spectra = {
             letter: self.spectra[name, letter]
@@ -263,6 +274,8 @@ class Run:
         cost += sum(found.num_products for found in self._noise.values())
         if self.certificate is not None:
             cost += self.certificate.num_directions + (self.certificate.G is not None)
+        if self.slices is not None:
+            cost += len(self.slices.names)
         return Comparison(
             title=title,
             loss_name=lin.loss_name,
@@ -274,6 +287,7 @@ class Run:
             shares=_shares(self.traces, parts),
             noise=self._noise,
             certificate=self.certificate,
+            slices=self.slices,
             rank_bound=min(lin.size, lin.num_outputs) if "G" in self.effort.matrices else lin.size,
             loss=lin.loss(),
             gradient_norm=float(np.linalg.norm(lin.gradient().astype(np.float64))),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from hvp.comparison.loss_slice import LossSlice
 from hvp.comparison.results import Comparison, Part
 from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.linalg.estimate import Estimate
@@ -26,11 +27,14 @@ from hvp.report.number_format import (
     known,
     margin,
 )
+from hvp.report.number_format import measured as measured_text
 
 LARGEST: End = "largest"
 SMALLEST: End = "smallest"
 # Counts with a larger depth, relative to their value, are given by bounds.
 MAX_RELATIVE_DEPTH = 0.25
+# Digits of curvatures along a line.
+SLICE_DIGITS = 4
 
 
 def eigenvalue(
@@ -174,3 +178,21 @@ def _row(
     value = (counted if is_count else estimated)(estimate).partition(" ± ")[0]
     probes, depth = (margin(e) if e else NONE for e in (estimate.stderr, estimate.depth))
     return name, value, probes, depth, sampling_error(error)
+
+
+def curvature_by_loss(found: LossSlice, i: int) -> str:
+    """vᵀHv of a direction, and the same by differences of the loss."""
+    form, measured, *_ = slice_numbers(found, i)
+    return f"vᵀHv = {form}, by the loss {measured}"
+
+
+def slice_numbers(found: LossSlice, i: int) -> tuple[str, str, str, str]:
+    """vᵀHv of a direction, the same by the loss with its error, their difference, and the order."""
+    measured, error = float(found.measured[i]), float(found.measured_errors[i])
+    difference, order = float(found.differences[i]), float(found.orders[i])
+    return (
+        known(float(found.curvatures[i]), 0.0, SLICE_DIGITS),
+        "not known" if math.isnan(measured) else measured_text(measured, error, SLICE_DIGITS),
+        NONE if math.isnan(difference) else f"{known(100 * difference, 0.0, 2)} %",
+        NONE if math.isnan(order) else f"{order:.1f}",
+    )

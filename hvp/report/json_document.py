@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from hvp.certificate import Certificate
+from hvp.comparison.loss_slice import LossSlice
 from hvp.comparison.results import Comparison, Part
 from hvp.errors import InputError, shown
 from hvp.linalg.density import Density
@@ -20,7 +21,7 @@ from hvp.linalg.estimate import Estimate
 from hvp.report import summary
 
 Known = TypeVar("Known")
-SCHEMA = 6
+SCHEMA = 7
 ABOUT = {
     "null": "a number that is not known, such as the sampling error from a single batch, or a "
     "result that was not computed",
@@ -66,9 +67,13 @@ ABOUT = {
     "stable_learning_rate": "2 over the largest eigenvalue of H: above it gradient descent is "
     "unstable; null where no eigenvalue is certainly positive",
     "command": "repeats the comparison, given the same weights and data",
+    "slices": "the loss at w + t v for eigenvectors v of H of length 1, beside the parabola loss + "
+    "slope t + curvature t²/2; measured: the second derivative by differences of the losses alone, "
+    "with its error; order: the power of t by which the losses and the parabola part, at least 3 "
+    "where H is right, null where they part by rounding alone",
     "chain_rule": "vᵀHv, vᵀGv and vᵀRv for the kernels v of each layer; rounding: their error",
 }
-CONVERTED_FIELDS = ("parts", "chain_rule", "traces", "shares", "noise", "certificate")
+CONVERTED_FIELDS = ("parts", "chain_rule", "traces", "shares", "noise", "certificate", "slices")
 FILE, AGAIN = "compare.json", "save the comparison again"
 # What a document holds at least.
 KEYS = {field.name for field in dataclasses.fields(Comparison)} - {"shares"} | {
@@ -107,6 +112,7 @@ def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
                 for row in comparison.chain_rule
             ],
             "traces": _traces(comparison),
+            "slices": _if_known(_slices, comparison.slices),
             "parts": {name: _part(part) for name, part in comparison.parts.items()},
         }
     )
@@ -199,6 +205,22 @@ def _certificate(certificate: Certificate) -> dict[str, Any]:
         "num_directions": certificate.num_directions,
         "checks": [{**vars(check), "passed": check.passed} for check in certificate.checks],
     }
+
+
+def _slices(found: LossSlice) -> list[dict[str, Any]]:
+    return [
+        {
+            "direction": name,
+            "slope": float(found.slopes[i]),
+            "curvature": float(found.curvatures[i]),
+            "measured": float(found.measured[i]),
+            "measured_error": float(found.measured_errors[i]),
+            "order": float(found.orders[i]),
+            "t": found.steps[i].tolist(),
+            "losses": found.losses[i].tolist(),
+        }
+        for i, name in enumerate(found.names)
+    ]
 
 
 def _traces(comparison: Comparison) -> dict[str, Any]:

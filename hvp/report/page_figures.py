@@ -15,9 +15,10 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hvp.comparison.loss_slice import LossSlice
 from hvp.comparison.results import Comparison, Part
 from hvp.linalg.layer_shares import LayerShares
-from hvp.report import density_curves, density_panels, eigenvalue_panels, summary
+from hvp.report import density_curves, density_panels, eigenvalue_panels, slice_panels, summary
 from hvp.report.density_curves import Curve
 from hvp.report.figure_style import STEPS, Hover, fix_layout, style, svg
 from hvp.report.number_format import End
@@ -61,11 +62,28 @@ def of_whole(comparison: Comparison) -> dict[str, PageFigure]:
     outputs = summary.outputs_per_example(comparison)
     figures = [*_densities(whole, floor, is_whole=True)]
     figures += [_ranks(whole, end, floor, outputs) for end in STEPS]
+    if comparison.slices is not None:
+        figures += _slices(comparison.slices)
     if whole.angles_by_count:
         figures += _spaces(comparison)
     if comparison.shares is not None:
         figures += _shares(comparison, comparison.shares)
     return {figure.name: figure for figure in figures}
+
+
+def _slices(found: LossSlice) -> Iterable[PageFigure]:
+    return (
+        _figure(
+            f"slice{i + 1}",
+            f"The loss along the eigenvector of the {name}, beside its parabola",
+            lambda panel, hover, i=i: slice_panels.loss_slice(panel, found, i, hover),
+            [
+                ("t", "loss", "parabola"),
+                *zip(found.steps[i], found.losses[i], found.parabolas[i], strict=True),
+            ],
+        )
+        for i, name in enumerate(found.names)
+    )
 
 
 def _spaces(comparison: Comparison) -> Iterable[PageFigure]:

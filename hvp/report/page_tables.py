@@ -39,6 +39,7 @@ def all_tables(c: Comparison) -> dict[str, Table]:
     return {
         "distances": _distances(c),
         "extremes": _extremes(c),
+        "slices": _slices(c),
         "heat_map": _heat_map(c),
         "layers": _layers(c),
         "chain_rule": _chain_rule(c),
@@ -133,6 +134,22 @@ def _extremes(c: Comparison) -> Table:
             )
             rows.append((f"{part.name}, {letter}", *cells))
     return _table(f"|largest|largest no. {c.k}|smallest no. {c.k}|smallest", rows)
+
+
+def _slices(c: Comparison) -> Table:
+    if c.slices is None:
+        return EMPTY
+    rows = [
+        (f"v of the {name}", *entries.slice_numbers(c.slices, i))
+        for i, name in enumerate(c.slices.names)
+    ]
+    return _table(
+        "|vᵀHv|by the loss|difference|order",
+        rows,
+        "The curvature along v: by the product with H, and by differences of the loss alone. Order: "
+        "the power of t by which the loss and its parabola part near 0; 3 or more where the gradient "
+        "and H are right.",
+    )
 
 
 def _layers(c: Comparison) -> Table:

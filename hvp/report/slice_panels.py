@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from hvp.comparison.loss_slice import LossSlice
-from hvp.report import number_format
+from hvp.report import entries
 from hvp.report.figure_style import Hover, no_hover, short, write_out
 from hvp.report.number_format import typeset
 from hvp.report.palette import COLOURS, INK, MUTED
@@ -39,25 +40,13 @@ def loss_slice(panel: Axes, found: LossSlice, i: int, hover: Hover = no_hover) -
     panel.axvline(0, color=MUTED, linewidth=0.8, zorder=0)
     panel.set_xlim(t[0] * 1.03, t[-1] * 1.03)
     panel.set_ylim(*_limits(losses, parabola))
-    panel.set_title(typeset(f"{short(found.names[i])}: {curvature_text(found, i)}"))
+    panel.set_title(typeset(f"{short(found.names[i])}: {entries.curvature_by_loss(found, i)}"))
     panel.set_xlabel("t, the distance from the weights along v")
     panel.set_ylabel("loss")
     panel.legend(loc="best")
+    panel.xaxis.set_major_locator(MaxNLocator(5))
     write_out(panel.xaxis)
     write_out(panel.yaxis)
-
-
-def curvature_text(found: LossSlice, i: int) -> str:
-    """vᵀHv of a direction, and the same by differences of the loss."""
-    form = number_format.known(found.curvatures[i], 0.0, 4)
-    return f"vᵀHv = {form}, by the loss {measured_text(found, i)}"
-
-
-def measured_text(found: LossSlice, i: int) -> str:
-    """The second derivative by differences of the loss, with its error."""
-    if np.isnan(found.measured[i]):
-        return "not known"
-    return number_format.measured(found.measured[i], found.measured_errors[i], 4)
 
 
 def _limits(losses: np.ndarray, parabola: np.ndarray) -> tuple[float, float]:

@@ -395,7 +395,7 @@ def document(written):
 
 
 def test_the_document_begins_with_its_schema(document):
-    assert next(iter(document.items())) == ("schema", 6)
+    assert next(iter(document.items())) == ("schema", 7)
 
 
 def test_the_document_holds_every_item(document, comparison, model):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from support.dense_curvature import DenseCurvature
+from support.matrices import network
 
 import hvp
 from hvp.comparison import taylor_remainder
@@ -216,3 +217,38 @@ def test_another_object_or_point_is_refused():
 
     with pytest.raises(hvp.InputError, match="a finite loss at w, got NaN or infinity"):
         hvp.loss_slice(Broken(), V)
+
+
+def test_a_comparison_holds_the_slices_of_the_ends_of_its_hessian():
+    lin = network()
+    found = hvp.compare(lin, 3, results="ends", layers=False)
+    H = found.whole.H
+    assert found.slices.names == ("largest λ", "smallest λ")
+    ends = [H.largest.values[-1], H.smallest.values[0]]
+    np.testing.assert_allclose(found.slices.curvatures, ends, rtol=1e-6)
+    np.testing.assert_allclose(found.slices.losses, found.slices.parabolas, atol=1e-12)
+    without = hvp.compare(lin, 3, results="ends", layers=False, matrices="G")
+    assert without.slices is None
+    assert without.to_json()["slices"] is None
+
+
+def test_the_document_holds_the_slices():
+    found = hvp.compare(network(), 2, results="ends", layers=False)
+    first, _ = found.to_json()["slices"]
+    assert first["direction"] == "largest λ"
+    for key, values in (
+        ("t", found.slices.steps), ("losses", found.slices.losses),
+        ("curvature", found.slices.curvatures), ("slope", found.slices.slopes),
+        ("measured", found.slices.measured), ("measured_error", found.slices.measured_errors),
+    ):  # fmt: skip
+        assert first[key] == values[0].tolist()
+    assert first["order"] is None
+
+
+def test_a_single_parameter_has_a_single_slice():
+    lin = hvp.linearize_function(
+        lambda z: z**2, np.array([3.0]), outputs=lambda w: tf.reduce_sum(w)
+    )
+    found = hvp.compare(lin, 1, results="ends").slices
+    assert found.names == ("largest λ",)
+    assert found.curvatures == pytest.approx([2.0])

@@ -31,7 +31,8 @@ K = 4
 # Attributes that make a browser fetch, and what does so in a style sheet.
 FETCHING = {"src", "href", "srcset", "poster", "data", "action", "background"}
 FIGURES = {
-    "density", "log-density", "counts", "largest", "smallest", "overlaps", "angles", "shares",
+    "density", "log-density", "counts", "largest", "smallest", "slice1", "slice2", "overlaps",
+    "angles", "shares",
 }  # fmt: skip
 
 
@@ -376,7 +377,7 @@ def test_a_page_fits_its_width(browser, page_file, width):
     assert found["over"] == []
     assert found["outside"] == []
     assert found["figures"] == len(FIGURES) + 2 * 2
-    assert found["links"] == 6
+    assert found["links"] == 7
     if width == 1280:
         assert found["cut"] == 0  # tables scroll on a phone only
         assert found["smallest"] > 400
@@ -476,3 +477,20 @@ def test_an_error_on_the_console_would_be_seen(browser, tmp_path):
     path.write_text("<script>nothing()</script>", encoding="utf-8")
     browser.open(path)
     assert any("nothing is not defined" in problem for problem in browser.problems)
+
+
+def test_the_loss_along_eigenvectors_is_in_a_table_and_in_the_data(comparison, parsed):
+    found = comparison.slices
+    for i, name in enumerate(found.names):
+        row = parsed.row(f"v of the {name}")
+        assert typeset(number_format.known(found.curvatures[i], 0.0, 4)) in row
+        assert row.endswith("–")  # the loss is quadratic: the order is not known
+        data = page_figures.of_whole(comparison)[f"slice{i + 1}"].data.splitlines()
+        assert data[0] == "t,loss,parabola"
+        numbers = np.array([line.split(",") for line in data[1:]], float)
+        expected = [found.steps[i], found.losses[i], found.parabolas[i]]
+        np.testing.assert_allclose(numbers.T, expected, rtol=1e-5)
+    assert "slices" in [attributes.get("id") for _, attributes in parsed.tags]
+    without = dataclasses.replace(comparison, slices=None)
+    assert 'id="slices"' not in html_page.page(without)
+    assert "#slices" not in html_page.page(without)

@@ -20,6 +20,8 @@ class Layout(Protocol):
         layers: layer name -> the positions of its tensors in `slices` and `shapes`.
         slices: the entries of each tensor in a vector (P,), row by row.
         shapes: of the tensors.
+        names: of the tensors.
+        channel_axes: the axes of each tensor that number its output channels.
     """
 
     @property
@@ -28,6 +30,10 @@ class Layout(Protocol):
     def slices(self) -> Sequence[slice]: ...
     @property
     def shapes(self) -> Sequence[tuple[int, ...]]: ...
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def channel_axes(self) -> Sequence[tuple[int, ...]]: ...
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,7 @@ def results(comparison):
     share = next(iter(comparison.shares.layers.values()))
     found = [comparison, *list(comparison.parts.values())[-1:], part, part.H, part.H.largest]
     found += [part.H.density, comparison.traces["H"], block, comparison.shares, share]
+    found += [comparison.slices]
     return [*found, part.distance]
 
 
@@ -148,7 +149,25 @@ def test_a_density_says_probes_steps_mass_outliers_and_floor():
 
 def shown_in_notebooks(comparison, lin):
     whole = comparison.whole
-    return [comparison, whole.H.largest, whole.H.density, comparison.traces["H"], lin]
+    found = [comparison, whole.H.largest, whole.H.density, comparison.traces["H"]]
+    return [*found, comparison.slices, lin]
+
+
+def test_a_notebook_shows_an_estimate_with_its_errors():
+    found = hvp.Estimate(2.0, 0.25, 10, depth=0.5, method="Hutchinson", sampling=0.125)
+    parsed = Cells(found._repr_html_())
+    assert parsed.caption == "Estimate by 10 products, Hutchinson"
+    assert dict(parsed.rows) == {
+        "estimate": "2",
+        "standard error of the probes": "0.25",
+        "change with more Lanczos steps": "0.5",
+        "sampling error": "0.12",
+    }
+    several = hvp.Estimate(np.array([1.0, 4.0]), np.array([0.1, 0.2]), 10)
+    assert dict(Cells(several._repr_html_()).rows) == {
+        "estimate": "2 values from 1 to 4",
+        "standard error of the probes": "0.2 at most",
+    }
 
 
 def test_notebooks_show_plain_escaped_tables(comparison, lin):
@@ -179,7 +198,10 @@ PLAIN = {int, float, str}
 
 
 def test_rows_are_dicts_of_plain_numbers_and_text_with_the_same_keys(comparison):
-    for result in (comparison, comparison.traces["H"], comparison.whole.H.largest):
+    results = (
+        comparison, comparison.traces["H"], comparison.whole.H.largest, comparison.slices,
+    )  # fmt: skip
+    for result in results:
         rows = result.rows()
         assert len({tuple(row) for row in rows}) == 1
         assert {type(value) for row in rows for value in row.values()} <= PLAIN

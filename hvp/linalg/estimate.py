@@ -9,6 +9,8 @@ from typing import Generic, TypeVar
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
+from hvp.tables import Table
+
 # Values of `Estimate.method`.
 UNIT_VECTORS, HUTCHINSON, XTRACE = "unit vectors", "Hutchinson", "XTrace"
 DEFLATED = "Hutchinson beside a basis"
@@ -58,6 +60,17 @@ class Estimate(Generic[Value]):
         if not math.isnan(self.sampling):
             words.append(f"sampling error {self.sampling:.2g}")
         return f"Estimate({', '.join(words)})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row for each of its numbers."""
+        value, _, error = str(self).partition(", ± " if np.ndim(self.value) else " ± ")
+        rows = [("estimate", value), ("standard error of the probes", error.partition(",")[0])]
+        if self.depth:
+            rows.append(("change with more Lanczos steps", f"{self.depth:.2g}"))
+        if not math.isnan(self.sampling):
+            rows.append(("sampling error", f"{self.sampling:.2g}"))
+        title = f"Estimate by {self.num_products:,} products"
+        return Table(f"{title}, {self.method}" if self.method else title, (), rows).html()
 
     def __str__(self) -> str:
         if isinstance(self.value, np.ndarray):

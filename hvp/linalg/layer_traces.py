@@ -1,13 +1,12 @@
-"""Traces and Frobenius norms of every layer's own block, from products with the whole operator."""
+"""Traces and Frobenius norms of the own blocks of layers, tensors or channels, all at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hvp.errors import InputError
 from hvp.linalg.blocks import few_threads, float64_sum, gram, squared_lengths
 from hvp.linalg.counted_operator import CountedOperator, Operator, check_num_products
 from hvp.linalg.deflation import Deflated, deflate
@@ -20,6 +19,7 @@ from hvp.linalg.estimate import (
     student_factor,
 )
 from hvp.linalg.hutchinson import squared_norm_error, trace_error
+from hvp.linalg.parameter_groups import Group, parameter_groups
 from hvp.operators import Curvature
 from hvp.tables import ShownAsTable, Table
 
@@ -36,21 +36,21 @@ WHOLE = "whole"
 # Its heading.
 SQUARED_NORM = "‖·‖² (Frobenius)"
 
-Rows = tuple[slice, ...]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BlockTraces(ShownAsTable):
-    """Trace and squared Frobenius norm of one layer's own block A_ll, or of the whole operator.
+    """Trace and squared Frobenius norm of one group's own block A_ll, or of the whole operator.
 
     Attributes:
-        name: of the layer.
+        name: of the layer, the tensor, or the channel, such as ``conv/kernel[3]``.
         size: the number of parameters of the block.
         trace: tr A_ll.
         squared_norm: ‖A_ll‖²_F.
         traces: (s,) one sample of the trace per probe; the estimate is their mean.
         squared_norms: (s, s) one sample of the squared norm per pair of different probes; zero on
             the diagonal. Both arrays are empty where nothing is random.
+        layer, tensor: to which the group belongs; empty where there are several.
+        channel: the number of the output channel; -1 where there are several.
     """
 
     name: str
@@ -59,6 +59,9 @@ class BlockTraces(ShownAsTable):
     squared_norm: Estimate[float]
     traces: np.ndarray
     squared_norms: np.ndarray
+    layer: str = ""
+    tensor: str = ""
+    channel: int = -1
 
     def _table(self) -> Table:
         rows = [("trace", str(self.trace)), (SQUARED_NORM, str(self.squared_norm))]
@@ -67,22 +70,27 @@ class BlockTraces(ShownAsTable):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LayerTraces(ShownAsTable):
-    """One `BlockTraces` per layer, in order, and that of the whole operator.
+    """One `BlockTraces` per layer, tensor or channel, in order, and that of the whole operator.
 
     Attributes:
-        layers: name of a layer -> its block.
+        layers: name of a layer, or of a tensor or channel -> its block.
         whole: the same of the whole operator.
         num_products: products with the operator, all of them.
         seed: of the probes.
+        groups: what the blocks are: "layers", "tensors" or "channels".
     """
 
     layers: Mapping[str, BlockTraces]
     whole: BlockTraces
     num_products: int
     seed: int
+    groups: str = "layers"
 
     def rows(self) -> list[dict[str, float | str]]:
-        """A dict for each layer, as `pandas.DataFrame` takes them, and a last one for the whole.
+        """A dict for each block, as `pandas.DataFrame` takes them, and a last one for the whole.
+
+        It names the layer; tensors and channels have a column `tensor` besides, and channels the
+        number of the `channel`, -1 for the whole.
 
         >>> from types import SimpleNamespace
         >>> lin = SimpleNamespace(layout=SimpleNamespace(slices=(slice(0, 2),), layers={"a": (0,)}))
@@ -92,7 +100,7 @@ class LayerTraces(ShownAsTable):
         """
         return [
             {
-                "layer": block.name,
+                **self._named(block),
                 "size": int(block.size),
                 "trace": float(block.trace.value),
                 "trace_stderr": float(block.trace.stderr),
@@ -102,10 +110,20 @@ class LayerTraces(ShownAsTable):
             for block in (*self.layers.values(), self.whole)
         ]
 
+    def _named(self, block: BlockTraces) -> dict[str, float | str]:
+        """The columns of a row that say which block it is."""
+        named: dict[str, float | str] = {
+            "layer": WHOLE if block is self.whole else block.layer or block.name,
+            "tensor": block.tensor,
+            "channel": block.channel,
+        }
+        shown = {"layers": 1, "tensors": 2, "channels": 3}[self.groups]
+        return dict(list(named.items())[:shown])
+
     def _table(self) -> Table:
         return Table(
-            f"Traces of {len(self.layers):,} layers, {self.num_products:,} products",
-            ("layer", "P", "trace", SQUARED_NORM),
+            f"Traces of {len(self.layers):,} {self.groups}, {self.num_products:,} products",
+            (self.groups[:-1], "P", "trace", SQUARED_NORM),
             [
                 (block.name, f"{block.size:,}", str(block.trace), str(block.squared_norm))
                 for block in (*self.layers.values(), self.whole)
@@ -117,12 +135,16 @@ def layer_traces(
     A: Operator,
     lin: Curvature,
     *,
+    groups: str = "layers",
     num_products: int = NUM_PRODUCTS,
     scale: float | None = None,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> LayerTraces:
-    """tr A_ll and ‖A_ll‖²_F of every layer's own block, all from the same products with A.
+    """tr A_ll and ‖A_ll‖²_F of the own block of every layer, all from the same products with A.
+
+    Or of every tensor, or of every output channel of every tensor, as those who quantise a network
+    need them (HAWQ-V2, Dong et al. 2020): these are then the groups l, in place of the layers.
 
     Two thirds of the products find an orthonormal basis Q (P, q) of the range of A on random signs,
     and AQ. They split A = K + E. With Π = QQᵀ, K = ΠA + AΠ - ΠAΠ is known exactly, and
@@ -151,6 +173,10 @@ def layer_traces(
     Args:
         A: a symmetric SciPy LinearOperator or matrix of shape (P, P), such as ``Hessian(lin)``.
         lin: a `Linearization`, or anything else that has its `layout`.
+        groups: "layers", "tensors" or "channels". The output channels of a Keras layer are the last
+            axis of dense and convolutional kernels, the last two of depthwise kernels (input
+            channel and multiplier), the last but one of transposed convolutions, the output axes of
+            an `EinsumDense`, and rows of embeddings; of each other tensor the last axis.
         num_products: products with A, at most; 4 or more. About 1.1 times as many vectors are in
             memory.
         scale: norm against which asymmetry is measured: ‖H‖ for R = H - G, as for `hvp.density`.
@@ -159,8 +185,8 @@ def layer_traces(
         progress: called with the number of products so far.
 
     Raises:
-        InputError: A is not symmetric, a product is not finite, the layout has another size, or
-            there are fewer than 4 products.
+        InputError: A is not symmetric, a product is not finite, the layout has another size, there
+            are no such groups, or there are fewer than 4 products.
 
     >>> from types import SimpleNamespace
     >>> layout = SimpleNamespace(slices=(slice(0, 1), slice(1, 3)), layers={"a": (0,), "b": (1,)})
@@ -170,41 +196,22 @@ def layer_traces(
     """
     counted = CountedOperator(A, progress, scale)
     size = counted.shape[0]
-    layers = _layers(lin, size)
+    found = parameter_groups(lin, groups, size)
     is_exact = num_products >= size
     check_num_products(num_products, 1 if is_exact else MIN_PROBES)
     with few_threads(size):
         if is_exact:
-            return _exact(counted, layers, seed)
-        split = deflate(counted, num_products, np.random.default_rng(seed), MIN_PROBES)
-        found = {name: _block(name, rows, split, counted.count) for name, rows in layers.items()}
-        return LayerTraces(found, _whole(split, counted.count), counted.count, seed)
+            blocks, whole = _exact(counted, found)
+        else:
+            split = deflate(counted, num_products, np.random.default_rng(seed), MIN_PROBES)
+            blocks = {group.name: _block(group, split, counted.count) for group in found}
+            whole = _whole(split, counted.count)
+        return LayerTraces(blocks, whole, counted.count, seed, groups)
 
 
-def _layers(lin: Curvature, size: int) -> dict[str, Rows]:
-    """Name of a layer -> the slices of its parameters."""
-    if not hasattr(lin, "layout"):
-        raise InputError("a Linearization", type(lin).__name__, "call hvp.linearize first")
-    layout = lin.layout
-    found = {
-        name: tuple(layout.slices[i] for i in positions)
-        for name, positions in layout.layers.items()
-    }
-    covered = sum(_length(rows) for rows in found.values())
-    if covered != size:
-        raise InputError(
-            f"layers of {size} parameters together, as the operator has",
-            covered,
-            "pass its own lin",
-        )
-    return found
+def _block(group: Group, split: Deflated, num_products: int) -> BlockTraces:
+    rows = group.rows
 
-
-def _length(rows: Rows) -> int:
-    return sum(s.stop - s.start for s in rows)
-
-
-def _block(name: str, rows: Rows, split: Deflated, num_products: int) -> BlockTraces:
     def inner(U: np.ndarray, V: np.ndarray) -> np.ndarray:
         return sum((gram(U[part], V[part]) for part in rows), np.zeros((U.shape[1], V.shape[1])))
 
@@ -225,7 +232,8 @@ def _block(name: str, rows: Rows, split: Deflated, num_products: int) -> BlockTr
         np.sum(np.mean(u**2, axis=1) * np.mean(v**2, axis=1)) for u, v in zip(*along, strict=True)
     )
     errors = trace_error(variance, s), float(np.hypot(pairs_error, trace_error(4 * spread, s)))
-    return _estimated(name, _length(rows), traces, pairs, errors, split, num_products)
+    found = _estimated(group.name, group.size, traces, pairs, errors, split, num_products)
+    return _of_group(group, found)
 
 
 def _entry_variance(probes: np.ndarray, remainder: np.ndarray) -> float:
@@ -276,20 +284,28 @@ def _estimated(
     )
 
 
-def _exact(A: CountedOperator, layers: Mapping[str, Rows], seed: int) -> LayerTraces:
+def _exact(
+    A: CountedOperator, groups: Iterable[Group]
+) -> tuple[dict[str, BlockTraces], BlockTraces]:
+    """The blocks of the matrix itself, and the whole."""
     matrix = A.dense().astype(np.float64)
 
-    def block(name: str, rows: Rows) -> BlockTraces:
-        index = np.concatenate([np.arange(len(matrix))[part] for part in rows])
+    def block(group: Group) -> BlockTraces:
+        index = np.concatenate([np.arange(len(matrix))[part] for part in group.rows])
         own = matrix[np.ix_(index, index)]
         trace, norm = (
             Estimate(float(value), 0.0, A.count, method=UNIT_VECTORS)
             for value in (np.trace(own), np.sum(own**2))
         )
-        return BlockTraces(name, len(own), trace, norm, np.empty(0), np.empty((0, 0)))
+        nothing = np.empty(0), np.empty((0, 0))
+        return _of_group(group, BlockTraces(group.name, len(own), trace, norm, *nothing))
 
-    found = {name: block(name, rows) for name, rows in layers.items()}
-    return LayerTraces(found, block(WHOLE, (slice(0, len(matrix)),)), A.count, seed)
+    whole = Group(WHOLE, "", "", -1, (slice(0, len(matrix)),))
+    return {group.name: block(group) for group in groups}, block(whole)
+
+
+def _of_group(group: Group, block: BlockTraces) -> BlockTraces:
+    return replace(block, layer=group.layer, tensor=group.tensor, channel=group.channel)
 
 
 def standard_error_of_pairs(h: np.ndarray) -> float:

@@ -186,7 +186,8 @@ def _linearization(
     if not (is_size or (isinstance(cache, str) and cache == "auto")):
         raise InputError('cache "auto" or a number of bytes', shown(cache), "choose one of these")
     shapes = [value.shape for value in objective.values]
-    layout = Layout(objective.names, shapes, _dtype(objective, dtype))
+    given = _dtype(objective, dtype)
+    layout = Layout(objective.names, shapes, given, objective.channel_axes)
     chosen = range(len(layout.names)) if variables is None else layout.select(variables)
     snapshot = Snapshot(objective, layout, batches, chosen, promoted=dtype is not None)
     budget = None if cache == "auto" else int(cache)

@@ -369,7 +369,7 @@ class Snapshot:
         """The same snapshot, evaluated in float64."""
         other = copy.copy(self)
         old = self.layout
-        other.layout = Layout(old.names, old.shapes, np.dtype(np.float64))
+        other.layout = Layout(old.names, old.shapes, np.dtype(np.float64), old.channel_axes)
         other._is_promoted = True
         other.family, other._convexity_tests = object(), {}
         other.values = tuple(tf.cast(value, tf.float64) for value in self.values)

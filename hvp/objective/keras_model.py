@@ -27,6 +27,7 @@ from hvp.objective.objective import (
     name_of,
     unique,
 )
+from hvp.objective.output_channels import channel_axes
 
 # What the names of files end with that hold weights alone.
 WEIGHTS = ".weights.h5"
@@ -72,7 +73,7 @@ class KerasObjective(Objective):
         self._penalised = [
             (i, v.regularizer) for i, v in enumerate(variables) if v.regularizer is not None
         ]
-        layers = model._flatten_layers(include_self=False)
+        layers = list(model._flatten_layers(include_self=False))
         super().__init__(
             names=_names(model),
             values=[tf.convert_to_tensor(variable.value) for variable in variables],
@@ -88,6 +89,7 @@ class KerasObjective(Objective):
                 layer.name for layer in layers if training and model_checks.mixes_examples(layer)
             ],
             notes=list(model_checks.notes(model, training)),
+            channel_axes=channel_axes(layers, variables),
         )
 
     def evaluate(

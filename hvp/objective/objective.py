@@ -94,6 +94,7 @@ class Objective(abc.ABC):
         layers: the name of the model, then those of its layers; empty for plain functions.
         mixing: the layers that make a loss of the batch as a whole.
         notes: pairs of a layer and what the user should know of it.
+        channel_axes: for each value the axes that number its output channels, None for the last.
     """
 
     def __init__(
@@ -109,11 +110,13 @@ class Objective(abc.ABC):
         notes: Sequence[tuple[str, str]] = (),
         state: Sequence[tf.Tensor] = (),
         state_variables: Sequence[tf.Variable] = (),
+        channel_axes: Sequence[tuple[int, ...]] | None = None,
     ):
         self.names, self.values = tuple(names), tuple(values)
         self.variables = tuple(variables)
         self.state, self.state_variables = tuple(state), tuple(state_variables)
         self.loss_name = loss_name
+        self.channel_axes = channel_axes
         self.has_penalty = has_penalty
         self.layers, self.mixing, self.notes = tuple(layers), tuple(mixing), tuple(notes)
 

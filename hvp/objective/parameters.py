@@ -9,19 +9,29 @@ import numpy as np
 import tensorflow as tf
 
 from hvp.errors import InputError, shown
+from hvp.objective.output_channels import last_axis
 
 
 class Layout:
     """The layout of named tensors in one flat vector of P entries, in order, each row-major.
 
     A parameter is named ``layer/weight``: the part before the last slash is its layer. A name
-    without a slash is its own layer.
+    without a slash is its own layer. `channel_axes` are those of each tensor that number its output
+    channels, by default the last one.
     """
 
-    def __init__(self, names: Sequence[str], shapes: Sequence[Sequence[int]], dtype: np.dtype):
+    def __init__(
+        self,
+        names: Sequence[str],
+        shapes: Sequence[Sequence[int]],
+        dtype: np.dtype,
+        channel_axes: Sequence[tuple[int, ...]] | None = None,
+    ):
         self.names = tuple(names)
         self.shapes = tuple(tuple(shape) for shape in shapes)
         self.dtype = np.dtype(dtype)
+        axes = map(last_axis, self.shapes) if channel_axes is None else channel_axes
+        self.channel_axes = tuple(axes)
         assert len(set(self.names)) == len(self.names), "parameters need names of their own"
         self.sizes = tuple(int(np.prod(shape)) for shape in self.shapes)
         self.size = sum(self.sizes)
@@ -72,7 +82,10 @@ class Layout:
     def restrict(self, positions: Sequence[int]) -> Layout:
         """The layout of some of the parameters."""
         return Layout(
-            [self.names[i] for i in positions], [self.shapes[i] for i in positions], self.dtype
+            [self.names[i] for i in positions],
+            [self.shapes[i] for i in positions],
+            self.dtype,
+            [self.channel_axes[i] for i in positions],
         )
 
     def split(self, vector: tf.Tensor) -> list[tf.Tensor]:

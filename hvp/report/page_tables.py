@@ -146,9 +146,9 @@ def _slices(c: Comparison) -> Table:
     return _table(
         "|vᵀHv|by the loss|difference|order",
         rows,
-        "The curvature along v: by the product with H, and by differences of the loss alone. Order: "
-        "the power of t by which the loss and its parabola part near 0; 3 or more where the gradient "
-        "and H are right.",
+        "The curvature along v: by the product with H, and by differences of the loss alone. "
+        "Order: the power of t by which the loss and its parabola part near 0; 3 or more where the "
+        "gradient and H are right.",
     )
 
 

@@ -16,6 +16,8 @@ class DenseLayout:
     layers: dict[str, tuple[int, ...]]
     slices: tuple[slice, ...]
     shapes: tuple[tuple[int, ...], ...]
+    names: tuple[str, ...]
+    channel_axes: tuple[tuple[int, ...], ...]
 
     @classmethod
     def of(cls, shapes: dict[str, tuple[int, ...]]) -> "DenseLayout":
@@ -24,6 +26,8 @@ class DenseLayout:
             {name: (i,) for i, name in enumerate(shapes)},
             tuple(itertools.starmap(slice, itertools.pairwise([0, *stops]))),
             tuple(shapes.values()),
+            tuple(f"{name}/kernel" for name in shapes),
+            tuple((len(shape) - 1,) for shape in shapes.values()),
         )
 
 

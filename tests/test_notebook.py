@@ -200,6 +200,7 @@ PLAIN = {int, float, str}
 def test_rows_are_dicts_of_plain_numbers_and_text_with_the_same_keys(comparison):
     results = (
         comparison, comparison.traces["H"], comparison.whole.H.largest, comparison.slices,
+        comparison.shares, comparison.whole.H.density,
     )  # fmt: skip
     for result in results:
         rows = result.rows()
@@ -231,6 +232,22 @@ def test_the_rows_of_layer_traces_end_with_the_whole(comparison):
     assert (whole["layer"], whole["size"]) == ("whole", 70)
     assert whole["squared_norm"] == traces.whole.squared_norm.value
     assert layers[1]["trace_stderr"] == traces.layers["last"].trace.stderr
+
+
+def test_the_rows_of_shares_end_with_the_whole(comparison):
+    *layers, whole = comparison.shares.rows()
+    assert [row["layer"] for row in layers] == [EVIL, "last"]
+    assert whole["squared_norm"] == comparison.shares.whole.squared_norm.value
+    assert layers[0]["trace_stderr"] == comparison.shares.layers[EVIL].trace.stderr
+
+
+def test_the_masses_of_a_density_add_up_to_one_and_give_its_moments(comparison):
+    found = comparison.whole.H.density
+    rows = found.rows()
+    assert sum(row["mass"] for row in rows) == pytest.approx(1.0)
+    mean = sum(row["mass"] * row["value"] for row in rows)
+    assert mean == pytest.approx(found.moment(1).value)
+    assert [row["value"] for row in rows if row["probe"] == -1] == found.outliers.tolist()
 
 
 def test_a_table_of_headings_and_nothing_else_is_one_line_of_text():

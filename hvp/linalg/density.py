@@ -90,6 +90,31 @@ class Density(SpectralMeasure, ShownAsTable):
         ]
         return Table(f"Density of {self.size:,} eigenvalues", (), rows, self.notes)
 
+    def rows(self) -> list[dict[str, float]]:
+        """A dict for each node and each outlier, as `pandas.DataFrame` takes them.
+
+        `mass` is the share of all eigenvalues that it stands for; the masses add up to one. The
+        `probe` of an outlier is -1.
+
+        >>> from hvp import density, eigsh
+        >>> A = np.diag([1.0, 1.0, 1.0, 3.0])
+        >>> rows = density(A, num_probes=1, pairs=eigsh(A, 1)).rows()
+        >>> [(row["probe"], round(row["value"], 9), row["mass"]) for row in rows]
+        [(0, 1.0, 0.75), (-1, 3.0, 0.25)]
+        """
+        share = bulk_share(self) / len(self.nodes)
+        columns = (self.nodes, self.errors, share * self.weights)
+        nodes = [
+            {"probe": probe, "value": float(value), "error": float(error), "mass": float(mass)}
+            for probe, row in enumerate(zip(*columns, strict=True))
+            for value, error, mass in zip(*row, strict=True)
+            if mass > 0
+        ]
+        return nodes + [
+            {"probe": -1, "value": float(value), "error": 0.0, "mass": 1 / self.size}
+            for value in self.outliers
+        ]
+
     def plot(self, axes: Axes | None = None) -> Axes:
         """Draw the density over λ with its standard errors, and a tick for each outlier.
 

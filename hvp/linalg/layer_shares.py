@@ -39,6 +39,19 @@ class LayerShares(ShownAsTable):
     layers: Mapping[str, Share]
     whole: Share
 
+    def rows(self) -> list[dict[str, float | str]]:
+        """A dict for each block, as `pandas.DataFrame` takes them, and a last one for the whole."""
+        return [
+            {
+                "layer": share.name,
+                "trace": float(share.trace.value),
+                "trace_stderr": float(share.trace.stderr),
+                "squared_norm": float(share.squared_norm.value),
+                "squared_norm_stderr": float(share.squared_norm.stderr),
+            }
+            for share in (*self.layers.values(), self.whole)
+        ]
+
     def _table(self) -> Table:
         rows = [
             (share.name, str(share.trace), str(share.squared_norm))

@@ -34,7 +34,7 @@ SMALLEST: End = "smallest"
 # Counts with a larger depth, relative to their value, are given by bounds.
 MAX_RELATIVE_DEPTH = 0.25
 # Digits of curvatures along a line.
-SLICE_DIGITS = 4
+SLICE_DIGITS = 5
 
 
 def eigenvalue(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import math
 import re
@@ -72,18 +73,20 @@ def of_whole(comparison: Comparison) -> dict[str, PageFigure]:
 
 
 def _slices(found: LossSlice) -> Iterable[PageFigure]:
-    return (
-        _figure(
+    for i, name in enumerate(found.names):
+        yield _figure(
             f"slice{i + 1}",
             f"The loss along the eigenvector of the {name}, beside its parabola",
-            lambda panel, hover, i=i: slice_panels.loss_slice(panel, found, i, hover),
+            functools.partial(_draw_slice, found, i),
             [
                 ("t", "loss", "parabola"),
                 *zip(found.steps[i], found.losses[i], found.parabolas[i], strict=True),
             ],
         )
-        for i, name in enumerate(found.names)
-    )
+
+
+def _draw_slice(found: LossSlice, i: int, panel: Axes, hover: Hover) -> None:
+    slice_panels.loss_slice(panel, found, i, hover)
 
 
 def _spaces(comparison: Comparison) -> Iterable[PageFigure]:

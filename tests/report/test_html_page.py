@@ -483,7 +483,7 @@ def test_the_loss_along_eigenvectors_is_in_a_table_and_in_the_data(comparison, p
     found, figures = comparison.slices, page_figures.of_whole(comparison)
     for i, name in enumerate(found.names):
         row = parsed.row(f"v of the {name}")
-        assert typeset(number_format.known(found.curvatures[i], 0.0, 4)) in row
+        assert typeset(number_format.known(found.curvatures[i], 0.0, entries.SLICE_DIGITS)) in row
         assert row.endswith("–")  # the loss is quadratic: the order is not known
         data = figures[f"slice{i + 1}"].data.splitlines()
         assert data[0] == "t,loss,parabola"

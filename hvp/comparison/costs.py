@@ -150,7 +150,7 @@ class _StageCosts:
             "ends": self._ends,
             "density": self._density,
             "traces": self._traces,
-            "slices": self._slices,
+            "loss slices": self._slices,
         }.get(stage.kind, self._checks)
         count, seconds, vectors = compute(stage, size, is_layer)
         seconds += LAYER_STAGE_SECONDS if is_layer else STAGE_SECONDS

@@ -49,7 +49,8 @@ class Stage:
     """A step of a comparison.
 
     Attributes:
-        kind: "chain rule", "ends", "noise floor", "certificate", "slices", "density" or "traces".
+        kind: "chain rule", "ends", "noise floor", "certificate", "loss slices", "density" or
+            "traces".
         part: the name of the part.
         letter: "H", "G" or "R"; empty where a stage is about several.
     """
@@ -62,8 +63,6 @@ class Stage:
     def label(self) -> str:
         if self.kind in ("ends", "density"):
             return f"{self.part}: {self.kind} of {self.letter}"
-        if self.kind == "slices":
-            return "loss along eigenvectors of H"
         return f"{self.kind} of {self.letter}" if self.letter else self.kind
 
 
@@ -78,7 +77,7 @@ def stages(lin: Curvature, effort: Effort) -> Iterator[Stage]:
         yield Stage("noise floor", whole)
     yield Stage("certificate", whole)
     if "ends" in results and "H" in matrices:
-        yield Stage("slices", whole)
+        yield Stage("loss slices", whole)
     if "density" in results:
         yield from (Stage("density", whole, letter) for letter in matrices)
     if "traces" in results:
@@ -145,7 +144,7 @@ class Run:
             "ends": self._compute_ends,
             "noise floor": self._compute_noise,
             "certificate": self._compute_certificate,
-            "slices": self._compute_slices,
+            "loss slices": self._compute_slices,
             "density": self._compute_density,
             "traces": self._compute_traces,
         }[stage.kind]

@@ -84,7 +84,7 @@ def of_stage(run: Run, stage: Stage) -> str:
             for end in (entries.LARGEST, entries.SMALLEST)
         )
         return f"λ_max {top}, λ_min {bottom}"
-    if stage.kind == "slices" and run.slices is not None:
+    if stage.kind == "loss slices" and run.slices is not None:
         return f"{run.slices.names[0]}: {entries.curvature_by_loss(run.slices, 0)}"
     if stage.kind == "traces":
         return estimated(run.traces[stage.letter].whole.trace)

@@ -300,7 +300,7 @@ def test_progress_names_each_operator_of_each_part(lin):
         *(f"{PARTS[0]}: ends of {operator}" for operator in "HGR"),
         "noise floor",
         "certificate",
-        "loss along eigenvectors of H",
+        "loss slices",
         *(f"{PARTS[0]}: density of {operator}" for operator in "HGR"),
         *(f"traces of {operator}" for operator in "HGR"),
         *(f"{name}: ends of {operator}" for name in PARTS[1:] for operator in "HGR"),

@@ -30,6 +30,10 @@ class Deflated:
     probes: np.ndarray
     remainder: np.ndarray
 
+    def rows(self, part: slice | np.ndarray) -> Deflated:
+        """The same of some of the P entries; no copy where they are a slice."""
+        return Deflated(self.Q[part], self.F[part], self.probes[part], self.remainder[part])
+
 
 def deflate(
     A: CountedOperator, num_products: int, rng: np.random.Generator, min_probes: int

@@ -210,16 +210,18 @@ def layer_traces(
 
 
 def _block(group: Group, split: Deflated, num_products: int) -> BlockTraces:
-    rows = group.rows
+    parts = [split.rows(part) for part in group.rows]
 
-    def inner(U: np.ndarray, V: np.ndarray) -> np.ndarray:
-        return sum((gram(U[part], V[part]) for part in rows), np.zeros((U.shape[1], V.shape[1])))
+    def inner(first: str, second: str) -> np.ndarray:
+        return np.sum([gram(getattr(part, first), getattr(part, second)) for part in parts], axis=0)
 
-    Q, F, probes, remainder = split.Q, split.F, split.probes, split.remainder
-    forms, cross = inner(probes, remainder), inner(Q, F)
-    variance = sum(_entry_variance(probes[part], remainder[part]) for part in rows)
-    known = 2 * np.sum(inner(Q, Q) * inner(F, F)) + 2 * np.sum(cross * cross.T)
-    along = (inner(Q, probes), inner(F, probes)), (inner(F, remainder), inner(Q, remainder))
+    forms, cross = inner("probes", "remainder"), inner("Q", "F")
+    variance = sum(_entry_variance(part.probes, part.remainder) for part in parts)
+    known = 2 * np.sum(inner("Q", "Q") * inner("F", "F")) + 2 * np.sum(cross * cross.T)
+    along = (
+        (inner("Q", "probes"), inner("F", "probes")),
+        (inner("F", "remainder"), inner("Q", "remainder")),
+    )
     mixed = sum((np.sum(u * v, axis=0) for u, v in zip(*along, strict=True)), np.zeros(len(forms)))
     pairs = known + mixed[:, None] + mixed + forms * forms.T
     traces = 2 * np.trace(cross) + np.diag(forms)

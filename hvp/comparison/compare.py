@@ -44,7 +44,8 @@ def compare(
             the time; the chain rule, the traces and the shares of R are by layer in any case.
         matrices: which of "H", "G" and "R"; R needs H, against whose norm its errors are measured.
         results: which of "chain-rule", "ends", "density" and "traces". The density and the traces
-            bring the ends with them; the chain rule needs all three matrices.
+            bring the ends with them, and the ends of H the loss along two of its eigenvectors
+            (`hvp.loss_slice`); the chain rule needs all three matrices.
         seed: of all starting vectors and probes.
         title: the name of what is compared, for the page and the figures.
         command: the command that repeats the comparison; empty for this call.

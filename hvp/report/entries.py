@@ -180,12 +180,6 @@ def _row(
     return name, value, probes, depth, sampling_error(error)
 
 
-def curvature_by_loss(found: LossSlice, i: int) -> str:
-    """vᵀHv of a direction, and the same by differences of the loss."""
-    form, measured, *_ = slice_numbers(found, i)
-    return f"vᵀHv = {form}, by the loss {measured}"
-
-
 def slice_numbers(found: LossSlice, i: int) -> tuple[str, str, str, str]:
     """vᵀHv of a direction, the same by the loss with its error, their difference, and the order."""
     measured, error = float(found.measured[i]), float(found.measured_errors[i])

@@ -40,7 +40,9 @@ def loss_slice(panel: Axes, found: LossSlice, i: int, hover: Hover = no_hover) -
     panel.axvline(0, color=MUTED, linewidth=0.8, zorder=0)
     panel.set_xlim(t[0] * 1.03, t[-1] * 1.03)
     panel.set_ylim(*_limits(losses, parabola))
-    panel.set_title(typeset(f"{short(found.names[i])}: {entries.curvature_by_loss(found, i)}"))
+    form, measured, *_ = entries.slice_numbers(found, i)
+    title = f"{short(found.names[i])}: vᵀHv = {form}\nby the loss: {measured}"
+    panel.set_title(typeset(title))
     panel.set_xlabel("t, the distance from the weights along v")
     panel.set_ylabel("loss")
     panel.legend(loc="best")

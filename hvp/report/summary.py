@@ -85,7 +85,8 @@ def of_stage(run: Run, stage: Stage) -> str:
         )
         return f"λ_max {top}, λ_min {bottom}"
     if stage.kind == "loss slices" and run.slices is not None:
-        return f"{run.slices.names[0]}: {entries.curvature_by_loss(run.slices, 0)}"
+        form, measured, *_ = entries.slice_numbers(run.slices, 0)
+        return f"{run.slices.names[0]}: vᵀHv = {form}, by the loss {measured}"
     if stage.kind == "traces":
         return estimated(run.traces[stage.letter].whole.trace)
     return ""

@@ -40,7 +40,7 @@ def test_a_channel_of_a_weight_changes_one_feature_of_the_outputs(make, shape, w
     variable = next(v for v in layer.weights if v.name == weight)
     (found,) = channel_axes(list(model.layers), [variable])
     assert found == axes
-    value = np.array(variable)
+    value = np.array(keras.ops.convert_to_numpy(variable))
     channels = np.moveaxis(np.arange(value.size).reshape(value.shape), axes, range(len(axes)))
     channels = channels.reshape(int(np.prod([value.shape[axis] for axis in axes])), -1)
     before = np.array(model(x))

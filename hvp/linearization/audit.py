@@ -6,7 +6,7 @@ are refused, or noted as findings.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -26,7 +26,7 @@ from hvp.autodiff.tensorflow_errors import (
     reason,
 )
 from hvp.errors import DataError, Finding, InputError
-from hvp.linearization.batch_programs import BatchPrograms
+from hvp.linearization.batch_programs import BatchPrograms, Signature, signature
 from hvp.linearization.gradient_checks import GradientChecks
 from hvp.linearization.point_checks import PointChecks
 from hvp.linearization.stop_checks import StopChecks
@@ -37,17 +37,21 @@ from hvp.objective.parameters import Layout
 class Auditor:
     """Makes the programs of an objective, for derivatives in the chosen parameters.
 
-    `findings` collects the findings of all traces. With `promoted`, the programs will be promoted
-    to float64, and their precision is not checked.
+    With `promoted`, the programs will be promoted to float64, and their precision is not checked.
+
+    Attributes:
+        penalty: the programs of the penalty on the weights, which needs no batch; None without one.
+        findings: those of all traces and batches, in order.
     """
 
     def __init__(
         self, objective: Objective, layout: Layout, chosen: Sequence[int], *, promoted: bool
     ):
-        self._objective = objective
+        self.objective = objective
         self._layout = layout
         self._chosen = tuple(chosen)
         self._is_promoted = promoted
+        self._programs: dict[Signature, BatchPrograms] = {}
         self._active: set[int] = set()
         # Values with larger numbers are not of the objective: they were written for derivatives.
         self._num_traced = 0
@@ -55,25 +59,66 @@ class Auditor:
         self._doubtful: dict[str, str] = {}
         self._points: dict[BatchPrograms, PointChecks] = {}
         # Whether a loop reads variables of the state from outside.
-        self.reads_state = False
+        self._reads_state = False
         self._stops: dict[BatchPrograms, StopChecks] = {}
         self.findings: dict[Finding, None] = {}
         self._note(*(Finding("note", place, message) for place, message in objective.notes))
+        self.penalty = self._penalty()
 
-    def batch(self, batch: Any) -> BatchPrograms:
-        """The programs for the shape of a batch, which is a nest of tensors.
+    def audit(self, batch: Any, number: int) -> None:
+        """Trace the shape of a batch if it is new, and check the derivatives on its tensors.
 
-        Raises InputError for an objective that cannot be traced or differentiated twice.
+        `number` is that of the batch, counted from 1. Raises InputError for an objective that
+        cannot be traced or differentiated twice, and for targets that its outputs cannot have.
         """
+        shape = signature(batch)
+        if shape not in self._programs:
+            self._programs[shape] = self._trace(batch)
+        programs = self._programs[shape]
+        if programs.network is not None:
+            lasts = [shape[-1] if shape else 1 for shape in programs.network.shapes]
+            self.objective.check_targets(batch, lasts)
+        self._judge(programs, batch, number)
+        self._check_point(programs, batch, f"batch {number}")
+
+    def programs(self, batch: Any) -> BatchPrograms:
+        """The programs for the shape of a batch. Raises InputError for a new shape."""
+        try:
+            return self._programs[signature(batch)]
+        except KeyError:
+            shapes = [tuple(tensor.shape) for tensor in leaves(batch)]
+            raise InputError(
+                "batches of the shapes read at first", f"shapes {shapes}", "keep the data fixed"
+            ) from None
+
+    def check_points(self, batches: Iterable[Any], point: Point) -> None:
+        """Raise InputError where an operation has no right second derivatives at another point."""
+        if self.penalty is not None:
+            self._check_point(self.penalty, (), "the penalty", point)
+        if any(self._points[programs].is_needed for programs in self._programs.values()):
+            for number, batch in enumerate(batches, 1):
+                self._check_point(self.programs(batch), batch, f"batch {number}", point)
+
+    def require_inputs_of_state(self) -> None:
+        """Raise InputError where the state is not an input of the programs alone."""
+        if self._reads_state:
+            raise InputError(
+                "the same frozen weights and statistics, as a loop reads them from the model",
+                "others",
+                "linearise the model anew at this point",
+            )
+
+    def _trace(self, batch: Any) -> BatchPrograms:
+        """The programs for the shape of a batch, which is a nest of tensors."""
         traced = self._traced(batch)
         plain, removed = stop_gradients.remove_from_moments(traced)
         for place in removed:
             message = "StopGradient of tf.nn.moments removed, it falsifies second derivatives"
             self._note(Finding("note", place, message, "StopGradient"))
-        params = plain.inputs[: len(self._objective.values)]
+        params = plain.inputs[: len(self.objective.values)]
         program, rewritten = identities.apply_identities(plain, params)
-        targets = self._objective.targets(batch)
-        programs = BatchPrograms.cut(program, len(self._objective.values), targets, plain)
+        targets = self.objective.targets(batch)
+        programs = BatchPrograms.cut(program, len(self.objective.values), targets, plain)
         self._num_traced = len(traced.specs)
         self._active = self._audit(programs.loss, batch)
         self._doubtful = {
@@ -93,20 +138,19 @@ class Auditor:
             self._note(Finding("note", "the last layer", message))
         return programs
 
-    def judge(self, programs: BatchPrograms, batch: Any, count: int) -> None:
+    def _judge(self, programs: BatchPrograms, batch: Any, number: int) -> None:
         """Note what only the numbers of a batch show, which must have valid targets.
 
         These are StopGradients that matter; and on the first batch after the programs were traced,
-        custom gradients that differ from the derivative, and low precision. `count` batches were
-        judged before.
+        custom gradients that differ from the derivative, and low precision.
         """
-        tensors = self._objective.tensors(batch)
+        tensors = self.objective.tensors(batch)
         if programs in self._stops:
             noted = {f.layer for f in self.findings if f.op == "StopGradient" and f.remedy}
-            stops = self._stops[programs].findings(tensors, f"batch {count + 1}", noted)
+            stops = self._stops[programs].findings(tensors, f"batch {number}", noted)
             self._note(*stops)
             return
-        objective, layout, active = self._objective, self._layout, self._active
+        objective, layout, active = self.objective, self._layout, self._active
         self._stops[programs] = StopChecks(
             programs.loss, active, self._num_traced, layout, objective.values
         )
@@ -116,14 +160,14 @@ class Auditor:
         )
         self._note(*checks.findings(self._doubtful))
 
-    def check_point(
+    def _check_point(
         self, programs: BatchPrograms, batch: Any, where: str, point: Point | None = None
     ) -> None:
         """Raise InputError where an operation has no right second derivatives for a batch.
 
         `point` is another one than that of the objective.
         """
-        objective = self._objective
+        objective = self.objective
         at = point or Point(list(objective.values), list(objective.state))
         state = [] if programs.is_penalty else [*at.state, *leaves(batch)]
         specs = [programs.loss.specs[number] for number in programs.loss.inputs]
@@ -133,17 +177,12 @@ class Auditor:
             self._points[programs] = PointChecks(programs.loss, self._chosen, inputs)
         self._points[programs].check(inputs, where)
 
-    def has_point_checks(self, programs: BatchPrograms) -> bool:
-        """Whether `check_point` may refuse a batch of this shape."""
-        return self._points[programs].is_needed
-
-    def penalty(self) -> BatchPrograms | None:
-        """The programs of the penalty on the weights, which needs no batch."""
-        if not self._objective.has_penalty:
+    def _penalty(self) -> BatchPrograms | None:
+        if not self.objective.has_penalty:
             return None
-        specs = [spec(value) for value in self._objective.values]
+        specs = [spec(value) for value in self.objective.values]
         try:
-            traced = tracing.trace(lambda values: [self._objective.penalty(values)], specs)
+            traced = tracing.trace(lambda values: [self.objective.penalty(values)], specs)
         except InputError:
             raise
         except REFUSALS as error:
@@ -156,11 +195,11 @@ class Auditor:
         program, _ = identities.apply_identities(traced)
         self._audit_twice(program, specs)
         programs = BatchPrograms(program, program, program.loops(program.inputs))
-        self.check_point(programs, (), "the penalty")
+        self._check_point(programs, (), "the penalty")
         return programs
 
     def _traced(self, batch: Any) -> Program:
-        objective = self._objective
+        objective = self.objective
         params, state = ([spec(t) for t in each] for each in (objective.values, objective.state))
         specs = tf.nest.map_structure(lambda t: None if t is None else spec(t), batch)
         try:
@@ -170,7 +209,7 @@ class Auditor:
                 state,
                 specs,
                 variables=[*objective.variables, *objective.state_variables],
-                layers=self._objective.layers,
+                layers=self.objective.layers,
             )
         except InputError:
             raise
@@ -189,22 +228,22 @@ class Auditor:
                 f"{reason(error)!r} for batches of shape {shapes or '()'}",
                 "check shapes and types, and use TensorFlow operations alone",
             ) from error
-        handles = [v.handle for v in self._objective.variables if v is not None]
+        handles = [v.handle for v in self.objective.variables if v is not None]
         if any(read is handle for read in traced.handles for handle in handles):
             raise InputError(
                 "a loss that takes its parameters as arguments",
                 "one that reads their variables from outside, in a loop or a branch",
                 "use the values that the function is given",
             )
-        state = [variable.handle for variable in self._objective.state_variables]
-        self.reads_state |= any(read is handle for read in traced.handles for handle in state)
+        state = [variable.handle for variable in self.objective.state_variables]
+        self._reads_state |= any(read is handle for read in traced.handles for handle in state)
         return traced
 
     def _audit(self, loss: Program, batch: Any) -> set[int]:
         """The numbers of the values through which derivatives flow."""
         params = [loss.inputs[i] for i in self._chosen]
-        values = [spec(value) for value in self._objective.values]
-        active = self._audit_twice(loss, [*values, *map(spec, self._objective.tensors(batch))])
+        values = [spec(value) for value in self.objective.values]
+        active = self._audit_twice(loss, [*values, *map(spec, self.objective.tensors(batch))])
         if not active & set(leaves(loss.outputs)):
             raise InputError(
                 "a loss that depends on its parameters",
@@ -226,7 +265,7 @@ class Auditor:
 
     def _audit_twice(self, loss: Program, specs: Sequence[tf.TensorSpec]) -> set[int]:
         """Check that each missing derivative is zero: first in the loss, then in its gradient."""
-        count = len(self._objective.values)
+        count = len(self.objective.values)
 
         def slope(*inputs: tf.Tensor) -> list[tf.Tensor]:
             rest = inputs[count:]
@@ -243,7 +282,7 @@ class Auditor:
             loss, [loss.inputs[i] for i in self._chosen]
         )
         try:
-            gradient = tracing.trace(slope, *specs, layers=self._objective.layers)
+            gradient = tracing.trace(slope, *specs, layers=self.objective.layers)
         except (LookupError, NotImplementedError) as error:
             raise InputError(
                 "a loss that is twice differentiable in its parameters",

@@ -7,14 +7,18 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import tensorflow as tf
 
 from hvp.autodiff import precision
 from hvp.autodiff.identities import apply_identities
-from hvp.autodiff.program import Program
+from hvp.autodiff.program import Program, leaves
+from hvp.autodiff.tensorflow_errors import reason
 from hvp.errors import InputError
 from hvp.objective.objective import Evaluation, Target
+
+Signature = tuple[tuple[tuple[int, ...], str], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,8 +140,21 @@ class BatchPrograms:
         traced = evaluate if self.traced is None else precision.promote(self.traced, dtype)
         return BatchPrograms.cut(evaluate, num_params, self.targets, traced)
 
+    def evaluate_at(self, values: Sequence[tf.Tensor], batch: Sequence[tf.Tensor]) -> Evaluation:
+        """The terms of the loss on a batch. Raises InputError where TensorFlow fails."""
+        try:
+            return self._compiled_evaluate(*values, *batch)
+        except tf.errors.OpError as error:
+            raise InputError(
+                "a loss that can be evaluated", reason(error), "check model, loss and data"
+            ) from error
+
     @functools.cached_property
-    def evaluate_now(self) -> Callable[..., Evaluation]:
-        """`evaluate` as a compiled TensorFlow function."""
+    def _compiled_evaluate(self) -> Callable[..., Evaluation]:
         specs = [self.evaluate.specs[number] for number in self.evaluate.inputs]
         return tf.function(self.evaluate.replay, autograph=False).get_concrete_function(*specs)
+
+
+def signature(batch: Any) -> Signature:
+    """The shapes and types of a batch, which is a nest of tensors."""
+    return tuple((tuple(tensor.shape), tensor.dtype.name) for tensor in leaves(batch))

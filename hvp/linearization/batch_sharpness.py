@@ -23,7 +23,7 @@ def batch_sharpness(snapshot: Snapshot, evaluator: Evaluator, sums: BatchSum) ->
     The loss of a batch is its share in the loss of all data, times `_scales`, plus the penalty.
     """
     penalty: Term | None = None
-    if snapshot.penalty is not None:
+    if snapshot.traced_loss.penalty is not None:
         penalty = deque(sums.terms(H), maxlen=1)[0]
         penalty_gradient = deque(evaluator.shares(), maxlen=1)[0]
     found = []
@@ -57,10 +57,10 @@ def _scales(snapshot: Snapshot) -> Iterator[float]:
     A term that is a mean is divided by the divisor of the batch instead of by that of all batches.
     """
     for number, (programs, batch) in enumerate(snapshot.pieces(penalty=False), 1):
-        divisors = snapshot.evaluate(programs, batch).divisors
+        divisors = programs.evaluate_at(snapshot.values, batch).divisors
         ratios = [
             1.0 if own is None else _ratio(total, float(own), number)
-            for total, own in zip(snapshot.divisors, divisors, strict=True)
+            for total, own in zip(snapshot.traced_loss.divisors, divisors, strict=True)
         ]
         if not np.allclose(ratios, ratios[0], rtol=1e-6):
             raise InputError(

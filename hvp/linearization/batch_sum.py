@@ -54,6 +54,7 @@ class BatchSum:
         self._kept: dict[Product, list[Term]] = {}
         self._joined: dict[Product, list[Group]] = {}
         self._num_products: Counter[Product] = Counter()
+        self._num_batches = snapshot.traced_loss.num_batches
         cache.register(snapshot, self)
 
     def let_go(self) -> None:
@@ -89,7 +90,7 @@ class BatchSum:
             count,
             self._cache.budget,
             saved if self.traced.jit == "auto" else None,
-            self._snapshot.num_batches,
+            self._num_batches,
         )
 
     def widest(self, product: Product) -> int:
@@ -110,7 +111,7 @@ class BatchSum:
         computed = linear_map.known(inputs)
         known = time.perf_counter() - begun
         width = self.width(product, count) if count > 1 else 1
-        batches = self._snapshot.num_batches
+        batches = self._num_batches
         each = max(nbytes(computed, held), 1)
         num_kept = batches if self.keeps(product) else min(self._cache.free_bytes // each, batches)
         anew = (batches - num_kept) * known
@@ -158,7 +159,7 @@ class BatchSum:
     def _group(self, numbered: tuple[int, Term]) -> tuple[int, int]:
         """A key that is equal for the terms, with their numbers, that are summed in one call."""
         number, (linear_map, _) = numbered
-        return id(linear_map), number // linear_map.batches_per_call(self._snapshot.num_batches)
+        return id(linear_map), number // linear_map.batches_per_call(self._num_batches)
 
     def _join(self, product: Product, count: int) -> list[Group] | None:
         """The groups of a product's terms, None before enough vectors or blocks were multiplied.
@@ -180,9 +181,7 @@ class BatchSum:
     def _computed(self, product: Product) -> Iterator[Term]:
         maps = []
         for index, (programs, inputs, held) in enumerate(self._pieces(product)):
-            linear_map = self.traced.linear_map(
-                self._snapshot, product, programs, inputs, self._whole
-            )
+            linear_map = self.traced.linear_map(product, programs, inputs, self._whole)
             maps.append(linear_map)
             yield linear_map, linear_map.taken(self._saved(linear_map, index, inputs, held))
         self._maps_by_batch[product] = maps

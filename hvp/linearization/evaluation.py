@@ -38,7 +38,8 @@ class Evaluator:
         functions: dict[Key, Callable[..., list[tf.Tensor]]],
     ):
         self._snapshot, self._chosen, self._compiled = snapshot, tuple(chosen), functions
-        self._layout = snapshot.layout.restrict(chosen)
+        self._traced_loss = snapshot.traced_loss
+        self._layout = snapshot.traced_loss.layout.restrict(chosen)
 
     @property
     def theta(self) -> np.ndarray:
@@ -74,7 +75,7 @@ class Evaluator:
     @refusals_as_input_errors
     def loss_gradients(self, z: ArrayLike, theta: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """The gradients of the loss in the outputs z, (M,), and of the penalty in `theta`, (P,)."""
-        given, count = np.asarray(z, self._layout.dtype), self._snapshot.num_outputs
+        given, count = np.asarray(z, self._layout.dtype), self._traced_loss.num_outputs
         if given.shape != (count,):
             raise InputError(f"outputs of shape ({count},)", given.shape, "as outputs()")
         params = self._parameters(theta)
@@ -164,7 +165,7 @@ class Evaluator:
         return self._batch(programs, given)
 
     def _batch(self, programs: BatchPrograms, tensors: Sequence[tf.Tensor]) -> Batch:
-        count, divisors = len(self._snapshot.values), self._snapshot.divisors_of(programs)
+        count, divisors = len(self._snapshot.values), self._traced_loss.divisors_of(programs)
         return Batch(programs, divisors, self._chosen, tensors[:count], tensors[count:])
 
     def _flat(self, outputs: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -50,15 +50,15 @@ class Forecast:
 
 def forecast(snapshot: Snapshot) -> Forecast:
     """The forecast, from one evaluation of the first batch."""
-    batch = next(snapshot.batches())
-    programs = snapshot.programs(batch)
-    snapshot.evaluate(programs, batch)  # compiles
+    programs, batch = next(snapshot.pieces(penalty=False))
+    programs.evaluate_at(snapshot.values, batch)  # compiles
     begun = time.perf_counter()
-    snapshot.evaluate(programs, batch)
+    programs.evaluate_at(snapshot.values, batch)
     seconds = time.perf_counter() - begun
     loss = programs.loss
     count = len(snapshot.values)
     params, tensors = loss.inputs[:count], loss.inputs[count:]
     computed = loss.reach(params) - set(params)
     kept = loss.nbytes([*computed, *tensors])
-    return Forecast(EVALUATIONS * seconds * snapshot.num_batches, kept * snapshot.num_batches)
+    num_batches = snapshot.traced_loss.num_batches
+    return Forecast(EVALUATIONS * seconds * num_batches, kept * num_batches)

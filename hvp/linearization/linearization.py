@@ -117,20 +117,21 @@ class Linearization:
         self._cache = cache
         self._ad = ad
         self._jit = jit
-        self.layout: Layout = snapshot.layout.restrict(self._chosen)
-        self._traces = traces or Traces(ad=ad, jit=jit)
-        traced = self._traces.products(self.layout, self._chosen)
+        traced_loss = snapshot.traced_loss
+        self.layout: Layout = traced_loss.layout.restrict(self._chosen)
+        self._traces = traces or Traces(traced_loss, ad=ad, jit=jit)
+        traced = self._traces.products(self._chosen)
         self._sums = BatchSum(snapshot, cache, traced, whole=whole)
-        self._multiplication = Multiplication(self._sums, snapshot, self.layout)
+        self._multiplication = Multiplication(self._sums, traced_loss, self.layout)
         self._by_batch = self._multiplication.by_batch
         self._evaluator = Evaluator(snapshot, self._chosen, self._traces.functions)
         self.size: int = self.layout.size
         self.dtype: np.dtype = self.layout.dtype
         self.names: tuple[str, ...] = self.layout.names
-        self.num_examples: int = snapshot.num_examples
-        self.num_batches: int = snapshot.num_batches
-        self.data_digest: str = snapshot.data_digest
-        self.loss_name: str = snapshot.objective.loss_name
+        self.num_examples: int = traced_loss.num_examples
+        self.num_batches: int = traced_loss.num_batches
+        self.data_digest: str = traced_loss.data_digest
+        self.loss_name: str = traced_loss.objective.loss_name
         self.certificate: Certificate | None = None
         self.is_whole: bool = len(self._chosen) == len(snapshot.values)
 
@@ -178,7 +179,7 @@ class Linearization:
     @property
     def has_outputs(self) -> bool:
         """Whether the loss is a function of outputs, so that J, G and R are defined."""
-        return self._snapshot.has_outputs
+        return self._snapshot.traced_loss.has_outputs
 
     @property
     def is_convex(self) -> bool:
@@ -193,13 +194,13 @@ class Linearization:
 
         Raises InputError where the loss is not a function of outputs.
         """
-        self._snapshot.require_outputs()
-        return self._snapshot.num_outputs
+        self._snapshot.traced_loss.require_outputs()
+        return self._snapshot.traced_loss.num_outputs
 
     @property
     def findings(self) -> tuple[Finding, ...]:
         """What the audit and the products made so far have found, each once."""
-        found = [*self._snapshot.findings, *self._sums.traced.notes]
+        found = [*self._snapshot.traced_loss.findings, *self._sums.traced.notes]
         memory = self.memory
         found += memory.findings if memory.batches else self.forecast.findings(memory.budget)
         if self.has_outputs and not self.is_convex:
@@ -256,7 +257,7 @@ class Linearization:
 
         Raises InputError where the loss is not a function of outputs.
         """
-        self._snapshot.require_outputs()
+        self._snapshot.traced_loss.require_outputs()
         return self._evaluator.outputs(theta)
 
     def loss_gradients(self, z: ArrayLike, theta: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -272,7 +273,7 @@ class Linearization:
         >>> [found.tolist() for found in lin.loss_gradients([3.0], lin.theta)]
         [[6.0], [0.0, 0.0]]
         """
-        self._snapshot.require_outputs()
+        self._snapshot.traced_loss.require_outputs()
         return self._evaluator.loss_gradients(z, theta)
 
     def hvp(self, v: ArrayLike) -> np.ndarray:
@@ -308,7 +309,7 @@ class Linearization:
 
         Raises InputError for a loss that is not a cross-entropy or the mean of squares.
         """
-        self._snapshot.require_likelihood(known=True)
+        self._snapshot.traced_loss.require_likelihood(known=True)
         if num_samples is None:
             return self._multiply(FISHER, v)
         return self._multiply(self._traces.sampled_fisher(num_samples, seed), v)
@@ -318,7 +319,7 @@ class Linearization:
 
         Penalties are not part of E. Raises InputError for a loss that is not made of loss values.
         """
-        self._snapshot.require_likelihood(known=False)
+        self._snapshot.traced_loss.require_likelihood(known=False)
         return self._multiply(EMPIRICAL, v)
 
     def products(self, v: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -522,7 +523,7 @@ class Linearization:
             raise InputError("one of H, G and R", matrix, "name it by its letter")
         product = products[matrix]
         if product.needs_outputs:
-            self._snapshot.require_outputs()
+            self._snapshot.traced_loss.require_outputs()
         return product
 
     def _multiply(self, product: Product, v: ArrayLike) -> np.ndarray:

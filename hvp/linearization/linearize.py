@@ -189,7 +189,7 @@ def _linearization(
     given = _dtype(objective, dtype)
     layout = Layout(objective.names, shapes, given, objective.channel_axes)
     chosen = range(len(layout.names)) if variables is None else layout.select(variables)
-    snapshot = Snapshot(objective, layout, batches, chosen, promoted=dtype is not None)
+    snapshot = Snapshot.trace(objective, layout, batches, chosen, promoted=dtype is not None)
     budget = None if cache == "auto" else int(cache)
     saved_tensors = SavedTensorCache(budget)
     return Linearization(snapshot, chosen, saved_tensors, ad=ad, jit=jit)

@@ -14,7 +14,7 @@ from hvp.linearization.batch_sum import BatchSum
 from hvp.linearization.by_batch import ByBatch, not_finite
 from hvp.linearization.products import Product, Space
 from hvp.linearization.refusals import refusals_as_input_errors
-from hvp.linearization.snapshot import Snapshot
+from hvp.linearization.traced_loss import TracedLoss
 from hvp.objective.parameters import Layout
 from hvp.operators import Cost
 
@@ -29,16 +29,16 @@ class Multiplication:
         by_batch: products with the share of each batch.
     """
 
-    def __init__(self, batch_sum: BatchSum, snapshot: Snapshot, layout: Layout):
-        self._sums, self._snapshot, self._dtype = batch_sum, snapshot, layout.dtype
-        self._dimensions = {Space.PARAMETERS: layout.size, Space.OUTPUTS: snapshot.num_outputs}
+    def __init__(self, batch_sum: BatchSum, traced_loss: TracedLoss, layout: Layout):
+        self._sums, self._traced_loss, self._dtype = batch_sum, traced_loss, layout.dtype
+        self._dimensions = {Space.PARAMETERS: layout.size, Space.OUTPUTS: traced_loss.num_outputs}
         self._buffers = transfer.TransferBuffers()
-        self.by_batch = ByBatch(batch_sum, self._buffers, snapshot.examples)
+        self.by_batch = ByBatch(batch_sum, self._buffers, traced_loss.examples)
 
     def multiply(self, product: Product, v: ArrayLike) -> np.ndarray:
         """The product with a vector (n,) or a block (n, K), n being the dimension of its domain."""
         if product.needs_outputs:
-            self._snapshot.require_outputs()
+            self._traced_loss.require_outputs()
         array = transfer.check_array(v, self._dimensions[product.domain], self._dtype)
         if array.ndim == 1:
             return self._in_one_call(product, [array])[0]

@@ -21,7 +21,8 @@ def point_of(source: Any, snapshot: Snapshot, chosen: Sequence[int]) -> Point:
     A vector and a list of arrays are the `chosen` parameters; the others and the state are those of
     the snapshot. Raises InputError for what is no point of this loss.
     """
-    layout = snapshot.layout.restrict(chosen)
+    objective, names = snapshot.traced_loss.objective, snapshot.traced_loss.layout.names
+    layout = snapshot.traced_loss.layout.restrict(chosen)
     if isinstance(source, list | tuple) and _are_arrays(source, layout):
         arrays = _checked(source, layout)
     elif hasattr(source, "shape") or isinstance(source, list | tuple):
@@ -29,9 +30,9 @@ def point_of(source: Any, snapshot: Snapshot, chosen: Sequence[int]) -> Point:
         parts = zip(layout.slices, layout.shapes, strict=True)
         arrays = [vector[part].reshape(shape) for part, shape in parts]
     else:
-        point = snapshot.objective.point(source)
-        names = [*snapshot.layout.names, *[""] * len(point.state)]
-        _require_finite([*point.values, *point.state], names)
+        point = objective.point(source)
+        places = [*names, *[""] * len(point.state)]
+        _require_finite([*point.values, *point.state], places)
         return point
     _require_finite(arrays, layout.names)
     values = list(snapshot.values)

@@ -16,8 +16,7 @@ from hvp.errors import Finding
 from hvp.linearization.batch_programs import BatchPrograms
 from hvp.linearization.linear_map import LinearMap
 from hvp.linearization.products import Batch, Product, Space
-from hvp.linearization.snapshot import Snapshot
-from hvp.objective.parameters import Layout
+from hvp.linearization.traced_loss import TracedLoss
 from hvp.passes.packing import Packing
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class Choice:
 
 
 class TracedProducts:
-    """The linear maps of a loss, over the parameters `chosen`, with their layout.
+    """The linear maps of a loss, over the parameters `chosen`.
 
     Attributes:
         jit: see `linearize`.
@@ -51,8 +50,9 @@ class TracedProducts:
         notes: findings made while tracing, in order.
     """
 
-    def __init__(self, layout: Layout, chosen: Sequence[int], *, ad: str, jit: str | bool):
-        self._layout, self._chosen = layout, tuple(chosen)
+    def __init__(self, traced_loss: TracedLoss, chosen: Sequence[int], *, ad: str, jit: str | bool):
+        self._traced_loss, self._chosen = traced_loss, tuple(chosen)
+        self._layout = traced_loss.layout.restrict(chosen)
         self._ad, self.jit = ad, jit
         self._lock = threading.RLock()
         self.maps: dict[tuple[Product, BatchPrograms], LinearMap] = {}
@@ -74,7 +74,6 @@ class TracedProducts:
 
     def linear_map(
         self,
-        snapshot: Snapshot,
         product: Product,
         programs: BatchPrograms,
         inputs: Sequence[tf.Tensor],
@@ -82,14 +81,14 @@ class TracedProducts:
     ) -> LinearMap:
         """The linear map of a batch's shape, traced at the first call.
 
-        `inputs` are the parameters of the snapshot and the tensors of the batch. Where `whole`, the
+        `inputs` are the parameters and the tensors of the batch. Where `whole`, the
         sum over more parameters, keeps the product, the map is a part of its map.
         """
         with self._lock:
             key = (product, programs)
             if key not in self.maps:
                 order, linear_map = self._part_of(whole, product, programs) or self._first_order(
-                    snapshot, product, programs, inputs
+                    product, programs, inputs
                 )
                 if self.jit is True:
                     linear_map.compile()
@@ -118,11 +117,7 @@ class TracedProducts:
         return None if linear_map is None else (other._orders[key], linear_map)
 
     def _first_order(
-        self,
-        snapshot: Snapshot,
-        product: Product,
-        programs: BatchPrograms,
-        inputs: Sequence[tf.Tensor],
+        self, product: Product, programs: BatchPrograms, inputs: Sequence[tf.Tensor]
     ) -> tuple[str, LinearMap]:
         """The first order of differentiation that TensorFlow can build, and its linear map."""
         modes = product.loop_modes if programs.loops else product.modes
@@ -131,17 +126,16 @@ class TracedProducts:
         *others, last = modes
         for order in others:
             try:
-                return order, self._traced(modes[order], snapshot, product, programs, inputs)
+                return order, self._traced(modes[order], product, programs, inputs)
             except REFUSALS as error:
                 raise_own(error)
                 note = f"no {order}: {reason(error)}"
                 self.notes[Finding("note", product.name, note)] = None
-        return last, self._traced(modes[last], snapshot, product, programs, inputs)
+        return last, self._traced(modes[last], product, programs, inputs)
 
     def _traced(
         self,
         mode: Mode,
-        snapshot: Snapshot,
         product: Product,
         programs: BatchPrograms,
         inputs: Sequence[tf.Tensor],
@@ -155,7 +149,8 @@ class TracedProducts:
         assert source is not None
         assert target is not None
         target = Packing.of([slot.shape for slot in target.slots] * product.count, target.dtype)
-        chosen, divisors, count = self._chosen, snapshot.divisors_of(programs), len(snapshot.values)
+        chosen, loss = self._chosen, self._traced_loss
+        divisors, count = loss.divisors_of(programs), len(loss.objective.values)
 
         def function(
             tangents: list[tf.Tensor], values: list[tf.Tensor], *batch: tf.Tensor
@@ -172,7 +167,7 @@ class TracedProducts:
             program,
             source,
             target,
-            num_values=count + snapshot.num_state(programs),
+            num_values=count + loss.num_state(programs),
             tries_xla=self.jit == "auto",
         )
 

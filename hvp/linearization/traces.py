@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from hvp.linearization.evaluation import Key
 from hvp.linearization.products import Product, sampled_fisher
+from hvp.linearization.traced_loss import TracedLoss
 from hvp.linearization.traced_products import TracedProducts
-from hvp.objective.parameters import Layout
 
 
 class Traces:
@@ -19,15 +19,15 @@ class Traces:
         functions: see `Evaluator`.
     """
 
-    def __init__(self, *, ad: str, jit: str | bool):
-        self._ad, self._jit = ad, jit
+    def __init__(self, traced_loss: TracedLoss, *, ad: str, jit: str | bool):
+        self._traced_loss, self._ad, self._jit = traced_loss, ad, jit
         self._products: dict[tuple[int, ...], TracedProducts] = {}
         self._draws: dict[tuple[int, int], Product] = {}
         self.functions: dict[Key, Callable[..., list[tf.Tensor]]] = {}
 
-    def products(self, layout: Layout, chosen: Sequence[int]) -> TracedProducts:
-        """The products over these parameters, which `layout` holds."""
-        made = TracedProducts(layout, chosen, ad=self._ad, jit=self._jit)
+    def products(self, chosen: Sequence[int]) -> TracedProducts:
+        """The products over these parameters."""
+        made = TracedProducts(self._traced_loss, chosen, ad=self._ad, jit=self._jit)
         return self._products.setdefault(tuple(chosen), made)
 
     def sampled_fisher(self, num_samples: int, seed: int) -> Product:

@@ -196,8 +196,7 @@ def test_nothing_is_traced_after_the_first_measurement(monkeypatch):
                 monkeypatch.setattr(tracing, "trace", refuse)
                 monkeypatch.setattr(tensorflow_private, "compiled", refuse)
                 monkeypatch.setattr(tf, "function", refuse)
-                monkeypatch.setattr(Auditor, "batch", refuse)
-                monkeypatch.setattr(Auditor, "judge", refuse)
+                monkeypatch.setattr(Auditor, "audit", refuse)
 
     model = small("adam")
     callback = Curvature((X, Y), measure=ALL, batch_size=4)

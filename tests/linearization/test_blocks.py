@@ -44,9 +44,9 @@ def traces(monkeypatch):
     found = []
     traced = TracedProducts._traced
 
-    def counted(self, mode, snapshot, product, *arguments):
+    def counted(self, mode, product, *arguments):
         found.append(product.name)
-        return traced(self, mode, snapshot, product, *arguments)
+        return traced(self, mode, product, *arguments)
 
     monkeypatch.setattr(TracedProducts, "_traced", counted)
     return found

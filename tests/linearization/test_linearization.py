@@ -112,9 +112,9 @@ def traced(monkeypatch):
     """Names of the products as often as TensorFlow traces them."""
     calls, original = [], TracedProducts._traced
 
-    def counting(self, mode, snapshot, product, *rest):
+    def counting(self, mode, product, *rest):
         calls.append(product.name)
-        return original(self, mode, snapshot, product, *rest)
+        return original(self, mode, product, *rest)
 
     monkeypatch.setattr(TracedProducts, "_traced", counting)
     return calls

@@ -62,8 +62,7 @@ def nothing_is_traced(monkeypatch):
         monkeypatch.setattr(tracing, "trace", refuse)
         monkeypatch.setattr(tensorflow_private, "compiled", refuse)
         monkeypatch.setattr(tf, "function", refuse)
-        monkeypatch.setattr(Auditor, "batch", refuse)
-        monkeypatch.setattr(Auditor, "judge", refuse)
+        monkeypatch.setattr(Auditor, "audit", refuse)
 
     return start
 

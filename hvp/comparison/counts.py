@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from hvp.comparison.spectrum import Spectrum
-from hvp.linalg.brackets import Bounds
+from hvp.linalg.brackets import Bounds, CountBracket
 from hvp.linalg.density import Density
 
 # Multiples of the noise floor, tried in order until the counts are resolved.
 MULTIPLES = tuple(factor * 10**power for power in range(16) for factor in (1, 3))
 # Bounds that are this share of all eigenvalues apart, or closer, are resolved.
 RESOLVED_SHARE = 1e-3
+# Multiples of the noise floor at which one count is bounded besides the floor itself.
+MULTIPLES_ABOVE_FLOOR = tuple(factor * 10**power for power in range(8) for factor in (3, 10))
+
+# A function of a density and ε > 0.
+Bracketing = Callable[[Density, float], CountBracket]
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,22 @@ def below_bounds(found: Spectrum, d: Density, threshold: float) -> Bounds:
     pairs = found.smallest
     certain = int((pairs.values + pairs.errors < -threshold).sum())
     return d.bracket_below(-threshold).bounds(certain, found.size)
+
+
+def brackets(
+    density: Density, bracket: Bracketing, floor: float
+) -> tuple[CountBracket, CountBracket]:
+    """Bounds of one count: for the noise floor, and for the smallest ε that resolves it.
+
+    This ε is a multiple of the floor at which the bounds are within a factor of two, or the largest
+    tried.
+    """
+    at_floor = bracket(density, floor)
+    for multiple in MULTIPLES_ABOVE_FLOOR:
+        found = bracket(density, multiple * floor)
+        if found.upper <= 2 * found.lower:
+            break
+    return at_floor, found
 
 
 def _is_resolved(bounds: Bounds, size: int) -> bool:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from hvp.certificate import Certificate
 from hvp.comparison.chain_rule import QuadraticForms
-from hvp.comparison.counts import Counts, counts
+from hvp.comparison.counts import Bracketing, Counts, brackets, counts
 from hvp.comparison.dimensions import (
     Condition,
     EffectiveDimension,
@@ -23,12 +20,11 @@ from hvp.comparison.dimensions import (
     stable_rank,
 )
 from hvp.comparison.loss_slice import LossSlice
-from hvp.comparison.sampling_errors import SamplingErrors
+from hvp.comparison.part import Part
+from hvp.comparison.rows import rows
 from hvp.comparison.spectrum import Spectrum
 from hvp.errors import InputError, report_packages
 from hvp.linalg.brackets import CountBracket
-from hvp.linalg.density import Density
-from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.linalg.estimate import Estimate
 from hvp.linalg.layer_shares import LayerShares
 from hvp.linalg.layer_traces import LayerTraces
@@ -37,96 +33,6 @@ from hvp.tables import ShownAsTable, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-# Thresholds of counts, in noise floors, tried in order until the count is known.
-MULTIPLES_OF_FLOOR = tuple(factor * 10**power for power in range(8) for factor in (3, 10))
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Part(ShownAsTable):
-    """The spectra of H, G and R of the network or of one layer, and how far H and G differ.
-
-    Attributes:
-        name, size: of the part; P.
-        spectra: "H", "G", "R" -> their spectra, of those that were computed.
-        sampling: "H", "G", "R" -> the sampling errors; NaN where there is a single batch.
-        angles_by_count: the principal angles in radians, ascending, between the spaces of H's and
-            of G's i largest eigenvalues, for i from 1 to k (Björck and Golub 1973); empty without
-            both.
-        distance: between the cumulative spectra of H and of G, see `hvp.linalg.wasserstein`; None
-            without both densities.
-        eps: the rounding of the products.
-    """
-
-    name: str
-    size: int
-    spectra: Mapping[str, Spectrum]
-    sampling: Mapping[str, SamplingErrors]
-    angles_by_count: tuple[np.ndarray, ...]
-    distance: Estimate | None
-    eps: float
-
-    def _table(self) -> Table:
-        rows = [
-            (letter, f"{s.largest.values[-1]:.7g}", f"{s.smallest.values[0]:.7g}")
-            for letter, s in self.spectra.items()
-        ]
-        notes = []
-        if self.distance is not None:
-            notes.append(f"distance of H and G: {self.distance}")
-        if self.angles_by_count:
-            notes.append(f"overlap: {self.overlap:.1%}")
-        title = f"Part {self.name}, P = {self.size:,}"
-        return Table(title, ("", "largest", "smallest"), rows, notes)
-
-    @property
-    def H(self) -> Spectrum:
-        """The spectrum of the Hessian. Raises InputError where it was not computed."""
-        return self._spectrum("H")
-
-    @property
-    def G(self) -> Spectrum:
-        """The spectrum of the Gauss-Newton matrix. Raises InputError without it."""
-        return self._spectrum("G")
-
-    @property
-    def R(self) -> Spectrum:
-        """The spectrum of the residual H - G. Raises InputError where it was not computed."""
-        return self._spectrum("R")
-
-    def _spectrum(self, letter: str) -> Spectrum:
-        if letter not in self.spectra:
-            got = ", ".join(self.spectra)
-            raise InputError(f"{letter} of {self.name}", got, f"compare it with {letter}")
-        return self.spectra[letter]
-
-    @property
-    def first(self) -> Spectrum:
-        """The spectrum of H, or of G where H was left out."""
-        return next(iter(self.spectra.values()))
-
-    @property
-    def norm(self) -> float:
-        """‖H‖, or ‖G‖ where H was left out: the scale of errors."""
-        return self.first.norm
-
-    @property
-    def angles(self) -> np.ndarray:
-        """(k,) principal angles in radians between the spaces of all k eigenvalues."""
-        return self.angles_by_count[-1] if self.angles_by_count else np.zeros(0)
-
-    @property
-    def overlap(self) -> float:
-        """Mean squared cosine of the angles: the share of H's top space that lies in G's.
-
-        NaN where H or G was not computed.
-        """
-        return float(np.mean(np.cos(self.angles) ** 2)) if self.angles_by_count else math.nan
-
-    @property
-    def agrees(self) -> bool:
-        """Whether R was found zero up to rounding: at most a thousand roundings of ‖H‖."""
-        return "R" in self.spectra and bool(1000 * self.eps * self.norm >= self.R.norm)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -147,6 +53,7 @@ class Comparison(ShownAsTable):
     density, `shares`, `certificate` and `slices` are None. `unfinished` names the stages that an
     interruption left out.
 
+    >>> import numpy as np
     >>> from hvp import compare, linearize_function
     >>> lin = linearize_function(
     ...     lambda z: z**2, [np.array(1.0), np.array(2.0)], outputs=lambda w: w[0] * w[1])
@@ -292,24 +199,17 @@ class Comparison(ShownAsTable):
         """Bounds of the number of eigenvalues of G above ε, for the same kinds of ε."""
         return self._brackets("G", lambda d, size: d.bracket_above(size))
 
-    def _brackets(
-        self, letter: str, bracket: Callable[[Density, float], CountBracket]
-    ) -> tuple[CountBracket, ...]:
+    def _brackets(self, letter: str, bracket: Bracketing) -> tuple[CountBracket, ...]:
+        spectra = {each: self._with_density(each) for each in "HG"}
         densities = {
-            each: found.density
-            for each in "HG"
-            if (found := self._with_density(each)) is not None and found.density is not None
+            each: spectrum.density
+            for each, spectrum in spectra.items()
+            if spectrum is not None and spectrum.density is not None
         }
         if letter not in densities:
             return ()
-        d = densities[letter]
-        floor = max(self.floor, *(each.floor for each in densities.values()))
-        brackets = [bracket(d, floor)]
-        for multiple in MULTIPLES_OF_FLOOR:
-            brackets.append(bracket(d, multiple * floor))
-            if brackets[-1].upper <= 2 * brackets[-1].lower:
-                break
-        return brackets[0], brackets[-1]
+        floor = max(self.floor, *(density.floor for density in densities.values()))
+        return brackets(densities[letter], bracket, floor)
 
     def rows(self) -> list[dict[str, float | str]]:
         """A dict for each part and each of H, G and R, as `pandas.DataFrame` takes them.
@@ -319,77 +219,12 @@ class Comparison(ShownAsTable):
         come with their standard errors. The rows of `chain_rule` are dataclasses, which pandas
         takes as they are.
         """
-        return [
-            {
-                "part": part.name,
-                "matrix": letter,
-                "size": int(part.size),
-                **_row_of_end("largest", found.largest, -1),
-                **_row_of_end("smallest", found.smallest, 0),
-                **self._row_of_traces(part, letter),
-            }
-            for part in self.parts.values()
-            for letter, found in part.spectra.items()
-        ]
-
-    def _row_of_traces(self, part: Part, letter: str) -> dict[str, float]:
-        if letter not in self.traces:
-            return {}
-        traces = self.traces[letter]
-        block = traces.whole if part is self.whole else traces.layers[part.name]
-        return {
-            "trace": float(block.trace.value),
-            "trace_stderr": float(block.trace.stderr),
-            "squared_norm": float(block.squared_norm.value),
-            "squared_norm_stderr": float(block.squared_norm.stderr),
-        }
+        return rows(self.parts, self.traces)
 
     def _table(self) -> Table:
-        from hvp.report import summary
+        from hvp.report.notebook_table import table
 
-        accuracy = "" if self.accuracy is None else f", accuracy {self.accuracy:.2%}"
-        title = (
-            f"{self.title or 'Comparison'}: {self.size:,} parameters, {self.num_examples:,} "
-            f"examples, {self.loss_name} {self.loss:.6g}{accuracy}, {self.dtype}"
-        )
-        notes = [" ".join(sentences) for sentences in summary.paragraphs(self)]
-        if not self.passed:
-            notes.insert(0, summary.certificate(self))
-        if self.unfinished:
-            notes.append(summary.unfinished(self))
-        notes.append(f"{self.num_products:,} products, {self.seconds:.1f} s")
-        headings, rows = self._rows_of_parts() if self.parts else self._rows_of_chain_rule()
-        return Table(title, headings, rows, notes)
-
-    def _rows_of_parts(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        from hvp.report import entries
-
-        ends: tuple[tuple[str, Literal["largest", "smallest"]], ...] = (
-            ("H", "largest"), ("G", "largest"), ("R", "largest"), ("H", "smallest"),
-        )  # fmt: skip
-        columns = [(letter, end) for letter, end in ends if letter in self.matrices]
-        names = {"largest": "λ_max", "smallest": "λ_min"}
-        headings = ("part", "P", *(f"{names[end]} of {letter}" for letter, end in columns))
-        rows = [
-            (
-                part.name,
-                f"{part.size:,}",
-                *(
-                    entries.eigenvalue(self, part, letter, end).text(with_error=False)
-                    if letter in part.spectra
-                    else ""
-                    for letter, end in columns
-                ),
-            )
-            for part in self.parts.values()
-        ]
-        return headings, rows
-
-    def _rows_of_chain_rule(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        from hvp.report import entries
-
-        headings = ("v", "vᵀHv", "vᵀGv", "vᵀRv", "relative difference", "")
-        return headings, list(entries.chain_rule(self))
+        return table(self)
 
     def to_json(self) -> dict[str, Any]:
         """The numbers as plain dictionaries and lists, `schema` first; vectors are left out."""
@@ -420,11 +255,3 @@ class Comparison(ShownAsTable):
         with report_packages():
             from hvp.report.save import save
         return save(self, Path(directory))
-
-
-def _row_of_end(name: str, pairs: Eigenpairs, i: int) -> dict[str, float | str]:
-    return {
-        name: float(pairs.values[i]),
-        f"{name}_error": float(pairs.errors[i]),
-        f"{name}_kind": "separate" if pairs.separate[i] else "bound",
-    }

@@ -16,8 +16,9 @@ import scipy.linalg
 from hvp.certificate import Certificate, certify, in_float64
 from hvp.comparison.chain_rule import QuadraticForms, chain_rule, whole_name
 from hvp.comparison.loss_slice import LossSlice, slices_at_ends
+from hvp.comparison.part import Part
 from hvp.comparison.plan import Effort
-from hvp.comparison.results import Comparison, Part
+from hvp.comparison.results import Comparison
 from hvp.comparison.sampling_errors import (
     SamplingErrors,
     sampling_errors,

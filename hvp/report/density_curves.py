@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hvp.comparison.results import Part
+from hvp.comparison.part import Part
 from hvp.linalg.density import Density
 from hvp.linalg.smoothing import MAX_WIDTHS_PER_RANGE, from_log, resolution, to_log
 

@@ -12,7 +12,7 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import Bbox, TransformedBbox
 
-from hvp.comparison.results import Part
+from hvp.comparison.part import Part
 from hvp.linalg.density import Density
 from hvp.linalg.smoothing import to_log
 from hvp.report import density_curves, number_format

@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from hvp.comparison.results import Comparison, Part
+from hvp.comparison.part import Part
+from hvp.comparison.results import Comparison
 from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.linalg.estimate import Estimate
 from hvp.report import density_curves

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from hvp.comparison.loss_slice import LossSlice
-from hvp.comparison.results import Comparison, Part
+from hvp.comparison.part import Part
+from hvp.comparison.results import Comparison
 from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.linalg.estimate import Estimate
 from hvp.linalg.layer_traces import BlockTraces

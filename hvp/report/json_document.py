@@ -13,7 +13,8 @@ import numpy as np
 
 from hvp.certificate import Certificate
 from hvp.comparison.loss_slice import LossSlice
-from hvp.comparison.results import Comparison, Part
+from hvp.comparison.part import Part
+from hvp.comparison.results import Comparison
 from hvp.errors import InputError, shown
 from hvp.linalg.density import Density
 from hvp.linalg.eigenpairs import Eigenpairs

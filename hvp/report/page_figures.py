@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hvp.comparison.loss_slice import LossSlice
-from hvp.comparison.results import Comparison, Part
+from hvp.comparison.part import Part
+from hvp.comparison.results import Comparison
 from hvp.linalg.layer_shares import LayerShares
 from hvp.report import density_curves, density_panels, eigenvalue_panels, slice_panels, summary
 from hvp.report.density_curves import Curve

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from hvp.certificate import Certificate
-from hvp.comparison.results import Comparison, Part
+from hvp.comparison.part import Part
+from hvp.comparison.results import Comparison
 from hvp.comparison.run import Run, Stage
 from hvp.linalg.estimate import Estimate
 from hvp.report import counts_and_dimensions, density_curves, entries

@@ -29,7 +29,8 @@ from rich.text import Text
 
 from hvp.comparison.costs import StageCost
 from hvp.comparison.limits import Fit
-from hvp.comparison.results import Comparison, Part
+from hvp.comparison.part import Part
+from hvp.comparison.results import Comparison
 from hvp.report import entries, number_format, summary
 
 # Columns of an output that is no terminal, such as a file.

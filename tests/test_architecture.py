@@ -52,7 +52,7 @@ OUTSIDE = {
     },
     "jinja2": {"report/html_page"},
     "markupsafe": {"report/html_page", "report/page_figures"},
-    "rich": {"report/terminal"},
+    "rich": {"report/terminal", "report/terminal_tables"},
     "typer": {"cli/commands", "cli/options", "cli/process"},
     "click": set(),
     "ray": set(),

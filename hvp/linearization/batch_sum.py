@@ -19,7 +19,8 @@ import tensorflow as tf
 
 from hvp.linearization.batch_programs import BatchPrograms
 from hvp.linearization.cache import CONSTANTS, SavedTensorCache, nbytes
-from hvp.linearization.linear_map import LinearMap, SavedTensors
+from hvp.linearization.known_part import SavedTensors
+from hvp.linearization.linear_map import LinearMap
 from hvp.linearization.memory import Memory
 from hvp.linearization.products import Product, Space
 from hvp.linearization.snapshot import Snapshot

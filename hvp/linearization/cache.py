@@ -11,7 +11,7 @@ import psutil
 import tensorflow as tf
 
 from hvp.linearization import transfer
-from hvp.linearization.linear_map import KnownPart, SavedTensors
+from hvp.linearization.known_part import KnownPart, SavedTensors
 
 # Of the memory that is available when the cache is made.
 SHARE = 0.25

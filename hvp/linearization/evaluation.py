@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike
 from hvp.autodiff import curvature, tensorflow_private
 from hvp.errors import InputError
 from hvp.linearization import transfer
+from hvp.linearization.batch_functions import BatchFunctions
 from hvp.linearization.batch_programs import BatchPrograms
-from hvp.linearization.products import Batch
 from hvp.linearization.refusals import refusals_as_input_errors
 from hvp.linearization.snapshot import Snapshot
 
@@ -157,16 +157,16 @@ class Evaluator:
 
     def _functions(
         self, programs: BatchPrograms, theta: tf.Tensor, tensors: Sequence[tf.Tensor]
-    ) -> Batch:
+    ) -> BatchFunctions:
         """The functions of a batch, with the chosen parameters taken from the vector."""
         given = list(tensors)
         for position, param in zip(self._chosen, self._layout.split(theta), strict=True):
             given[position] = param
         return self._batch(programs, given)
 
-    def _batch(self, programs: BatchPrograms, tensors: Sequence[tf.Tensor]) -> Batch:
+    def _batch(self, programs: BatchPrograms, tensors: Sequence[tf.Tensor]) -> BatchFunctions:
         count, divisors = len(self._snapshot.values), self._traced_loss.divisors_of(programs)
-        return Batch(programs, divisors, self._chosen, tensors[:count], tensors[count:])
+        return BatchFunctions(programs, divisors, self._chosen, tensors[:count], tensors[count:])
 
     def _flat(self, outputs: Sequence[tf.Tensor]) -> tf.Tensor:
         """The outputs, or what belongs to them, as one vector in the dtype of the parameters."""

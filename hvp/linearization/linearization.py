@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hvp.certificate import Certificate
-from hvp.errors import Finding, InputError, shown
+from hvp.errors import Finding, shown
 from hvp.linearization import transfer
 from hvp.linearization.batch_sharpness import batch_sharpness
 from hvp.linearization.batch_sum import BatchSum
 from hvp.linearization.by_batch import ByBatch
 from hvp.linearization.cache import SavedTensorCache
+from hvp.linearization.closed import Closed
 from hvp.linearization.evaluation import Evaluator
 from hvp.linearization.forecast import Forecast, forecast
 from hvp.linearization.memory import Memory
@@ -36,6 +37,7 @@ from hvp.linearization.products import (
     J,
     Product,
     R,
+    by_letter,
 )
 from hvp.linearization.scipy_functions import ScipyFunctions, scipy_functions
 from hvp.linearization.snapshot import Snapshot
@@ -45,13 +47,6 @@ from hvp.objective.parameters import Layout
 from hvp.operators import Cost
 from hvp.sampling_error import BatchForms, BatchGrams
 from hvp.tables import Table
-
-
-class Closed:
-    """Stands for what a closed linearization has given up."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise InputError("an open linearization", "one that was closed", "make another")
 
 
 class Linearization:
@@ -354,7 +349,7 @@ class Linearization:
             matrix: its letter.
             count: the number of vectors in a block, for `Cost.in_block`.
         """
-        return self._multiplication.cost(self._product_by_letter(matrix), count)
+        return self._multiplication.cost(self._product(matrix), count)
 
     def batch_forms(self, v: ArrayLike, matrix: str = "H") -> BatchForms:
         """vᵀAv of each batch's share A of "H", "G" or "R", for v (P,) or each column of (P, K).
@@ -362,14 +357,14 @@ class Linearization:
         `BatchForms.stderr` is the sampling error of their sums. Raises InputError for another
         matrix, and for G and R where the loss is not a function of outputs.
         """
-        return self._by_batch.forms(self._product_by_letter(matrix), self._as_block(v))
+        return self._by_batch.forms(self._product(matrix), self._as_block(v))
 
     def batch_grams(self, V: ArrayLike, matrix: str = "H") -> BatchGrams:
         """VᵀAV, (K, K), of each batch's share A of "H", "G" or "R", for a block V (P, K).
 
         Raises InputError as `batch_forms` does.
         """
-        return self._by_batch.grams(self._product_by_letter(matrix), self._as_block(V))
+        return self._by_batch.grams(self._product(matrix), self._as_block(V))
 
     def batch_sharpness(self) -> np.ndarray:
         """gᵀHg / ‖g‖², (B,), for each batch's own loss, with its gradient g and its Hessian H.
@@ -517,11 +512,8 @@ class Linearization:
     def _as_block(self, v: ArrayLike) -> np.ndarray:
         return transfer.as_columns(transfer.check_array(v, self.size, self.dtype))
 
-    def _product_by_letter(self, matrix: str) -> Product:
-        products = {product.name: product for product in (H, G, R)}
-        if matrix not in products:
-            raise InputError("one of H, G and R", matrix, "name it by its letter")
-        product = products[matrix]
+    def _product(self, matrix: str) -> Product:
+        product = by_letter(matrix)
         if product.needs_outputs:
             self._snapshot.traced_loss.require_outputs()
         return product

@@ -13,9 +13,10 @@ from hvp.autodiff import tracing
 from hvp.autodiff.curvature import Mode
 from hvp.autodiff.tensorflow_errors import REFUSALS, raise_own, reason
 from hvp.errors import Finding
+from hvp.linearization.batch_functions import BatchFunctions
 from hvp.linearization.batch_programs import BatchPrograms
 from hvp.linearization.linear_map import LinearMap
-from hvp.linearization.products import Batch, Product, Space
+from hvp.linearization.products import Product, Space
 from hvp.linearization.traced_loss import TracedLoss
 from hvp.passes.packing import Packing
 
@@ -158,7 +159,7 @@ class TracedProducts:
             tensors, seed = list(batch), None
             if product.seed is not None:
                 seed = tensors.pop()
-            functions = Batch(programs, divisors, chosen, values, tensors, seed)
+            functions = BatchFunctions(programs, divisors, chosen, values, tensors, seed)
             return product.build(mode, functions, tangents)
 
         specs = list(map(tf.TensorSpec.from_tensor, inputs))

@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from hvp.errors import InputError, shown
-from hvp.objective import files, keras_losses, likelihoods, model_checks
+from hvp.objective import by_output, files, keras_losses, likelihoods, model_checks
 from hvp.objective.keras_losses import Term
 from hvp.objective.objective import (
     Evaluation,
@@ -268,44 +268,14 @@ class KerasObjective(Objective):
         for name in self._output_names:
             loss = self._for_output(self._loss, name, "losses", shared=True)
             if loss is not None:
-                self._require_weight(name)
+                by_output.require_loss_weight(self._loss_weights, name)
                 found.append(
                     (name, loss, self._for_output(self._loss_weights, name, "loss weights"))
                 )
         return found
 
-    def _require_weight(self, name: Any) -> None:
-        """Raise InputError for an output that has a loss but, as the only ones, no loss weight."""
-        weights = self._loss_weights
-        if isinstance(weights, Mapping) and weights.get(name) is None:
-            raise InputError(
-                "a loss weight for each output with a loss, as fit does",
-                f"none for {name!r}",
-                "give it the weight 1",
-            )
-
     def _for_output(self, given: Any, name: Any, what: str, *, shared: bool = False) -> Any:
-        """The entry of `given` for an output: by its name, by its position, or one for all."""
-        if isinstance(given, Mapping) and set(given) <= set(self._output_names):
-            return given.get(name)
-        if isinstance(given, list | tuple) and len(given) == len(self._output_names):
-            return given[self._output_names.index(name)]
-        if given is None or (
-            not tf.nest.is_nested(given) and (shared or len(self._output_names) == 1)
-        ):
-            return given
-        if what == "losses" and isinstance(given, list | tuple) and len(self._output_names) == 1:
-            raise InputError(
-                f"one loss for the output {name}",
-                f"{len(given)} of them, of which fit takes the first alone",
-                "pass that loss by itself, or a function that adds them",
-            )
-        got = f"{len(given)} of them" if tf.nest.is_nested(given) else "one for all"
-        raise InputError(
-            f"{what} for the outputs {', '.join(map(str, self._output_names))}",
-            f"{sorted(given)}" if isinstance(given, Mapping) else got,
-            "give one per output, in a list or by name",
-        )
+        return by_output.entry(given, name, self._output_names, what, shared=shared)
 
     def _compute_loss(self, x: Any, y: Any, predicted: Any, weight: Any) -> tf.Tensor:
         """The scalar result of the `compute_loss` that the model overrides."""

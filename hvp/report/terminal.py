@@ -1,4 +1,4 @@
-"""The output of the command line: progress bars and tables."""
+"""The output of the command line: its progress, and its results on standard output."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
@@ -29,20 +27,13 @@ from rich.text import Text
 
 from hvp.comparison.costs import StageCost
 from hvp.comparison.limits import Fit
-from hvp.comparison.part import Part
 from hvp.comparison.results import Comparison
-from hvp.report import entries, number_format, summary
+from hvp.report import number_format, summary, terminal_tables
 
 # Columns of an output that is no terminal, such as a file.
 FILE_WIDTH = 100
 # Where progress is written to no terminal, a line appears this often.
 SECONDS_BETWEEN_LINES = 30
-# Significant digits of an eigenvalue, so that the table fits.
-DIGITS = 5
-# Rows of `entries.errors` that the terminal shows.
-SHOWN_RESULTS = (
-    "trace", "distance", "negative", "rank", "eigenvalues", "stable", "effective", "condition",
-)  # fmt: skip
 
 
 class _Output(Console):
@@ -116,7 +107,7 @@ class Terminal:
 
     def show_checks(self, rows: Iterable[tuple[str, str, str, str]]) -> None:
         """Print checks, each by name, error, bound and outcome."""
-        self.console.print(_checks_table(rows))
+        self.console.print(terminal_tables.checks_table(rows))
 
     def start(self, description: str, total: int | None = None) -> None:
         """Replace the progress bar by a new one; without a total it shows no percentage."""
@@ -138,7 +129,7 @@ class Terminal:
             f"{title}: {wanted.size:,} parameters, {wanted.num_examples:,} examples in {batches}; "
             f"a product takes {costs}"
         )
-        self.console.print(_cost_table(found))
+        self.console.print(terminal_tables.cost_table(found))
         less = [*left_out, *["fewer examples"] * (found.num_examples < wanted.num_examples)]
         if less:
             self.say(f"Fitted to the limits of time and memory: {'; '.join(less)}.")
@@ -235,137 +226,24 @@ class Terminal:
             self.console.print(Text(summary.certificate(comparison), style="bold red"))
         if comparison.parts:
             ranks = (True, True), (False, True), (False, False)
-            self.console.print(self._fitted(*(_spectra_table(comparison, *w) for w in ranks)))
+            self.console.print(
+                self._fitted(*(terminal_tables.spectra_table(comparison, *w) for w in ranks))
+            )
         if comparison.chain_rule:
-            tables = (_chain_table(comparison, is_wide) for is_wide in (True, False))
+            tables = (terminal_tables.chain_table(comparison, is_wide) for is_wide in (True, False))
             self.console.print(self._fitted(*tables))
         if comparison.parts:
-            tables = (_results_table(comparison, is_wide) for is_wide in (True, False))
+            tables = (
+                terminal_tables.results_table(comparison, is_wide) for is_wide in (True, False)
+            )
             self.console.print(self._fitted(*tables))
         if comparison.certificate is not None:
             rows = [check.row for check in comparison.certificate.checks]
-            self.console.print(_checks_table(rows, "Certificate: derivatives and differences"))
+            self.console.print(
+                terminal_tables.checks_table(rows, "Certificate: derivatives and differences")
+            )
         if comparison.parts:
             for paragraph in summary.paragraphs(comparison):
                 self.say(" ".join(paragraph))
         for finding in comparison.findings:
             self.say(finding)
-
-
-def _spectra_table(comparison: Comparison, has_errors: bool, has_inner: bool) -> Table:
-    """The extreme eigenvalues of all parts, with their errors and with those of rank k or not."""
-    k = comparison.k
-    title = "Eigenvalues, with errors after ±" if has_errors else "Eigenvalues"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    of_rank = f"#{k}: the eigenvalue of rank {k}, or of the last rank in a smaller layer; "
-    table.caption = (
-        f"{of_rank if has_inner else ''}"
-        "≥ and ≤: bounds, because a cluster is not resolved; "
-        "overlap: the share of H's top eigenspace that lies in G's"
-    )
-    table.caption_justify = "left"
-    table.add_column("part", overflow="fold", min_width=12, max_width=20)
-    table.add_column("", no_wrap=True, min_width=1)
-    headings = ("largest", f"largest #{k}", f"smallest #{k}", "smallest")
-    chosen = slice(None) if has_inner else slice(None, None, 3)
-    for heading in headings[chosen]:
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("overlap", justify="right", no_wrap=True)
-    for part in comparison.parts.values():
-        overlap = f"{part.overlap:.1%}" if part.angles_by_count else ""
-        rows = [
-            (letter, _eigenvalue_cells(comparison, part, letter, has_errors)[chosen])
-            for letter in part.spectra
-        ]
-        rows += [("", [""] * len(headings[chosen]))] * (2 - len(rows))
-        margins = ((part.name, overlap), (f"P = {part.size:,}", ""), ("", ""))
-        for i, ((letter, cells), (left, right)) in enumerate(zip(rows, margins, strict=False)):
-            table.add_row(escape(left), letter, *cells, right, end_section=i == len(rows) - 1)
-    return table
-
-
-def _eigenvalue_cells(
-    comparison: Comparison, part: Part, letter: str, has_errors: bool
-) -> list[str]:
-    return [
-        found.text(DIGITS, with_error=has_errors).replace("± ", "±")
-        for found in entries.outer_and_inner(comparison, part, letter)
-    ]
-
-
-def _chain_table(comparison: Comparison, is_wide: bool) -> Table:
-    """The chain rule, with the relative difference of H and G where there is room."""
-    table = Table(
-        title="Chain rule: quadratic forms of the kernel weights v of each layer",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    table.add_column("v", overflow="fold", min_width=8)
-    headings = ("vᵀHv", "vᵀGv", "vᵀRv", "relative difference", "")
-    count = len(headings) if is_wide else 3
-    for heading in headings[:count]:
-        justify: Literal["left", "right"] = "right" if heading else "left"
-        table.add_column(heading, justify=justify, no_wrap=bool(heading))
-    for layer, *cells in entries.chain_rule(comparison):
-        table.add_row(escape(layer), *cells[:count])
-    return table
-
-
-def _results_table(comparison: Comparison, is_wide: bool) -> Table:
-    """Results for all parameters with their errors of probes and, with room, of two more kinds."""
-    errors = {"probes": "random probes", "depth": "the Krylov depth", "sampling": "sampling"}
-    count = 3 if is_wide else 1
-    *some, last = (f"of {words}" for words in list(errors.values())[:count])
-    table = Table(
-        title=f"All parameters: errors {', '.join(some)}{' and ' if some else ''}{last}",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    table.add_column("", overflow="fold")
-    for heading in ("value", *list(errors)[:count]):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, *cells in entries.errors(comparison):
-        if name.startswith(SHOWN_RESULTS):
-            table.add_row(name, *cells[: count + 1])
-    floor = number_format.margin(comparison.floor)
-    table.add_row("noise floor of products", floor, *count * [number_format.NONE])
-    return table
-
-
-def _cost_table(found: Fit) -> Table:
-    """The expected products, seconds and memory of a comparison, a row for each kind of stage."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("expected")
-    for heading in ("products", "time", "memory"):
-        table.add_column(heading, justify="right")
-    share = found.num_examples / found.cost.num_examples
-    kinds: dict[str, list[StageCost]] = {}
-    for stage, expected in found.cost.stages.items():
-        of_layer = "" if stage.part == next(iter(found.cost.stages)).part else " of layers"
-        kinds.setdefault(f"{stage.kind}{of_layer}", []).append(expected)
-    for kind, each in kinds.items():
-        seconds = share * sum(expected.seconds for expected in each)
-        count = sum(expected.num_products for expected in each)
-        table.add_row(kind, f"{count:,}", number_format.duration(seconds), "")
-    table.add_row(
-        "all",
-        f"{found.cost.num_products:,}",
-        number_format.duration(share * found.cost.seconds),
-        f"{found.cost.bytes / 1e9:.1f} GB",
-    )
-    return table
-
-
-def _checks_table(rows: Iterable[tuple[str, str, str, str]], title: str | None = None) -> Table:
-    """A row for each check: name, measured error, bound and outcome."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("check")
-    for heading in ("error", "at most"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
-    for name, error, bound, outcome in rows:
-        style = "red" if outcome.startswith("failed") else ""
-        table.add_row(escape(name), error, bound, Text(outcome, style=style))
-    return table

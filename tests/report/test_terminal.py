@@ -9,7 +9,15 @@ import pytest
 from rich.console import Console
 
 import hvp
-from hvp.report import entries, number_format, page_figures, page_tables, summary, terminal
+from hvp.report import (
+    entries,
+    number_format,
+    page_figures,
+    page_tables,
+    summary,
+    terminal,
+    terminal_tables,
+)
 
 layers = keras.layers
 RNG = np.random.default_rng(5)
@@ -48,7 +56,7 @@ def test_no_number_is_cut_off(tanh, width):
     for row in tanh.chain_rule:
         assert number_format.known(row.vHv, row.rounding) in numbers
     for name, value, *_ in entries.errors(tanh):
-        assert not name.startswith(terminal.SHOWN_RESULTS) or value in numbers
+        assert not name.startswith(terminal_tables.SHOWN_RESULTS) or value in numbers
     assert not any("…" in line for line in shown)
     rows = [line for line in shown if " H  " in line and line.rstrip().endswith("%")]
     assert len(rows) == 3
@@ -71,7 +79,7 @@ def test_what_the_whole_is_known_to_is_shown(tanh):
 def test_an_end_that_is_a_bound_is_shown_as_one(tanh):
     pairs = tanh.whole.G.smallest
     assert not pairs.separate[0]
-    cells = terminal._eigenvalue_cells(tanh, tanh.whole, "G", has_errors=True)
+    cells = terminal_tables.eigenvalue_cells(tanh, tanh.whole, "G", has_errors=True)
     assert cells[2].startswith("≤ ")
     assert cells[3].startswith("≤ ")
 
@@ -101,7 +109,7 @@ def test_an_eigenvalue_is_the_same_wherever_it_is_shown(tanh):
         for letter in "HGR":
             k = len(part.spectra[letter].largest.values)
             places = [("largest", 1), ("largest", k), ("smallest", k), ("smallest", 1)]
-            cells = terminal._eigenvalue_cells(tanh, part, letter, has_errors=True)
+            cells = terminal_tables.eigenvalue_cells(tanh, part, letter, has_errors=True)
             for place, page_cell, terminal_cell in zip(
                 places, rows[f"{name}, {letter}"], cells, strict=True
             ):
@@ -110,7 +118,7 @@ def test_an_eigenvalue_is_the_same_wherever_it_is_shown(tanh):
                 bounds += bool(found.bound)
                 digits = page_tables.EIGENVALUE_DIGITS
                 assert page_cell == number_format.typeset(found.text(digits))
-                assert terminal_cell.replace("±", "± ") == found.text(terminal.DIGITS)
+                assert terminal_cell.replace("±", "± ") == found.text(terminal_tables.DIGITS)
                 if (end == "smallest" and part is not tanh.whole) or (
                     letter == "R" and part.agrees
                 ):

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from hvp.autodiff import tensorflow_private
+from hvp.autodiff import precision, tensorflow_private
 from hvp.autodiff.program import leaves
 from hvp.errors import InputError, MixedExamplesError
 from hvp.linearization.totals import Totals
 from hvp.objective.objective import Objective
 
 
-def require_sum(objective: Objective, totals: Totals, dtype: np.dtype) -> None:
-    """Raise InputError where the loss of all data is not a sum over the batches in `totals`.
-
-    `dtype` is that of the parameters.
-    """
+def require_sum(objective: Objective, totals: Totals) -> None:
+    """Raise InputError where the loss of all data is not a sum over the batches in `totals`."""
     count = totals.num_batches
     if count == 0:
         raise InputError("at least one batch", "an empty data set", "check where it comes from")
@@ -31,19 +27,21 @@ def require_sum(objective: Objective, totals: Totals, dtype: np.dtype) -> None:
             "pass batch_size=len(x), or training=False",
         )
     if count > 1 and totals.whole is not None:
-        _require_halves(objective, totals.whole, dtype)
+        _require_halves(objective, totals.whole)
 
 
-def _require_halves(objective: Objective, batch: Any, dtype: np.dtype) -> None:
+def _require_halves(objective: Objective, batch: Any) -> None:
     """Raise InputError where a term of a batch is not the sum over its halves."""
     count = len(leaves(batch)[0])
     if count < 2:
         return
-    middle, relative = count // 2, np.sqrt(np.finfo(dtype).eps)
+    # The objective computes in its own precision, whatever that of the products.
+    epsilon = max(precision.EPSILON[value.dtype] for value in objective.values)
+    middle = count // 2
     parts = slice(None), slice(middle), slice(middle, None)
     terms = (_terms(objective, batch, part) for part in parts)
     for whole, first, second in zip(*terms, strict=True):
-        if abs(whole - first - second) <= relative * (abs(first) + abs(second)):
+        if abs(whole - first - second) <= epsilon**0.5 * (abs(first) + abs(second)):
             continue
         raise MixedExamplesError(
             "a loss that is a sum or a mean over examples, as declared, or a single batch",

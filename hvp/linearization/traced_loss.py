@@ -70,7 +70,7 @@ class TracedLoss:
         self.penalty = None if auditor.penalty is None else self._in_precision(auditor.penalty)
         first = self.cast(first)
         totals = self._totals(first, audit=audit)
-        require_sum(self.objective, totals, layout.dtype)
+        require_sum(self.objective, totals)
         self.num_batches, self.num_examples = totals.num_batches, totals.num_examples
         self.examples = np.array(totals.examples)
         self.num_outputs = totals.num_outputs

@@ -547,3 +547,29 @@ def test_parameters_of_several_precisions_are_taken_in_float64_alone():
         [[np.diag(2 * s), np.diag(2 * w * c)], [np.diag(2 * w * c), np.diag(-s * w**2)]]
     )
     assert relative(lin.hvp(np.eye(6)), expected) < 1e-14
+
+
+@pytest.mark.parametrize("options", [{}, {"dtype": "float64"}], ids=["later", "from the start"])
+def test_a_sum_over_batches_in_float32_is_taken_in_float64(options):
+    """Its halves differ from the whole by the rounding of float32, which is no mixing."""
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((300, 4)).astype(F32), rng.standard_normal(4).astype(F32)
+    lin = hvp.linearize_function(
+        lambda w, x: tf.reduce_sum(tf.linalg.matvec(x, w) ** 4),
+        w, x, reduction="sum", batch_size=100, **options,
+    )  # fmt: skip
+    exact = lin if options else lin.in_float64()
+    x, w = x.astype(F64), w.astype(F64)
+    z = x @ w
+    assert exact.loss() == pytest.approx(np.sum(z**4), rel=1e-13)
+    expected = x.T @ (12 * z[:, None] ** 2 * x)
+    assert relative(exact.hvp(np.eye(4)), expected) < 1e-13
+
+
+def test_a_loss_that_mixes_examples_is_refused_in_float64_too():
+    x = np.random.default_rng(0).standard_normal((300, 4)).astype(F32)
+    with pytest.raises(hvp.InputError, match="a batch whose halves give"):
+        hvp.linearize_function(
+            lambda w, x: tf.reduce_sum(tf.linalg.matvec(x, w)) ** 2,
+            np.ones(4, F32), x, reduction="sum", batch_size=100, dtype="float64",
+        )  # fmt: skip

@@ -997,7 +997,7 @@ def test_bad_input_is_one_line_without_tensorflows_chatter(inputs, here):
 
 
 @pytest.mark.parametrize("command", ["compare", "check"])
-def test_a_wrong_file_is_told_before_tensorflow_is_imported(inputs, here, command):
+def test_a_wrong_file_is_reported_before_tensorflow_is_imported(inputs, here, command):
     typed = ["hvp", command, "--model", "net.keras", "--data", "none.npz"]
     program = (
         f"import sys; sys.argv = {typed}\n"

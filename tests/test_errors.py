@@ -33,7 +33,7 @@ def lin():
         lambda lin: hvp.layer_traces(lin, lin),
     ],
 )
-def test_a_linearization_in_place_of_an_operator_is_told_the_operator(lin, call):
+def test_a_linearization_in_place_of_an_operator_is_refused_with_the_operator_to_take(lin, call):
     with pytest.raises(hvp.InputError) as raised:
         call(lin)
     assert str(raised.value) == (
@@ -43,7 +43,7 @@ def test_a_linearization_in_place_of_an_operator_is_told_the_operator(lin, call)
 
 
 @pytest.mark.parametrize("call", [hvp.log_determinant, hvp.effective_dimension])
-def test_a_linearization_in_place_of_a_density_is_told_the_density(lin, call):
+def test_a_linearization_in_place_of_a_density_is_refused_with_the_density_to_take(lin, call):
     with pytest.raises(hvp.InputError, match=r"got Linearization; pass hvp\.density\(hvp\.Gauss"):
         call(lin, 1.0)
 
@@ -58,13 +58,13 @@ def test_targets_as_a_third_argument_belong_into_a_tuple(model, make, kind):
     )
 
 
-def test_a_list_in_place_of_the_tuple_is_told_to_be_one(model):
+def test_a_list_in_place_of_the_tuple_is_refused(model):
     with pytest.raises(hvp.InputError, match=r"got x alone; pass the targets too, \(x, y\) as a t"):
         hvp.linearize(model, [X, Y], "mse")
 
 
 @pytest.mark.parametrize(("y", "shape"), [(Y, "()"), (Y[:, None], "(1,)"), (np.eye(2)[Y], "(2,)")])
-def test_a_data_set_of_single_examples_is_told_to_batch(model, y, shape):
+def test_a_data_set_of_single_examples_is_refused_with_the_advice_to_batch(model, y, shape):
     examples = tf.data.Dataset.from_tensor_slices((X, y))
     with pytest.raises(hvp.InputError) as raised:
         hvp.linearize(model, examples, "mse")

@@ -76,7 +76,7 @@ def cache_bytes(limits: Limits) -> int:
 def data_reader(model: Path, source: str | None) -> Reader | None:
     """What reads the examples, None for the digits. Raises InputError for a wrong file of either.
 
-    It needs no TensorFlow, so that a wrong file is told at once.
+    It needs no TensorFlow, so that a wrong file is reported at once.
     """
     from hvp.objective import data_sources, files
 
@@ -174,7 +174,7 @@ def all_compared(
 ) -> tuple[dict[str, Comparison], InputError | ConvergenceError | None]:
     """The comparisons by title, and the error that ended the work after the first of them.
 
-    All jobs are linearised before any is compared, so that a wrong one is told at once. An
+    All jobs are linearised before any is compared, so that a wrong one is reported at once. An
     interruption or an error keeps the comparisons that are finished.
     """
     ready = [(job, linearized(job, request.options, terminal)) for job in work]

@@ -65,7 +65,7 @@ class SavedTensorCache:
         return self.budget - self.bytes
 
     def register(self, point: Family, keeper: Keeper) -> None:
-        """Tell `keeper` to let go when the tensors of its point are dropped."""
+        """Call `keeper.let_go` when the tensors of its point are dropped."""
         with self._lock:
             self._keepers.setdefault(point, WeakSet()).add(keeper)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
@@ -19,9 +18,6 @@ from hvp.linearization.linear_map import LinearMap
 from hvp.linearization.products import Product, Space
 from hvp.linearization.traced_loss import TracedLoss
 from hvp.passes.packing import Packing
-
-if TYPE_CHECKING:
-    from hvp.linearization.batch_sum import BatchSum
 
 
 @dataclass(frozen=True)
@@ -78,12 +74,12 @@ class TracedProducts:
         product: Product,
         programs: BatchPrograms,
         inputs: Sequence[tf.Tensor],
-        whole: BatchSum | None,
+        whole: TracedProducts | None,
     ) -> LinearMap:
         """The linear map of a batch's shape, traced at the first call.
 
-        `inputs` are the parameters and the tensors of the batch. Where `whole`, the
-        sum over more parameters, keeps the product, the map is a part of its map.
+        `inputs` are the parameters and the tensors of the batch. Where `whole`, the linear maps
+        over more parameters, has made this one, the map is a part of its map.
         """
         with self._lock:
             key = (product, programs)
@@ -97,25 +93,24 @@ class TracedProducts:
             return self.maps[key]
 
     def _part_of(
-        self, whole: BatchSum | None, product: Product, programs: BatchPrograms
+        self, whole: TracedProducts | None, product: Product, programs: BatchPrograms
     ) -> tuple[str, LinearMap] | None:
         """A part of the map over more parameters, with its order; None where there is none."""
         key = (product, programs)
-        if whole is None or not whole.keeps(product) or key not in whole.traced.maps:
+        if whole is None or key not in whole.maps:
             return None
-        other = whole.traced
-        slices = dict(zip(other._chosen, other._layout.slices, strict=True))
+        slices = dict(zip(whole._chosen, whole._layout.slices, strict=True))
         rows = [slices[i] for i in self._chosen]
         copies = [
-            slice(s.start + other._layout.size * copy, s.stop + other._layout.size * copy)
+            slice(s.start + whole._layout.size * copy, s.stop + whole._layout.size * copy)
             for copy in range(product.count)
             for s in rows
         ]
-        linear_map = other.maps[key].restricted(
+        linear_map = whole.maps[key].restricted(
             None if product.domain is Space.OUTPUTS else rows,
             None if product.codomain is Space.OUTPUTS else copies,
         )
-        return None if linear_map is None else (other._orders[key], linear_map)
+        return None if linear_map is None else (whole._orders[key], linear_map)
 
     def _first_order(
         self, product: Product, programs: BatchPrograms, inputs: Sequence[tf.Tensor]

@@ -1,6 +1,6 @@
 """Where the examples of a command come from: files, folders of images, Keras's data sets, or code.
 
-What a text means is decided before TensorFlow is imported, so that a wrong file is told at once.
+What a text means is decided before TensorFlow is imported, to report a wrong file at once.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Read Keras models and arrays of examples from files, without running code from the files.
 
-Only `load_model` and `load_arrays` import TensorFlow, so that a wrong file is told at once.
+Only `load_model` and `load_arrays` import TensorFlow, so that a wrong file is reported at once.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from hvp.report.number_format import (
 
 # The cells of a number without such errors.
 NO_ERRORS = (NONE, NONE, NONE)
-# The matrices whose stable ranks are told.
+# The matrices whose stable ranks are given.
 STABLE_RANK_OF = "HG"
 # Divisors of λ_max whose effective dimensions a sentence gives.
 DIVISORS_IN_WORDS = (10, 1_000)

@@ -72,7 +72,7 @@ def _certificate(found: Certificate | None) -> str:
 
 
 def of_stage(run: Run, stage: Stage) -> str:
-    """What a stage of a comparison found, in a few words; empty where later stages tell it."""
+    """What a stage of a comparison found, in a few words; empty where a later stage has it."""
     if stage.kind == "chain rule":
         equal = sum(row.equal for row in run.table)
         return f"vᵀHv = vᵀGv in {equal} of {len(run.table)} rows"

@@ -8,6 +8,7 @@ import weakref
 import psutil
 import pytest
 import tensorflow as tf
+from support.threads import at_once
 
 from hvp.linearization.cache import CONSTANTS, SHARE, SavedTensorCache
 
@@ -195,25 +196,6 @@ def hasty():
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(interval)
-
-
-def at_once(*works):
-    """Run functions in threads of their own; what one raises is raised."""
-    errors = []
-
-    def guarded(work):
-        try:
-            work()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=[work]) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 def test_offers_from_several_threads_stay_within_the_budget(hasty):

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import weakref
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from support.oracles import (
     squared_loss,
     variables_of,
 )
+from support.threads import at_once
 
 import hvp
 from hvp.autodiff import curvature, tensorflow_private, tracing
@@ -459,25 +459,6 @@ def test_products_that_are_zero_may_be_written(name, outputs, loss, columns):
 
 
 # --- threads ---
-
-
-def at_once(*works):
-    """Run functions in threads of their own; what one raises is raised."""
-    errors = []
-
-    def guarded(work):
-        try:
-            work()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=[work]) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 @pytest.mark.parametrize("cache", [0, "auto"])

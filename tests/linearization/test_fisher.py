@@ -627,7 +627,7 @@ class Quartic:
         return quartic(y, z)
 
 
-class Untold(losses.Loss):
+class WithoutConfiguration(losses.Loss):
     """Keras asks for no configuration where nothing is saved."""
 
     def call(self, y, z):
@@ -640,7 +640,7 @@ class Untold(losses.Loss):
 UNTOLD = {
     "a partial function": functools.partial(quartic),
     "a callable object": Quartic(),
-    "a loss without configuration": Untold(),
+    "a loss without configuration": WithoutConfiguration(),
     "a lambda": lambda y, z: quartic(y, z),
 }
 

@@ -1,4 +1,4 @@
-"""Files that are read or refused: what a file is is told, before an array or TensorFlow is read."""
+"""Files that are read, or refused by what they are, before TensorFlow or an array is loaded."""
 
 import gzip
 import io
@@ -82,7 +82,7 @@ def test_a_file_of_another_kind_is_named(tmp_path, kind):
 
 
 @pytest.mark.parametrize("path", ["missing", "missing/below", "file/below"])
-def test_a_missing_file_is_told(tmp_path, path):
+def test_a_missing_file_is_reported(tmp_path, path):
     (tmp_path / "file").touch()
     for read, kind in ((files.load_arrays, "an .npz"), (files.load_model, "a .keras")):
         line = refused(read, tmp_path / path)
@@ -122,7 +122,7 @@ ROWS[:] = [[1] * n for n in range(7)]
     ids=["text", "bytes", "rows", "fields", "unicode fields", "times"],
 )
 @pytest.mark.filterwarnings("ignore:Stored array in format 3.0")
-def test_what_an_array_holds_instead_of_numbers_is_told(tmp_path, y, text):
+def test_what_an_array_holds_instead_of_numbers_is_reported(tmp_path, y, text):
     np.savez(tmp_path / "d.npz", x=X, y=y, allow_pickle=True)
     assert text in refused(files.load_arrays, tmp_path / "d.npz")
 
@@ -166,7 +166,7 @@ def test_a_wrong_checksum_is_damage(tmp_path):
     assert "got a damaged one" in refused(files.load_arrays, path)
 
 
-def test_wrong_files_are_told_without_tensorflow(tmp_path):
+def test_wrong_files_are_reported_without_tensorflow(tmp_path):
     program = (
         "import sys; from hvp.objective import files\n"
         "for read in (files.check_model, files.read_arrays):\n"

@@ -146,7 +146,7 @@ def test_what_was_not_computed_is_a_dash(pair, first):
     assert "<svg" not in overview_page.page(empty)
 
 
-def test_a_failed_certificate_and_missing_models_are_told(first):
+def test_a_failed_certificate_and_missing_models_are_reported(first):
     failed = Certificate(Check("Hv", 0.5, 1e-6), Check("gradient", 1e-9, 1e-6), "float64", 2)
     wrong = dataclasses.replace(first, certificate=failed, title="wrong")
     text = overview_page.page({"first": first, "wrong": wrong}, missing=["last"])

@@ -181,9 +181,11 @@ class BatchSum:
 
     def _computed(self, product: Product) -> Iterator[Term]:
         maps = []
-        whole = self._whole if self._whole is not None and self._whole.keeps(product) else None
+        whole = None
+        if self._whole is not None and self._whole.keeps(product):
+            whole = self._whole.traced
         for index, (programs, inputs, held) in enumerate(self._pieces(product)):
-            linear_map = self.traced.linear_map(product, programs, inputs, whole and whole.traced)
+            linear_map = self.traced.linear_map(product, programs, inputs, whole)
             maps.append(linear_map)
             yield linear_map, linear_map.taken(self._saved(linear_map, index, inputs, held))
         self._maps_by_batch[product] = maps

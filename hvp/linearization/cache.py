@@ -19,10 +19,11 @@ SHARE = 0.25
 CONSTANTS = -1
 
 
-class Family(Protocol):
-    """A point at which products are made."""
+class CachedPoint(Protocol):
+    """A point at which products are made, of a family at which the same known parts serve."""
 
-    family: object
+    @property
+    def family(self) -> object: ...
 
 
 class Keeper(Protocol):
@@ -45,9 +46,9 @@ class SavedTensorCache:
         self.budget = int(SHARE * available) if budget is None else budget
         self._lock = threading.RLock()
         self._saved: WeakKeyDictionary[
-            Family, WeakKeyDictionary[KnownPart, dict[int, tuple[SavedTensors, int]]]
+            CachedPoint, WeakKeyDictionary[KnownPart, dict[int, tuple[SavedTensors, int]]]
         ] = WeakKeyDictionary()
-        self._keepers: WeakKeyDictionary[Family, WeakSet[Keeper]] = WeakKeyDictionary()
+        self._keepers: WeakKeyDictionary[CachedPoint, WeakSet[Keeper]] = WeakKeyDictionary()
 
     @property
     def bytes(self) -> int:
@@ -55,7 +56,7 @@ class SavedTensorCache:
         with self._lock:
             return sum(map(self._bytes_at, list(self._saved)))
 
-    def _bytes_at(self, point: Family) -> int:
+    def _bytes_at(self, point: CachedPoint) -> int:
         kept = list(self._saved[point].values()) if point in self._saved else []
         return sum(size for batches in kept for _, size in list(batches.values()))
 
@@ -64,17 +65,17 @@ class SavedTensorCache:
         """What is left of the budget."""
         return self.budget - self.bytes
 
-    def register(self, point: Family, keeper: Keeper) -> None:
+    def register(self, point: CachedPoint, keeper: Keeper) -> None:
         """Call `keeper.let_go` when the tensors of its point are dropped."""
         with self._lock:
             self._keepers.setdefault(point, WeakSet()).add(keeper)
 
-    def count(self, point: Family, parts: Sequence[KnownPart]) -> int:
+    def count(self, point: CachedPoint, parts: Sequence[KnownPart]) -> int:
         """The number of batches kept, over some known parts."""
         kept = self._saved.get(point) or WeakKeyDictionary()
         return sum(len(kept.get(known, {}).keys() - {CONSTANTS}) for known in parts)
 
-    def get(self, point: Family, known: KnownPart, index: int) -> SavedTensors | None:
+    def get(self, point: CachedPoint, known: KnownPart, index: int) -> SavedTensors | None:
         """The saved tensors of batch number `index`, None where they are not kept."""
         kept = self._saved.get(point)
         found = None if kept is None else kept.get(known, {}).get(index)
@@ -82,7 +83,7 @@ class SavedTensorCache:
 
     def add(
         self,
-        point: Family,
+        point: CachedPoint,
         known: KnownPart,
         index: int,
         held: Sequence[tf.Tensor],
@@ -101,7 +102,7 @@ class SavedTensorCache:
             if self.bytes + size <= self.budget:
                 kept.setdefault(known, {})[index] = (saved, size)
 
-    def _make_room(self, point: Family, size: int) -> None:
+    def _make_room(self, point: CachedPoint, size: int) -> None:
         """Drop the tensors of other points of the family, from the first, as far as it helps."""
         others = [p for p in self._saved if p.family is point.family and p is not point]
         if self.bytes + size - sum(map(self._bytes_at, others)) > self.budget:
@@ -111,7 +112,7 @@ class SavedTensorCache:
                 return
             self.drop(other)
 
-    def drop(self, point: Family) -> None:
+    def drop(self, point: CachedPoint) -> None:
         """Drop all tensors of a point."""
         with self._lock:
             self._saved.pop(point, None)

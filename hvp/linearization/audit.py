@@ -99,8 +99,8 @@ class Auditor:
             for number, batch in enumerate(batches, 1):
                 self._check_point(self.programs(batch), batch, f"batch {number}", point)
 
-    def require_inputs_of_state(self) -> None:
-        """Raise InputError where the state is not an input of the programs alone."""
+    def require_replaceable_state(self) -> None:
+        """Raise InputError where a loop reads the state from the model, which keeps its own."""
         if self._reads_state:
             raise InputError(
                 "the same frozen weights and statistics, as a loop reads them from the model",

@@ -34,10 +34,11 @@ class LossValue(NamedTuple):
 
 
 class TracedLoss:
-    """Reads `batches` once at a first point, where it takes the divisors of the loss.
+    """A loss with its programs for each shape of batches, and its sums over the data.
 
+    The batches are read once, at the point `first`; with `audit`, each is traced and checked then.
     With `promoted`, all values are computed in the precision of the layout, even where the loss
-    casts to a lower one. With `audit`, the first reading traces and checks each batch.
+    casts to a lower one.
 
     Attributes:
         objective: the loss as functions of parameters and batch.
@@ -205,7 +206,7 @@ class TracedLoss:
         `has_other_state` says whether its state is not that of the point it was reached from.
         """
         if has_other_state:
-            self._auditor.require_inputs_of_state()
+            self._auditor.require_replaceable_state()
         self._auditor.check_points(self._nests(), point)
 
     def evaluate(self, point: Point) -> LossValue:

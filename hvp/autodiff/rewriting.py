@@ -45,7 +45,7 @@ class Rewriter:
         self._same[number] = self.resolved(other)
 
     def expanded(self, function: Callable[..., Any], *inputs: int) -> tuple[list[Node], list[int]]:
-        """What operations a function of values is, not written yet, and the values it gives.
+        """The operations of a function of values, which are not written yet, and its results.
 
         A function that returns None gives none.
         """

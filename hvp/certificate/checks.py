@@ -97,7 +97,7 @@ def by_differences(
     directions: Sequence[np.ndarray],
     max_steps: int | None = None,
 ) -> list[Check]:
-    """A check of each product with v against central differences of its result of the function.
+    """A check of each product with v against central differences of one result of the function.
 
     `here` are the results at the parameters of `lin`.
     """

@@ -1,4 +1,4 @@
-"""Eigenvalues and singular values, of matrices of size one.
+"""Eigenvalues and singular values of matrices, scaled so that their largest entry is one.
 
 TensorFlow differentiates by the reciprocals x/(x² + 10⁻²⁰) of differences of the values, which are
 wrong for matrices of small norm. The decomposition of A/c, with a constant c near the norm of A, is

@@ -29,6 +29,7 @@ NAMES = {
     "Noise",
     "Residual",
     "Solution",
+    "Track",
     "chain_rule",
     "compare",
     "density",
@@ -48,6 +49,7 @@ NAMES = {
     "solve",
     "squared_frobenius_norm",
     "trace",
+    "track",
 }
 
 
@@ -133,6 +135,7 @@ def test_the_defaults_are_those_agreed(name):
     [
         (hvp.eigsh, ["A", "k"]),
         (hvp.compare, ["lin", "k"]),
+        (hvp.track, ["lin", "points"]),
         (hvp.chain_rule, ["lin", "v"]),
         (hvp.trace, ["A"]),
         (hvp.diagonal, ["A"]),

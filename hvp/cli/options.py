@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from hvp.errors import InputError
 
@@ -106,7 +107,42 @@ DtypeOption = Annotated[
     str | None,
     typer.Option(help="float64: double precision, whatever the model has."),
 ]
+WeightsOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        parser=path,
+        metavar="<path> ...",
+        help="The checkpoints in order: .weights.h5 or .keras files, one or more. A directory "
+        "stands for its .weights.h5 files, or its .keras files if it has none: epoch-2 before "
+        "epoch-10.",
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
+class SeveralWeights(TyperCommand):
+    """A command that takes ``--weights A B C`` as ``--weights A --weights B --weights C``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, repeated(args, "--weights"))
+
+
+def repeated(words: Sequence[str], option: str) -> list[str]:
+    """The words with the option before each value that follows it.
+
+    >>> repeated(["-q", "--weights", "a", "b", "--seed", "1"], "--weights")
+    ['-q', '--weights', 'a', '--weights', 'b', '--seed', '1']
+    """
+    found: list[str] = []
+    is_first = is_value = False
+    for word in words:
+        is_value = is_first or (is_value and not word.startswith("-"))
+        if is_value and not is_first:
+            found.append(option)
+        found.append(word)
+        is_first = word == option
+        is_value = is_value or word.startswith(f"{option}=")
+    return found
 
 
 def check_choice(option: str, value: str | None, choices: tuple[str, ...]) -> None:
@@ -141,11 +177,12 @@ def size(memory: str | None) -> float:
 
 
 def check_effort(probes: int, steps: int, examples: int | None) -> None:
-    for option, value, least in (
-        ("--probes", probes, 1),
-        ("--steps", steps, 2),
-        ("--examples", examples, 1),
-    ):
+    check_least((("--probes", probes, 1), ("--steps", steps, 2), ("--examples", examples, 1)))
+
+
+def check_least(numbers: Sequence[tuple[str, int | None, int]]) -> None:
+    """Raise InputError where the value of an option is below the least that it takes."""
+    for option, value, least in numbers:
         if value is not None and value < least:
             raise InputError(f"{option} of at least {least}", value, "leave it out")
 

@@ -39,6 +39,7 @@ REMEDIES = {
     r"\b(add H to|leave) matrices\b": r"\1 --matrices",
     r"pass training=False": "remove that assignment",
     r"raise cache= if memory allows": "free memory, or take fewer examples",
+    r"raise tol, or linearise in float64": "give --dtype float64",
     r"try ad=.*": "use another operation in its place",
     r"give linearize_function outputs=": "use hvp.linearize_function in Python",
     r"check that A is symmetric.*|accept errors up to.*": "lower -k, or give --dtype float64",
@@ -85,8 +86,11 @@ class OneLineErrors(TyperGroup):
 
 
 @contextlib.contextmanager
-def directories(wanted: list[Path]) -> Iterator[None]:
-    """Create the directories before any work, and remove the new ones that stay empty."""
+def directories(wanted: list[Path], name: str = "compare") -> Iterator[None]:
+    """Create the directories before any work, and remove the new ones that stay empty.
+
+    `name` is that of the files that will be written, without their endings.
+    """
     made: list[Path] = []
     try:
         for directory in wanted:
@@ -94,7 +98,7 @@ def directories(wanted: list[Path]) -> Iterator[None]:
                 if not path.exists():
                     path.mkdir()
                     made.append(path)
-            blocked = any(map(Path.is_dir, directory.glob("compare.*")))
+            blocked = any(map(Path.is_dir, directory.glob(f"{name}.*")))
             if blocked or not directory.is_dir() or not os.access(directory, os.W_OK | os.X_OK):
                 raise PermissionError("cannot be written to")
     except OSError as error:
@@ -167,7 +171,7 @@ def signals(terminal: Terminal) -> Iterator[None]:
 
 
 def fail_interrupted(number: int) -> NoReturn:
-    _fail("terminated" if number == signal.SIGTERM else "interrupted", 128 + number)
+    fail("terminated" if number == signal.SIGTERM else "interrupted", 128 + number)
 
 
 @contextlib.contextmanager
@@ -185,20 +189,21 @@ def _one_line_errors() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        _fail(message(error), 2)
+        fail(message(error), 2)
     except ConvergenceError as error:
-        _fail(message(error), 1)
+        fail(message(error), 1)
     except UsageError as error:
         text = error.format_message().rstrip(".")
         command = error.ctx.command_path if error.ctx else "hvp"
         text = shortened(f"{text[:1].lower()}{text[1:]}", MAX_MESSAGE_LENGTH)
-        _fail(f"{text}; see {command} --help", 2)
+        fail(f"{text}; see {command} --help", 2)
     except OSError as error:
         name = "" if error.filename is None else str(error.filename)
         place = f"{shortened(name, MAX_MESSAGE_LENGTH // 2)}: " if name else ""
-        _fail(f"{place}{error.strerror or error}", 1)
+        fail(f"{place}{error.strerror or error}", 1)
 
 
-def _fail(message: str, code: int) -> NoReturn:
+def fail(message: str, code: int) -> NoReturn:
+    """Print an error as one line and exit with a code."""
     typer.echo(" ".join(f"hvp: {message}".split()), err=True)
     raise SystemExit(code)

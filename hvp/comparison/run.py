@@ -304,7 +304,7 @@ class Run:
             findings=(*map(str, lin.findings), *_missed_eigenvalues(parts)),
             data_sha256=lin.data_digest,
             weights_sha256=lin.weights_digest,
-            versions=_versions(),
+            versions=package_versions(),
             num_products=cost,
             seconds=time.perf_counter() - self._begun,
             command=command,
@@ -345,7 +345,8 @@ def _missed_eigenvalues(parts: Mapping[str, Part]) -> list[str]:
     ]
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """The versions that a result depends on, by package."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         versions[package] = importlib.metadata.version(package)

@@ -85,6 +85,21 @@ def check_weights(path: Path) -> None:
         raise other_kind(HDF5, kind, path, "save them by model.save_weights('NAME.weights.h5')")
 
 
+def num_weights(path: Path) -> int:
+    """How many arrays ``save_weights`` wrote, those of the optimiser left out."""
+    import h5py  # type: ignore[import-untyped]
+
+    found: list[str] = []
+
+    def visit(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset) and not name.startswith("optimizer/"):
+            found.append(name)
+
+    with h5py.File(path, "r") as file:
+        file.visititems(visit)
+    return len(found)
+
+
 class Foreign(NamedTuple):
     """A class or a function that is not Keras's own, and the layer that has it."""
 

@@ -167,6 +167,7 @@ class KerasObjective(Objective):
         with keras.StatelessScope() as scope:
             try:
                 self._model.load_weights(path, objects_to_skip=skipped)
+                got, most = files.num_weights(path), len(self._model.weights)
             except Exception as error:  # Keras and its file formats raise many kinds
                 raise InputError(
                     f"the weights of {self._model.name!r}",
@@ -174,6 +175,12 @@ class KerasObjective(Objective):
                     "save them by save_weights of this model",
                 ) from error
             values = [tf.convert_to_tensor(scope.get_current_value(v)) for v in variables]
+        if got > most:  # Keras leaves out what the model has no place for
+            raise InputError(
+                f"at most {most} arrays, as {self._model.name!r} has",
+                f"{got} in {str(path)!r}",
+                "give weights of the same architecture",
+            )
         count = len(self._keras_variables)
         return Point(values[:count], values[count:])
 

@@ -90,14 +90,14 @@ def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
         for field in dataclasses.fields(comparison)
         if field.name not in CONVERTED_FIELDS
     }
-    return _nan_as_null(
+    return nan_as_null(
         {
             "schema": SCHEMA,
             "about": ABOUT,
             "headline": list(summary.headline(comparison)),
             **plain,
             **_sizes_of_curvature(comparison),
-            "certificate": _if_known(_certificate, comparison.certificate),
+            "certificate": _if_known(certificate_as_dict, comparison.certificate),
             "negative": _if_known(_estimate, comparison.negative),
             "rank": _if_known(_estimate, comparison.rank),
             "brackets": {
@@ -185,12 +185,12 @@ def _parsed(path: Path, name: str) -> Any:
         raise InputError(f"a {FILE}", f"{name}, which is no JSON", AGAIN) from error
 
 
-def _nan_as_null(plain: Any) -> Any:
+def nan_as_null(plain: Any) -> Any:
     """Replace NaN with null. Infinities are refused when the file is written."""
     if isinstance(plain, dict):
-        return {key: _nan_as_null(value) for key, value in plain.items()}
+        return {key: nan_as_null(value) for key, value in plain.items()}
     if isinstance(plain, list | tuple):
-        return [_nan_as_null(value) for value in plain]
+        return [nan_as_null(value) for value in plain]
     return None if isinstance(plain, float) and math.isnan(plain) else plain
 
 
@@ -199,7 +199,8 @@ def _if_known(convert: Callable[[Known], Any], found: Known | None) -> Any:
     return None if found is None else convert(found)
 
 
-def _certificate(certificate: Certificate) -> dict[str, Any]:
+def certificate_as_dict(certificate: Certificate) -> dict[str, Any]:
+    """Its checks with their errors, bounds and outcomes."""
     return {
         "passed": certificate.passed,
         "dtype": certificate.dtype,

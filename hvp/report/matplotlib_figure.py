@@ -20,13 +20,17 @@ MAX_TITLE_LENGTH = 60
 def save_comparison(comparison: Comparison, *paths: Path) -> None:
     """Save the figure to files; the suffix of each path gives its format."""
     with style(FONT_SIZE):
-        figure = comparison_figure(comparison)
-        for path in paths:
-            if path.suffix == ".svg":
-                path.write_text(svg(figure, facecolor=PAPER), encoding="utf-8")
-            else:
-                figure.savefig(path, dpi=DPI, facecolor=PAPER)
-            figure.set_layout_engine("none")  # keep the layout for the next file
+        write(comparison_figure(comparison), *paths)
+
+
+def write(figure: Figure, *paths: Path) -> None:
+    """Write a figure to files; the suffix of each path gives its format."""
+    for path in paths:
+        if path.suffix == ".svg":
+            path.write_text(svg(figure, facecolor=PAPER), encoding="utf-8")
+        else:
+            figure.savefig(path, dpi=DPI, facecolor=PAPER)
+        figure.set_layout_engine("none")  # keep the layout for the next file
 
 
 def comparison_figure(comparison: Comparison) -> Figure:

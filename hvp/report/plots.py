@@ -12,12 +12,15 @@ from matplotlib.figure import Figure
 
 from hvp.comparison.loss_slice import LossSlice
 from hvp.comparison.results import Comparison
+from hvp.comparison.track import Track
 from hvp.linalg.density import Density
 from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.report import density_panels, eigenvalue_panels, slice_panels
 from hvp.report.figure_style import style
 from hvp.report.matplotlib_figure import SIZE_INCHES, draw_comparison
 from hvp.report.palette import PAPER
+from hvp.report.track_figure import SIZE_INCHES as TRACK_INCHES
+from hvp.report.track_figure import draw_track
 
 # Inches of a panel, and the size of the letters in points.
 PANEL, FONT_SIZE = (6.4, 4.4), 10.0
@@ -49,6 +52,14 @@ def plot_loss_slice(found: LossSlice) -> Figure:
 def plot_comparison(comparison: Comparison) -> Figure:
     """See `Comparison.plot`."""
     return draw_comparison(lambda layout: _figure(SIZE_INCHES, layout), comparison)
+
+
+def plot_track(track: Track) -> Figure:
+    """See `Track.plot`."""
+    with style(FONT_SIZE):
+        figure = draw_track(_figure(TRACK_INCHES), track)
+        figure.draw_without_rendering()
+    return figure
 
 
 def _drawn(axes: Axes | None, draw: Callable[[Axes], Any]) -> Axes:

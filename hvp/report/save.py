@@ -1,4 +1,7 @@
-"""Write comparisons as files: JSON, page, figures, vectors to start from; several: an overview."""
+"""Write comparisons as files: JSON, page, figures, vectors to start from; several: an overview.
+
+Tracks as JSON and figures.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,22 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hvp.comparison.results import Comparison
-from hvp.report import html_page, json_document, matplotlib_figure, overview_page, start_file
+from hvp.comparison.track import Track
+from hvp.report import (
+    html_page,
+    json_document,
+    matplotlib_figure,
+    overview_page,
+    start_file,
+    track_document,
+    track_figure,
+)
 
 SUFFIXES = ("json", "html", "png", "svg", "npz")
+TRACK_SUFFIXES = ("json", "png", "svg")
 OVERVIEW = "compare.html"
 
 
@@ -48,6 +62,15 @@ def save_several(
     return tuple(targets)
 
 
+def save_track(track: Track, directory: Path) -> tuple[Path, ...]:
+    """Write ``track.json``, ``.png`` and ``.svg`` and return their paths, as `save` does."""
+    targets = tuple(directory / f"track.{suffix}" for suffix in TRACK_SUFFIXES)
+    with _drafts(targets) as drafts:
+        _write_json(track_document.track_as_dict(track), drafts[0])
+        track_figure.save_figure(track, *drafts[1:])
+    return targets
+
+
 def _targets(directory: Path) -> tuple[Path, ...]:
     return tuple(directory / f"compare.{suffix}" for suffix in SUFFIXES)
 
@@ -68,9 +91,12 @@ def _drafts(targets: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 def _write(comparison: Comparison, paths: Sequence[Path], *, num_models: int = 1) -> None:
-    document = json_document.comparison_as_dict(comparison)
-    text = json.dumps(document, indent=1, allow_nan=False)
-    paths[0].write_text(text + "\n", encoding="utf-8")
+    _write_json(json_document.comparison_as_dict(comparison), paths[0])
     html_page.save_page(comparison, paths[1], num_models=num_models)
     matplotlib_figure.save_comparison(comparison, *paths[2:4])
     start_file.save(comparison, paths[4])
+
+
+def _write_json(document: Mapping[str, Any], path: Path) -> None:
+    text = json.dumps(document, indent=1, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")

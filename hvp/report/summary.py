@@ -49,10 +49,11 @@ def paragraphs(comparison: Comparison) -> tuple[tuple[str, ...], ...]:
 
 def certificate(comparison: Comparison) -> str:
     """Whether differences confirm the products and the gradient, with the errors."""
-    return _certificate(comparison.certificate)
+    return of_certificate(comparison.certificate)
 
 
-def _certificate(found: Certificate | None) -> str:
+def of_certificate(found: Certificate | None) -> str:
+    """Whether differences confirm the products and the gradient, with the errors."""
     if found is None:
         return "The derivatives were not tested, as the comparison was interrupted before."
     failed = [check for check in found.checks if not check.passed]
@@ -77,7 +78,7 @@ def of_stage(run: Run, stage: Stage) -> str:
         equal = sum(row.equal for row in run.table)
         return f"vᵀHv = vᵀGv in {equal} of {len(run.table)} rows"
     if stage.kind == "certificate":
-        return _certificate(run.certificate).removeprefix("Certificate: ")
+        return of_certificate(run.certificate).removeprefix("Certificate: ")
     if stage.kind == "ends":
         found = run.spectra[stage.part, stage.letter]
         top, bottom = (

@@ -67,6 +67,8 @@ class Terminal:
             TimeElapsedColumn(),
             console=errors,
             transient=True,
+            # Where standard output is a file, its lines are not for the terminal.
+            redirect_stdout=self.console.is_terminal,
             disable=quiet or not errors.is_terminal,
         )
         self._task: TaskID | None = None
@@ -200,8 +202,12 @@ class Terminal:
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False)
 
+    def say_line(self, text: str) -> None:
+        """Print a line that may be longer than the terminal is wide."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     def say_path(self, path: Path) -> None:
-        self.console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+        self.say_line(f"wrote {path}")
 
     def _fitted(self, *tables: Table) -> Table:
         """The first of the tables that fits, or the last: no number is cut off."""

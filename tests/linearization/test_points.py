@@ -252,6 +252,24 @@ def test_the_weights_of_another_architecture_are_refused(tmp_path):
             lin.at(tmp_path / name)
 
 
+def test_the_weights_of_a_deeper_network_are_refused(tmp_path):
+    def stacked(depth):
+        dense = [keras.layers.Dense(3, "tanh") for _ in range(depth)]
+        net = keras.Sequential([keras.Input((3,)), *dense, keras.layers.Dropout(0.1)])
+        net.compile("adam", "mse", metrics=["mae"])
+        return net
+
+    x = np.ones((4, 3), "float32")
+    deeper, same = stacked(3), stacked(2)
+    for name, net in (("deeper", deeper), ("same", same)):
+        net.fit(x, x, verbose=0)
+        net.save_weights(tmp_path / f"{name}.weights.h5")
+    lin = hvp.linearize(stacked(2), (x, x))
+    assert lin.at(tmp_path / "same.weights.h5").loss() != lin.loss()
+    with pytest.raises(hvp.InputError, match=r"at most 4 arrays.*got 6 in .*deeper"):
+        lin.at(tmp_path / "deeper.weights.h5")
+
+
 def test_a_closed_linearization_refuses_and_leaves_other_points():
     lin = linearized(network())
     v = np.ones(lin.size)

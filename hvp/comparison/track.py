@@ -1,0 +1,360 @@
+"""Curvature along the points of a training: both ends of a spectrum and its trace at each."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from hvp.certificate import Certificate, certify
+from hvp.comparison.checkpoints import checkpoints, short_names
+from hvp.comparison.run import OPERATORS, Progress, package_versions
+from hvp.errors import ConvergenceError, InputError, report_packages, shown
+from hvp.linalg.eigenpairs import Eigenpairs
+from hvp.linalg.eigsh import eigsh
+from hvp.linalg.estimate import Estimate
+from hvp.linalg.trace import trace
+from hvp.operators import Curvature
+from hvp.tables import ShownAsTable, Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TOL, NUM_PRODUCTS = 2e-4, 96
+
+
+class CurvatureAt(Curvature, Protocol):
+    """What `track` needs of a backend: that it can be had at other points, and closed."""
+
+    def at(self, point: Any) -> CurvatureAt: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class TrackedPoint:
+    """The curvature at one point.
+
+    Attributes:
+        name: of the point, such as that of a file.
+        loss: L, with its penalties.
+        gradient_norm: ‖∇L‖.
+        accuracy: the share of examples whose predicted class is right, None without classes.
+        largest, smallest: λ_max and λ_min.
+        largest_error, smallest_error: ‖Av - λv‖; an eigenvalue is within this distance.
+        trace: with its standard error over the random probes, which are the same at each point.
+        num_products: what all this took.
+        seconds: the time of it.
+    """
+
+    name: str
+    loss: float
+    gradient_norm: float
+    accuracy: float | None
+    largest: float
+    largest_error: float
+    smallest: float
+    smallest_error: float
+    trace: Estimate[float]
+    num_products: int
+    seconds: float
+
+    def row(self) -> dict[str, float | str]:
+        """The numbers by name; an accuracy that is not known is NaN."""
+        return {
+            "point": self.name,
+            "loss": self.loss,
+            "gradient_norm": self.gradient_norm,
+            "accuracy": math.nan if self.accuracy is None else float(self.accuracy),
+            "largest": self.largest,
+            "largest_error": self.largest_error,
+            "smallest": self.smallest,
+            "smallest_error": self.smallest_error,
+            "trace": float(self.trace.value),
+            "trace_stderr": float(self.trace.stderr),
+            "num_products": self.num_products,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Track(ShownAsTable):
+    """What `track` found: a row for each point, in order.
+
+    `matrix` is the letter of the matrix whose ends and trace these are. `certificate` says whether
+    the derivatives at the first point agree with differences. `unfinished` names the points that an
+    interruption left out.
+    """
+
+    title: str
+    matrix: str
+    points: tuple[TrackedPoint, ...]
+    loss_name: str
+    size: int
+    num_examples: int
+    dtype: str
+    tol: float
+    num_probe_products: int
+    seed: int
+    certificate: Certificate
+    findings: tuple[str, ...]
+    data_sha256: str
+    versions: Mapping[str, str]
+    command: str = ""
+    unfinished: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check of the certificate failed."""
+        return self.certificate.passed
+
+    def rows(self) -> list[dict[str, float | str]]:
+        """A dict for each point, as `pandas.DataFrame` takes them.
+
+        λ_max is `largest`, λ_min `smallest`; their errors are ‖Av - λv‖, that of the trace is
+        `trace_stderr`. `accuracy` is NaN without classes.
+        """
+        return [point.row() for point in self.points]
+
+    def _table(self) -> Table:
+        from hvp.report import track_table
+
+        columns = track_table.columns(self.points, self.matrix)
+        rows = [[column.cell(point) for column in columns] for point in self.points]
+        headings = [column.heading for column in columns]
+        return Table(track_table.title(self), headings, rows, track_table.notes(self))
+
+    def plot(self) -> Figure:
+        """The figure of ``track.png`` as one of pyplot: both ends, trace and loss along the points.
+
+        Raises InputError where the packages of the extra "report" are not installed.
+        """
+        with report_packages():
+            from hvp.report.plots import plot_track
+        return plot_track(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers as plain dictionaries and lists, `schema` first."""
+        from hvp.report.track_document import track_as_dict
+
+        return track_as_dict(self)
+
+    def save(self, directory: str | Path) -> tuple[Path, ...]:
+        """Write ``track.json``, ``.png`` and ``.svg`` there, complete or not at all.
+
+        Raises InputError where the packages of the extra "report" are not installed.
+        """
+        with report_packages():
+            from hvp.report.save import save_track
+        return save_track(self, Path(directory))
+
+
+class Tracking:
+    """Computes a track, a point at a time. Each point starts from the vectors of the one before.
+
+    Attributes:
+        matrix: "H", "G" or "R".
+        points: those that are done.
+    """
+
+    def __init__(
+        self,
+        lin: CurvatureAt,
+        *,
+        matrix: str = "H",
+        tol: float = TOL,
+        num_products: int = NUM_PRODUCTS,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ):
+        if not hasattr(lin, "at"):
+            raise InputError("a Linearization", type(lin).__name__, "call hvp.linearize first")
+        if matrix not in OPERATORS:
+            raise InputError(f"one of {', '.join(OPERATORS)}", shown(matrix), "choose a letter")
+        self._lin, self.matrix, self._tol = lin, matrix, tol
+        self._num_products, self._seed = num_products, seed
+        self._progress: Progress = progress or (lambda label, count: None)
+        self._largest: Eigenpairs | None = None
+        self._smallest: Eigenpairs | None = None
+        self._certificate: Certificate | None = None
+        self.points: list[TrackedPoint] = []
+
+    def check(self, name: str, point: Any) -> None:
+        """Raise InputError for what is no point of the loss, without any product."""
+        with _at(self._lin, name, point):
+            pass
+
+    def add(self, name: str, point: Any) -> TrackedPoint:
+        """Measure the curvature at the next point. Nothing changes where that is interrupted."""
+        begun = time.perf_counter()
+        with _at(self._lin, name, point) as there:
+            if self._certificate is None:
+                self._certificate = certify(there, seed=self._seed)
+            A = OPERATORS[self.matrix](there)
+            largest = self._end(A, name, "LA", self._largest, None)
+            smallest = self._end(A, name, "SA", self._smallest, largest.scale)
+            found = trace(
+                A,
+                num_products=self._num_products,
+                seed=self._seed,
+                progress=lambda count: self._progress(f"{name}: trace", count),
+            )
+            tracked = TrackedPoint(
+                name,
+                float(there.loss()),
+                float(np.linalg.norm(there.gradient().astype(np.float64))),
+                there.accuracy,
+                float(largest.values[0]),
+                float(largest.errors[0]),
+                float(smallest.values[0]),
+                float(smallest.errors[0]),
+                found,
+                largest.num_products + smallest.num_products + found.num_products,
+                time.perf_counter() - begun,
+            )
+        self._largest, self._smallest = largest, smallest
+        self.points.append(tracked)
+        return tracked
+
+    def _end(
+        self,
+        A: Any,
+        name: str,
+        which: str,
+        start: Eigenpairs | None,
+        scale: float | None,
+    ) -> Eigenpairs:
+        """The outermost eigenpair of an end, λ_max ("LA") or λ_min ("SA")."""
+        label = f"{name}: {'largest' if which == 'LA' else 'smallest'} eigenvalue"
+        return eigsh(
+            A,
+            1,
+            which=which,
+            tol=self._tol,
+            scale=scale,
+            start=start,
+            seed=self._seed,
+            progress=lambda count: self._progress(label, count),
+        )
+
+    def track(self, *, title: str = "", command: str = "", unfinished: Iterable[str] = ()) -> Track:
+        """What is known so far. At least one point must be done."""
+        lin = self._lin
+        assert self._certificate is not None
+        return Track(
+            title=title,
+            matrix=self.matrix,
+            points=tuple(self.points),
+            loss_name=lin.loss_name,
+            size=lin.size,
+            num_examples=lin.num_examples,
+            dtype=str(lin.dtype),
+            tol=self._tol,
+            num_probe_products=self._num_products,
+            seed=self._seed,
+            certificate=self._certificate,
+            findings=tuple(map(str, lin.findings)),
+            data_sha256=lin.data_digest,
+            versions=package_versions(),
+            command=command,
+            unfinished=tuple(unfinished),
+        )
+
+
+def track(
+    lin: CurvatureAt,
+    points: Any,
+    *,
+    matrix: str = "H",
+    tol: float = TOL,
+    num_products: int = NUM_PRODUCTS,
+    seed: int = 0,
+    title: str = "",
+    command: str = "",
+    progress: Callable[[str, int], None] | None = None,
+) -> Track:
+    """λ_max, λ_min and the trace of a matrix, with the loss, at several points of one loss.
+
+    Nothing is traced again from point to point (`Linearization.at`), and each end of the spectrum
+    starts from the vector that the point before had there (``eigsh(..., start=)``). The derivatives
+    at the first point are tested by differences: see `Track.certificate`.
+
+    Args:
+        lin: a `Linearization`.
+        points: what `Linearization.at` takes, several of it: vectors, lists of arrays, models, or
+            ``.weights.h5`` and ``.keras`` files. A mapping gives them names. A directory stands for
+            its files in natural order, epoch-2 before epoch-10. Points are taken one after the
+            other, so that they may come from a generator.
+        matrix: "H", "G" or "R".
+        tol: largest error ‖Av - λv‖ of an eigenpair, relative to the norm of the matrix.
+        num_products: products of a trace, see `hvp.trace`. The probes are the same at each point,
+            so that differences between points are more accurate than the traces themselves.
+        seed: of starting vectors and probes.
+        title: the name of what is tracked, for tables and figures.
+        command: the command that repeats it.
+        progress: called with a label of what is being computed and its products so far.
+
+    Returns:
+        a `Track`, whose `rows` are by point.
+
+    Raises:
+        InputError: no points, or one that is not of this loss, by its name.
+        ConvergenceError: an eigenpair did not reach its tolerance; the line names the point.
+
+    >>> import hvp
+    >>> lin = hvp.linearize_function(lambda w: (w[0] ** 4 + w[1] ** 2), np.array([1.0, 1.0]))
+    >>> found = hvp.track(lin, {"start": [1.0, 1.0], "end": [0.5, 0.0]})
+    >>> [(row["point"], row["largest"], row["trace"]) for row in found.rows()]
+    [('start', 12.0, 14.0), ('end', 3.0, 5.0)]
+    """
+    tracking = Tracking(
+        lin, matrix=matrix, tol=tol, num_products=num_products, seed=seed, progress=progress
+    )
+    for name, point in _named(points):
+        tracking.add(name, point)
+    if not tracking.points:
+        raise InputError("at least one point", "none", "pass weights, models or their files")
+    return tracking.track(title=title, command=command)
+
+
+def _named(points: Any) -> Iterator[tuple[str, Any]]:
+    """The points with their names: numbers for those that have none."""
+    if isinstance(points, str | Path):
+        points = [points]
+    if isinstance(points, Mapping):
+        yield from ((str(name), point) for name, point in points.items())
+        return
+    if isinstance(points, list | tuple) and all(isinstance(each, str | Path) for each in points):
+        paths = checkpoints(points)
+        yield from zip(short_names(paths), paths, strict=True)
+        return
+    if not isinstance(points, Iterable):
+        raise InputError("several points", shown(points), "pass a list of them")
+    yield from ((str(number), point) for number, point in enumerate(points))
+
+
+@contextlib.contextmanager
+def _at(lin: CurvatureAt, name: str, point: Any) -> Iterator[CurvatureAt]:
+    """The loss at a point within the block. What is refused there is named."""
+    is_file = isinstance(point, str | Path)
+    try:
+        there = lin.at(point)
+        try:
+            yield there
+        finally:
+            there.close()
+    except InputError as error:
+        if is_file and str(point) in str(error):
+            raise
+        got = error.got if isinstance(error.got, str) else shown(error.got)
+        place = repr(str(point)) if is_file else f"point {name!r}"
+        raise InputError(error.expected, f"{got} at {place}", error.remedy) from error
+    except ConvergenceError as error:
+        raise ConvergenceError(
+            f"{str(error).partition('; ')[0]} at {name}; raise tol, or linearise in float64"
+        ) from error

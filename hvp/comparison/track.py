@@ -89,6 +89,14 @@ class Track(ShownAsTable):
     `matrix` is the letter of the matrix whose ends and trace these are. `certificate` says whether
     the derivatives at the first point agree with differences. `unfinished` names the points that an
     interruption left out.
+
+    >>> import hvp
+    >>> lin = hvp.linearize_function(lambda w: w[0] ** 3, np.array([1.0]))
+    >>> found = hvp.track(lin, [np.array([1.0]), np.array([2.0])], title="a cube")
+    >>> print(repr(found).splitlines()[0])
+    a cube: H at 2 points, 1 parameters, 1 examples, <lambda>, float64
+    >>> [point.largest for point in found.points]
+    [6.0, 12.0]
     """
 
     title: str

@@ -21,7 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 DIRECTORY = Path("bench-results") / "studies"
-NOT_STUDIES = {"__init__", "__main__", "study", "table"}
+NOT_STUDIES = {"__init__", "__main__", "descent", "study", "table"}
 SOURCES = {
     path.stem: path
     for path in sorted(Path(__file__).parent.glob("*.py"))

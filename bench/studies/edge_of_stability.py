@@ -12,61 +12,29 @@ which it stops for larger η, and the loss never rises.
 
 from __future__ import annotations
 
-import keras
 import numpy as np
-import tensorflow as tf
 
-import hvp
 from bench.studies import study
+from bench.studies.descent import Sharpness, descend, digits, network
 from bench.studies.study import Row, Study
-from hvp import examples
 
 RATES, SMALL = (0.4, 0.2), 0.05
-
-
-def squared(targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum((outputs - targets) ** 2, axis=-1) / 2
-
-
-def network(width: int) -> keras.Model:
-    def dense(units: int, activation: str | None, seed: int) -> keras.layers.Layer:
-        # U(-1/√fan_in, 1/√fan_in), from which sharpness begins low.
-        initial = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=seed)
-        return keras.layers.Dense(units, activation, kernel_initializer=initial)
-
-    layers = [dense(width, "tanh", 0), dense(width, "tanh", 1), dense(10, None, 2)]
-    return keras.Sequential([keras.Input((28, 28)), keras.layers.Flatten(), *layers])
 
 
 def train(
     rate: float, x: np.ndarray, targets: np.ndarray, width: int, num_steps: int, every: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The sharpness at every `every`-th step, and the loss before each step."""
-    model = network(width)
-    weights = [variable.value for variable in model.trainable_variables]
-
-    @tf.function(jit_compile=True)
-    def step() -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(squared(targets, model(x)))
-        for weight, slope in zip(weights, tape.gradient(loss, weights), strict=True):
-            weight.assign_sub(rate * slope)
-        return loss
-
-    sharpness, losses = [], []
-    for number in range(num_steps + 1):
-        if number % every == 0:
-            lin = hvp.linearize(model, (x, targets), squared, ad="forward-over-reverse", jit=False)
-            sharpness.append(hvp.eigsh(hvp.Hessian(lin), k=1, tol=1e-2).values[0])
-        losses.append(float(step()))
-    return np.array(sharpness), np.array(losses)
+    model, data = network(width), (x, targets)
+    sharpness = Sharpness(model, *data)
+    return descend(
+        model, lambda slopes: [-rate * s for s in slopes], data, num_steps, every, sharpness
+    )
 
 
 def run(quick: bool) -> Study:
     count, width, num_steps, every = (100, 8, 40, 40) if quick else (1000, 50, 4000, 100)
-    x, y = examples.mnist()
-    chosen = np.random.default_rng(0).permutation(len(x))[:count]
-    x, targets = x[chosen] - x[chosen].mean(axis=0), np.eye(10, dtype=np.float32)[y[chosen]]
+    x, targets = digits(count)
     canvas = study.figure("Gradient descent on 784-50-50-10: sharpness rises to 2/η and stays")
     left, right = canvas.subplots(1, 2)
     rows, at = [], np.arange(0, num_steps + 1, every)

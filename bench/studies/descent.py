@@ -42,8 +42,9 @@ class Sharpness:
 
     def __init__(self, model: keras.Model, x: np.ndarray, targets: np.ndarray):
         self._model = model
-        options = {"ad": "forward-over-reverse", "jit": False}
-        self._lin = hvp.linearize(model, (x, targets), squared, **options)
+        self._lin = hvp.linearize(
+            model, (x, targets), squared, ad="forward-over-reverse", jit=False
+        )
         self._before: hvp.Eigenpairs | None = None
 
     def __call__(self, preconditioner: np.ndarray | None = None) -> float:
@@ -54,7 +55,7 @@ class Sharpness:
                 roots = 1 / np.sqrt(preconditioner.astype(np.float32))
                 scaling = aslinearoperator(scipy.sparse.diags_array(roots))
                 matrix = scaling @ matrix @ scaling
-            self._before = hvp.eigsh(matrix, k=1, tol=1e-2, start=self._before)
+            self._before = hvp.eigsh(matrix, k=1, tol=1e-3, start=self._before)
         return float(self._before.values[0])
 
 

@@ -110,7 +110,7 @@ def along_training() -> Iterator[keras.Model]:
 
 
 def warm_table(tol: float) -> Table:
-    table = Table(title=f"Along {NUM_POINTS} points, errors up to {tol:g} ‖H‖, on average")
+    table = Table(title=f"Means along {NUM_POINTS} points, tol = {tol:g}")
     table.title_justify = "left"
     for heading in ("", "products", "over cold", "seconds", "largest error / ‖H‖"):
         table.add_column(heading, justify="right" if heading else "left")

@@ -55,7 +55,7 @@ class Sharpness:
                 roots = 1 / np.sqrt(preconditioner.astype(np.float32))
                 scaling = aslinearoperator(scipy.sparse.diags_array(roots))
                 matrix = scaling @ matrix @ scaling
-            self._before = hvp.eigsh(matrix, k=1, tol=1e-3, start=self._before)
+            self._before = hvp.eigsh(matrix, k=1, tol=3e-3, start=self._before)
         return float(self._before.values[0])
 
 

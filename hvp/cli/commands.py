@@ -208,7 +208,14 @@ def compare(
 @app.command(cls=options.SeveralWeights)
 def track(
     context: typer.Context,
-    model: options.ModelOption = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            parser=options.path,
+            metavar="<path>",
+            help="The .keras file of the model, which --weights that are no models need.",
+        ),
+    ] = None,
     data: options.DataOption = None,
     weights: options.WeightsOption = None,
     loss: options.LossOption = None,
@@ -216,7 +223,7 @@ def track(
     batch_size: options.BatchSizeOption = None,
     matrix: Annotated[str, typer.Option(help="H, G or R: whose curvature to track.")] = "H",
     products: Annotated[
-        int, options.number("Products of a trace, the dearer and the more accurate.")
+        int, options.number("Products of each trace; more make it more accurate.")
     ] = 96,
     examples: Annotated[
         int | None,

@@ -23,9 +23,8 @@ import tensorflow as tf
 
 import hvp
 from bench.studies import study
-from bench.studies.edge_of_stability import network, squared
+from bench.studies.descent import digits, network, squared
 from bench.studies.study import Row, Study
-from hvp import examples
 
 SGD, Adam = keras.optimizers.SGD, keras.optimizers.Adam
 OPTIMISERS: dict[str, tuple[str, Callable[[], keras.optimizers.Optimizer]]] = {
@@ -55,9 +54,7 @@ def train(
 
 def run(quick: bool) -> Study:
     count, width, num_steps, every = (100, 8, 40, 20) if quick else (1000, 50, 2400, 40)
-    x, y = examples.mnist()
-    chosen = np.random.default_rng(0).permutation(len(x))[:count]
-    data = x[chosen] - x[chosen].mean(axis=0), np.eye(10, dtype=np.float32)[y[chosen]]
+    data = digits(count)
     canvas = study.figure("Sharpness during model.fit, measured by hvp.callbacks.Curvature", 8, 3.3)
     left, right = canvas.subplots(1, 2)
     rows = []

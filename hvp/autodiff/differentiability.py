@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import tensorflow as tf
 
+from hvp.autodiff.kinks import ORDERS
 from hvp.autodiff.op_types import op_type
 from hvp.autodiff.precision import EPSILON
 from hvp.autodiff.program import Node, Program
@@ -134,6 +135,35 @@ def loop_findings(program: Program, active: Collection[int]) -> list[Finding]:
     return [
         Finding("note", n.place, f"{what} ({n.op.type}): {how}", n.op.type) for n in loops or looped
     ]
+
+
+def comparing_loop(program: Program, sources: Collection[int]) -> Node | None:
+    """A loop that compares numbers which depend on the values `sources`, None if there is none.
+
+    Such a loop may choose its result, as bisection does, whose derivatives are not those of the
+    number that it finds.
+    """
+    reached = program.reach(sources)
+    for node in program.nodes:
+        for body in node.bodies[1:] if node.is_loop else node.bodies:
+            inside = node.reached_in(body, reached)
+            found = comparing_loop(body, inside)
+            if found is not None or (node.is_loop and _compares(body, inside)):
+                return found or node
+    return None
+
+
+def _compares(body: Program, reached: set[int]) -> bool:
+    """Whether an operation of a body, or of one inside of it, compares numbers among `reached`."""
+    return any(
+        (
+            node.op.type in ORDERS
+            and bool(reached & set(node.inputs))
+            and body.specs[node.inputs[0]].dtype.is_floating
+        )
+        or any(_compares(inner, node.reached_in(inner, reached)) for inner in node.bodies)
+        for node in body.nodes
+    )
 
 
 def lower_precisions(

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hvp.autodiff.program import Node
 from hvp.certificate import certify
 from hvp.errors import InputError, shown
 from hvp.linearization.cache import SavedTensorCache
@@ -80,7 +81,8 @@ def linearize(
             `choices` shows what was taken. With `jit` given, the same input gives the same bits.
         verify: test Hv by differences of the gradient, the gradient by those of the loss, and vᵀGv
             by those of the outputs, in float64 where the model allows it, which takes as long as
-            about twelve products. The result is in `Linearization.certificate`.
+            about twelve products. The result is in `Linearization.certificate`. A loss with a loop
+            that compares numbers of the parameters, as bisection does, is tested in any case.
 
     Raises:
         InputError: the model, loss or data cannot be used, an operation has no second derivative,
@@ -106,8 +108,7 @@ def linearize(
         )
     objective = KerasObjective(model, loss, training=training, class_weight=class_weight)
     batches = as_batches(data, batch_size, objective.may_miss)
-    lin = _linearization(objective, batches, variables, dtype, cache, ad, jit)
-    return _verified(lin) if verify else lin
+    return _linearization(objective, batches, variables, dtype, cache, ad, jit, verify)
 
 
 def linearize_function(
@@ -159,14 +160,14 @@ def linearize_function(
     if reduction is not None and batch_size is None:
         batch_size = BATCH_SIZE
     batches = None if data is None else as_batches(data, batch_size, objective.may_miss)
-    lin = _linearization(objective, batches, variables, dtype, cache, ad, jit)
+    lin = _linearization(objective, batches, variables, dtype, cache, ad, jit, verify)
     if lin.num_batches > 1 and reduction is None:
         raise InputError(
             'reduction="sum" or "mean" with several batches',
             f"{lin.num_batches} batches and no reduction",
             "say what the loss of one batch is",
         )
-    return _verified(lin) if verify else lin
+    return lin
 
 
 def _linearization(
@@ -177,6 +178,7 @@ def _linearization(
     cache: str | int,
     ad: str,
     jit: str | bool,
+    verify: bool,
 ) -> Linearization:
     if not isinstance(ad, str) or ad not in ORDERS:
         raise InputError(f"ad among {', '.join(ORDERS)}", shown(ad), "choose one of these")
@@ -192,20 +194,35 @@ def _linearization(
     snapshot = Snapshot.trace(objective, layout, batches, chosen, promoted=dtype is not None)
     budget = None if cache == "auto" else int(cache)
     saved_tensors = SavedTensorCache(budget)
-    return Linearization(snapshot, chosen, saved_tensors, ad=ad, jit=jit)
-
-
-def _verified(lin: Linearization) -> Linearization:
-    """The linearization with its certificate. Raises InputError for one that has failed."""
-    lin.certificate = certify(lin)
-    if not lin.certificate.passed:
-        failed = [check for check in lin.certificate.checks if not check.passed]
-        raise InputError(
-            "derivatives that agree with differences",
-            "; ".join(" ".join(check.row) for check in failed),
-            "hvp.testing.check says which product is wrong, and verify=False leaves this test out",
-        )
+    lin = Linearization(snapshot, chosen, saved_tensors, ad=ad, jit=jit)
+    loop = snapshot.traced_loss.comparing_loop(chosen)
+    if verify or loop is not None:
+        _verify(lin, loop)
     return lin
+
+
+def _verify(lin: Linearization, loop: Node | None) -> None:
+    """Give a linearization its certificate. Raises InputError for one that has failed.
+
+    `loop` is one that may choose its result by comparisons, None without one.
+    """
+    lin.certificate = certify(lin)
+    if lin.certificate.passed:
+        return
+    failed = [check for check in lin.certificate.checks if not check.passed]
+    differences = "; ".join(" ".join(check.row) for check in failed)
+    if loop is not None:
+        raise InputError(
+            "a loop whose derivatives are those of the loss",
+            f"{loop}, which chooses by comparisons, as bisection does: {differences}",
+            "take two Newton steps from its result behind tf.stop_gradient, or use functions "
+            "without such loops, as tf.linalg.eigvalsh",
+        )
+    raise InputError(
+        "derivatives that agree with differences",
+        differences,
+        "hvp.testing.check says which product is wrong, and verify=False leaves this test out",
+    )
 
 
 def _dtype(objective: Objective, dtype: str | None) -> np.dtype:

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from hvp.autodiff import precision
 from hvp.autodiff.curvature import Tensors
-from hvp.autodiff.program import leaves
+from hvp.autodiff.differentiability import comparing_loop
+from hvp.autodiff.program import Node, leaves
 from hvp.autodiff.replay import promoted
 from hvp.errors import InputError
 from hvp.linearization import loss_structure
@@ -151,6 +152,12 @@ class TracedLoss:
         found = [captures[number] for number in sorted(captures)]
         # A loop captures handles of variables too, but reads the values captured with them.
         return [tensor for tensor in found if tensor.dtype != tf.resource]
+
+    def comparing_loop(self, chosen: Sequence[int]) -> Node | None:
+        """A loop that compares numbers which depend on the `chosen` parameters."""
+        losses = [programs.loss for programs in self._programs.values()]
+        loops = (comparing_loop(loss, [loss.inputs[i] for i in chosen]) for loss in losses)
+        return next((loop for loop in loops if loop is not None), None)
 
     def require_outputs(self) -> None:
         """Raise InputError where the loss is not a function of outputs."""

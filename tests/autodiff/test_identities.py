@@ -388,3 +388,38 @@ def test_an_entrywise_operation_is_finite_where_its_row_says(kind):
         slope = inner.gradient(value, point)
     found = [value, slope, outer.gradient(slope, point)]
     assert all(np.isfinite(t.numpy()) for t in found if t is not None)
+
+
+def test_a_chain_of_choices_grows_by_their_branches_alone():
+    """x ← where(c, f(x), g(x)), thirty times: each branch is written once, not 2³⁰ times."""
+
+    def chain(x):
+        for _ in range(30):
+            x = tf.where(x > 0.2, 1 / (1 + x), tf.sqrt(0.5 + x))
+        return tf.reduce_sum(x**2)
+
+    def at(w):
+        x = w
+        for _ in range(30):
+            x = 1 / (1 + x) if x > 0.2 else np.sqrt(0.5 + x)
+        return x**2
+
+    w, step = 0.9, 1e-3
+    found, _ = kinds(chain, 2)
+    assert len(found) < 1000
+    expected = (at(w + step) - 2 * at(w) + at(w - step)) / step**2
+    np.testing.assert_allclose(hessian(chain, np.array([w])), [[expected]], rtol=1e-4, atol=1e-9)
+
+
+def test_a_chain_of_smaller_values_is_written_a_limited_number_of_times():
+    """Of q ← a - b/q, min(q, c) is written anew in each step, until it is too long."""
+
+    def chain(w):
+        q = w
+        for _ in range(40):
+            q = 2.0 - w / q
+            q = tf.where(q <= 0.1, tf.minimum(q, -0.1), q)
+        return tf.reduce_sum(q)
+
+    found, _ = kinds(chain, 2)
+    assert len(found) < 20_000

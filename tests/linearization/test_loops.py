@@ -295,3 +295,49 @@ def test_forcing_forward_mode_on_a_loop_takes_the_other_order_and_says_so():
     assert lin.choices[0].order == "reverse-over-reverse"
     assert "differentiated by reverse-over-reverse" in str(lin.findings[0])
     assert flat([lin.theta]).tolist() == W.tolist()
+
+
+def bisection(w):
+    """The cube of the square root of w by halving an interval."""
+
+    def halve(i, low, high):
+        middle = (low + high) / 2
+        is_below = middle**2 < w
+        return i + 1, tf.where(is_below, middle, low), tf.where(is_below, high, middle)
+
+    _, low, _ = tf.while_loop(lambda i, low, high: i < 40, halve, [0, tf.zeros_like(w), 1.0 + w])
+    return tf.reduce_sum(low**3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_loop_that_chooses_its_result_by_comparisons_is_refused(dtype):
+    """TensorFlow's gradient is that of the ends of the interval: 0 and 1 times powers of a half."""
+    with pytest.raises(hvp.InputError, match=r"as bisection does: .*gradient.* Newton steps"):
+        hvp.linearize_function(bisection, np.array([2.0, 0.3], dtype))
+
+
+def test_newton_steps_from_the_result_of_a_bisection_are_right():
+    """x³ for x² = w is w^1.5, whose second derivative is 0.75/√w."""
+
+    def polished(w):
+        x = tf.stop_gradient(bisection(w[:1]) ** (1 / 3))
+        for _ in range(2):
+            x = x - (x**2 - w) / (2 * x)
+        return tf.reduce_sum(x**3)
+
+    lin = hvp.linearize_function(polished, np.array([2.0]))
+    np.testing.assert_allclose(lin.hvp([1.0]), [0.75 / np.sqrt(2)], rtol=1e-9)
+
+
+def test_a_loop_that_compares_numbers_and_is_smooth_between_is_verified():
+    def step(i, x):
+        return i + 1, tf.where(x > 0, tf.sin(x), 0.1 * x)
+
+    def loss(w):
+        return tf.reduce_sum(tf.while_loop(lambda i, x: i < 2, step, [0, w])[1])
+
+    lin = hvp.linearize_function(loss, W)
+    assert lin.certificate is not None
+    x, s = W[0], np.sin(W[0])
+    expected = -np.sin(s) * np.cos(x) ** 2 - np.cos(s) * np.sin(x)
+    np.testing.assert_allclose(lin.hvp(np.ones(2)), [expected, 0.0], rtol=1e-12, atol=1e-14)

@@ -5,6 +5,9 @@ infinite: 0·∞. The entrywise operations of a branch are written once more for
 of those that can be infinite are replaced by a number inside the domain where the branch is not
 chosen. So are data where data choose: a target that is missing may be NaN. The smaller and the
 larger of two values are branches too: min(1/√s, c) is c at s = 0.
+
+What both branches are computed from stays as it is: it is chosen in any case. So a chain of choices
+x ← where(c, f(x), g(x)) grows by f and g alone.
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ from hvp.autodiff.identities.identity import Identity
 from hvp.autodiff.op_types import op_type
 from hvp.autodiff.program import Node
 
+# Branches that more values are computed for stay as they are: a chain of choices, each written anew
+# inside of the next, would grow without end.
+MAX_VALUES = 500
 CHOICES = {"Minimum": tf.less_equal, "Maximum": tf.greater_equal}
 
 
@@ -41,7 +47,13 @@ class Branches(Identity):
             given = [self.put(node, CHOICES[node.op.type], first, second)]
         (condition,) = given
         data = self.data if condition in self.data else frozenset[int]()
-        branches = [_Branch(self, node, condition, is_first, data) for is_first in (True, False)]
+        sources = self._entrywise_sources(first), self._entrywise_sources(second)
+        if len(sources[0] | sources[1]) > MAX_VALUES:
+            return None
+        shared = sources[0] & sources[1]
+        branches = [
+            _Branch(self, node, condition, is_first, data, shared) for is_first in (True, False)
+        ]
         masked = [b.masked(n) for b, n in zip(branches, (first, second), strict=True)]
         if masked == [first, second]:
             return None
@@ -53,14 +65,29 @@ class Branches(Identity):
 
     def _may_be_infinite(self, number: int) -> bool:
         """Whether an operation among the entrywise ones that make a value may be infinite."""
-        maker = self.makers.get(number)
-        known = op_type("" if maker is None else maker.op.type)
-        if maker is None or not known.is_entrywise:
-            return False
-        is_variable = any(n not in self.literals for n in maker.inputs)
-        return (known.finite_at is not None and is_variable) or any(
-            map(self._may_be_infinite, maker.inputs)
+        makers = [self.makers[n] for n in self._entrywise_sources(number) if n in self.makers]
+        return any(
+            op_type(maker.op.type).is_entrywise
+            and op_type(maker.op.type).finite_at is not None
+            and any(n not in self.literals for n in maker.inputs)
+            for maker in makers
         )
+
+    def _entrywise_sources(self, number: int) -> set[int]:
+        """The value, and all that it is computed from by entrywise operations, sums and means.
+
+        Conditions are left out: they have no derivatives.
+        """
+        found, left = set[int](), [number]
+        while left:
+            number = left.pop()
+            if number in found or not self.specs[number].dtype.is_floating:
+                continue
+            found.add(number)
+            maker = self.makers.get(number)
+            if maker is not None and (op_type(maker.op.type).is_entrywise or is_reduced(maker)):
+                left += maker.inputs
+        return found
 
 
 class _Branch:
@@ -71,6 +98,7 @@ class _Branch:
         condition: chooses the branch where it is true, or where it is false.
         is_first: which of these.
         data: values that are replaced where the branch is not chosen.
+        shared: values that stay as they are, since the other branch needs them too.
 
     `is_infinite` says whether an operation that can be infinite was written anew.
     """
@@ -82,26 +110,30 @@ class _Branch:
         condition: int,
         is_first: bool,
         data: Collection[int],
+        shared: Collection[int],
     ):
         self._writer, self._node = writer, node
-        self._condition, self._is_first, self._data = condition, is_first, data
+        self._condition, self._is_first = condition, is_first
+        self._data, self._shared = data, shared
         self._masked: dict[int, int] = {}
         self.is_infinite = False
 
     def masked(self, number: int) -> int:
         """The value, finite where the branch is not chosen; the same where nothing is to do."""
+        if number in self._shared or not self._writer.specs[number].dtype.is_floating:
+            return number
         if number not in self._masked:
             self._masked[number] = self._written(number)
         return self._masked[number]
 
     def _written(self, number: int) -> int:
-        if number in self._data and self._writer.specs[number].dtype.is_floating:
+        if number in self._data:
             return self._replaced(number, 0.5)
         maker = self._writer.makers.get(number)
         known = op_type("" if maker is None else maker.op.type)
         if maker is None or len(maker.outputs) != 1:
             return number
-        if maker.op.type in ("Mean", "Sum"):
+        if is_reduced(maker):
             return self._reduced(maker)
         if not known.is_entrywise:
             return number
@@ -127,7 +159,7 @@ class _Branch:
         if not maker.op.get_attr("keep_dims"):
             for axis in sorted(int(axis) % rank for axis in np.ravel(writer.literals[axes])):
                 condition = writer.put(self._node, _expanded(axis), condition)
-        inner = _Branch(writer, self._node, condition, self._is_first, self._data)
+        inner = _Branch(writer, self._node, condition, self._is_first, self._data, self._shared)
         masked = inner.masked(x)
         self.is_infinite |= inner.is_infinite
         return number if masked == x else writer.put_like(maker, masked, axes)
@@ -146,6 +178,11 @@ class _Branch:
             )
 
         return inside
+
+
+def is_reduced(node: Node) -> bool:
+    """Whether it is a sum or a mean over axes."""
+    return node.op.type in ("Mean", "Sum")
 
 
 def _expanded(axis: int) -> Callable[[tf.Tensor], tf.Tensor]:

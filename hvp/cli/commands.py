@@ -69,7 +69,7 @@ def compare(
     probes: Annotated[
         int,
         options.number("Random probes of a density; R and single layers take half of them."),
-    ] = 5,
+    ] = 4,
     steps: Annotated[
         int,
         options.number("Lanczos steps of each probe; R and single layers take half of them."),

@@ -45,9 +45,9 @@ class Fit:
 def fit(lin: Curvature, effort: Effort, costs: Mapping[str, Cost], limits: Limits) -> Fit:
     """The most of a comparison that is expected to fit its limits.
 
-    Where memory is short, nothing is computed in float64. Fewer and shorter runs of the densities
-    come first, then no single layers, a random subset of the examples, no densities, no traces and
-    no R. Time is proportional to the number of examples.
+    Where memory is short, nothing is computed in float64, and the Krylov bases are shorter. Fewer
+    and shorter runs of the densities come first, then no single layers, a random subset of the
+    examples, no densities, no traces and no R. Time is proportional to the number of examples.
 
     Raises:
         InputError: the least of these exceeds a limit.
@@ -65,7 +65,7 @@ def fit(lin: Curvature, effort: Effort, costs: Mapping[str, Cost], limits: Limit
             return Fit(smaller, found, _rounded(count))
     if found.bytes > limits.bytes:
         raise InputError(
-            f"a limit of memory of at least {_gigabytes(found.bytes)}",
+            f"a limit of memory of at least {_gigabytes(math.ceil(found.bytes / 1e8) * 1e8)}",
             _gigabytes(limits.bytes),
             "raise it, or take fewer examples or layers",
         )
@@ -74,10 +74,11 @@ def fit(lin: Curvature, effort: Effort, costs: Mapping[str, Cost], limits: Limit
 
 
 def _within_memory(effort: Effort) -> Iterator[Effort]:
-    """The effort and less and less of it, each with float64 and without."""
+    """The effort and less and less of it, each with float64, without, and with short bases."""
     for smaller in (effort, *_shallower(effort)):
         yield smaller
         yield replace(smaller, float64=False)
+        yield replace(smaller, float64=False, short_basis=True)
 
 
 def _shallower(effort: Effort) -> Iterator[Effort]:
@@ -114,6 +115,8 @@ def left_out(wanted: Effort, found: Fit) -> tuple[str, ...]:
         left.append("no spectra of single layers")
     if wanted.float64 and not effort.float64:
         left.append("noise floor and certificate without float64")
+    if effort.short_basis and not wanted.short_basis:
+        left.append("ends by half the vectors and twice the products")
     left += [f"no {result}" for result in missing]
     left += [f"no {letter}" for letter in wanted.matrices if letter not in effort.matrices]
     return tuple(left)

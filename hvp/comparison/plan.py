@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hvp.errors import InputError, shown
+from hvp.linalg.eigsh import DENSE_SIZE
 
 MATRICES = ("H", "G", "R")
 RESULTS = ("chain-rule", "ends", "density", "traces")
@@ -33,6 +34,8 @@ class Effort:
             the ends, which are then computed too. The chain rule needs all matrices.
         float64: whether the noise floor and the certificate compare with products in float64, where
             the model allows it.
+        short_basis: whether the iterations for the ends keep about half as many vectors, which
+            takes about twice as many products.
     """
 
     k: int = 10
@@ -43,6 +46,7 @@ class Effort:
     matrices: tuple[str, ...] = MATRICES
     results: frozenset[str] = field(default_factory=lambda: frozenset(RESULTS))
     float64: bool = True
+    short_basis: bool = False
 
     @staticmethod
     def chosen_matrices(given: str | Collection[str]) -> tuple[str, ...]:
@@ -73,6 +77,11 @@ class Effort:
         factor = (REDUCTION_FACTOR if letter == "R" else 1) * (REDUCTION_FACTOR if of_layer else 1)
         probes, steps = (-(-count // factor) for count in (self.num_probes, self.num_steps))
         return max(probes, min(FEWEST_PROBES, self.num_probes)), steps, NUM_RESAMPLED_PROBES
+
+    def basis(self, size: int) -> int | None:
+        """Vectors of the Krylov basis for the ends of so many parameters, None for the default."""
+        is_short = self.short_basis and 2 * self.k < size > DENSE_SIZE
+        return min(2 * self.k + 5, size) if is_short else None
 
     def check_k(self, size: int) -> None:
         """Raise InputError where k is out of range for so many parameters."""

@@ -175,6 +175,7 @@ class Run:
             scale=self._scale(stage),
             seed=self._seed,
             progress=progress,
+            ncv=self.effort.basis(part.size),
             v0=None if self._start is None else self._start.vector(*key, part, self._seed),
         )
         self._sampling[key] = sampling_errors(part, stage.letter, found, self._seed)

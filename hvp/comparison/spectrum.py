@@ -123,16 +123,25 @@ def ends(
     seed: int,
     progress: Callable[[int], None],
     v0: np.ndarray | None = None,
+    ncv: int | None = None,
 ) -> Spectrum:
     """The k largest and the k smallest eigenpairs, in one run if 2k < P, without a density.
 
-    `tol`, `scale` and `v0` are those of `hvp.eigsh`.
+    `tol`, `scale`, `v0` and `ncv` are those of `hvp.eigsh`.
     """
     begun = time.perf_counter()
 
     def run(count: int, which: str) -> Eigenpairs:
         return eigsh(
-            A, count, which=which, tol=tol, scale=scale, v0=v0, seed=seed, progress=progress
+            A,
+            count,
+            which=which,
+            tol=tol,
+            scale=scale,
+            v0=v0,
+            ncv=ncv,
+            seed=seed,
+            progress=progress,
         )
 
     if 2 * k < A.shape[0]:

@@ -8,6 +8,7 @@ from support.comparison_costs import COSTS, N, backend, expected
 from hvp.comparison.limits import Fit, Limits, fit, left_out
 from hvp.comparison.plan import Effort
 from hvp.errors import InputError
+from hvp.linalg.eigsh import basis_size
 
 
 def test_a_comparison_that_fits_is_left_as_it_is():
@@ -54,6 +55,24 @@ def test_short_memory_leaves_out_float64_first():
     found = fit(backend(size), effort, COSTS, Limits(bytes=(whole + without) / 2))
     assert found.effort == smaller
     assert left_out(effort, found) == ("noise floor and certificate without float64",)
+
+
+def test_short_memory_then_shortens_the_bases_of_the_ends():
+    effort, size = Effort(layers=False, results=frozenset({"ends"}), k=3), 20_000_000
+    without = replace(effort, float64=False)
+    short = replace(without, short_basis=True)
+    larger, smaller = (expected(each, size=size) for each in (without, short))
+    vectors = (larger.bytes - smaller.bytes) / (4 * size)
+    assert vectors == basis_size(6, size) - short.basis(size) == 6
+    assert smaller.num_products > larger.num_products
+    found = fit(backend(size), effort, COSTS, Limits(bytes=(larger.bytes + smaller.bytes) / 2))
+    assert found.effort == short
+    assert left_out(effort, found)[-1] == "ends by half the vectors and twice the products"
+
+
+def test_short_bases_are_for_parts_that_are_not_computed_whole():
+    short = Effort(k=3, short_basis=True)
+    assert (short.basis(5), short.basis(512), short.basis(513)) == (None, None, 11)
 
 
 def test_a_budget_that_nothing_fits_is_refused():

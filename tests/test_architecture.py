@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "linalg": ("operators", "errors", "sampling_error", "tables"),
     "comparison": ("linalg", "certificate", "operators", "errors", "sampling_error", "tables"),
     "report": ("comparison", "linalg", "certificate", "errors", "sampling_error", "tables"),
-    "testing": ("certificate", "operators", "linearization", "errors"),
+    "testing": ("comparison", "linalg", "certificate", "operators", "linearization", "errors"),
     "callbacks": ("linearization", "linalg", "operators", "errors"),
     "examples": ("errors",),
     "cli": (

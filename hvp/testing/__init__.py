@@ -2,6 +2,8 @@
 
 - `check` compares a linearization with central differences and checks laws of its products;
 - `dot_test`, `symmetry`, `linearity` and `repeatability` check any SciPy operator;
+- `assert_quadratic_form`, `assert_operator`, `assert_symmetric`, `assert_psd`, `assert_spectrum`
+  and `assert_decomposes` compare any operator with what is expected;
 - `quadratic`, `linear_regression`, `softmax_regression` and `deep_linear` have known H and G.
 
 The problems are imported when first used, since they need TensorFlow.
@@ -11,6 +13,14 @@ import importlib
 from typing import Any
 
 from hvp.certificate.checks import Check
+from hvp.testing.assertions import (
+    assert_decomposes,
+    assert_operator,
+    assert_psd,
+    assert_quadratic_form,
+    assert_spectrum,
+    assert_symmetric,
+)
 from hvp.testing.finite_differences import Report, check
 from hvp.testing.operator_laws import dot_test, linearity, repeatability, symmetry
 
@@ -23,6 +33,8 @@ _CLOSED_FORMS = (
 )
 
 __all__ = ["Check", "Report", "check", "dot_test", "linearity", "repeatability", "symmetry"]
+__all__ += ["assert_decomposes", "assert_operator", "assert_psd", "assert_quadratic_form"]
+__all__ += ["assert_spectrum", "assert_symmetric"]
 __all__ += [*_CLOSED_FORMS]
 
 

@@ -4,6 +4,7 @@
 - `dot_test`, `symmetry`, `linearity` and `repeatability` check any SciPy operator;
 - `assert_quadratic_form`, `assert_operator`, `assert_symmetric`, `assert_psd`, `assert_spectrum`
   and `assert_decomposes` compare any operator with what is expected;
+- `check_operator` checks all laws of any operator and returns a report;
 - `quadratic`, `linear_regression`, `softmax_regression` and `deep_linear` have known H and G.
 
 The problems are imported when first used, since they need TensorFlow.
@@ -22,6 +23,7 @@ from hvp.testing.assertions import (
     assert_symmetric,
 )
 from hvp.testing.finite_differences import Report, check
+from hvp.testing.operator_checks import check_operator
 from hvp.testing.operator_laws import dot_test, linearity, repeatability, symmetry
 
 _CLOSED_FORMS = (
@@ -34,7 +36,7 @@ _CLOSED_FORMS = (
 
 __all__ = ["Check", "Report", "check", "dot_test", "linearity", "repeatability", "symmetry"]
 __all__ += ["assert_decomposes", "assert_operator", "assert_psd", "assert_quadratic_form"]
-__all__ += ["assert_spectrum", "assert_symmetric"]
+__all__ += ["assert_spectrum", "assert_symmetric", "check_operator"]
 __all__ += [*_CLOSED_FORMS]
 
 

@@ -44,7 +44,8 @@ def assert_quadratic_form(
 
     Args:
         A: (P, P).
-        expected: a number, one a column (K,), or another operator or matrix (P, P) with these forms.
+        expected: a number, one a column (K,), or another operator or matrix (P, P), whose forms
+            are expected.
         V: a vector (P,) or a block (P, K). None for
             ``numpy.random.default_rng(seed).standard_normal((P, K))``, with K as many as `expected`
             has numbers; three for an operator.
@@ -73,10 +74,7 @@ def assert_quadratic_form(
             f"an expected operator {operator.shape}", other.shape, "compare like sizes"
         )
     numbers = np.zeros(NUM_VECTORS) if other is not None else _numbers(expected, "expected")
-    if V is None:
-        block = random_vectors(size, max(numbers.size, 1), seed)
-    else:
-        block = _block(V, size)
+    block = random_vectors(size, max(numbers.size, 1), seed) if V is None else _block(V, size)
     if other is not None:
         numbers = _forms(other, block)[0]
     elif numbers.shape not in ((), (block.shape[1],)):
@@ -173,7 +171,7 @@ def assert_psd(A: AnyOperator, *, atol: float | None = None, seed: int = 0) -> N
     >>> assert_psd(np.diag([-0.5, 1.0]))
     Traceback (most recent call last):
         ...
-    AssertionError: the operator is not positive semidefinite: λmin = -0.5 ± 0.0e+00, allowed -2.2e-13
+    AssertionError: A is not positive semidefinite: λmin = -0.5 ± 0.0e+00, allowed -2.2e-13
     """
     operator = square_operator(A)
     assert_symmetric(operator, seed=seed)
@@ -185,7 +183,7 @@ def assert_psd(A: AnyOperator, *, atol: float | None = None, seed: int = 0) -> N
     value, error = float(lowest.values[0]), float(lowest.errors[0])
     if not value >= -allowed:
         raise AssertionError(
-            f"the operator is not positive semidefinite: λmin = {value:.6g} ± {error:.1e}, "
+            f"A is not positive semidefinite: λmin = {value:.6g} ± {error:.1e}, "
             f"allowed {-allowed:.1e}"
         )
 

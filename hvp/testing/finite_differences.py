@@ -31,7 +31,7 @@ FRACTION_OF_DIGITS = 0.5
 
 @dataclass(frozen=True)
 class Report:
-    """The checks of a linearization; it prints as one line per check."""
+    """The checks of a linearization or an operator; it prints as one line per check."""
 
     checks: tuple[Check, ...]
 
@@ -39,6 +39,17 @@ class Report:
     def passed(self) -> bool:
         """Whether all checks passed."""
         return all(check.passed for check in self.checks)
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that failed."""
+        return tuple(check for check in self.checks if not check.passed)
+
+    def raise_if_failed(self) -> None:
+        """Raise AssertionError with a line for each check that failed, if one did."""
+        if self.failed:
+            title = f"{len(self.failed)} of {len(self.checks)} checks failed"
+            raise AssertionError("\n".join([title, *(" ".join(c.row) for c in self.failed)]))
 
     def __str__(self) -> str:
         return "\n".join(" ".join(row) for row in self.rows())

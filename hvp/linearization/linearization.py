@@ -172,6 +172,14 @@ class Linearization:
         return self._snapshot.weights_digest
 
     @property
+    def objective_digest(self) -> str:
+        """SHA-256 of the operations that compute the loss, whatever their names and batch sizes.
+
+        Another version of TensorFlow may compute the same loss by other operations.
+        """
+        return self._snapshot.traced_loss.objective_digest
+
+    @property
     def has_outputs(self) -> bool:
         """Whether the loss is a function of outputs, so that J, G and R are defined."""
         return self._snapshot.traced_loss.has_outputs

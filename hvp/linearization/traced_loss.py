@@ -12,6 +12,7 @@ import tensorflow as tf
 from hvp.autodiff import precision
 from hvp.autodiff.curvature import Tensors
 from hvp.autodiff.differentiability import comparing_loop
+from hvp.autodiff.digest import digest
 from hvp.autodiff.program import Node, leaves
 from hvp.autodiff.replay import promoted
 from hvp.errors import InputError
@@ -152,6 +153,12 @@ class TracedLoss:
         found = [captures[number] for number in sorted(captures)]
         # A loop captures handles of variables too, but reads the values captured with them.
         return [tensor for tensor in found if tensor.dtype != tf.resource]
+
+    @functools.cached_property
+    def objective_digest(self) -> str:
+        """SHA-256 of the operations of the loss and of its penalties."""
+        programs = [*self._programs.values(), self.penalty]
+        return digest(None if each is None else each.loss for each in programs)
 
     def comparing_loop(self, chosen: Sequence[int]) -> Node | None:
         """A loop that compares numbers which depend on the `chosen` parameters."""

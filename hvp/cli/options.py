@@ -117,6 +117,24 @@ WeightsOption = Annotated[
         "epoch-10.",
     ),
 ]
+RecordOption = Annotated[
+    Path | None,
+    typer.Option(
+        parser=path,
+        metavar="<path>",
+        help="Write the curvature to this golden file, if all checks pass: loss, λmax, and forms "
+        "of H, G and R in seeded directions, each with what rounding may change.",
+    ),
+]
+AgainstOption = Annotated[
+    Path | None,
+    typer.Option(
+        parser=path,
+        metavar="<path>",
+        help="Compare the curvature with this golden file. Says which of data, weights, objective, "
+        "versions or the curvature itself has changed.",
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 

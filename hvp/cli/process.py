@@ -37,6 +37,7 @@ REMEDIES = {
     r"\bvariables=": "--layers",
     r"pass batch_size=len\(x\).*": "leave --batch-size out",
     r"\b(add H to|leave) matrices\b": r"\1 --matrices",
+    r"write one by hvp\.testing\.record": "write one by --record",
     r"pass training=False": "remove that assignment",
     r"raise cache= if memory allows": "free memory, or take fewer examples",
     r"raise tol, or linearise in float64": "give --dtype float64",

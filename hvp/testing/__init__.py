@@ -5,6 +5,7 @@
 - `assert_quadratic_form`, `assert_operator`, `assert_symmetric`, `assert_psd`, `assert_spectrum`
   and `assert_decomposes` compare any operator with what is expected;
 - `check_operator` checks all laws of any operator and returns a report;
+- `record` writes the curvature of a loss to a golden file, and `compare_to` holds it against later;
 - `quadratic`, `linear_regression`, `softmax_regression` and `deep_linear` have known H and G.
 
 The problems are imported when first used, since they need TensorFlow.
@@ -23,6 +24,7 @@ from hvp.testing.assertions import (
     assert_symmetric,
 )
 from hvp.testing.finite_differences import Report, check
+from hvp.testing.golden_files import GoldenReport, compare_to, golden_report, record
 from hvp.testing.operator_checks import check_operator
 from hvp.testing.operator_laws import dot_test, linearity, repeatability, symmetry
 
@@ -37,6 +39,7 @@ _CLOSED_FORMS = (
 __all__ = ["Check", "Report", "check", "dot_test", "linearity", "repeatability", "symmetry"]
 __all__ += ["assert_decomposes", "assert_operator", "assert_psd", "assert_quadratic_form"]
 __all__ += ["assert_spectrum", "assert_symmetric", "check_operator"]
+__all__ += ["GoldenReport", "compare_to", "golden_report", "record"]
 __all__ += [*_CLOSED_FORMS]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hvp.errors import InputError
@@ -31,19 +33,31 @@ def check_close(
     excess = np.where(wrong, np.nan_to_num(difference - bound, nan=np.inf, posinf=np.inf), -np.inf)
     worst = np.argsort(-excess, axis=None, kind="stable")[: min(NUM_SHOWN, int(wrong.sum()))]
     share = 100 * wrong.sum() / wrong.size
-    lines = [
-        title,
-        f"{index} by {index}: {wrong.sum():,} of {wrong.size:,} differ ({share:.3g} %); the worst:",
-        f"{index:>12} {'found':>16} {'expected':>16} {'difference':>11} {'allowed':>9}",
-    ]
+    rows = []
     for position in worst:
         place = np.unravel_index(position, wrong.shape)
         label = ", ".join(str(int(i)) for i in place)
-        lines.append(
-            f"{label:>12} {found[place]:>16.9g} {expected[place]:>16.9g} "
-            f"{difference[place]:>11.2e} {bound[place]:>9.1e}"
+        value, wanted, change, allowed = (
+            float(array[place]) for array in (found, expected, difference, bound)
         )
-    raise AssertionError("\n".join(lines))
+        rows.append((label, value, wanted, change, allowed))
+    count = f"{wrong.sum():,} of {wrong.size:,} differ ({share:.3g} %); the worst:"
+    raise AssertionError("\n".join([title, f"{index} by {index}: {count}", *table(index, rows)]))
+
+
+def table(
+    index: str,
+    rows: Sequence[tuple[str, float, float, float, float]],
+    *,
+    expected: str = "expected",
+) -> list[str]:
+    """Lines of label, found, expected, difference and allowed, below their names."""
+    width = max(12, *(len(row[0]) for row in rows))
+    names = f"{'found':>16} {expected:>16} {'difference':>11} {'allowed':>9}"
+    return [f"{index:>{width}} {names}"] + [
+        f"{label:>{width}} {found:>16.9g} {wanted:>16.9g} {difference:>11.2e} {bound:>9.1e}"
+        for label, found, wanted, difference, bound in rows
+    ]
 
 
 def tolerance(

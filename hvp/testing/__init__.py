@@ -1,4 +1,4 @@
-"""Public checks: laws of any operator, a check of a model, and problems with known H and G.
+"""For test suites: assertions, laws of operators, golden files, and problems with known H and G.
 
 - `check` compares a linearization with central differences and checks laws of its products;
 - `dot_test`, `symmetry`, `linearity` and `repeatability` check any SciPy operator;
@@ -6,7 +6,7 @@
   and `assert_decomposes` compare any operator with what is expected;
 - `check_operator` checks all laws of any operator and returns a report;
 - `record` writes the curvature of a loss to a golden file, and `compare_to` holds it against later;
-- `quadratic`, `linear_regression`, `softmax_regression` and `deep_linear` have known H and G.
+- `hvp.testing.closed_forms` has problems with known H, G and R, such as `linear_regression`.
 
 The problems are imported when first used, since they need TensorFlow.
 """
@@ -31,8 +31,17 @@ from hvp.testing.operator_laws import dot_test, linearity, repeatability, symmet
 _CLOSED_FORMS = (
     "ClosedForm",
     "deep_linear",
+    "deep_linear_network",
+    "depth_gap",
+    "equal_residuals",
+    "gather_with_repeats",
+    "gaussian_process",
     "linear_regression",
+    "poisson_regression",
+    "products_at_zero",
     "quadratic",
+    "random_linear",
+    "softmax_at_zero",
     "softmax_regression",
 )
 

@@ -67,7 +67,7 @@ def test_tab_completion_offers_all_public_names_and_their_own():
 
     assert offered("hvp.") == {f"hvp.{name}" for name in NAMES | {"callbacks", "testing"}}
     assert offered("hvp.__v") == {"hvp.__version__"}
-    assert "hvp.testing.check" in offered("hvp.testing.")
+    assert {"hvp.testing.check", "hvp.testing.closed_forms"} <= offered("hvp.testing.")
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
@@ -162,7 +162,10 @@ def test_a_linearization_has_what_was_promised():
 
 
 def test_the_checks_need_no_import_of_their_own():
-    program = "import hvp; print(hvp.testing.check.__name__, hvp.__version__)"
+    program = (
+        "import hvp; print(hvp.testing.check.__name__, hvp.__version__); "
+        "hvp.testing.closed_forms.quadratic"
+    )
     done = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True)
     assert (done.stdout, done.stderr) == (f"check {hvp.__version__}\n", "")
 

@@ -53,6 +53,11 @@ __all__ += [*_CLOSED_FORMS]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _CLOSED_FORMS:
+    if name not in ("closed_forms", *_CLOSED_FORMS):
         raise AttributeError(f"module 'hvp.testing' has no attribute {name!r}")
-    return getattr(importlib.import_module("hvp.testing.closed_forms"), name)
+    module = importlib.import_module("hvp.testing.closed_forms")
+    return module if name == "closed_forms" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(("closed_forms", *__all__))

@@ -14,27 +14,41 @@ import hvp
 from hvp import examples
 
 Tensors = Sequence[tf.Tensor]
+Data = tuple[np.ndarray, np.ndarray]
 
 
 def squared(targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum((outputs - targets) ** 2, axis=-1) / 2
 
 
-def network(width: int) -> keras.Model:
+def network(width: int, num_pixels: int = 784) -> keras.Model:
     def dense(units: int, activation: str | None, seed: int) -> keras.layers.Layer:
         # U(-1/√fan_in, 1/√fan_in), from which sharpness begins low.
         initial = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=seed)
         return keras.layers.Dense(units, activation, kernel_initializer=initial)
 
     layers = [dense(width, "tanh", 0), dense(width, "tanh", 1), dense(10, None, 2)]
-    return keras.Sequential([keras.Input((28, 28)), keras.layers.Flatten(), *layers])
+    return keras.Sequential([keras.Input((num_pixels,)), *layers])
 
 
-def digits(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Centred images and one-hot targets, chosen at random."""
+def digits(count: int) -> Data:
+    """Centred images, (count, 784), and one-hot targets, chosen at random."""
     x, y = examples.mnist()
     chosen = np.random.default_rng(0).permutation(len(x))[:count]
-    return x[chosen] - x[chosen].mean(axis=0), np.eye(10, dtype=np.float32)[y[chosen]]
+    x = x[chosen].reshape(count, -1)
+    return x - x.mean(axis=0), np.eye(10, dtype=np.float32)[y[chosen]]
+
+
+def used_pixels(width: int, x: np.ndarray, targets: np.ndarray) -> tuple[keras.Model, Data]:
+    """The network and the data without the pixels that are 0 in all images.
+
+    The loss does not depend on their weights, so that the rest trains as it does in the whole.
+    """
+    used = x.any(axis=0)
+    kernel, *others = network(width).get_weights()
+    model = network(width, int(used.sum()))
+    model.set_weights([kernel[used], *others])
+    return model, (x[:, used], targets)
 
 
 class Sharpness:
@@ -62,7 +76,7 @@ class Sharpness:
 def descend(
     model: keras.Model,
     change: Callable[[Tensors], Tensors],
-    data: tuple[np.ndarray, np.ndarray],
+    data: Data,
     num_steps: int,
     every: int,
     measure: Callable[[], float],
@@ -74,7 +88,6 @@ def descend(
     x, targets = data
     weights = [variable.value for variable in model.trainable_variables]
 
-    @tf.function(jit_compile=True)
     def step() -> tf.Tensor:
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(squared(targets, model(x)))
@@ -83,12 +96,19 @@ def descend(
             weight.assign_add(each)
         return loss
 
+    # One call for all steps between two measurements. XLA would be slower: it transposes x anew.
+    @tf.function
+    def steps(count: tf.Tensor) -> tf.Tensor:
+        losses = tf.TensorArray(tf.float32, size=count)
+        for number in tf.range(count):
+            losses = losses.write(number, step())
+        return losses.stack()
+
     measured, losses = [], []
-    for number in range(num_steps + 1):
-        if number % every == 0:
-            measured.append(measure())
-        losses.append(float(step()))
-    return np.array(measured), np.array(losses)
+    for number in range(0, num_steps + 1, every):
+        measured.append(measure())
+        losses.append(steps(tf.constant(min(every, num_steps + 1 - number))))
+    return np.array(measured), np.concatenate(losses)
 
 
 def zeros(model: keras.Model) -> list[tf.Variable]:

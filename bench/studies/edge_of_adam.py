@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from bench.studies import study
-from bench.studies.descent import Sharpness, Tensors, descend, digits, network, zeros
+from bench.studies.descent import Sharpness, Tensors, descend, digits, used_pixels, zeros
 from bench.studies.study import Row, Study
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
@@ -55,7 +55,7 @@ def train(
     rate: float, data: tuple[np.ndarray, np.ndarray], width: int, num_steps: int, every: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The preconditioned and the plain sharpness, at every `every`-th step but the first."""
-    model = network(width)
+    model, data = used_pixels(width, *data)
     adam = Adam(zeros(model), zeros(model), rate)
     preconditioned, plain = Sharpness(model, *data), Sharpness(model, *data)
     found = []

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from bench.studies import study
-from bench.studies.descent import Sharpness, Tensors, descend, digits, network, zeros
+from bench.studies.descent import Sharpness, Tensors, descend, digits, used_pixels, zeros
 from bench.studies.study import Row, Study
 
 BETA = 0.9
@@ -33,7 +33,7 @@ def train(
     every: int,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """The sharpness at every `every`-th step, and the loss before each step."""
-    model = network(width)
+    model, data = used_pixels(width, *data)
     means = zeros(model)
 
     def change(slopes: Tensors) -> Tensors:

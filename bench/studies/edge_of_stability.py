@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from bench.studies import study
-from bench.studies.descent import Sharpness, descend, digits, network
+from bench.studies.descent import Sharpness, descend, digits, used_pixels
 from bench.studies.study import Row, Study
 
 RATES, SMALL = (0.4, 0.2), 0.05
@@ -25,7 +25,7 @@ def train(
     rate: float, x: np.ndarray, targets: np.ndarray, width: int, num_steps: int, every: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The sharpness at every `every`-th step, and the loss before each step."""
-    model, data = network(width), (x, targets)
+    model, data = used_pixels(width, x, targets)
     sharpness = Sharpness(model, *data)
     return descend(
         model, lambda slopes: [-rate * s for s in slopes], data, num_steps, every, sharpness

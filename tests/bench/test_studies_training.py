@@ -39,7 +39,7 @@ def test_networks_differ_in_normalisation_alone() -> None:
 
 def test_descent_is_plain_gradient_descent() -> None:
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((12, 28, 28)).astype(np.float32)
+    x = rng.standard_normal((12, 784)).astype(np.float32)
     targets = np.eye(10, dtype=np.float32)[rng.integers(10, size=12)]
     sharpness, losses = edge_of_stability.train(0.3, x, targets, width=3, num_steps=1, every=2)
     model = descent.network(3)
@@ -60,7 +60,7 @@ def test_descent_is_plain_gradient_descent() -> None:
 
 def few_digits() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((12, 28, 28)).astype(np.float32)
+    x = rng.standard_normal((12, 784)).astype(np.float32)
     return x, np.eye(10, dtype=np.float32)[rng.integers(10, size=12)]
 
 

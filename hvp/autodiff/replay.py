@@ -122,18 +122,22 @@ def _cast(tensor: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     return tf.cast(tensor, dtype) if is_number and tensor.dtype != dtype else tensor
 
 
-def _draws_random_numbers(op: tf.Operation) -> bool:
-    """Whether it is a stateless generator of random numbers, which takes a seed or a counter."""
-    return any(argument.name in ("seed", "counter") for argument in op.op_def.input_arg)
+def _keeps_precision(op: tf.Operation) -> bool:
+    """Whether in another precision its results would be others, not the same with other rounding.
+
+    So it is with bits, and with a stateless generator of random numbers, which takes a seed or a
+    counter.
+    """
+    is_random = any(argument.name in ("seed", "counter") for argument in op.op_def.input_arg)
+    return is_random or op.type == "Bitcast"
 
 
 def _original(node: Node, inputs: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
     op = node.op
     call = getattr(tf.raw_ops, op.type)
-    # In another precision a generator would give other random numbers.
-    is_random = _draws_random_numbers(op)
+    is_as_traced = _keeps_precision(op)
     remaining = list(inputs)
-    if is_random:
+    if is_as_traced:
         remaining = [_cast(t, x.dtype) for t, x in zip(inputs, op.inputs, strict=True)]
     arguments: dict[str, Any] = {}
     inferred = set()
@@ -152,7 +156,7 @@ def _original(node: Node, inputs: Sequence[tf.Tensor], name: str) -> list[tf.Ten
             value = op.get_attr(attribute.name)
             if attribute.type == "shape":
                 value = tf.TensorShape(value)
-            elif attribute.type == "type" and not is_random:
+            elif attribute.type == "type" and not is_as_traced:
                 value = promoted(value, node.dtype)
             arguments[attribute.name] = value
     try:

@@ -25,6 +25,7 @@ from hvp.linearization.stop_checks import relative_change
 from hvp.objective.objective import Objective
 from hvp.objective.parameters import Layout
 
+NOT_IN_FLOAT64 = "how far the gradient is from that in float64 is unknown, TensorFlow has none"
 Gradient = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
 
 
@@ -109,22 +110,33 @@ class GradientChecks:
                 'pass dtype="float64", which computes all in float64, or use bfloat16 there, as '
                 "mixed_bfloat16 does",
             )
-        exact = precision.promote(self._loss, tf.float64)
-
-        def exactly(params: Sequence[tf.Tensor]) -> tf.Tensor:
-            tensors = [precision.cast(t, tf.float64) for t in (*params, *self._tensors)]
-            return tf.add_n(exact.replay(*tensors))
-
-        error = self._difference(
-            lambda p: curvature.gradient(exactly, p), _replayed_gradient(self._loss, self._tensors)
-        )
+        difference = self._difference_from_float64()
         for place in self._innermost(lower):
-            message = (
-                f"computes in {lower[place][0].name}: the gradient differs from that in float64 by "
-                f"{error:.0e} of its size on the first batch"
-            )
+            message = f"computes in {lower[place][0].name}: {difference}"
             remedy = 'dtype="float64" gives all digits'
+            if difference == NOT_IN_FLOAT64:
+                remedy = "write it with other operations for all digits"
             yield Finding("different", place, message, remedy=remedy)
+
+    def _difference_from_float64(self) -> str:
+        """How far the gradient is from the one in float64, if TensorFlow can compute that."""
+        try:
+            exact = precision.promote(self._loss, tf.float64)
+
+            def exactly(params: Sequence[tf.Tensor]) -> tf.Tensor:
+                tensors = [precision.cast(t, tf.float64) for t in (*params, *self._tensors)]
+                return tf.add_n(exact.replay(*tensors))
+
+            error = self._difference(
+                lambda p: curvature.gradient(exactly, p),
+                _replayed_gradient(self._loss, self._tensors),
+            )
+        except (InputError, tf.errors.OpError):
+            return NOT_IN_FLOAT64
+        return (
+            f"the gradient differs from that in float64 by {error:.0e} of its size on the first "
+            "batch"
+        )
 
     def _innermost(self, places: Iterable[str]) -> list[str]:
         """The places without those that contain other places, such as a model and its layers."""

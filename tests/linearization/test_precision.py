@@ -511,6 +511,33 @@ def test_float32_inside_float64_is_reported_as_different():
     assert "computes in float32: the gradient differs from that in float64 by " in finding.message
 
 
+def test_an_operation_without_float64_inside_float64_is_differentiated_as_traced():
+    def loss(w):
+        largest, _ = tf.math.approx_max_k(tf.cast(w, tf.float32), 2)
+        return tf.reduce_sum(tf.cast(largest, w.dtype) ** 3)
+
+    w = np.array([0.25, 0.125, -0.5, 0.75])
+    lin = hvp.linearize_function(loss, w, jit=False)
+    (finding,) = different(lin)
+    assert "computes in float32: how far the gradient is from that in float64" in finding.message
+    assert "dtype=" not in finding.remedy
+    np.testing.assert_array_equal(lin.hvp(np.ones(4)), [1.5, 0, 0, 4.5])
+    with pytest.raises(hvp.InputError, match="float64, got ApproxTopK .* leave dtype= out"):
+        hvp.linearize_function(loss, w, dtype="float64")
+
+
+@pytest.mark.parametrize("options", [{}, {"dtype": "float64"}], ids=str)
+@pytest.mark.parametrize("kind", [F32, F64])
+def test_bits_are_those_of_the_precision_that_the_loss_casts_to(kind, options):
+    def loss(w):  # as keras.ops.signbit has it
+        bits = tf.bitcast(tf.cast(w, tf.float32), tf.int32)
+        return tf.reduce_sum(tf.where(bits < 0, w**2, w**3))
+
+    # In float64 a vector of two would have 2 x 2 such bits.
+    lin = hvp.linearize_function(loss, np.array([0.5, -0.25], kind), jit=False, **options)
+    np.testing.assert_allclose(lin.hvp(np.ones(2, kind)), [3, 2], rtol=1e-6)
+
+
 # --- refused ---
 
 

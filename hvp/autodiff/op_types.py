@@ -93,6 +93,9 @@ class OpType:
 
 ALL = slice(None)
 PYTHON = "operations of TensorFlow in place of Python and NumPy"
+TRANSFORM = (
+    "tf.signal.fft3d, rfft3d and their inverses, or tf.signal.fft for one axis after another"
+)
 DILATION = "tf.image.extract_patches, the filter added, and tf.reduce_max"
 OP_TYPES = {
     "Abs": OpType(is_entrywise=True),
@@ -155,12 +158,15 @@ OP_TYPES = {
     "FakeQuantWithMinMaxArgs": OpType(is_straight_through=True),
     "FakeQuantWithMinMaxVars": OpType(is_straight_through=True),
     "FakeQuantWithMinMaxVarsPerChannel": OpType(is_straight_through=True),
+    "FFTND": OpType(instead=TRANSFORM),
     "Fill": OpType(rearranges=1),
     "Floor": OpType(locally_constant=True),
     "FloorDiv": OpType(locally_constant=True),
     "FusedBatchNormGradV3": OpType(ignores=(5,)),
     "GatherNd": OpType(linear_in=(0,)),
     "GatherV2": OpType(linear_in=(0,)),
+    "IFFTND": OpType(instead=TRANSFORM),
+    "IRFFTND": OpType(instead=TRANSFORM),
     "Identity": OpType(is_alias=True),
     "IdentityN": OpType(is_alias=True),
     "If": OpType(bodies=("then_branch", "else_branch")),
@@ -179,6 +185,9 @@ OP_TYPES = {
     "Lu": OpType(instead="tf.linalg.solve for solutions, tf.linalg.slogdet for determinants"),
     "MatMul": OpType(linear_in=(0, 1)),
     "MatrixBandPart": OpType(linear_in=(0,)),
+    "MatrixLogarithm": OpType(
+        instead="tf.linalg.eigh, the logarithm of the eigenvalues, and the product with the vectors"
+    ),
     "MatrixSolveLs": OpType(instead="tf.linalg.lstsq(..., fast=True)"),
     "MatrixSquareRoot": OpType(wrong_if_complex=True),
     "MaxPool": OpType(zero_if_zero=(0,)),
@@ -205,6 +214,7 @@ OP_TYPES = {
     "QuantizeAndDequantizeV2": OpType(is_straight_through=True),
     "QuantizeAndDequantizeV3": OpType(is_straight_through=True),
     "QuantizeAndDequantizeV4": OpType(is_straight_through=True),
+    "RFFTND": OpType(instead=TRANSFORM),
     "RaggedBincount": OpType(instead="tf.math.unsorted_segment_sum"),
     "RandomGammaGrad": OpType(instead="numbers that are drawn before"),
     "Rank": OpType(gives_shape=True),
@@ -293,6 +303,7 @@ OP_TYPES = {
         wrong_if_complex=True, gradient_may_be_wrong=True, is_entrywise=True, finite_at=0.5
     ),
     "ZerosLike": OpType(locally_constant=True),
+    "Zeta": OpType(instead="a sum of terms (q + k)^(-s), where the exponent s is a parameter"),
 }
 UNKNOWN = OpType()
 SPARSE = OpType(instead="tf.sparse.to_dense and operations on dense tensors")

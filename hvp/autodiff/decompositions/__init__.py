@@ -3,8 +3,8 @@
 `products`, `segments`, `powers`, `logarithms`, `determinants`, `special_functions`, `cross_entropy`
 and the projections in `images` are right where TensorFlow's derivatives are not, `spectra` at any
 scale; `norms` is infinite where no derivative exists. `pooling`, `volumes`, `convolutions`,
-`indexing`, `sparse`, `images`, `colours`, `normalisation` and `ctc` have second derivatives where
-TensorFlow has none.
+`indexing`, `sparse`, `images`, `colours`, `normalisation`, `ctc` and `fourier` have second
+derivatives where TensorFlow has none.
 `quantisation` takes steps for the identity, as training does. `matrix_products` is faster. Two are
 a line each: Select between tensors of one shape is SelectV2, which broadcasts; Softsign is a
 quotient, which has second derivatives, and so is its gradient.
@@ -22,6 +22,7 @@ from hvp.autodiff.decompositions import (
     cross_entropy,
     ctc,
     determinants,
+    fourier,
     images,
     indexing,
     logarithms,
@@ -154,6 +155,8 @@ SUBSTITUTES: dict[str, Substitute] = {
     "Cholesky": determinants.cholesky,
     "SelfAdjointEigV2": spectra.eigh,
     "Svd": spectra.svd,
+    **dict.fromkeys(["RFFT", "RFFT2D", "RFFT3D"], fourier.real),
+    **dict.fromkeys(["IRFFT", "IRFFT2D", "IRFFT3D"], fourier.inverse_real),
     "LRN": normalisation.local_response,
     "FusedBatchNormV3": normalisation.fused_batch_norm,
     "FusedBatchNormGradV3": normalisation.fused_batch_norm_grad,

@@ -6,9 +6,10 @@ activity regularisers), and the penalties on the weights.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -99,7 +100,8 @@ class KerasObjective(Objective):
         pairs = zip(self._keras_variables, params, strict=True)
         replaced = [(variable, param) for variable, param in pairs if param is not variable.value]
         given = [] if state is None else list(zip(self._state_variables, state, strict=True))
-        with keras.StatelessScope([*replaced, *given], collect_losses=True) as scope:
+        stateless = keras.StatelessScope([*replaced, *given], collect_losses=True)
+        with _kept_losses(self._model), stateless as scope:
             evaluation = self._terms(batch, params[0].dtype, scope)
         model_checks.refuse_assigned(replaced, scope)
         # Layers that mix examples update batch statistics; what is random updates seeds, which
@@ -291,6 +293,23 @@ class KerasObjective(Objective):
         if "training" in accepted or any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
             given["training"] = self._training
         return self._model.compute_loss(**given)
+
+
+@contextlib.contextmanager
+def _kept_losses(model: keras.Model) -> Iterator[None]:
+    """A block after which the layers have the losses of their last call again (`model.losses`).
+
+    A call empties them first, also one in a scope that collects its losses.
+    """
+    layers = list(model._flatten_layers())
+    kept = [(list(layer._losses), set(layer._loss_ids)) for layer in layers]
+    try:
+        yield
+    finally:
+        for layer, (losses, ids) in zip(layers, kept, strict=True):
+            layer._losses[:] = losses
+            layer._loss_ids.clear()
+            layer._loss_ids.update(ids)
 
 
 def _term(loss: keras.Loss, target: Any, z: tf.Tensor, weight: Any, mask: Any) -> Term:

@@ -1,5 +1,7 @@
 """The objective is the one that `fit` minimises, whatever the batches."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -608,3 +610,28 @@ def test_a_loss_of_a_whole_batch_is_refused_for_several():
     for loss in (mean_of_all, losses.Dice()):
         with pytest.raises(hvp.InputError, match="a sum over examples, or a single batch"):
             hvp.linearize(model, (X, ONEHOT), loss, batch_size=3)
+
+
+@pytest.mark.parametrize("loss", ["mse", "a loss that fails"])
+def test_the_model_keeps_the_losses_of_its_last_call(loss):
+    class Added(layers.Layer):
+        def call(self, x):
+            self.add_loss(tf.reduce_mean(x**2))
+            return x
+
+    inner = keras.Sequential([layers.Dense(3, activity_regularizer="l2"), Added()])
+    model = sequential((4,), inner, layers.Dense(3, kernel_regularizer="l2"), Added())
+    model(X)
+    before = model.losses
+    assert len(before) == 4
+
+    def failing(y, z):
+        raise ValueError("as a loss of a user may")
+
+    with contextlib.nullcontext() if loss == "mse" else pytest.raises(hvp.InputError):
+        hvp.linearize(model, (X, REAL), failing if loss != "mse" else loss, jit=False)
+    assert all(now is then for now, then in zip(model.losses[:3], before[:3], strict=True))
+    np.testing.assert_array_equal(model.losses, before)
+    model(X + 1)  # a call of the user's own starts anew, without more losses
+    assert len(model.losses) == 4
+    assert model.losses[0] != before[0]

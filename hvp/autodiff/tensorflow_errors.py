@@ -33,6 +33,15 @@ CONTROL_FLOW = (
     "cannot be interpreted as an integer",
 )
 
+# In the error of XLA for a list of tensors, in which a loop or a branch keeps what its derivative
+# needs.
+XLA_CONTROL_FLOW = "DataTypeToPrimitiveType: 'variant'"
+
+
+def is_xla_control_flow(error: Exception) -> bool:
+    """Whether it comes from XLA, which cannot compile the derivatives of loops and branches."""
+    return XLA_CONTROL_FLOW in str(error)
+
 
 def is_python_control_flow(error: Exception) -> bool:
     """Whether it comes from a Python `if`, `for` or `while` over a tensor that has no value yet."""

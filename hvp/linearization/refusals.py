@@ -6,7 +6,12 @@ import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from hvp.autodiff.tensorflow_errors import REFUSALS, raise_own, reason
+from hvp.autodiff.tensorflow_errors import (
+    REFUSALS,
+    is_xla_control_flow,
+    raise_own,
+    reason,
+)
 from hvp.errors import InputError
 
 Arguments = ParamSpec("Arguments")
@@ -26,6 +31,12 @@ def refusals_as_input_errors(
             raise
         except REFUSALS as error:
             raise_own(error)
+            if is_xla_control_flow(error):
+                raise InputError(
+                    "no loops and branches that depend on the parameters, with jit=True",
+                    "one, whose derivatives XLA cannot compile",
+                    "pass jit=False or leave jit out",
+                ) from error
             raise InputError(
                 "operations that TensorFlow differentiates and runs on this machine",
                 repr(reason(error)),

@@ -341,3 +341,18 @@ def test_a_loop_that_compares_numbers_and_is_smooth_between_is_verified():
     x, s = W[0], np.sin(W[0])
     expected = -np.sin(s) * np.cos(x) ** 2 - np.cos(s) * np.sin(x)
     np.testing.assert_allclose(lin.hvp(np.ones(2)), [expected, 0.0], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda w: tf.cond(w[0] > 0, lambda: tf.reduce_sum(w**3), lambda: tf.reduce_sum(w)),
+        lambda w: tf.while_loop(lambda s: s < 20, lambda s: [s**2 + 2], [tf.reduce_sum(w)])[0],
+    ],
+    ids=["cond", "while_loop"],
+)
+def test_xla_on_request_is_refused_in_words(loss):
+    lin = hvp.linearize_function(loss, np.array([0.5, 0.25]), jit=True)
+    with pytest.raises(hvp.InputError, match="loops and branches .* pass jit=False") as info:
+        lin.hvp(np.ones(2))
+    assert "variant" not in str(info.value)

@@ -522,7 +522,7 @@ def test_an_operation_without_float64_inside_float64_is_differentiated_as_traced
     assert "computes in float32: how far the gradient is from that in float64" in finding.message
     assert "dtype=" not in finding.remedy
     np.testing.assert_array_equal(lin.hvp(np.ones(4)), [1.5, 0, 0, 4.5])
-    with pytest.raises(hvp.InputError, match="float64, got ApproxTopK .* leave dtype= out"):
+    with pytest.raises(hvp.InputError, match=r"float64, got ApproxTopK .* leave dtype= out"):
         hvp.linearize_function(loss, w, dtype="float64")
 
 

@@ -1,7 +1,7 @@
 """Discrete Fourier transforms of real numbers, and back to them, axis by axis.
 
-TensorFlow's gradients over one and two axes fail where `fft_length` leaves out entries of the input;
-here these are left out before. It has no gradient over three axes.
+TensorFlow's gradients over one and two axes fail where `fft_length` leaves out entries of the
+input; here these are left out before. It has no gradient over three axes.
 """
 
 from __future__ import annotations

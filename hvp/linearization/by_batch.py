@@ -24,7 +24,7 @@ def not_finite(product: Product, source: str) -> NotFiniteError:
         f"finite products with {product.name}",
         f"NaN or infinity{f' from {source}' if source else ''}",
         "the loss has no second derivative there, or its numbers overflow: change the parameters, "
-        "the data or the operation",
+        "the data or the operation, and mask NaN in the data before they are computed with",
     )
 
 

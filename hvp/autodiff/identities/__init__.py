@@ -9,6 +9,7 @@ neighbours:
 - `roots`: powers of roots as powers of what is under them,
 - `ties`: maxima and absolute values whose kinks cancel, by one condition,
 - `quotients`: sin(u)/u and others, chosen where u is not zero, as one smooth function,
+- `selections`: entries that a mask or a slice leaves out, not computed,
 - `branches`: operations inside an unchosen branch, computed where they are finite,
 - `rectifiers`: functions that are singular at zero, constant where relu(x) is,
 - `empty_sums`: logarithms of sums of exponentials, constant where no entry is in the sum.
@@ -19,7 +20,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from hvp.autodiff.identities import branches, empty_sums, quotients, rectifiers, roots, ties
+from hvp.autodiff.identities import (
+    branches,
+    empty_sums,
+    quotients,
+    rectifiers,
+    roots,
+    selections,
+    ties,
+)
 from hvp.autodiff.identities.identity import Identity
 from hvp.autodiff.program import Program
 
@@ -27,6 +36,7 @@ IDENTITIES: tuple[type[Identity], ...] = (
     roots.Roots,
     ties.Ties,
     quotients.Quotients,
+    selections.Selections,
     branches.Branches,
     rectifiers.Rectifiers,
     empty_sums.EmptySums,

@@ -4,7 +4,8 @@
 infinite: 0·∞. The entrywise operations of a branch are written once more for this use; the inputs
 of those that can be infinite are replaced by a number inside the domain where the branch is not
 chosen. So are data where data choose: a target that is missing may be NaN. The smaller and the
-larger of two values are branches too: min(1/√s, c) is c at s = 0.
+larger of two values are branches too: min(1/√s, c) is c at s = 0. So is what `multiply_no_nan`
+multiplies by data.
 
 What both branches are computed from stays as it is: it is chosen in any case. So a chain of choices
 x ← where(c, f(x), g(x)) grows by f and g alone.
@@ -31,11 +32,13 @@ CHOICES = {"Minimum": tf.less_equal, "Maximum": tf.greater_equal}
 class Branches(Identity):
     """Writes the branches of a choice so that they are finite where they are not chosen."""
 
-    kinds = frozenset({"Select", "SelectV2", *CHOICES})
+    kinds = frozenset({"Select", "SelectV2", "MulNoNan", *CHOICES})
 
     def rewritten(self, node: Node) -> int | None:
         if node.op.type not in self.kinds or not self.specs[node.outputs[0]].dtype.is_floating:
             return None
+        if node.op.type == "MulNoNan":
+            return self._product(node)
         *given, first, second = node.inputs
         shapes = {str(self.specs[n].shape) for n in node.inputs}
         if node.op.type == "Select" and len(shapes) > 1:
@@ -62,6 +65,17 @@ class Branches(Identity):
 
     def without_derivative(self, node: Node) -> str:
         return node.op.type if self._is_infinite else ""
+
+    def _product(self, node: Node) -> int | None:
+        """x times y, which is zero where y is, whatever x: x is finite there."""
+        x, y = node.inputs
+        if y not in self.data or len(self._entrywise_sources(x)) > MAX_VALUES:
+            return None
+        condition = self.put(node, lambda y: tf.not_equal(y, 0), y)
+        branch = _Branch(self, node, condition, True, self.data, frozenset())
+        masked = branch.masked(x)
+        self._is_infinite = branch.is_infinite
+        return None if masked == x else self.put_like(node, masked, y)
 
     def _may_be_infinite(self, number: int) -> bool:
         """Whether an operation among the entrywise ones that make a value may be infinite."""

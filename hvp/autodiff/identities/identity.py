@@ -88,3 +88,11 @@ class Identity(ValueNumbering, Rewriter):
         self.nodes.append(replace(node, inputs=inputs, outputs=(other,)))
         self.register(self.nodes[-1])
         return other
+
+    def put_on(self, node: Node, number: int) -> int:
+        """Write the node's operation on another first input of the same shape, of any type."""
+        spec = tf.TensorSpec(self.specs[node.outputs[0]].shape, self.specs[number].dtype)
+        other = self.value(spec)
+        self.nodes.append(replace(node, inputs=(number, *node.inputs[1:]), outputs=(other,)))
+        self.register(self.nodes[-1])
+        return other

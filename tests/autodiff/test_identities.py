@@ -336,6 +336,31 @@ def test_an_infinite_entry_that_is_selected_is_refused():
         hessian(lambda w: tf.reduce_sum(tf.sqrt(w)[:2]), np.array([0.0, 0.5, 2.0]))
 
 
+def test_an_expression_that_uses_its_values_twice_is_read_once():
+    """A walk along each of its 3^20 paths would not end."""
+
+    def unrolled(x):
+        for _ in range(20):
+            x += 0.1 * x * tf.tanh(x)
+        return tf.exp(x)[1:]
+
+    found, places = kinds(unrolled, 3)
+    assert found.count("Tanh") == 20
+    assert set(places.values()) == {"Exp"}
+
+
+def test_steps_on_a_grid_do_not_grow_without_end():
+    """Each step takes three selections of the step before."""
+
+    def steps(x):
+        for _ in range(12):
+            x = tf.exp(-x[1:-1]) + x[2:] * x[:-2]
+        return x
+
+    found, _ = kinds(steps, 40)
+    assert len(found) < 3000
+
+
 def test_identities_hold_in_loops_and_in_penalties():
     def loop(w):
         return tf.while_loop(

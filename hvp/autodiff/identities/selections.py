@@ -15,6 +15,9 @@ from hvp.autodiff.identities.identity import Identity
 from hvp.autodiff.op_types import op_type
 from hvp.autodiff.program import Node
 
+# Longer expressions stay as they are: a chain of selections, each of several of the one before, as
+# steps in time on a grid are, would grow without end.
+MAX_VALUES = 100
 RESHAPES = {"ExpandDims", "Reshape", "Squeeze"}
 
 
@@ -32,11 +35,11 @@ class Selections(Identity):
             steps, number = [maker, *steps], maker.inputs[0]
         if not self.specs[number].shape.is_fully_defined():
             return None
-        selection = _Selection(self, steps, self.specs[number])
-        self._infinite = selection.infinite_operation(number)
-        if not self._infinite and not selection.has_data(number):
+        selection = _Selection(self, steps, number)
+        if selection.num_values > MAX_VALUES:
             return None
-        return selection.of(number)
+        self._infinite = selection.infinite_operation
+        return selection.written() if self._infinite or selection.has_data else None
 
     def without_derivative(self, node: Node) -> str:
         return self._infinite
@@ -50,48 +53,75 @@ class Selections(Identity):
 
 
 class _Selection:
-    """A selection, and reshapes before it, of values with the shape and type of `spec`."""
+    """A selection, and reshapes before it, of a value that an entrywise expression makes."""
 
-    def __init__(self, writer: Selections, steps: list[Node], spec: tf.TensorSpec):
-        self._writer, self._steps, self._spec = writer, steps, spec
-        self._written: dict[int, int] = {}
+    def __init__(self, writer: Selections, steps: list[Node], number: int):
+        self._writer, self._steps = writer, steps
+        self._number, self._spec = number, writer.specs[number]
+        self._makers = self._expression()
 
-    def infinite_operation(self, number: int) -> str:
-        """An operation that may be infinite in the expression of a value; empty without one."""
-        maker = self._maker(number)
-        if maker is None:
-            return ""
-        is_variable = any(n not in self._writer.literals for n in maker.inputs)
-        if op_type(maker.op.type).finite_at is not None and is_variable:
-            return maker.op.type
-        return next(filter(None, map(self.infinite_operation, maker.inputs)), "")
+    @property
+    def num_values(self) -> int:
+        return len(self._makers)
 
-    def has_data(self, number: int) -> bool:
-        """Whether data that may be missing are in the expression of a value."""
-        maker = self._maker(number)
-        if maker is None:
-            return self._writer.specs[number] == self._spec and self._writer.may_be_missing(number)
-        return any(map(self.has_data, maker.inputs))
+    @property
+    def infinite_operation(self) -> str:
+        """An operation of the expression that may be infinite; empty without one."""
+        constants = self._writer.literals.keys()
+        for maker in filter(None, self._makers.values()):
+            if op_type(maker.op.type).finite_at is not None and not constants >= {*maker.inputs}:
+                return maker.op.type
+        return ""
 
-    def of(self, number: int) -> int:
-        """The selection of a value, which is broadcast to the shape."""
-        if number not in self._written:
-            self._written[number] = self._write(number)
-        return self._written[number]
+    @property
+    def has_data(self) -> bool:
+        """Whether data that may be missing are in the expression."""
+        return any(
+            maker is None
+            and self._writer.specs[number] == self._spec
+            and self._writer.may_be_missing(number)
+            for number, maker in self._makers.items()
+        )
 
-    def _write(self, number: int) -> int:
-        writer, last = self._writer, self._steps[-1]
-        if writer.specs[number].shape.rank == 0:
+    def written(self) -> int:
+        """The expression of selections."""
+        shape = self._writer.specs[self._steps[-1].outputs[0]].shape
+        selected: dict[int, int] = {}
+        for number, maker in self._makers.items():
+            if maker is None:
+                selected[number] = self._selected(number)
+            else:
+                inputs = [selected[n] for n in maker.inputs]
+                selected[number] = self._writer.put_like(maker, *inputs, shape=shape)
+        return selected[self._number]
+
+    def _selected(self, number: int) -> int:
+        """The selection of a value at which the expression begins; numbers stay."""
+        shape = self._writer.specs[number].shape
+        if shape.rank == 0:
             return number
-        maker = self._maker(number)
-        if maker is not None:
-            shape = writer.specs[last.outputs[0]].shape
-            return writer.put_like(maker, *map(self.of, maker.inputs), shape=shape)
-        if writer.specs[number].shape != self._spec.shape:
-            number = writer.put(last, lambda t: tf.broadcast_to(t, self._spec.shape), number)
+        if shape != self._spec.shape:
+            number = self._writer.put(
+                self._steps[-1], lambda t: tf.broadcast_to(t, self._spec.shape), number
+            )
         for step in self._steps:
-            number = writer.put_on(step, number)
+            number = self._writer.put_on(step, number)
         return number
+
+    def _expression(self) -> dict[int, Node | None]:
+        """The values of the expression, each after those it is made of, and what makes them.
+
+        Those at which the expression begins have no maker.
+        """
+        found: dict[int, Node | None] = {}
+        waiting = [self._number]
+        while waiting:
+            maker = self._maker(waiting[-1])
+            before = [] if maker is None else [n for n in maker.inputs if n not in found]
+            if not before:
+                found[waiting.pop()] = maker
+            waiting += before
+        return found
 
     def _maker(self, number: int) -> Node | None:
         """The entrywise operation that makes a value of the expression, None where it begins."""

@@ -17,7 +17,7 @@ from hvp.autodiff.program import Node
 
 # Longer expressions stay as they are: a chain of selections, each of several of the one before, as
 # steps in time on a grid are, would grow without end.
-MAX_VALUES = 100
+MAX_OPERATIONS = 100
 RESHAPES = {"ExpandDims", "Reshape", "Squeeze"}
 
 
@@ -36,7 +36,7 @@ class Selections(Identity):
         if not self.specs[number].shape.is_fully_defined():
             return None
         selection = _Selection(self, steps, number)
-        if selection.num_values > MAX_VALUES:
+        if selection.num_operations > MAX_OPERATIONS:
             return None
         self._infinite = selection.infinite_operation
         return selection.written() if self._infinite or selection.has_data else None
@@ -61,8 +61,8 @@ class _Selection:
         self._makers = self._expression()
 
     @property
-    def num_values(self) -> int:
-        return len(self._makers)
+    def num_operations(self) -> int:
+        return sum(maker is not None for maker in self._makers.values())
 
     @property
     def infinite_operation(self) -> str:

@@ -20,6 +20,7 @@ from hvp.autodiff import (
     tensorflow_private,
 )
 from hvp.autodiff.program import Program
+from hvp.autodiff.tensorflow_errors import REFUSALS, raise_own
 from hvp.errors import Finding, InputError
 from hvp.linearization.stop_checks import relative_change
 from hvp.objective.objective import Objective
@@ -79,7 +80,8 @@ class GradientChecks:
         # A program leaves out custom gradients; the objective itself follows them.
         try:
             error = self._difference(with_variables, _replayed_gradient(self._loss, self._tensors))
-        except (LookupError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+        except REFUSALS as refusal:
+            raise_own(refusal)
             return  # there is no gradient on this machine that `fit` could follow
         dtype = self._objective.values[0].dtype
         epsilon = differentiability.lowest_epsilon(self._loss, self._active, dtype)

@@ -65,11 +65,11 @@ WITHOUT_TENSORFLOW = {
     "errors", "sampling_error", "tables", "operators", "certificate", "linalg", "comparison",
     "report",
 }  # fmt: skip
-# What Keras writes on tensors, its walk through all layers of a model, and which weights do not
-# decay.
+# What Keras writes on tensors, its walk through all layers of a model, the losses that it collected
+# in them, and which weights do not decay.
 PRIVATE_KERAS = {
-    "_keras_mask", "_keras_logits", "_flatten_layers", "_exclude_from_weight_decay",
-    "_exclude_from_weight_decay_pattern",
+    "_losses", "_loss_ids", "_keras_mask", "_keras_logits", "_flatten_layers",
+    "_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern",
 }  # fmt: skip
 NAMED_TUPLES = {"_replace"}
 

@@ -35,7 +35,7 @@ def refusals_as_input_errors(
                 raise InputError(
                     "no loops and branches that depend on the parameters, with jit=True",
                     "one, whose derivatives XLA cannot compile",
-                    "pass jit=False or leave jit out",
+                    "leave jit out, or set it to False",
                 ) from error
             raise InputError(
                 "operations that TensorFlow differentiates and runs on this machine",

@@ -64,7 +64,7 @@ REFUSED = {
     [
         ("ExtractGlimpse", "use tf.image.crop_and_resize in its place"),
         ("Dilation2D", "use tf.image.extract_patches, .* in its place"),
-        ("Zeta", "use other operations in its place"),
+        ("Zeta", "use a sum of terms .* in its place"),
         ("SparseReduceMax", "use tf.sparse.to_dense .* in its place"),
         ("SparseReduceSumSparse", "use tf.sparse.to_dense .* in its place"),
         ("TruncateMod", "use tf.math.floormod in its place"),

@@ -486,22 +486,22 @@ def test_an_entrywise_operation_is_finite_where_its_row_says(kind):
 
 
 def test_a_chain_of_choices_grows_by_their_branches_alone():
-    """x ← where(c, f(x), g(x)), thirty times: each branch is written once, not 2³⁰ times."""
+    """x ← where(c, f(x), g(x)), fifteen times: each branch is written once, not 2¹⁵ times."""
 
     def chain(x):
-        for _ in range(30):
+        for _ in range(15):
             x = tf.where(x > 0.2, 1 / (1 + x), tf.sqrt(0.5 + x))
         return tf.reduce_sum(x**2)
 
     def at(w):
         x = w
-        for _ in range(30):
+        for _ in range(15):
             x = 1 / (1 + x) if x > 0.2 else np.sqrt(0.5 + x)
         return x**2
 
     w, step = 0.9, 1e-3
     found, _ = kinds(chain, 2)
-    assert len(found) < 1000
+    assert len(found) < 500
     expected = (at(w + step) - 2 * at(w) + at(w - step)) / step**2
     np.testing.assert_allclose(hessian(chain, np.array([w])), [[expected]], rtol=1e-4, atol=1e-9)
 

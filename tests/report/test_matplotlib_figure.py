@@ -237,9 +237,13 @@ def test_the_file_is_a_picture_with_all_colours(comparison, tmp_path):
 
 
 def test_pyplot_and_its_global_state_are_left_alone(comparison, tmp_path):
+    def figures():
+        pyplot = sys.modules.get("matplotlib.pyplot")
+        return [] if pyplot is None else pyplot.get_fignums()
+
+    before = figures()
     matplotlib_figure.save_comparison(comparison, tmp_path / "picture.png")
-    pyplot = sys.modules.get("matplotlib.pyplot")
-    assert pyplot is None or pyplot.get_fignums() == []
+    assert figures() == before
 
 
 def test_a_line_of_counts_ends_where_the_count_is_not_known():

@@ -11,6 +11,7 @@ import hvp
 from hvp.autodiff import decompositions, identities, stop_gradients
 from hvp.certificate import certify
 from hvp.errors import InputError, NotFiniteError
+from hvp.linearization import traced_loss
 from hvp.testing import (
     check,
     deep_linear,
@@ -305,3 +306,19 @@ def test_gradient_and_outputs_at_other_parameters():
     V = np.eye(lin.size)
     assert np.allclose(lin.gradient(moved), lin.gradient() + lin.hvp(np.ones(lin.size)))
     assert np.allclose(lin.outputs(moved) - lin.outputs(), lin.jvp(V) @ np.ones(lin.size))
+
+
+def test_a_bisection_is_found_without_the_test_of_loops(monkeypatch):
+    def halve(i, low, high, w):
+        middle = (low + high) / 2
+        is_below = middle**2 < w
+        low, high = tf.where(is_below, middle, low), tf.where(is_below, high, middle)
+        return i + 1, low, high, w
+
+    def root(w):
+        start = [0, tf.zeros_like(w), 1.0 + w, w]
+        return tf.reduce_sum(tf.while_loop(lambda i, *_: i < 40, halve, start)[1])
+
+    monkeypatch.setattr(traced_loss, "comparing_loop", lambda *_: None)
+    lin = hvp.linearize_function(root, np.array([2.0]))
+    assert not check(lin, num_directions=1).passed

@@ -1,6 +1,7 @@
 """The structure of the packages, held by reading the imports."""
 
 import ast
+import functools
 import re
 import subprocess
 from pathlib import Path
@@ -91,6 +92,7 @@ def is_type_checking(node):
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
 
 
+@functools.cache
 def imports(tree, *, typing=False):
     """The modules imported anywhere in a file: at run time, or for type checkers alone."""
     guarded = {id(n) for node in ast.walk(tree) if is_type_checking(node) for n in ast.walk(node)}
@@ -103,7 +105,7 @@ def imports(tree, *, typing=False):
         elif isinstance(node, ast.ImportFrom):
             module = "." * node.level + (node.module or "")
             found |= {f"{module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def files(modules):

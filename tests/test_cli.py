@@ -1024,7 +1024,7 @@ main()
     [
         ("importing TensorFlow", signal.SIGINT, 130, "interrupted"),
         ("relu: training", signal.SIGTERM, 143, "terminated"),
-        ("relu: spectra", signal.SIGINT, 130, "interrupted"),
+        pytest.param("relu: spectra", signal.SIGINT, 130, "interrupted", marks=pytest.mark.sweep),
     ],
 )
 def test_a_signal_ends_the_work_and_leaves_no_file(here, stage, number, code, word):

@@ -53,6 +53,7 @@ def written(earlier, tmp_path):
     return tmp_path
 
 
+@pytest.mark.sweep
 def test_other_weights_take_fewer_products_for_the_same_eigenvalues(two, earlier, written):
     cold = hvp.compare(two[1], K, **EFFORT)
     for start in (earlier, written, written / "compare.json"):

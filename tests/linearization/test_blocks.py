@@ -111,7 +111,14 @@ def test_a_kernel_without_its_bias_is_traced_by_itself(traces):
     assert len(traces) > before
 
 
-@pytest.mark.parametrize("options", [{"cache": 0}, {"ad": "reverse-over-reverse"}, {"jit": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cache": 0},
+        {"ad": "reverse-over-reverse"},
+        pytest.param({"jit": True}, marks=pytest.mark.sweep),
+    ],
+)
 def test_options_do_not_change_a_block(options):
     lin = used(network(**options), "hvp")
     fresh = network(**options).block("dense2")

@@ -17,6 +17,7 @@ from hvp.errors import InputError
 
 if TYPE_CHECKING:
     from hvp.comparison.results import Comparison
+    from hvp.report.terminal import Terminal
 
 app = typer.Typer(
     cls=process.OneLineErrors, add_completion=False, pretty_exceptions_enable=False,
@@ -192,12 +193,7 @@ def compare(
                     written = save(next(iter(results.values())), out)
     for comparison in results.values():
         terminal.show(comparison)
-    for path in written:
-        terminal.say_path(path)
-    terminal.say(
-        f"{time.perf_counter() - start:.1f} s in total, including the import of TensorFlow"
-    )
-    terminal.raise_if_not_shown()
+    _say_files(terminal, written, start)
     if failure is not None:
         raise failure
     _exit_if_not_certified(list(results.values()))
@@ -291,12 +287,7 @@ def track(
                 written = save_track(result, out)
     for line in (track_table.title(result), *track_table.notes(result), *result.findings):
         terminal.say(process.in_options(line))
-    for path in written:
-        terminal.say_path(path)
-    terminal.say(
-        f"{time.perf_counter() - start:.1f} s in total, including the import of TensorFlow"
-    )
-    terminal.raise_if_not_shown()
+    _say_files(terminal, written, start)
     if failure is not None:
         raise failure
     if not result.passed:
@@ -360,6 +351,16 @@ def check(
     terminal.raise_if_not_shown()
     if not (report.passed and outcome.passed):
         raise typer.Exit(1)
+
+
+def _say_files(terminal: Terminal, written: Sequence[Path], start: float) -> None:
+    """Say which files were written, and the seconds since the start."""
+    for path in written:
+        terminal.say_path(path)
+    terminal.say(
+        f"{time.perf_counter() - start:.1f} s in total, including the import of TensorFlow"
+    )
+    terminal.raise_if_not_shown()
 
 
 def _exit_if_not_certified(results: Sequence[Comparison]) -> None:

@@ -55,7 +55,14 @@ OUTSIDE = {
     "jinja2": {"report/html_page"},
     "markupsafe": {"report/html_page", "report/page_figures"},
     "rich": {"report/terminal", "report/terminal_tables"},
-    "typer": {"cli/commands", "cli/options", "cli/process"},
+    "typer": {
+        "cli/commands/__init__",
+        "cli/commands/check",
+        "cli/commands/compare",
+        "cli/commands/track",
+        "cli/options",
+        "cli/process",
+    },
     "click": set(),
     "ray": set(),
     "pytest": set(),
@@ -115,8 +122,9 @@ def files(modules):
         first, *path = module.split(".")
         if first != "hvp":
             continue
-        candidates = ["/".join(path[:count]) for count in range(len(path), 0, -1)]
-        candidates += [f"{path[0]}/__init__", "__init__"]
+        stems = ["/".join(path[:count]) for count in range(len(path), 0, -1)]
+        candidates = [name for stem in stems for name in (stem, f"{stem}/__init__")]
+        candidates += ["__init__"]
         found.add(next(name for name in candidates if name in PATHS))
     return found
 

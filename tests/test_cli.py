@@ -24,7 +24,7 @@ import hvp.comparison.run
 import hvp.report.matplotlib_figure
 import hvp.report.terminal
 from hvp import ConvergenceError, examples
-from hvp.cli import commands, jobs
+from hvp.cli import commands, comparing, linearizing, loading
 from hvp.comparison.plan import Effort
 from hvp.comparison.run import Run
 from hvp.report import number_format
@@ -138,13 +138,15 @@ def test_a_comparison_of_nothing_is_refused(inputs, options, line):
 
 
 def test_values_that_take_much_memory_make_smaller_batches(inputs, here, monkeypatch):
-    monkeypatch.setattr(jobs, "MAX_BATCH_FRACTION", 1e-12)
-    arrays = jobs.data_reader(Path("net.keras"), "data.npz")
+    monkeypatch.setattr(linearizing, "MAX_BATCH_FRACTION", 1e-12)
+    arrays = loading.data_reader(Path("net.keras"), "data.npz")
     found = []
     for batch_size in (12, None):
-        options = jobs.Options(None, None, None, batch_size)
-        job = jobs.load_job(Path("net.keras"), arrays, options)
-        found.append(jobs.linearized(job, options, hvp.report.terminal.Terminal(True)).num_batches)
+        options = linearizing.Options(None, None, None, batch_size)
+        job = loading.load_job(Path("net.keras"), arrays, None)
+        found.append(
+            linearizing.linearized(job, options, hvp.report.terminal.Terminal(True)).num_batches
+        )
     assert found == [1, 12]
 
 
@@ -397,7 +399,7 @@ def test_a_loss_that_mixes_examples_in_smaller_batches_is_refused(mixing, here):
 
 
 def test_a_loss_that_mixes_more_examples_than_fit_is_refused(mixing, here, monkeypatch):
-    monkeypatch.setattr(jobs, "_single_batch_bytes", lambda *job: (7 << 30, 2 << 30))
+    monkeypatch.setattr(linearizing, "_single_batch_bytes", lambda *job: (7 << 30, 2 << 30))
     result = compare(*mixing, "-k", 1, "--out", "out")
     assert_refused(result, "one batch would save about 7,168 MiB of 2,048; take fewer examples")
 
@@ -409,10 +411,10 @@ def test_the_memory_of_one_batch_grows_as_few_examples_say(mixing, monkeypatch):
         "forecast",
         property(lambda lin: type("Forecast", (), {"kept": 1000 * lin.num_examples**2})),
     )
-    options = jobs.Options(None, None, None, None)
-    arrays = jobs.data_reader(Path("net.keras"), "data.npz")
-    job = jobs.load_job(Path("net.keras"), arrays, options)
-    needed, budget = jobs._single_batch_bytes(job, options, 100)
+    options = linearizing.Options(None, None, None, None)
+    arrays = loading.data_reader(Path("net.keras"), "data.npz")
+    job = loading.load_job(Path("net.keras"), arrays, None)
+    needed, budget = linearizing._single_batch_bytes(job, options, 100)
     assert needed == pytest.approx(1000 * 100**2)
     assert budget > 1 << 20
 
@@ -813,9 +815,9 @@ def test_several_models_start_from_their_own_comparisons(inputs, here):
     options = ("--data", "data.npz", "--layers", "last", "-k", 1, "--parts", "ends", "-q")
     succeeded(compare("a.keras", "b.keras", *options, "--out", "first"))
     for path in ("first", "first/compare.html"):
-        found = jobs.starts(Path(path), starts[0])
+        found = comparing.starts(Path(path), starts[0])
         assert [each.vectors.keys() for each in found] == [
-            jobs.starts(Path(name), ["x"])[0].vectors.keys() for name in starts[1]
+            comparing.starts(Path(name), ["x"])[0].vectors.keys() for name in starts[1]
         ]
 
 
@@ -892,14 +894,14 @@ class Full:
 
 @pytest.mark.parametrize("command", ["compare", "check"])
 def test_results_are_kept_where_standard_output_is_full(one_layer, here, command, monkeypatch):
-    original = jobs.linearized
+    original = linearizing.linearized
 
     def filled(job, options, terminal):
         sys.stdout = Full(sys.stdout)
         terminal.say("a note before the work")
         return original(job, options, terminal)
 
-    monkeypatch.setattr(jobs, "linearized", filled)
+    monkeypatch.setattr(linearizing, "linearized", filled)
     options = ("-k", "1", "--out", "out") if command == "compare" else ()
     result = CliRunner().invoke(commands.app, [command, *one_layer, *options])
     line = "hvp: standard output: No space left on device\n"

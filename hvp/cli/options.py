@@ -1,10 +1,11 @@
-"""The options of the commands, as Typer reads them, and what their values may be."""
+"""The options of the commands: as Typer reads them, what their values may be, as typed."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -228,3 +229,19 @@ def check_usage(
         raise InputError("a --batch-size of at least 1", batch_size, "leave it out")
     if not 0 <= seed <= MAX_SEED:
         raise InputError(f"a --seed from 0 to {MAX_SEED}", seed, "choose another")
+
+
+def typed_command(context: typer.Context) -> str:
+    """The command as typed, without options that change no number, quoted for a shell."""
+    words = ["hvp", str(context.info_name)]
+    for option in context.command.params:
+        source = context.get_parameter_source(str(option.name))
+        if source is None or source.name != "COMMANDLINE" or option.name in ("out", "quiet"):
+            continue
+        value = context.params[str(option.name)]
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if option.param_type_name == "argument":
+                words.append(os.path.join(".", one) if str(one).startswith("-") else str(one))
+            else:
+                words += [option.opts[0]] if one is True else [option.opts[0], str(one)]
+    return shlex.join(words)

@@ -8,7 +8,8 @@ import re
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -112,6 +113,16 @@ def directories(wanted: list[Path], name: str = "compare") -> Iterator[None]:
         yield
     finally:
         _remove_empty(made)
+
+
+def say_files(terminal: Terminal, written: Sequence[Path], start: float) -> None:
+    """Say which files were written, and the seconds since the start."""
+    for path in written:
+        terminal.say_path(path)
+    terminal.say(
+        f"{time.perf_counter() - start:.1f} s in total, including the import of TensorFlow"
+    )
+    terminal.raise_if_not_shown()
 
 
 def _remove_empty(directories: list[Path]) -> None:

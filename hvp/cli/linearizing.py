@@ -1,0 +1,121 @@
+"""The loss of a job at its weights, in batches that fit into memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+from hvp.errors import DataError, InputError, MixedExamplesError
+
+if TYPE_CHECKING:
+    from hvp.cli.loading import Job
+    from hvp.linearization.linearization import Linearization
+    from hvp.report.terminal import Terminal
+
+# The values that a network computes on a batch take at most this fraction of the memory for saved
+# tensors: a product saves two to five times as much, and as much again while it runs.
+MAX_BATCH_FRACTION = 1 / 8
+# The memory of a single batch is extrapolated from so many examples and twice as many.
+FEW_EXAMPLES = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the user chose of a loss, and the bytes of saved tensors, None for a quarter of what is
+    free.
+    """
+
+    loss: str | None
+    layers: list[str] | None
+    dtype: str | None
+    batch_size: int | None
+    cache: int | None = None
+
+
+def linearized(job: Job, options: Options, terminal: Terminal) -> Linearization:
+    """The loss of a job at its weights. Raises InputError where it cannot take the data."""
+    try:
+        return _batched(job, options, terminal)
+    except DataError as error:
+        if not job.is_digits:
+            raise
+        expected = "--data, as this model cannot take the built-in digits"
+        raise InputError(expected, "none", "give its x and y by --data FILE.npz") from error
+
+
+def _batched(job: Job, options: Options, terminal: Terminal) -> Linearization:
+    """The loss in batches; in a single one, where it mixes examples and that fits into memory."""
+    from hvp.objective.batches import batch_size_for_sampling_errors, num_examples
+
+    terminal.start(f"{job.title}: linearising")
+    if options.batch_size is not None:
+        try:
+            return _in_batches(job, options, job.data, options.batch_size)
+        except MixedExamplesError as error:
+            raise InputError(error.expected, error.got, "leave --batch-size out") from error
+    try:
+        batch_size = batch_size_for_sampling_errors(job.data[0])
+        return _in_small_batches(job, options, _in_batches(job, options, job.data, batch_size))
+    except MixedExamplesError as error:
+        count = num_examples(job.data[0])
+        needed, budget = _single_batch_bytes(job, options, count)
+        if needed > budget:
+            got = (
+                f"{error.got}; one batch would save about {needed >> 20:,} MiB of {budget >> 20:,}"
+            )
+            raise InputError(error.expected, got, "take fewer examples") from error
+    terminal.say(
+        f"{job.title}: the loss mixes examples: all {count:,} are one batch, so sampling errors "
+        "are not known"
+    )
+    return _in_batches(job, options, job.data, count)
+
+
+def _in_small_batches(job: Job, options: Options, lin: Linearization) -> Linearization:
+    """The loss as it is, or in smaller batches where the values of a batch take much memory."""
+    of_batch = lin.forecast.kept / lin.num_batches
+    most = MAX_BATCH_FRACTION * lin.memory.budget
+    if of_batch <= most:
+        return lin
+    batch_size = int(lin.num_examples / lin.num_batches * most / of_batch)
+    return _in_batches(job, options, job.data, max(batch_size, 1))
+
+
+def _single_batch_bytes(job: Job, options: Options, count: int) -> tuple[int, int]:
+    """What all examples in one batch would save, and the budget, in bytes.
+
+    Extrapolated from few examples and twice as many: losses of pairs grow like the square.
+    """
+    import keras
+
+    def saved(few: int) -> tuple[int, int]:
+        part = keras.tree.map_structure(lambda array: array[:few], job.data)
+        lin = _in_batches(job, options, part, few)
+        return lin.forecast.kept, lin.memory.budget
+
+    few = min(FEW_EXAMPLES, count)
+    (once, _), (twice, budget) = saved(few), saved(min(2 * few, count))
+    if count <= 2 * few:
+        return twice, budget
+    return int(twice * (twice / once) ** math.log2(count / (2 * few))), budget
+
+
+def _in_batches(
+    job: Job, options: Options, data: tuple[Any, ...], batch_size: int
+) -> Linearization:
+    from hvp.linearization.linearize import linearize
+
+    chosen = [name for names in options.layers or [] for name in names.split(",")] or None
+    # With order and backend given, no timing decides anything: equal input gives equal bits.
+    return linearize(
+        job.model,
+        data,
+        options.loss,
+        variables=chosen,
+        dtype=options.dtype,
+        batch_size=batch_size,
+        cache="auto" if options.cache is None else options.cache,
+        ad="forward-over-reverse",
+        jit=False,
+    )

@@ -7,8 +7,8 @@ from .comparison.compare import compare as compare
 from .comparison.loss_slice import LossSlice as LossSlice
 from .comparison.loss_slice import loss_slice as loss_slice
 from .comparison.results import Comparison as Comparison
-from .comparison.track import Track as Track
 from .comparison.track import track as track
+from .comparison.track_results import Track as Track
 from .errors import ConvergenceError as ConvergenceError
 from .errors import InputError as InputError
 from .linalg.density import Density as Density

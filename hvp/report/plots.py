@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from hvp.comparison.loss_slice import LossSlice
 from hvp.comparison.results import Comparison
-from hvp.comparison.track import Track
+from hvp.comparison.track_results import Track
 from hvp.linalg.density import Density
 from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.report import density_panels, eigenvalue_panels, slice_panels

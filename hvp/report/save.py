@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hvp.comparison.results import Comparison
-from hvp.comparison.track import Track
+from hvp.comparison.track_results import Track
 from hvp.report import (
     html_page,
     json_document,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from hvp.comparison.track import Track
+from hvp.comparison.track_results import Track
 from hvp.report.json_document import certificate_as_dict, nan_as_null
 
 SCHEMA = 1

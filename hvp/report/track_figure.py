@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from hvp.comparison.checkpoints import numbers
-from hvp.comparison.track import Track
+from hvp.comparison.track_results import Track
 from hvp.report.figure_style import BAND, MARKERS, NAMES, power, powers, short, style, write_out
 from hvp.report.matplotlib_figure import FONT_SIZE, MAX_TITLE_LENGTH, write
 from hvp.report.palette import COLOURS, GRID, INK, MUTED

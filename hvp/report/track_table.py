@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hvp.comparison.track import Track, TrackedPoint
+from hvp.comparison.track_results import Track, TrackedPoint
 from hvp.report import number_format, summary
 
 # Significant digits, so that a line fits.

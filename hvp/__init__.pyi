@@ -39,5 +39,6 @@ from .operators import Hessian as Hessian
 from .operators import Jacobian as Jacobian
 from .operators import Residual as Residual
 from .report.json_document import load as load
+from .resuming.resumable import resumable as resumable
 
 __version__: str

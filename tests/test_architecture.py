@@ -23,14 +23,17 @@ MAY_IMPORT = {
         "tables",
     ),
     "linalg": ("operators", "errors", "sampling_error", "tables"),
-    "comparison": ("linalg", "certificate", "operators", "errors", "sampling_error", "tables"),
+    "resuming": ("linalg", "operators", "errors", "sampling_error"),
+    "comparison": (
+        "resuming", "linalg", "certificate", "operators", "errors", "sampling_error", "tables",
+    ),
     "report": ("comparison", "linalg", "certificate", "errors", "sampling_error", "tables"),
     "testing": ("comparison", "linalg", "certificate", "operators", "linearization", "errors"),
     "callbacks": ("linearization", "linalg", "operators", "errors"),
     "examples": ("errors",),
     "cli": (
-        "examples", "report", "comparison", "linearization", "objective", "testing", "errors",
-        "__init__",
+        "examples", "report", "comparison", "resuming", "linearization", "objective", "testing",
+        "errors", "__init__",
     ),
     "__init__": (),
     "__main__": ("cli",),
@@ -70,8 +73,8 @@ OUTSIDE = {
     "jax": set(),
 }
 WITHOUT_TENSORFLOW = {
-    "errors", "sampling_error", "tables", "operators", "certificate", "linalg", "comparison",
-    "report",
+    "errors", "sampling_error", "tables", "operators", "certificate", "linalg", "resuming",
+    "comparison", "report",
 }  # fmt: skip
 # What Keras writes on tensors, its walk through all layers of a model, the losses that it collected
 # in them, and which weights do not decay.

@@ -46,6 +46,7 @@ NAMES = {
     "loss_slice",
     "low_rank",
     "noise_floor",
+    "resumable",
     "solve",
     "squared_frobenius_norm",
     "trace",

@@ -11,6 +11,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from hvp.errors import Finding, InputError
 from hvp.sampling_error import BatchForms, BatchGrams
+from hvp.tables import ShownAsTable, Table
 
 
 class Layout(Protocol):
@@ -37,8 +38,27 @@ class Layout(Protocol):
 
 
 @dataclass(frozen=True)
-class Cost:
-    """The measured time and memory of products with one matrix.
+class Work:
+    """What a part of a product computes, over all batches; it does not depend on the machine.
+
+    Attributes:
+        multiply_adds: those of its matrix products and convolutions, None where a loop runs as
+            often as its data say. Other operations are not counted.
+        bytes: of the arrays that it takes and gives: it reads and writes at least as many.
+        largest: the rows, inner and columns of its largest matrix product, (0, 0, 0) without any.
+    """
+
+    multiply_adds: int | None
+    bytes: int
+    largest: tuple[int, int, int]
+
+
+@dataclass(frozen=True, repr=False)
+class Cost(ShownAsTable):
+    """The measured time and memory of products with one matrix, and their counted work.
+
+    The known part does not depend on the vector. It runs before the first product, and its results
+    are saved; the linear part runs for each vector.
 
     Attributes:
         first: seconds before the first product: tracing, and saving tensors of all batches.
@@ -49,6 +69,18 @@ class Cost:
         kept: bytes of saved tensors that are kept now, of all matrices.
         budget: the most bytes that may be saved, for all matrices together.
         working: bytes that a product with `width` vectors takes besides.
+        matrix: "H", "G" or "R".
+        size: P, the number of parameters.
+        num_batches: the number of batches.
+        known, linear: the work of the two parts, None for a backend that does not count it.
+
+    >>> import hvp, numpy as np, tensorflow as tf
+    >>> x = np.ones((50, 3), np.float32)
+    >>> lin = hvp.linearize_function(
+    ...     lambda z, x: tf.reduce_mean(z**2), np.ones((3, 2), np.float32), x,
+    ...     outputs=lambda w, x: x @ w, reduction="mean")
+    >>> lin.cost("G").linear  # Jv = x V, and its transpose: 50 · 3 · 2 multiply-adds each
+    Work(multiply_adds=600, bytes=648, largest=(50, 3, 2))
     """
 
     first: float
@@ -59,6 +91,50 @@ class Cost:
     kept: int
     budget: int
     working: int
+    matrix: str = ""
+    size: int = 0
+    num_batches: int = 1
+    known: Work | None = None
+    linear: Work | None = None
+
+    def rows(self) -> list[dict[str, float | str | None]]:
+        """A dict for each part, as `pandas.DataFrame` takes them.
+
+        The seconds of the known part are `first`, those of the linear part are `alone`.
+        """
+        parts = (("known", self.known, self.first), ("linear", self.linear, self.alone))
+        return [
+            {
+                "matrix": self.matrix,
+                "part": name,
+                "multiply_adds": work.multiply_adds,
+                "bytes": work.bytes,
+                "seconds": seconds,
+            }
+            for name, work, seconds in parts
+            if work is not None
+        ]
+
+    def _table(self) -> Table:
+        batches = "1 batch" if self.num_batches == 1 else f"{self.num_batches:,} batches"
+        rows = [
+            (
+                f"{row['part']} part",
+                "unknown" if row["multiply_adds"] is None else f"{row['multiply_adds']:,}",
+                f"{row['bytes']:,}",
+                f"{row['seconds']:.2g}",
+            )
+            for row in self.rows()
+        ]
+        return Table(
+            f"Product with {self.matrix}: {self.size:,} parameters, {batches}",
+            ("", "multiply-adds", "bytes", "seconds"),
+            rows,
+            [
+                f"saved tensors: {self.saved:,} bytes; a product takes {self.working:,} besides",
+                f"in blocks, {self.width} at once: {self.in_block:.2g} s a vector",
+            ],
+        )
 
 
 class Curvature(Protocol):

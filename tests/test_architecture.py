@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "errors": (),
     "sampling_error": (),
     "tables": (),
-    "operators": ("errors", "sampling_error"),
+    "operators": ("errors", "sampling_error", "tables"),
     "certificate": ("operators", "errors"),
     "objective": ("errors",),
     "autodiff": ("errors",),

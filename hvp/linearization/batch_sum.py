@@ -14,9 +14,11 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
+from hvp.linearization import work
 from hvp.linearization.batch_programs import BatchPrograms
 from hvp.linearization.cache import CONSTANTS, SavedTensorCache, nbytes
 from hvp.linearization.known_part import SavedTensors
@@ -25,7 +27,7 @@ from hvp.linearization.memory import Memory
 from hvp.linearization.products import Product, Space
 from hvp.linearization.snapshot import Snapshot
 from hvp.linearization.traced_products import TracedProducts
-from hvp.operators import Cost
+from hvp.operators import Cost, Work
 
 # Vectors or blocks that are multiplied before batches are joined: more than a few eigenvalues take.
 PRODUCTS_BEFORE_JOINING = 100
@@ -116,6 +118,7 @@ class BatchSum:
         each = max(nbytes(computed, held), 1)
         num_kept = batches if self.keeps(product) else min(self._cache.free_bytes // each, batches)
         anew = (batches - num_kept) * known
+        known_work, linear_work = self._work(product)
         return Cost(
             first=traced + num_kept * known,
             alone=batches * linear_map.measure(1, saved) + anew,
@@ -125,7 +128,24 @@ class BatchSum:
             kept=self._cache.bytes,
             budget=self._cache.budget,
             working=width * linear_map.product_bytes,
+            matrix=product.name,
+            num_batches=batches,
+            known=known_work,
+            linear=linear_work,
         )
+
+    def _work(self, product: Product) -> tuple[Work, Work]:
+        """The work of the known part and of the linear part, over all batches."""
+        maps = [self._map(product, *piece) for piece in self._pieces(product)]
+        of_point = {linear_map.known: linear_map.known.work[0] for linear_map in maps}
+        of_batches = [linear_map.known.work[1] for linear_map in maps]
+        return work.total([*of_point.values(), *of_batches]), work.total(m.work for m in maps)
+
+    def prepare(self, product: Product) -> None:
+        """Choose at the next products what is otherwise chosen after many."""
+        for piece in self._pieces(product):
+            self._map(product, *piece).expect_many()
+        self._num_products[product] = PRODUCTS_BEFORE_JOINING
 
     def multiply(self, product: Product, parts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The products over all batches, of vectors (n,) or blocks (n, K)."""
@@ -181,11 +201,8 @@ class BatchSum:
 
     def _computed(self, product: Product) -> Iterator[Term]:
         maps = []
-        whole = None
-        if self._whole is not None and self._whole.keeps(product):
-            whole = self._whole.traced
         for index, (programs, inputs, held) in enumerate(self._pieces(product)):
-            linear_map = self.traced.linear_map(product, programs, inputs, whole)
+            linear_map = self._map(product, programs, inputs)
             maps.append(linear_map)
             yield linear_map, linear_map.taken(self._saved(linear_map, index, inputs, held))
         self._maps_by_batch[product] = maps
@@ -193,6 +210,14 @@ class BatchSum:
         terms = [(m, m.taken(saved)) for m, saved in found if saved is not None]
         if len(terms) == len(maps):
             self._kept[product] = terms
+
+    def _map(
+        self, product: Product, programs: BatchPrograms, inputs: Sequence[tf.Tensor], *_: Any
+    ) -> LinearMap:
+        """The linear map of a batch, traced unless it was."""
+        whole = self._whole
+        traced = whole.traced if whole is not None and whole.keeps(product) else None
+        return self.traced.linear_map(product, programs, inputs, traced)
 
     def _saved(
         self,

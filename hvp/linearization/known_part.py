@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import tensorflow as tf
 
 from hvp.autodiff import tensorflow_private
 from hvp.autodiff.program import Node, Program
+from hvp.linearization import work
 from hvp.linearization.compilation import Run
+from hvp.operators import Work
 from hvp.passes import memory_estimate
 from hvp.passes.partial_eval import Split
 
@@ -27,6 +30,7 @@ class KnownPart:
         num_values: how many inputs are values of the point.
 
     Attributes:
+        program: the whole of it.
         branch_bytes: the most that optional values among the saved tensors take.
     """
 
@@ -37,13 +41,21 @@ class KnownPart:
         by_batch = known.reach(inputs[num_values:])
         constant = [n for n in computed if n not in by_batch and known.specs[n].dtype != tf.variant]
         others = [n for n in computed if n not in constant]
-        self._program = known.part(inputs, computed)
+        self.program = known.part(inputs, computed)
         self._num_values = num_values
-        self._constants = _compiled(known.part(inputs[:num_values], constant))
-        self._others = _compiled(known.part((*constant, *inputs), others))
+        of_point = known.part(inputs[:num_values], constant)
+        of_batch = known.part((*constant, *inputs), others)
+        self._constants, self._others = _compiled(of_point), _compiled(of_batch)
+        self._parts = of_point, of_batch
         # Positions of the saved tensors in the constants, the inputs and the others.
         self._positions = [(*constant, *inputs, *others).index(n) for n in saved]
-        self.branch_bytes = memory_estimate.branch_bytes(self._program)
+        self.branch_bytes = memory_estimate.branch_bytes(self.program)
+
+    @functools.cached_property
+    def work(self) -> tuple[Work, Work]:
+        """The work of what runs once at a point, and of what runs once a batch."""
+        of_point, of_batch = self._parts
+        return work.of_program(of_point), work.of_program(of_batch, of_point)
 
     def constants(self, inputs: Sequence[tf.Tensor]) -> SavedTensors:
         """What is the same for all batches."""
@@ -59,7 +71,7 @@ class KnownPart:
 
     def first_not_finite(self, inputs: Sequence[tf.Tensor]) -> Node | None:
         """The operation that first gives NaN or infinity, None if all are finite."""
-        return self._program.first_not_finite(inputs)
+        return self.program.first_not_finite(inputs)
 
 
 def _compiled(program: Program) -> Run:

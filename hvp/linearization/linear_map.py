@@ -6,6 +6,7 @@ tensors. Columns of a block are multiplied one by one, or several at once where 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from hvp.autodiff.program import Program, leaves, uniform
 from hvp.linearization import transfer
 from hvp.linearization.compilation import MAX_TIME_RATIO, XLA, CompiledFunction, Function, Run
 from hvp.linearization.known_part import KnownPart, SavedTensors
+from hvp.linearization.work import of_program
+from hvp.operators import Work
 from hvp.passes import batching, memory_estimate, pipeline
 from hvp.passes.packing import Packing
 from hvp.passes.simplify import simplify
@@ -35,6 +38,8 @@ MAX_BLOCK_OPERATIONS = 100
 SECONDS_PER_BLOCK_OPERATION = 3e-3
 # Calls with a block before XLA is tried: it takes a second, and wins a millisecond a call.
 CALLS_BEFORE_XLA = 100
+# So many that every trial pays.
+MANY_COLUMNS = 1 << 40
 
 
 class LinearMap:
@@ -85,7 +90,8 @@ class LinearMap:
         self._blocks: dict[int, CompiledFunction] = {}
         self._block_calls: dict[int, int] = {}
         self._block_wins: dict[int, bool] = {}
-        self._num_columns = 0
+        self._xla_tried: set[int] = set()
+        self._calls_before_xla, self._num_columns = CALLS_BEFORE_XLA, 0
         self._sums: dict[tuple[int, ...], Run] = {}
 
     @classmethod
@@ -163,7 +169,8 @@ class LinearMap:
         count = int(vector.shape[1])
         block = self._block(count)
         self._block_calls[count] = self._block_calls.get(count, 0) + 1
-        if self._tries_xla and self._block_calls[count] == CALLS_BEFORE_XLA:
+        if self._block_calls[count] >= self._calls_before_xla and count not in self._xla_tried:
+            self._xla_tried.add(count)
             self._try_xla(block, [vector, *saved])
         return block([vector, *saved])
 
@@ -247,6 +254,15 @@ class LinearMap:
             found |= {f"{count} columns, {name}": t for name, t in block.seconds.items()}
         return found
 
+    @functools.cached_property
+    def work(self) -> Work:
+        """The work of a product with a vector and one batch."""
+        return of_program(self._linear, self.known.program)
+
+    def expect_many(self) -> None:
+        """Make at the next products the trials that pay after many."""
+        self._calls_before_xla, self._num_columns = 1, MANY_COLUMNS
+
     def compile(self) -> None:
         """Let XLA compile all products from now on."""
         self.single.compile()
@@ -265,9 +281,9 @@ class LinearMap:
         return seconds < MAX_TIME_RATIO * tried * one
 
     def _try_xla(self, block: CompiledFunction, tensors: list[tf.Tensor]) -> None:
-        """Use XLA for a block if products are short and it is faster."""
+        """Use XLA for a block if it may be, products are short and it is faster."""
         vector, *saved = tensors
-        if self.single.measure([vector[:, 0], *saved]) < SHORT_SECONDS:
+        if self._tries_xla and self.single.measure([vector[:, 0], *saved]) < SHORT_SECONDS:
             block.compile_if_faster(tensors)
 
     def _random(self, *count: int) -> tf.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +20,8 @@ from hvp.operators import Cost
 
 # Products of a block that take less are measured over all batches.
 SHORT_SECONDS = 1.0
+# The first saves the tensors of all batches, the second may join the batches.
+PRODUCTS_TO_PREPARE = 2
 
 
 class Multiplication:
@@ -53,12 +55,24 @@ class Multiplication:
     @refusals_as_input_errors
     def cost(self, product: Product, count: int) -> Cost:
         """What products with a vector and with blocks of `count` vectors cost, measured."""
-        cost = self._sums.cost(product, count)
+        cost = replace(self._sums.cost(product, count), size=self._dimensions[Space.PARAMETERS])
         if cost.first + count * cost.alone > SHORT_SECONDS:
             return cost
         block = np.zeros((self._dimensions[product.domain], count), self._dtype)
         alone, in_block = (self._seconds(product, v) for v in (block[:, 0], block))
         return replace(cost, alone=alone, in_block=in_block / count)
+
+    @refusals_as_input_errors
+    def prepare(self, product: Product, columns: Iterable[int]) -> None:
+        """Trace, compile and choose all that later products with so many columns run."""
+        if product.needs_outputs:
+            self._traced_loss.require_outputs()
+        self._sums.prepare(product)
+        for count in columns:
+            shape = (self._dimensions[product.domain], count)
+            block = np.zeros(shape if count > 1 else shape[:1], self._dtype)
+            for _ in range(PRODUCTS_TO_PREPARE):
+                self.multiply(product, block)
 
     def _seconds(self, product: Product, v: np.ndarray) -> float:
         """Seconds of a product, after a first."""

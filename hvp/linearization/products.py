@@ -174,12 +174,29 @@ JT = Product(
 )
 
 
+# Name -> products, as operators and `products` use them.
+PREPARED = {
+    **{product.name: (product,) for product in (H, G, R)},
+    "HGR": (HGR,),
+    "F": (FISHER,),
+    "E": (EMPIRICAL,),
+    "J": (J, JT),
+}
+
+
 def by_letter(matrix: str) -> Product:
     """The product with "H", "G" or "R". Raises InputError for another letter."""
     products = {product.name: product for product in (H, G, R)}
     if matrix not in products:
         raise InputError("one of H, G and R", matrix, "name it by its letter")
     return products[matrix]
+
+
+def prepared(name: str) -> tuple[Product, ...]:
+    """What `Linearization.prepare` prepares by this name. Raises InputError for another name."""
+    if name not in PREPARED:
+        raise InputError(f"one of {', '.join(PREPARED)}", name, "name products by letters")
+    return PREPARED[name]
 
 
 def sampled_fisher(num_samples: int, seed: int) -> Product:

@@ -63,6 +63,10 @@ def missing_report_package(error: ModuleNotFoundError) -> InputError:
     )
 
 
+class WorkerError(RuntimeError):
+    """A worker of a cluster that died too often: the message names its share and its machine."""
+
+
 class NotFiniteError(InputError):
     """A product with NaN or infinity; the line names the operation, its layer and the batch."""
 

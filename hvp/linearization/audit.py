@@ -38,6 +38,7 @@ class Auditor:
     """Makes the programs of an objective, for derivatives in the chosen parameters.
 
     With `promoted`, the programs will be promoted to float64, and their precision is not checked.
+    `first` is the number of batches that are elsewhere, before these.
 
     Attributes:
         penalty: the programs of the penalty on the weights, which needs no batch; None without one.
@@ -45,12 +46,19 @@ class Auditor:
     """
 
     def __init__(
-        self, objective: Objective, layout: Layout, chosen: Sequence[int], *, promoted: bool
+        self,
+        objective: Objective,
+        layout: Layout,
+        chosen: Sequence[int],
+        *,
+        promoted: bool,
+        first: int = 0,
     ):
         self.objective = objective
         self._layout = layout
         self._chosen = tuple(chosen)
         self._is_promoted = promoted
+        self._first = first
         self._programs: dict[Signature, BatchPrograms] = {}
         self._active: set[int] = set()
         # Values with larger numbers are not of the objective: they were written for derivatives.
@@ -68,10 +76,11 @@ class Auditor:
     def audit(self, batch: Any, number: int) -> None:
         """Trace the shape of a batch if it is new, and check the derivatives on its tensors.
 
-        `number` is that of the batch, counted from 1. Raises InputError for an objective that
+        `number` is that of the batch here, counted from 1. Raises InputError for an objective that
         cannot be traced or differentiated twice, and for targets that its outputs cannot have.
         """
         shape = signature(batch)
+        number += self._first
         if shape not in self._programs:
             self._programs[shape] = self._trace(batch)
         programs = self._programs[shape]
@@ -96,7 +105,7 @@ class Auditor:
         if self.penalty is not None:
             self._check_point(self.penalty, (), "the penalty", point)
         if any(self._points[programs].is_needed for programs in self._programs.values()):
-            for number, batch in enumerate(batches, 1):
+            for number, batch in enumerate(batches, 1 + self._first):
                 self._check_point(self.programs(batch), batch, f"batch {number}", point)
 
     def require_replaceable_state(self) -> None:

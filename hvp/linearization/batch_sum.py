@@ -257,7 +257,8 @@ class BatchSum:
         """
         values = self._snapshot.values
         pieces = self._snapshot.pieces(penalty=product.has_penalty)
-        for index, (programs, tensors) in enumerate(pieces):
+        first = self._snapshot.traced_loss.share.first
+        for index, (programs, tensors) in enumerate(pieces, first):
             seed = [] if product.seed is None else [tf.constant([product.seed, index], tf.int64)]
             held = [*values, *self._snapshot.held(tensors)]
             yield programs, [*values, *tensors, *seed], held

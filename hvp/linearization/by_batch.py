@@ -12,6 +12,7 @@ from hvp.linearization import transfer
 from hvp.linearization.batch_sum import BatchSum
 from hvp.linearization.products import Product, Space
 from hvp.linearization.refusals import refusals_as_input_errors
+from hvp.linearization.share import WHOLE, Share
 from hvp.sampling_error import BatchForms, BatchGrams
 
 # A function of the share AV of a batch and of V, both of shape (P, k).
@@ -36,11 +37,13 @@ class ByBatch:
         batch_sum: gives the linear map of each batch.
         buffers: of the vectors.
         examples: (B,) how many examples each batch holds.
+        share: which of all batches these are.
     """
 
     batch_sum: BatchSum
     buffers: transfer.TransferBuffers
     examples: np.ndarray
+    share: Share = WHOLE
 
     @refusals_as_input_errors
     def forms(self, product: Product, V: np.ndarray) -> BatchForms:
@@ -79,8 +82,9 @@ class ByBatch:
                 for column, _ in lent:
                     if np.isfinite(linear_map.multiply(column, saved).numpy()).all():
                         continue
-                    is_batch = number <= num_batches
-                    term = f"batch {number} of {num_batches}" if is_batch else "the penalty"
+                    share, is_batch = self.share, number <= num_batches
+                    which = f"batch {number + share.first} of {share.total(num_batches)}"
+                    term = which if is_batch else "the penalty"
                     operation = linear_map.source_of_nan(column, inputs)
                     return f"{operation}, in {term}" if operation else term
         return ""

@@ -38,12 +38,13 @@ class SavedTensorCache:
     Tensors belong to a point, and are dropped with it too. Where those of a new batch do not fit,
     the points of the same family that were used least recently lose all of theirs.
 
-    `budget` is a number of bytes, None for a quarter of the memory available now.
+    `budget` is a number of bytes, None for a quarter of the memory available now, divided among so
+    many `processes`.
     """
 
-    def __init__(self, budget: int | None):
+    def __init__(self, budget: int | None, processes: int = 1):
         available = psutil.virtual_memory().available
-        self.budget = int(SHARE * available) if budget is None else budget
+        self.budget = int(SHARE * available / processes) if budget is None else budget
         self._lock = threading.RLock()
         self._saved: WeakKeyDictionary[
             CachedPoint, WeakKeyDictionary[KnownPart, dict[int, tuple[SavedTensors, int]]]

@@ -452,11 +452,11 @@ class Linearization:
         >>> lin.block("param0").hvp(np.array([1.0])).tolist()
         [10.0]
         """
-        return self._restricted(self.layout.select(layer))
+        return self.restricted(self.layout.select(layer))
 
     def blocks(self) -> dict[str, Linearization]:
         """Layer name -> `block` of that layer, in the order of the layout."""
-        return {name: self._restricted(inside) for name, inside in self.layout.layers.items()}
+        return {name: self.restricted(inside) for name, inside in self.layout.layers.items()}
 
     def at(self, point: Any) -> Linearization:
         """The same loss and data at other parameters; nothing is traced or compiled again.
@@ -480,7 +480,9 @@ class Linearization:
         >>> lin.hvp([1.0]).tolist(), there.hvp([1.0]).tolist(), there.loss()
         ([12.0], [30.0], 125.0)
         """
-        snapshot = self._snapshot.at(point_of(point, self._snapshot, self._chosen))
+        loss, here = self._snapshot.traced_loss, self._snapshot.here
+        there = point_of(point, loss.objective, loss.layout, here, self._chosen)
+        snapshot = self._snapshot.at(there)
         return Linearization(
             snapshot, self._chosen, self._cache, ad=self._ad, jit=self._jit, traces=self._traces
         )
@@ -542,7 +544,8 @@ class Linearization:
         snapshot = self._snapshot.in_float64()
         return Linearization(snapshot, self._chosen, self._cache, ad=self._ad, jit=False)
 
-    def _restricted(self, inside: Sequence[int]) -> Linearization:
+    def restricted(self, inside: Sequence[int]) -> Linearization:
+        """The same loss as a function of the parameters with these positions in `names`."""
         chosen = [self._chosen[i] for i in inside]
         return Linearization(
             self._snapshot,

@@ -9,8 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvp.autodiff.program import Node
-from hvp.certificate import certify
+from hvp.certificate import Certificate, certify
 from hvp.errors import InputError, shown
 from hvp.linearization.cache import SavedTensorCache
 from hvp.linearization.linearization import Linearization
@@ -22,6 +21,7 @@ from hvp.objective.functions import FunctionObjective
 from hvp.objective.keras_model import KerasObjective
 from hvp.objective.objective import Objective
 from hvp.objective.parameters import Layout
+from hvp.operators import Curvature
 
 # An error names as many parameters of each type.
 NUM_NAMED = 3
@@ -180,6 +180,19 @@ def _linearization(
     jit: str | bool,
     verify: bool,
 ) -> Linearization:
+    check_options(ad, jit, cache)
+    layout, chosen = layout_of(objective, variables, dtype)
+    snapshot = Snapshot.trace(objective, layout, batches, chosen, promoted=dtype is not None)
+    saved_tensors = SavedTensorCache(None if cache == "auto" else int(cache))
+    lin = Linearization(snapshot, chosen, saved_tensors, ad=ad, jit=jit)
+    loop = snapshot.traced_loss.comparing_loop(chosen)
+    if verify or loop is not None:
+        lin.certificate = certified(lin, None if loop is None else str(loop))
+    return lin
+
+
+def check_options(ad: str, jit: str | bool, cache: str | int) -> None:
+    """Raise InputError for values that these options of `linearize` do not take."""
     if not isinstance(ad, str) or ad not in ORDERS:
         raise InputError(f"ad among {', '.join(ORDERS)}", shown(ad), "choose one of these")
     if not (isinstance(jit, bool) or (isinstance(jit, str) and jit == "auto")):
@@ -187,29 +200,28 @@ def _linearization(
     is_size = isinstance(cache, int) and cache >= 0
     if not (is_size or (isinstance(cache, str) and cache == "auto")):
         raise InputError('cache "auto" or a number of bytes', shown(cache), "choose one of these")
+
+
+def layout_of(
+    objective: Objective, variables: str | Sequence[str] | None, dtype: str | None
+) -> tuple[Layout, tuple[int, ...]]:
+    """The layout of all parameters, and the positions of those that `variables` name."""
     shapes = [value.shape for value in objective.values]
     given = _dtype(objective, dtype)
     layout = Layout(objective.names, shapes, given, objective.channel_axes)
     chosen = range(len(layout.names)) if variables is None else layout.select(variables)
-    snapshot = Snapshot.trace(objective, layout, batches, chosen, promoted=dtype is not None)
-    budget = None if cache == "auto" else int(cache)
-    saved_tensors = SavedTensorCache(budget)
-    lin = Linearization(snapshot, chosen, saved_tensors, ad=ad, jit=jit)
-    loop = snapshot.traced_loss.comparing_loop(chosen)
-    if verify or loop is not None:
-        _verify(lin, loop)
-    return lin
+    return layout, tuple(chosen)
 
 
-def _verify(lin: Linearization, loop: Node | None) -> None:
-    """Give a linearization its certificate. Raises InputError for one that has failed.
+def certified(lin: Curvature, loop: str | None) -> Certificate:
+    """The certificate of a linearization. Raises InputError where it has failed.
 
     `loop` is one that may choose its result by comparisons, None without one.
     """
-    lin.certificate = certify(lin)
-    if lin.certificate.passed:
-        return
-    failed = [check for check in lin.certificate.checks if not check.passed]
+    certificate = certify(lin)
+    if certificate.passed:
+        return certificate
+    failed = [check for check in certificate.checks if not check.passed]
     differences = "; ".join(" ".join(check.row) for check in failed)
     if loop is not None:
         raise InputError(

@@ -10,19 +10,20 @@ import tensorflow as tf
 
 from hvp.errors import InputError
 from hvp.linearization import transfer
-from hvp.linearization.snapshot import Snapshot
-from hvp.objective.objective import Point
+from hvp.objective.objective import Objective, Point
 from hvp.objective.parameters import Layout
 
 
-def point_of(source: Any, snapshot: Snapshot, chosen: Sequence[int]) -> Point:
+def point_of(
+    source: Any, objective: Objective, every: Layout, here: Point, chosen: Sequence[int]
+) -> Point:
     """The point that `source` holds: see `Linearization.at`.
 
     A vector and a list of arrays are the `chosen` parameters; the others and the state are those of
-    the snapshot. Raises InputError for what is no point of this loss.
+    the point `here`. `every` is the layout of all parameters. Raises InputError for what is no
+    point of this loss.
     """
-    objective, names = snapshot.traced_loss.objective, snapshot.traced_loss.layout.names
-    layout = snapshot.traced_loss.layout.restrict(chosen)
+    names, layout = every.names, every.restrict(chosen)
     if isinstance(source, list | tuple) and _are_arrays(source, layout):
         arrays = _checked(source, layout)
     elif hasattr(source, "shape") or isinstance(source, list | tuple):
@@ -35,10 +36,10 @@ def point_of(source: Any, snapshot: Snapshot, chosen: Sequence[int]) -> Point:
         _require_finite([*point.values, *point.state], places)
         return point
     _require_finite(arrays, layout.names)
-    values = list(snapshot.values)
+    values = list(here.values)
     for position, array in zip(chosen, arrays, strict=True):
         values[position] = tf.constant(array)
-    return Point(values, list(snapshot.state))
+    return Point(values, list(here.state))
 
 
 def _are_arrays(source: Sequence[Any], layout: Layout) -> bool:

@@ -13,10 +13,12 @@ from hvp.linearization.totals import Totals
 from hvp.objective.objective import Objective
 
 
-def require_sum(objective: Objective, totals: Totals) -> None:
-    """Raise InputError where the loss of all data is not a sum over the batches in `totals`."""
-    count = totals.num_batches
-    if count == 0:
+def require_sum(objective: Objective, totals: Totals, count: int) -> None:
+    """Raise InputError where the loss of all data is not a sum over the batches in `totals`.
+
+    `count` is the number of all batches, of which some may be elsewhere.
+    """
+    if totals.num_batches == 0:
         raise InputError("at least one batch", "an empty data set", "check where it comes from")
     if count > 1 and not totals.separable:
         layers = ", ".join(objective.mixing)

@@ -11,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from hvp.linearization.refusals import refusals_as_input_errors
+from hvp.linearization.share import WHOLE, Share
+from hvp.linearization.totals import Totals
 from hvp.linearization.traced_loss import LossValue, Piece, TracedLoss
 from hvp.objective.batches import content
 from hvp.objective.objective import Objective, Point
@@ -40,16 +42,24 @@ class Snapshot:
         chosen: Sequence[int],
         *,
         promoted: bool,
+        share: Share = WHOLE,
     ) -> Snapshot:
         """Trace an objective at its own values; the arguments are those of `TracedLoss.trace`."""
         point = Point(*(list(map(tf.identity, t)) for t in (objective.values, objective.state)))
-        traced_loss = TracedLoss.trace(objective, layout, batches, chosen, point, promoted=promoted)
+        traced_loss = TracedLoss.trace(
+            objective, layout, batches, chosen, point, promoted=promoted, share=share
+        )
         return cls(traced_loss, traced_loss.cast(point), traced_loss.first_value)
 
     @property
     def family(self) -> object:
         """What is the same for all points at which the same linear maps serve."""
         return self.traced_loss
+
+    @property
+    def here(self) -> Point:
+        """The point, in the types that its programs take."""
+        return Point(list(self.values), list(self.state))
 
     @property
     def loss(self) -> float:
@@ -96,10 +106,23 @@ class Snapshot:
         has_other_state = any(a is not b for a, b in zip(point.state, self.state, strict=True))
         point = self.traced_loss.cast(point)
         self.traced_loss.check_point(point, has_other_state=has_other_state)
-        has_value = self.traced_loss.has_own_divisors
+        loss = self.traced_loss
+        has_value = loss.has_own_divisors and not loss.share.is_part
         return Snapshot(
             self.traced_loss, point, self.traced_loss.evaluate(point) if has_value else None
         )
+
+    def totals(self) -> Totals:
+        """The sums over the batches that are here."""
+        return self.traced_loss.totals(self._point)
+
+    def penalty(self) -> float:
+        """The penalty on the weights, zero where it is not added here."""
+        return self.traced_loss.penalty_at(self._point)
+
+    def with_penalty(self) -> Snapshot:
+        """The same part of the loss, with the penalty on the weights if there is one."""
+        return Snapshot(self.traced_loss.with_penalty(), self._point)
 
     def in_float64(self) -> Snapshot:
         """The same snapshot, evaluated in float64."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from typing import Any
@@ -33,7 +34,7 @@ class Totals:
         self._terms: list[Any] = []
         self._divisors: list[Any] = []
         self._hits = 0.0
-        self._digests: list[Any] = []
+        self._digest = DataDigest()
 
     def add(self, batch: Any, evaluation: Evaluation, num_outputs: int) -> None:
         """Add a batch, a nest of tensors."""
@@ -46,9 +47,33 @@ class Totals:
         self.separable &= bool(evaluation.separable)
         self.examples.append(int(tensors[0].shape[0]) if tensors else 1)
         self.num_outputs += num_outputs
-        self._digests = self._digests or [hashlib.sha256() for _ in tensors]
-        for digest, tensor in zip(self._digests, tensors, strict=True):
-            digest.update(content(np.asarray(tensor)))
+        self._digest.add(tensors)
+
+    def without_data(self) -> Totals:
+        """The sums alone, to be sent to another process; there is no digest of them."""
+        found = copy.copy(self)
+        found.whole, found._digest = None, DataDigest()
+        return found
+
+    def plus(self, following: Totals) -> Totals:
+        """The sums over these batches and those of another process that follow, without data."""
+        found = self.without_data()
+        found.examples = [*self.examples, *following.examples]
+        found.num_outputs += following.num_outputs
+        found.separable &= following.separable
+        found._terms = _plus(self._terms, following._terms)
+        found._divisors = _plus(self._divisors, following._divisors)
+        found._hits += following._hits
+        return found
+
+    def require_divisors(self, divisors: Sequence[float]) -> None:
+        """Raise InputError where the terms of the loss are divided by other numbers."""
+        if not np.allclose(self.divisors, divisors, rtol=1e-6):
+            raise InputError(
+                "a loss that is divided by the same number at every point",
+                f"{self.divisors} after {list(divisors)}",
+                "linearise it anew at this point",
+            )
 
     @property
     def num_batches(self) -> int:
@@ -81,11 +106,29 @@ class Totals:
     @property
     def digest(self) -> str:
         """SHA-256 of the data, whatever the batches."""
+        return self._digest.value
+
+
+class DataDigest:
+    """SHA-256 of the tensors of batches, whatever the batches: that of each tensor, together."""
+
+    def __init__(self) -> None:
+        self._digests: list[Any] = []
+
+    def add(self, tensors: Sequence[Any]) -> None:
+        """Add the tensors of the next batch."""
+        self._digests = self._digests or [hashlib.sha256() for _ in tensors]
+        for digest, tensor in zip(self._digests, tensors, strict=True):
+            digest.update(content(np.asarray(tensor)))
+
+    @property
+    def value(self) -> str:
+        """The digest, in hexadecimal digits."""
         joined = b"".join(digest.digest() for digest in self._digests)
         return hashlib.sha256(joined).hexdigest()
 
 
-def _plus(sums: list[Any], found: Sequence[tf.Tensor | None]) -> list[Any]:
+def _plus(sums: list[Any], found: Sequence[tf.Tensor | float | None]) -> list[Any]:
     """The sums plus the new numbers; a sum of None stays None."""
     numbers = [None if number is None else float(number) for number in found]
     if not sums:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from hvp.linearization import loss_structure
 from hvp.linearization.audit import Auditor
 from hvp.linearization.batch_programs import BatchPrograms, Signature, signature
 from hvp.linearization.separability import require_sum
+from hvp.linearization.share import WHOLE, Share
 from hvp.linearization.totals import Totals
 from hvp.objective.objective import Objective, Point
 from hvp.objective.parameters import Layout
@@ -34,16 +36,25 @@ class LossValue(NamedTuple):
     loss: float
     accuracy: float | None
 
+    @classmethod
+    def of(cls, totals: Totals, penalty: float) -> LossValue:
+        """The loss of these sums. Raises InputError where it is not finite."""
+        loss = totals.loss + penalty
+        if not np.isfinite(loss):
+            raise InputError("a finite loss", loss, "check weights, data and loss")
+        return cls(loss, totals.accuracy)
+
 
 class TracedLoss:
     """A loss with its programs for each shape of batches, and its sums over the data.
 
     The batches are read once, at the point `first`; with `audit`, each is traced and checked then.
     With `promoted`, all values are computed in the precision of the layout, even where the loss
-    casts to a lower one.
+    casts to a lower one. With a `share` that is a part, the batches are those of this process.
 
     Attributes:
         objective: the loss as functions of parameters and batch.
+        share: which of all batches are here; counts and outputs are those of these.
         layout: of all its parameters.
         penalty: the programs of the penalty on the weights, None if there is none.
         findings: those of the audit.
@@ -52,7 +63,8 @@ class TracedLoss:
         num_outputs: M, the entries of the outputs; 0 where the loss is not a function of outputs.
         divisors: what each term of the loss is divided by, over all batches.
         data_digest: SHA-256 of the data.
-        first_value: the loss at the first point.
+        first_totals: the sums over the batches at the first point.
+        first_value: the loss there; None for a part of the batches.
     """
 
     def __init__(
@@ -64,22 +76,23 @@ class TracedLoss:
         *,
         promoted: bool,
         audit: bool,
+        share: Share = WHOLE,
     ):
         self.objective: Objective = auditor.objective
-        self.layout = layout
+        self.layout, self.share = layout, share
         self._auditor, self._batches, self._is_promoted = auditor, batches, promoted
         self._programs: dict[Signature, BatchPrograms] = {}
         self._convexity_tests: dict[BatchPrograms, Callable[[Tensors, Tensors], bool]] = {}
-        self.penalty = None if auditor.penalty is None else self._in_precision(auditor.penalty)
+        self.penalty = self._penalty() if share.has_penalty else None
         first = self.cast(first)
         totals = self._totals(first, audit=audit)
-        require_sum(self.objective, totals)
+        require_sum(self.objective, totals, share.total(totals.num_batches))
         self.num_batches, self.num_examples = totals.num_batches, totals.num_examples
         self.examples = np.array(totals.examples)
         self.num_outputs = totals.num_outputs
-        self.divisors = totals.divisors
-        self.data_digest = totals.digest
-        self.first_value = self._value(totals, first)
+        self.divisors = [] if share.is_part else totals.divisors
+        self.data_digest, self.first_totals = totals.digest, totals.without_data()
+        self.first_value = None if share.is_part else self._value(totals, first)
         self.findings = tuple(auditor.findings)
 
     @classmethod
@@ -92,22 +105,37 @@ class TracedLoss:
         first: Point,
         *,
         promoted: bool,
+        share: Share = WHOLE,
     ) -> TracedLoss:
         """Trace each shape of the batches, for derivatives in the `chosen` parameters.
 
         None for the batches is a loss of the parameters alone, which has a single, empty batch.
         """
-        auditor = Auditor(objective, layout, chosen, promoted=promoted)
+        auditor = Auditor(objective, layout, chosen, promoted=promoted, first=share.first)
         read: Iterable[Any] = [()] if batches is None else batches
         if isinstance(read, list):
             read = list(map(_as_tensors, read))
-        return cls(auditor, layout, read, first, promoted=promoted, audit=True)
+        return cls(auditor, layout, read, first, promoted=promoted, audit=True, share=share)
 
     def in_float64(self, first: Point) -> TracedLoss:
         """The same loss, evaluated in float64."""
         old = self.layout
         layout = Layout(old.names, old.shapes, np.dtype(np.float64), old.channel_axes)
-        return TracedLoss(self._auditor, layout, self._batches, first, promoted=True, audit=False)
+        return TracedLoss(
+            self._auditor,
+            layout,
+            self._batches,
+            first,
+            promoted=True,
+            audit=False,
+            share=self.share,
+        )
+
+    def with_penalty(self) -> TracedLoss:
+        """The same part of the loss, with the penalty on the weights if there is one."""
+        found = copy.copy(self)
+        found.penalty = self._penalty()
+        return found
 
     @property
     def are_batches_held(self) -> bool:
@@ -225,13 +253,8 @@ class TracedLoss:
 
     def evaluate(self, point: Point) -> LossValue:
         """The loss at a point. Raises InputError where it is not finite."""
-        totals = self._totals(point, audit=False)
-        if not np.allclose(totals.divisors, self.divisors, rtol=1e-6):
-            raise InputError(
-                "a loss that is divided by the same number at every point",
-                f"{totals.divisors} after {self.divisors}",
-                "linearise it anew at this point",
-            )
+        totals = self.totals(point)
+        totals.require_divisors(self.divisors)
         return self._value(totals, point)
 
     def is_convex(self, point: Point) -> bool:
@@ -263,13 +286,22 @@ class TracedLoss:
             totals.add(batch, programs.evaluate_at(point.values, tensors), rows)
         return totals
 
+    def totals(self, point: Point) -> Totals:
+        """The sums over the batches that are here, at a point."""
+        return self._totals(point, audit=False)
+
+    def penalty_at(self, point: Point) -> float:
+        """The penalty on the weights at a point, zero where it is not added here."""
+        if self.penalty is None:
+            return 0.0
+        return float(tf.add_n(self.penalty.loss.replay(*point.values)))
+
     def _value(self, totals: Totals, point: Point) -> LossValue:
-        loss = totals.loss
-        if self.penalty is not None:
-            loss += float(tf.add_n(self.penalty.loss.replay(*point.values)))
-        if not np.isfinite(loss):
-            raise InputError("a finite loss", loss, "check weights, data and loss")
-        return LossValue(loss, totals.accuracy)
+        return LossValue.of(totals, self.penalty_at(point))
+
+    def _penalty(self) -> BatchPrograms | None:
+        found = self._auditor.penalty
+        return None if found is None else self._in_precision(found)
 
     def _first_of_each_shape(self, point: Point) -> Iterator[Piece]:
         seen = set()

@@ -269,6 +269,12 @@ def _in_threads(function: Callable[[int, int], Result], rows: int, nbytes: int) 
     return list(_pool().map(function, edges[:-1], edges[1:]))
 
 
+def limit_threads(most: int) -> None:
+    """Use at most so many threads from now on. It is called before the first array comes."""
+    global NUM_THREADS
+    NUM_THREADS = min(NUM_THREADS, most)
+
+
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
     """Threads that stay: to start them takes a millisecond."""

@@ -1,6 +1,7 @@
 """The public names of `hvp` and where they are defined, for type checkers and `__init__.py`."""
 
 from . import callbacks as callbacks
+from . import cluster as cluster
 from . import testing as testing
 from .comparison.chain_rule import chain_rule as chain_rule
 from .comparison.compare import compare as compare

@@ -30,10 +30,13 @@ MAY_IMPORT = {
     "report": ("comparison", "linalg", "certificate", "errors", "sampling_error", "tables"),
     "testing": ("comparison", "linalg", "certificate", "operators", "linearization", "errors"),
     "callbacks": ("linearization", "linalg", "operators", "errors"),
+    "cluster": (
+        "linearization", "objective", "certificate", "operators", "errors", "sampling_error",
+    ),
     "examples": ("errors",),
     "cli": (
         "examples", "report", "comparison", "resuming", "linearization", "objective", "testing",
-        "errors", "__init__",
+        "cluster", "errors", "__init__",
     ),
     "__init__": (),
     "__main__": ("cli",),
@@ -67,7 +70,13 @@ OUTSIDE = {
         "cli/process",
     },
     "click": set(),
-    "ray": set(),
+    "ray": {
+        "cluster/connection",
+        "cluster/linearize",
+        "cluster/local_loss",
+        "cluster/worker",
+        "cluster/workers",
+    },
     "pytest": set(),
     "torch": set(),
     "jax": set(),
@@ -263,7 +272,7 @@ def test_no_file_is_named_without_a_subject(word):
 def test_no_module_of_the_root_bears_the_name_of_a_public_function():
     import hvp
 
-    top = {package(name) for name in PATHS} - {"callbacks", "testing"}
+    top = {package(name) for name in PATHS} - {"callbacks", "cluster", "testing"}
     assert not top & set(hvp.__all__)
 
 

@@ -1,11 +1,11 @@
-"""Without the extra `report`: the products, the spectra and their comparison run."""
+"""Without the extras `report` and `ray`: the products, the spectra and their comparison run."""
 
 import subprocess
 import sys
 
 PROGRAM = """
 import sys
-for name in ("jinja2", "matplotlib", "typer"):
+for name in ("jinja2", "matplotlib", "ray", "typer"):
     sys.modules[name] = None
 import keras, numpy as np
 import hvp, hvp.testing
@@ -18,6 +18,12 @@ assert hvp.chain_rule(lin)
 comparison = hvp.compare(lin, 1, num_probes=2, num_steps=4)
 assert set(comparison.parts)
 assert "The eigenvalues of H range from" in repr(comparison)
+try:
+    hvp.cluster.linearize(model, (np.eye(2), np.ones((2, 1))), "mse", num_workers=1)
+except hvp.InputError as error:
+    assert "pip install 'hvp[ray]'" in str(error)
+else:
+    raise AssertionError("Ray was not missed")
 """
 
 

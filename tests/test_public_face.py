@@ -55,8 +55,8 @@ NAMES = {
 
 
 def test_the_names_are_those_promised():
-    assert set(hvp.__all__) == NAMES | {"callbacks", "testing"}
-    assert set(dir(hvp)) == NAMES | {"callbacks", "testing", "__version__"}
+    assert set(hvp.__all__) == NAMES | {"callbacks", "cluster", "testing"}
+    assert set(dir(hvp)) == NAMES | {"callbacks", "cluster", "testing", "__version__"}
     assert sorted(hvp.__all__) == hvp.__all__
 
 
@@ -66,7 +66,9 @@ def test_tab_completion_offers_all_public_names_and_their_own():
         found = map(functools.partial(completer.complete, text), itertools.count())
         return {name.rstrip("(.)") for name in itertools.takewhile(bool, found)}
 
-    assert offered("hvp.") == {f"hvp.{name}" for name in NAMES | {"callbacks", "testing"}}
+    assert offered("hvp.") == {
+        f"hvp.{name}" for name in NAMES | {"callbacks", "cluster", "testing"}
+    }
     assert offered("hvp.__v") == {"hvp.__version__"}
     assert {"hvp.testing.check", "hvp.testing.closed_forms"} <= offered("hvp.testing.")
 

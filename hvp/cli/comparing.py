@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hvp.cli import linearizing, process
 from hvp.cli.loading import Job, with_some_examples
-from hvp.errors import ConvergenceError, InputError
+from hvp.errors import ConvergenceError, InputError, WorkerError
 
 if TYPE_CHECKING:
     from hvp.comparison.limits import Fit, Limits
@@ -57,19 +57,20 @@ def starts(path: Path | None, names: Sequence[str]) -> list[Start | None]:
 
 def all_compared(
     work: Sequence[Job], request: Request, terminal: Terminal
-) -> tuple[dict[str, Comparison], InputError | ConvergenceError | None]:
+) -> tuple[dict[str, Comparison], InputError | ConvergenceError | WorkerError | None]:
     """The comparisons by title, and the error that ended the work after the first of them.
 
     All jobs are linearised before any is compared, so that a wrong one is reported at once. An
     interruption or an error keeps the comparisons that are finished.
     """
+    linearizing.connect(request.options, len(work))
     ready = [(job, linearizing.linearized(job, request.options, terminal)) for job in work]
     found: dict[str, Comparison] = {}
     while ready and not terminal.stopped_by:
         job, lin = ready.pop(0)
         try:
             found[job.title] = compared(job, lin, request, terminal)
-        except (KeyboardInterrupt, InputError, ConvergenceError) as error:
+        except (KeyboardInterrupt, InputError, ConvergenceError, WorkerError) as error:
             if not found:
                 raise
             if not isinstance(error, KeyboardInterrupt):
@@ -125,6 +126,7 @@ def fitted(
     terminal.show_cost(job.title, found, left_out(effort, found))
     if found.num_examples < lin.num_examples:
         job = with_some_examples(job, found.num_examples, request.seed, terminal)
+        lin.close()
         lin = linearizing.linearized(job, request.options, terminal)
     return lin, found
 

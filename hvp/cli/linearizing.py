@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hvp.errors import DataError, InputError, MixedExamplesError
 
@@ -18,12 +19,16 @@ if TYPE_CHECKING:
 MAX_BATCH_FRACTION = 1 / 8
 # The memory of a single batch is extrapolated from so many examples and twice as many.
 FEW_EXAMPLES = 32
+NO_WORKERS = "leave --workers out, as they have a batch each"
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """What the user chose of a loss, and the bytes of saved tensors, None for a quarter of what is
     free.
+
+    With `workers` the examples are divided among so many processes of a cluster at `address`, on
+    this machine for None; `opened` closes them.
     """
 
     loss: str | None
@@ -31,6 +36,19 @@ class Options:
     dtype: str | None
     batch_size: int | None
     cache: int | None = None
+    workers: int | None = None
+    address: str | None = None
+    opened: contextlib.ExitStack = dataclasses.field(default_factory=contextlib.ExitStack)
+
+
+def connect(options: Options, count: int) -> None:
+    """Connect to the cluster that the workers of `count` losses run on, if any were asked for."""
+    if options.workers is None:
+        return
+    from hvp.cluster.linearize import connected
+
+    connection = connected(options.address, options.workers * count)
+    options.opened.callback(connection.close)
 
 
 def linearized(job: Job, options: Options, terminal: Terminal) -> Linearization:
@@ -53,11 +71,14 @@ def _batched(job: Job, options: Options, terminal: Terminal) -> Linearization:
         try:
             return _in_batches(job, options, job.data, options.batch_size)
         except MixedExamplesError as error:
-            raise InputError(error.expected, error.got, "leave --batch-size out") from error
+            remedy = "leave --batch-size out" if options.workers is None else NO_WORKERS
+            raise InputError(error.expected, error.got, remedy) from error
     try:
         batch_size = batch_size_for_sampling_errors(job.data[0])
         return _in_small_batches(job, options, _in_batches(job, options, job.data, batch_size))
     except MixedExamplesError as error:
+        if options.workers is not None:
+            raise InputError(error.expected, error.got, NO_WORKERS) from error
         count = num_examples(job.data[0])
         needed, budget = _single_batch_bytes(job, options, count)
         if needed > budget:
@@ -79,6 +100,7 @@ def _in_small_batches(job: Job, options: Options, lin: Linearization) -> Lineari
     if of_batch <= most:
         return lin
     batch_size = int(lin.num_examples / lin.num_batches * most / of_batch)
+    lin.close()
     return _in_batches(job, options, job.data, max(batch_size, 1))
 
 
@@ -106,16 +128,20 @@ def _in_batches(
 ) -> Linearization:
     from hvp.linearization.linearize import linearize
 
-    chosen = [name for names in options.layers or [] for name in names.split(",")] or None
+    workers = options.workers or 1
     # With order and backend given, no timing decides anything: equal input gives equal bits.
-    return linearize(
-        job.model,
-        data,
-        options.loss,
-        variables=chosen,
-        dtype=options.dtype,
-        batch_size=batch_size,
-        cache="auto" if options.cache is None else options.cache,
-        ad="forward-over-reverse",
-        jit=False,
-    )
+    given: dict[str, Any] = {
+        "variables": [name for names in options.layers or [] for name in names.split(",")] or None,
+        "dtype": options.dtype,
+        "batch_size": batch_size,
+        "cache": "auto" if options.cache is None else options.cache // workers,
+        "ad": "forward-over-reverse",
+        "jit": False,
+    }
+    if options.workers is None:
+        return linearize(job.model, data, options.loss, **given)
+    from hvp.cluster.linearize import linearize as on_cluster
+
+    lin = on_cluster(job.model, data, options.loss, num_workers=workers, **given)
+    options.opened.callback(lin.close)
+    return cast("Linearization", lin)  # it has the same members

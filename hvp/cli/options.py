@@ -231,6 +231,13 @@ def check_usage(
         raise InputError(f"a --seed from 0 to {MAX_SEED}", seed, "choose another")
 
 
+def check_workers(workers: int | None, address: str | None) -> None:
+    if address is not None and workers is None:
+        raise InputError("--workers with --address", "--address alone", "say how many workers")
+    if workers is not None and workers < 1:
+        raise InputError("at least one of --workers", workers, "leave it out for one process")
+
+
 def typed_command(context: typer.Context) -> str:
     """The command as typed, without options that change no number, quoted for a shell."""
     words = ["hvp", str(context.info_name)]

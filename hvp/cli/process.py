@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from hvp.errors import ConvergenceError, InputError
+from hvp.errors import ConvergenceError, InputError, WorkerError
 
 if TYPE_CHECKING:
     from hvp.report.terminal import Terminal
@@ -44,6 +44,9 @@ REMEDIES = {
     r"raise tol, or linearise in float64": "give --dtype float64",
     r"try ad=.*": "use another operation in its place",
     r"give linearize_function outputs=": "use hvp.linearize_function in Python",
+    r", or raise max_restarts": "",
+    r"ask for fewer workers|take fewer workers, or smaller batches": "lower --workers",
+    r"or leave the address out": "or leave --address out",
     r"check that A is symmetric.*|accept errors up to.*": "lower -k, or give --dtype float64",
 }
 # What a command line raises that no command can take: its class has no public name in Typer.
@@ -57,9 +60,9 @@ def in_options(text: str) -> str:
     return text
 
 
-def message(error: InputError | ConvergenceError) -> str:
+def message(error: InputError | ConvergenceError | WorkerError) -> str:
     """The line of an error, in words of the command line; what is long loses its middle."""
-    if isinstance(error, ConvergenceError):
+    if isinstance(error, ConvergenceError | WorkerError):
         return shortened(in_options(str(error)), MAX_MESSAGE_LENGTH)
     remedy = in_options(error.remedy)
     room = MAX_MESSAGE_LENGTH - len(f"expected , got ; {remedy}")
@@ -202,7 +205,7 @@ def _one_line_errors() -> Iterator[None]:
         yield
     except InputError as error:
         fail(message(error), 2)
-    except ConvergenceError as error:
+    except (ConvergenceError, WorkerError) as error:
         fail(message(error), 1)
     except UsageError as error:
         text = error.format_message().rstrip(".")

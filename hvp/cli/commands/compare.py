@@ -78,6 +78,21 @@ def compare(
             "is free.",
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        options.number(
+            "Divide the examples among this many processes with one thread each, on a Ray cluster "
+            "(extra ray)."
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="<address>",
+            help="The Ray cluster of the workers, as HOST:PORT. The default is the one that "
+            "RAY_ADDRESS names, or one on this machine alone.",
+        ),
+    ] = None,
     rescale: options.RescaleOption = False,
     start_from: Annotated[
         Path | None,
@@ -116,8 +131,15 @@ def compare(
         options.check_usage(activation, chosen_models, data, k, seed, batch_size, rescale)
         options.check_effort(probes, steps, examples)
         limits = Limits(options.seconds(budget), options.size(memory))
+        options.check_workers(workers, address)
         of_loss = linearizing.Options(
-            loss, layers, dtype, batch_size, comparing.cache_bytes(limits)
+            loss,
+            layers,
+            dtype,
+            batch_size,
+            comparing.cache_bytes(limits),
+            workers,
+            address,
         )
         which = Effort.chosen_matrices(matrices)
         effort = Effort(
@@ -133,7 +155,7 @@ def compare(
         names = list(files) or builtin
         several = len(names) > 1
         directories = [out / name for name in names] if several else []
-        with process.directories([*directories, out]):
+        with of_loss.opened, process.directories([*directories, out]):
             starts = comparing.starts(start_from, names)
             readers = [loading.data_reader(path, data) for path in files.values()]
             terminal.start("importing TensorFlow")

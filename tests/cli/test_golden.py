@@ -5,17 +5,15 @@ import json
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from typer.testing import CliRunner
+from support.command_line import run
 
 from hvp.certificate.checks import Check
-from hvp.cli import commands
+from hvp.cli import process
 from hvp.testing import finite_differences
 
 
 @pytest.fixture(autouse=True)
-def process_left_as_it_was(monkeypatch):
-    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
+def all_checks_pass(monkeypatch):
     passed = finite_differences.Report((Check("a check", 0.0, 1.0),))
     monkeypatch.setattr(finite_differences, "check", lambda lin, seed: passed)
 
@@ -38,7 +36,7 @@ def here(tmp_path, monkeypatch):
 
 def check(*arguments):
     files = ("--model", "net.keras", "--data", "data.npz")
-    return CliRunner().invoke(commands.app, ["check", *files, *map(str, arguments)])
+    return run("check", *files, *arguments)
 
 
 def test_what_is_recorded_is_held_against(here):
@@ -91,6 +89,6 @@ def test_nothing_is_recorded_where_a_check_fails(here, monkeypatch):
     ],
 )
 def test_a_wrong_file_is_one_line_before_any_work(here, monkeypatch, arguments, line):
-    monkeypatch.setattr(commands.process, "import_tensorflow", None)
+    monkeypatch.setattr(process, "import_tensorflow", None)
     result = check(*arguments)
     assert (result.exit_code, result.stderr) == (2, f"hvp: {line}\n")

@@ -7,13 +7,11 @@ import keras
 import matplotlib.image
 import numpy as np
 import pytest
-import tensorflow as tf
-from typer.testing import CliRunner
+from support.command_line import run
 
 import hvp
 import hvp.report.matplotlib_figure
-import hvp.report.terminal
-from hvp.cli import commands, options
+from hvp.cli import options
 from hvp.comparison import track as numbers
 from hvp.comparison.track import Tracking
 
@@ -21,10 +19,7 @@ KINDS = ("json", "png", "svg")
 
 
 @pytest.fixture(autouse=True)
-def process_left_as_it_was(monkeypatch):
-    """Determinism holds for the rest of a process, and the other tests share this one."""
-    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
-    monkeypatch.setattr(hvp.report.terminal, "SECONDS_BETWEEN_LINES", 1e6)
+def coarse_pictures(monkeypatch):
     monkeypatch.setattr(hvp.report.matplotlib_figure, "DPI", 40)
 
 
@@ -66,7 +61,7 @@ def here(files, tmp_path, monkeypatch):
 
 def track(out, *arguments):
     words = ["track", "--data", "data.npz", "--out", out, "--products", "4", *arguments]
-    return CliRunner().invoke(commands.app, list(map(str, words)))
+    return run(*words)
 
 
 MODEL = ("--model", "net.keras")

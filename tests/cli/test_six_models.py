@@ -4,11 +4,8 @@ import json
 import re
 
 import pytest
-import tensorflow as tf
 from support import six_models
-from typer.testing import CliRunner
-
-from hvp.cli import commands
+from support.command_line import run
 
 NAMES = list(six_models.MODELS)
 # The residual network takes too long on all its images here; `bench/README.md` has that run.
@@ -23,16 +20,6 @@ def inputs(request, tmp_path_factory):
             patch.setitem(six_models.MODELS, "residual", few)
         model, data = six_models.write(request.param, tmp_path_factory.mktemp("six"))
     return request.param, ("--model", str(model), "--data", str(data))
-
-
-@pytest.fixture(autouse=True)
-def process_left_as_it_was(monkeypatch):
-    """Determinism holds for the rest of a process, and the other tests share this one."""
-    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
-
-
-def run(*words):
-    return CliRunner().invoke(commands.app, list(map(str, words)))
 
 
 @pytest.mark.sweep

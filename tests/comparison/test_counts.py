@@ -6,12 +6,7 @@ from support.matrices import rotated
 from support.sweep import sweep
 
 from hvp.comparison.counts import MULTIPLES, above_bounds, counts
-from hvp.comparison.dimensions import (
-    condition,
-    effective_dimensions,
-    squared_norm,
-    stable_rank,
-)
+from hvp.comparison.dimensions import condition, effective_dimensions, squared_norm, stable_rank
 from hvp.comparison.spectrum import ends, with_density
 from hvp.linalg.estimate import Estimate
 

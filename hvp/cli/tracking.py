@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def checkpoints(given: Sequence[Path]) -> list[Path]:
     """The files of checkpoints, in order. Raises InputError for files of another kind.
 
-    It needs no TensorFlow, so that a wrong file is told at once.
+    It needs no TensorFlow, so that a wrong file is reported at once.
     """
     from hvp.comparison import checkpoints
     from hvp.objective import files

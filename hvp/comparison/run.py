@@ -68,7 +68,7 @@ class Stage:
 
 
 def stages(lin: Curvature, effort: Effort) -> Iterator[Stage]:
-    """The stages of a comparison: what tells most comes first, the whole before its layers."""
+    """The stages of a comparison: the most important first, the whole before its layers."""
     results, matrices, whole = effort.results, effort.matrices, whole_name(lin)
     layers = list(lin.layout.layers) if effort.layers and len(lin.layout.layers) > 1 else []
     if "chain-rule" in results:

@@ -81,7 +81,7 @@ def track(
                 progress=terminal.report_products,
             )
             terminal.start(f"{job.title}: reading checkpoints", len(points))
-            for name, path in points.items():  # a wrong one is told before any is measured
+            for name, path in points.items():  # a wrong one ends the work before any is measured
                 tracker.check(name, path)
                 terminal.advance()
             terminal.start(f"{job.title}: tracking", len(points))

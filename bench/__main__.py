@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +14,15 @@ import typer
 from rich.console import Console
 
 from bench.backends import implementations
-from bench.backends.implementations import Entry
+from bench.backends.implementations import NAIVE, OURS, Entry
+from bench.backends.reference import by_hand
 from bench.command_line import check_output_path, one_line_errors
-from bench.measurements import densities, measure, problems, spectra, targets, versions
+from bench.measurements import densities, problems, spectra, targets, versions
 from bench.measurements.problems import Problem
 from bench.results import plot, record, report
 from hvp import InputError
+from hvp.benchmark import entries as entry_table
+from hvp.benchmark import measure, process, records
 
 app = typer.Typer(
     add_completion=False,
@@ -99,13 +103,17 @@ def _run(
     plan = measure.QUICK if quick else measure.FULL
     run = record.Run(
         date=datetime.date.today().isoformat(),
-        machine=record.machine(),
-        versions=implementations.versions(entries),
+        machine=records.machine(),
+        versions=entry_table.versions(entries),
+        threads=process.cores(),
         settings={"quick": quick, "peers": [entry.name for entry in entries], **vars(plan)},
         missing={entry.name: why for entry in entries if (why := entry.missing()) is not None},
     )
     for problem in chosen:
-        run.problems[problem.name] = measure.measure(problem, entries, plan, progress)
+        run.problems[problem.name] = found = records.CaseRecord(problem.title)
+        reference = functools.partial(by_hand, problem)
+        measured = [OURS, NAIVE, *(entry for entry in entries if entry.has_products)]
+        measure.measure(problem, measured, plan, progress, record=found, reference=reference)
     if targets.SPECTRA in others:
         run.spectra = spectra.measure(entries, plan, progress)
     if targets.DENSITY in others:

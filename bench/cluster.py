@@ -27,6 +27,7 @@ from rich.console import Console
 import hvp.cluster
 from bench.backends import keras_models
 from bench.measurements import problems
+from hvp.benchmark.implementation import vectors
 from hvp.cluster.connection import Connection
 from hvp.cluster.worker import Worker
 from hvp.linearization import transfer
@@ -52,7 +53,7 @@ def main(
         whole = dataclasses.replace(problem, batch=batches * problem.batch)
         x, y = problems.data(whole)
         data = list(zip(np.split(x, batches), np.split(y, batches), strict=True))
-        measure(name, keras_models.build(problem), data, problems.vectors(problem, 1))
+        measure(name, keras_models.build(problem), data, vectors(problem.size, 1))
     latencies()
     connection.close()
 

@@ -1,26 +1,20 @@
-"""The interface of an implementation: it loads a problem and computes figures in several forms.
-
-A figure is a product or another quantity that is timed. A form is one of the implementation's ways
-to compute it, such as "graph" or "XLA".
-"""
+"""What the peers add to the interface of `hvp.benchmark`: eigenvalues and densities."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from bench.measurements.problems import Problem
+from hvp.benchmark import implementation
+from hvp.benchmark.implementation import BLOCKS, COLUMNS, PRODUCTS, Call, Forms
 
-Call = Callable[[np.ndarray], np.ndarray]
-# Form -> the function that builds it. Building counts in the time to the first product.
-Forms = dict[str, Callable[[], Call]]
-
-PRODUCTS = ("hvp", "gnvp")
-BLOCKS = ("hvp_block", "gnvp_block")
-COLUMNS = 16
+__all__ = [
+    "BLOCKS", "COLUMNS", "FIGURES", "LARGEST", "POINTS", "PROBES", "PRODUCTS", "SEED", "STEPS",
+    "TOLERANCE", "Call", "Density", "DiscreteDensity", "Forms", "Implementation", "curve",
+]  # fmt: skip
 FIGURES = (*PRODUCTS, *BLOCKS, "gradient", "empty", "matmul", "eigsh")
 # The largest allowed true error of an eigenpair over the norm of the operator.
 TOLERANCE = 1e-3
@@ -52,37 +46,11 @@ class DiscreteDensity:
 Density = Callable[[], DiscreteDensity]
 
 
-class Implementation(ABC):
-    """A problem with its weights and data in one framework.
+class Implementation(implementation.Implementation):
+    """A problem with its weights and data in one framework."""
 
-    A call maps a NumPy vector to a NumPy vector, both in the layout of the framework. `to_own` and
-    `to_shared` convert between this layout and Keras's; they are not timed.
-    """
-
-    @abstractmethod
-    def __init__(self, problem: Problem): ...
-
-    @abstractmethod
-    def forms(self, figure: str) -> Forms:
-        """The forms of a figure; the fastest counts. Empty where the figure is not available.
-
-        The call of a gradient ignores its vector.
-        """
-
-    def work(self, form: str) -> float:
-        """The multiply-adds of a form if forms differ in them, else 1.
-
-        The fastest form is the one with the most multiply-adds per second.
-        """
-        return 1.0
-
-    def to_own(self, v: np.ndarray) -> np.ndarray:
-        """A vector (P,) or block (P, K) from Keras's layout to that of the framework."""
-        return v
-
-    def to_shared(self, v: np.ndarray) -> np.ndarray:
-        """A vector (P,) or block (P, K) from the layout of the framework to Keras's."""
-        return v
+    def __init__(self, problem: Problem):
+        self.size, self.num_examples = problem.size, problem.batch
 
     def largest(self, figure: str, steps: int | None) -> np.ndarray:
         """The vectors (P, 10) of the largest eigenvalues of H ("hvp") or G ("gnvp").

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import numpy as np
 
 import hvp
-from bench.backends import keras_models
 from bench.backends.implementation import (
     LARGEST,
     POINTS,
@@ -20,36 +18,20 @@ from bench.backends.implementation import (
     Density,
     DiscreteDensity,
     Forms,
-    Implementation,
 )
-from bench.measurements.problems import Problem, data
-
-# hvp imports its public names at their first use; imports must not be timed.
-_ = hvp.linearize, hvp.eigsh, hvp.Hessian, hvp.density
+from hvp.benchmark import keras_products
 
 
-class Ours(Implementation):
-    """`hvp.linearize`, called once, and its products."""
-
-    def __init__(self, problem: Problem):
-        self._model = keras_models.build(problem)
-        self._data = data(problem)
-
-    @functools.cached_property
-    def _lin(self) -> hvp.Linearization:
-        return hvp.linearize(self._model, self._data, keras_models.loss())
+class Ours(keras_products.Ours):
+    """`hvp.linearize`, its products, and the spectra of H and G."""
 
     def forms(self, figure: str) -> Forms:
         match figure:
-            case "hvp" | "hvp_block":
-                return {"linearize": lambda: self._lin.hvp}
-            case "gnvp" | "gnvp_block":
-                return {"linearize": lambda: self._lin.gnvp}
             case "eigsh":
                 return {"eigsh": self._eigsh}
             case "products":
                 return {f"{STEPS} blocks of {PROBES}": self._products}
-        return {}
+        return super().forms(figure)
 
     def _eigsh(self) -> Call:
         def largest(_: np.ndarray) -> np.ndarray:

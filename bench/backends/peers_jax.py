@@ -45,6 +45,7 @@ class _JaxImplementation(Implementation):
     """
 
     def __init__(self, problem: Problem):
+        super().__init__(problem)
         self._problem = problem
         x, y = data(problem)
         self._w = [jnp.asarray(array) for array in values(problem)]

@@ -39,6 +39,7 @@ class _TorchImplementation(Implementation):
     """What all peers on PyTorch share: module, data, layout and gradient."""
 
     def __init__(self, problem: Problem):
+        super().__init__(problem)
         self._problem = problem
         self._module = torch_modules.build(problem)
         self._params = list(self._module.parameters())

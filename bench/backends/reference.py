@@ -9,6 +9,22 @@ from __future__ import annotations
 import numpy as np
 
 from bench.measurements.problems import Dense, Problem, data, values
+from hvp.benchmark.implementation import BLOCKS, COLUMNS, vectors
+
+# With more parameters, the float64 product in NumPy takes longer than all other measurements.
+MAX_PARAMETERS = 20_000_000
+
+
+def by_hand(problem: Problem, figure: str) -> np.ndarray | None:
+    """The float64 product (P, 1), or first and last column (P, 2); None for other networks."""
+    if not problem.is_dense or problem.size > MAX_PARAMETERS:
+        return None
+    net = DenseNet(problem)
+    product = net.hvp if figure.startswith("hvp") else net.gnvp
+    columns = COLUMNS if figure in BLOCKS else 1
+    block = vectors(problem.size, columns).reshape(problem.size, -1)
+    chosen = block[:, [0, -1]] if columns > 1 else block
+    return np.stack([product(column) for column in chosen.T], axis=1)
 
 
 class DenseNet:

@@ -13,13 +13,13 @@ import numpy as np
 from bench.backends.implementation import PROBES, STEPS, DiscreteDensity
 from bench.backends.implementations import OURS, Entry
 from bench.backends.reference import DenseNet
-from bench.harness import machine_load
-from bench.harness.process import Worker, WorkerError
-from bench.harness.server import Prepared
-from bench.harness.timing import Turn, interleave
-from bench.measurements.measure import Plan, Progress, enter, start
 from bench.measurements.problems import Problem
 from bench.results.record import DensityRecord, Result
+from hvp.benchmark import machine_load
+from hvp.benchmark.measure import Plan, Progress, enter, start
+from hvp.benchmark.process import Worker, WorkerError
+from hvp.benchmark.server import Prepared
+from hvp.benchmark.timing import Turn, interleave
 
 # Largest relative error of the moments. Nodes have rounding errors of 10⁻⁷ of the largest node; for
 # the mean of a spectrum that is mostly near zero, the relative error is a thousand times larger.

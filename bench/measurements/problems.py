@@ -16,6 +16,7 @@ from importlib import resources
 import numpy as np
 
 from hvp import InputError
+from hvp.benchmark.layer_cases import Loaded
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ class Problem:
         batch: the number of examples, all in one batch.
         digits: whether the inputs are the digits of hvp; else they are standard normal.
         quick: whether a run with `--quick` includes it.
+        jit: see ``jit=`` of `hvp.linearize`.
     """
 
     name: str
@@ -126,6 +128,13 @@ class Problem:
     batch: int
     digits: bool = False
     quick: bool = True
+    jit: str = "auto"
+
+    def load(self) -> Loaded:
+        """The problem in Keras, as the implementations of `hvp.benchmark` take it."""
+        from bench.backends import keras_models
+
+        return Loaded(keras_models.build(self), data(self), keras_models.loss())
 
     @property
     def weights(self) -> list[Weight]:
@@ -170,13 +179,6 @@ def data(problem: Problem, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         return x[chosen], y[chosen]
     x = rng.standard_normal((problem.batch, *problem.shape), dtype=np.float32)
     return x, rng.integers(problem.classes, size=problem.batch, dtype=np.int32)
-
-
-def vectors(problem: Problem, columns: int, seed: int = 0) -> np.ndarray:
-    """The vectors of the products: (P,) for one column, (P, K) for K."""
-    rng = np.random.default_rng([seed, 2])
-    shape = (problem.size,) if columns == 1 else (problem.size, columns)
-    return rng.standard_normal(shape, dtype=np.float32)
 
 
 def read_digits() -> tuple[np.ndarray, np.ndarray]:

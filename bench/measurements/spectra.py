@@ -12,12 +12,12 @@ import numpy as np
 from bench.backends.implementation import LARGEST, PRODUCTS, TOLERANCE
 from bench.backends.implementations import OURS, Entry
 from bench.backends.reference import DenseNet
-from bench.harness import machine_load
-from bench.harness.process import Worker, WorkerError
-from bench.harness.timing import Turn, interleave
-from bench.measurements.measure import Plan, Progress, enter
 from bench.measurements.problems import EIGENVALUES
 from bench.results.record import Measurement, Result, SpectraRecord, Spectrum
+from hvp.benchmark import machine_load
+from hvp.benchmark.measure import Plan, Progress, enter
+from hvp.benchmark.process import WorkerError
+from hvp.benchmark.timing import Turn, interleave
 
 # matfree needs the number of Lanczos steps: the smallest of these that reaches the tolerance.
 STEPS = (*range(15, 60, 5), 60, 80, 100, 140, 200)
@@ -106,7 +106,7 @@ def _turn(entry: Entry, figure: str, steps: int | None) -> Turn:
 
 
 def _run(entry: Entry, figure: str, steps: int | None) -> tuple[float, np.ndarray]:
-    with Worker(entry.name) as worker:
+    with entry.worker() as worker:
         worker.wait_until_ready()
         return worker.ask("largest", EIGENVALUES.name, figure, steps)
 

@@ -11,12 +11,12 @@ import numpy as np
 
 from bench.backends.implementation import BLOCKS, COLUMNS
 from bench.backends.implementations import OURS
-from bench.harness.process import ROOT, Worker
-from bench.harness.server import Prepared
-from bench.harness.timing import Interleaved, Turn, calls_in, interleave, rounds_in
-from bench.measurements.measure import MAX_BLOCK_BYTES, Plan, Progress, relative_difference
 from bench.measurements.problems import Problem
 from hvp import InputError
+from hvp.benchmark.measure import MAX_BLOCK_BYTES, Plan, Progress, relative_difference
+from hvp.benchmark.process import Worker
+from hvp.benchmark.server import Prepared
+from hvp.benchmark.timing import Interleaved, Turn, calls_in, interleave, rounds_in
 
 # Products before they are timed: some are compiled, or joined for all batches, after a hundred.
 WARM_UP_TURNS = 20
@@ -57,7 +57,9 @@ def compare(
     for problem in problems:
         with contextlib.ExitStack() as stack:
             progress(f"{problem.title}: starting")
-            new, old = (stack.enter_context(Worker(OURS.name, path)) for path in (ROOT, checkout))
+            new, old = (
+                stack.enter_context(OURS.worker(checkout=path)) for path in (None, checkout)
+            )
             for worker in (new, old):
                 worker.wait_until_ready()
                 worker.ask("load", problem.name)
@@ -67,7 +69,7 @@ def compare(
                 progress(f"{problem.title}: {name}")
                 yield _product(problem, name, new, old, plan)
         progress(f"{problem.title}: first product")
-        new_first, old_first = _first_turn(problem, ROOT), _first_turn(problem, checkout)
+        new_first, old_first = _first_turn(problem, None), _first_turn(problem, checkout)
         first = interleave(new_first, {"old": old_first}, plan.repeats)
         yield _row(problem, "first", first, 1, None)
 
@@ -92,11 +94,11 @@ def _turn(worker: Worker, name: str, calls: int) -> Turn:
     return lambda: worker.ask("time", name, calls)
 
 
-def _first_turn(problem: Problem, checkout: Path) -> Turn:
+def _first_turn(problem: Problem, checkout: Path | None) -> Turn:
     """A turn that gives the seconds from `linearize` to the first Hv in a fresh process."""
 
     def first() -> float:
-        with Worker(OURS.name, checkout) as worker:
+        with OURS.worker(checkout=checkout) as worker:
             worker.wait_until_ready()
             worker.ask("load", problem.name)
             prepared: Prepared = worker.ask("prepare", "hvp")

@@ -12,17 +12,17 @@ from rich.text import Text
 
 from bench.backends.implementation import LARGEST
 from bench.backends.implementations import NAIVE, OURS, find
-from bench.harness.machine_load import TOLERABLE
 from bench.measurements import versions
 from bench.measurements.targets import Verdict
 from bench.results.record import (
+    CaseRecord,
     DensityRecord,
     Measurement,
-    ProblemRecord,
     Result,
     Run,
     SpectraRecord,
 )
+from hvp.benchmark.machine_load import TOLERABLE
 
 HEADINGS = {"hvp": "Hv", "gnvp": "Gv", "hvp_block": "Hv of 16", "gnvp_block": "Gv of 16"}
 WIDTH = 150
@@ -83,7 +83,7 @@ def show_versions(rows: Iterable[versions.Row], console: Console) -> None:
     console.print(table)
 
 
-def _problem_table(problem: ProblemRecord) -> Table:
+def _problem_table(problem: CaseRecord) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.caption = (
         "milliseconds per vector, and in brackets the time of hvp over that time; "
@@ -120,7 +120,7 @@ def cell(result: Result | None) -> str:
     return text
 
 
-def in_gradients(problem: ProblemRecord, kind: str, name: str) -> float | None:
+def in_gradients(problem: CaseRecord, kind: str, name: str) -> float | None:
     """The time of a product over that of a gradient in the same implementation.
 
     For hvp it is the gradient of the plain Keras model.
@@ -138,12 +138,12 @@ def in_gradients(problem: ProblemRecord, kind: str, name: str) -> float | None:
     return result.seconds / gradient.seconds
 
 
-def _in_gradients(problem: ProblemRecord, name: str) -> str:
+def _in_gradients(problem: CaseRecord, name: str) -> str:
     ratios = [in_gradients(problem, kind, name) for kind in ("hvp", "gnvp")]
     return " / ".join("" if ratio is None else f"{ratio:.2f}" for ratio in ratios).strip(" /")
 
 
-def _memory(problem: ProblemRecord, name: str) -> str:
+def _memory(problem: CaseRecord, name: str) -> str:
     parts = []
     for sizes in problem.memory.values():
         if name not in sizes:
@@ -155,7 +155,7 @@ def _memory(problem: ProblemRecord, name: str) -> str:
     return " / ".join(parts)
 
 
-def _problem_lines(problem: ProblemRecord) -> Iterator[str]:
+def _problem_lines(problem: CaseRecord) -> Iterator[str]:
     yield f"{problem.parameters:,} parameters, batch {problem.batch}" + _limit(problem)
     for kind, heading in HEADINGS.items():
         figure = problem.figures.get(kind)
@@ -180,7 +180,7 @@ def _disturbed(figure: Measurement) -> Iterator[str]:
         yield f"others used {figure.others_load:.0%} of the cores: repeat on a quiet machine"
 
 
-def _limit(problem: ProblemRecord) -> str:
+def _limit(problem: CaseRecord) -> str:
     if problem.speed is None:
         return ""
     speed = f"{2e-9 * problem.speed:.0f} GFLOP/s by {problem.fastest_product}"

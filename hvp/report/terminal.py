@@ -119,6 +119,16 @@ class Terminal:
         self._task = self.progress.add_task(description, total=total, detail="")
         self._label = ""
 
+    def step(self, description: str, done: int, total: int) -> None:
+        """Show the next of `total` steps, and how long those that are left may take."""
+        self.start(description, total)
+        assert self._task is not None
+        if done == 0:
+            self._begun = time.monotonic()
+        left = (time.monotonic() - self._begun) / max(done, 1) * (total - done)
+        detail = f"about {number_format.duration(left)} left" if done else ""
+        self.progress.update(self._task, completed=done, detail=detail)
+
     def show_cost(self, title: str, found: Fit, left_out: Sequence[str]) -> None:
         """Print what a comparison is expected to take, and what was left out for its limits."""
         wanted = found.cost

@@ -12,7 +12,7 @@ from bench.results.record import (
 ABSENT = Entry(
     "pytorch",
     "PyTorch",
-    ("nowhere", "Nothing"),
+    "nowhere:Nothing",
     {"no_such_package": "no-such-dist"},
     has_density=True,
 )

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hvp.cli import options, process
-from hvp.cli.commands import check, compare, track
+from hvp.cli.commands import bench, check, compare, track
 
 app = typer.Typer(
     cls=process.OneLineErrors, add_completion=False, pretty_exceptions_enable=False,
@@ -43,3 +43,4 @@ app.command()(version)
 app.command()(compare.compare)
 app.command(cls=options.SeveralWeights)(track.track)
 app.command()(check.check)
+app.command()(bench.bench)

@@ -6,9 +6,8 @@ import pytest
 from bench.backends.implementation import PROBES, STEPS, DiscreteDensity, curve
 from bench.backends.implementations import PEERS
 from bench.backends.reference import DenseNet
-from bench.harness.process import Worker
-from bench.harness.server import Prepared
 from bench.measurements import densities, problems
+from hvp.benchmark.server import Prepared
 
 DENSE = problems.TINY["tiny-dense"]
 
@@ -61,7 +60,7 @@ def test_a_density_is_wrong_if_a_moment_differs_and_has_failed_if_only_a_repaire
 def test_the_densities_of_peers_have_the_moments_of_their_probes(name):
     if PEERS[name].missing():
         pytest.skip(PEERS[name].missing())
-    with Worker(name) as worker:
+    with PEERS[name].worker() as worker:
         worker.wait_until_ready()
         worker.ask("load", DENSE.name)
         prepared, density, probes = worker.ask("density")

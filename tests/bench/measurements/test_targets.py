@@ -8,20 +8,21 @@ from support.bench_records import a_run, figure, verdict
 
 from bench.backends.implementation import PROBES, STEPS
 from bench.backends.implementations import NAIVE, OURS, PEERS
-from bench.measurements import measure, targets
+from bench.measurements import targets
 from bench.results import record
 from bench.results.record import (
+    CaseRecord,
     DensityRecord,
-    ProblemRecord,
     Result,
     Run,
 )
+from hvp.benchmark import measure
 
 
 def test_ours_has_nothing_to_say_where_it_is_wrong():
     found = figure(a=Result("ok", seconds=2.0, ratio=0.5))
     measure.judge_ours(found, np.ones((3, 1)), 2 * np.ones((3, 1)))
-    run = a_run(ProblemRecord("wide", 3, 1, {}, figures={"hvp": found}))
+    run = a_run(CaseRecord("wide", 3, 1, {}, figures={"hvp": found}))
     assert all(v.met is None for v in targets.verdicts(run) if v.target.figure == "hvp")
 
 
@@ -29,7 +30,7 @@ def test_ours_has_nothing_to_say_where_it_is_wrong():
 def test_a_missing_peer_is_never_beaten(ratio, met):
     results = {name: Result("missing") for name, peer in PEERS.items() if peer.has_products}
     found = figure(**{NAIVE.name: Result("ok", seconds=1.0, ratio=ratio)}, **results)
-    run = a_run(ProblemRecord("wide", 3, 1, {}, figures={"hvp": found}))
+    run = a_run(CaseRecord("wide", 3, 1, {}, figures={"hvp": found}))
     against_all = verdict(run, figure="hvp", against="fastest peer")
     assert against_all.met is met
     assert met is False or "without pytorch" in against_all.note
@@ -40,7 +41,7 @@ def test_all_peers_beaten_is_met():
     names = [NAIVE.name, *(name for name, peer in PEERS.items() if peer.has_products)]
     found = figure(**{name: Result("ok", seconds=1.0, ratio=0.9) for name in names})
     found.units = {"limit": 1.3, "gradient": 1.7}
-    run = a_run(ProblemRecord("wide", 3, 1, {}, figures={"hvp": found}))
+    run = a_run(CaseRecord("wide", 3, 1, {}, figures={"hvp": found}))
     assert verdict(run, figure="hvp", against="fastest peer").met is True
     assert verdict(run, figure="hvp", against="limit").met is False
     assert verdict(run, figure="hvp", against="gradient").met is True
@@ -53,7 +54,7 @@ def test_a_peer_that_stalls_is_named_where_its_best_turn_is_ahead():
     stalling = found.results["jax-linearize"]
     stalling.best = 0.8
     assert stalling.is_unsteady
-    run = a_run(ProblemRecord("wide", 3, 1, {}, figures={"hvp": found}))
+    run = a_run(CaseRecord("wide", 3, 1, {}, figures={"hvp": found}))
     judged = verdict(run, figure="hvp", against="fastest peer")
     assert judged.value == 0.2
     assert judged.note.endswith("best turns 1.25 (jax-linearize)")

@@ -1,16 +1,18 @@
 """A whole run of a tiny problem without peers: its JSON, tables and plot."""
 
 import dataclasses
+import functools
 import json
 import os
 
 import pytest
 from rich.console import Console
+from support import multiply_adds
 from support.bench_records import ABSENT, a_run, figure
 
-from bench.backends import implementations
 from bench.backends.implementations import NAIVE, OURS
-from bench.measurements import densities, flops, measure, problems, targets
+from bench.backends.reference import by_hand
+from bench.measurements import densities, problems, targets
 from bench.results import plot, record, report
 from bench.results.record import (
     Result,
@@ -18,6 +20,8 @@ from bench.results.record import (
     SpectraRecord,
     Spectrum,
 )
+from hvp.benchmark import entries as entry_table
+from hvp.benchmark import measure
 
 pytestmark = pytest.mark.sweep
 
@@ -26,8 +30,10 @@ DENSE = problems.TINY["tiny-dense"]
 
 @pytest.fixture(scope="module")
 def run():
-    problem = measure.measure(DENSE, [ABSENT], measure.SMALLEST, lambda _: None)
-    versions = implementations.versions([])
+    reference = functools.partial(by_hand, DENSE)
+    entries = [OURS, NAIVE, ABSENT]
+    problem = measure.measure(DENSE, entries, measure.SMALLEST, lambda _: None, reference=reference)
+    versions = entry_table.versions([])
     return dataclasses.replace(a_run(problem, DENSE.name), versions=versions)
 
 
@@ -63,7 +69,7 @@ def test_the_json_holds_what_was_found(run, tmp_path):
     assert set(content) == {"schema"} | {field.name for field in dataclasses.fields(Run)}
     problem = content["problems"][DENSE.name]
     assert problem["parameters"] == DENSE.size
-    assert problem["multiply_adds"] == vars(flops.count(DENSE))
+    assert problem["multiply_adds"] == vars(multiply_adds.by_hand(DENSE))
     result = problem["figures"]["hvp"]["results"][NAIVE.name]
     assert set(result) == {field.name for field in dataclasses.fields(Result)}
     assert result["error"] < 1e-5

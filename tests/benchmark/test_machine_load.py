@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from bench.harness import machine_load
+from hvp.benchmark import machine_load
 
 
 def test_work_of_others_is_what_the_machine_did_and_we_did_not():

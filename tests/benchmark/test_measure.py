@@ -3,11 +3,9 @@
 import numpy as np
 from support.bench_records import figure
 
-from bench.measurements import measure
 from bench.results import report
-from bench.results.record import (
-    Result,
-)
+from hvp.benchmark import measure
+from hvp.benchmark.records import Result
 
 
 def test_a_peer_that_differs_is_wrong_and_not_the_fastest():

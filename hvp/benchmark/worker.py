@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import signal
 import sys
 from typing import Any, BinaryIO
 
-from bench.harness.server import Server, line_of
+from hvp.benchmark.server import line_of
 
 
-def serve(name: str, requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer each (method, arguments) with (succeeded, result or reason), until the input ends."""
-    server: Server | None = None
+def serve(server_class: str, name: str, requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer each (method, arguments) with (succeeded, result or reason), until the input ends.
+
+    The methods are those of a server, ``module:Class``, that is made with the name.
+    """
+    server: Any = None
     while True:
         try:
             method, arguments = pickle.load(requests)
@@ -21,7 +25,9 @@ def serve(name: str, requests: BinaryIO, answers: BinaryIO) -> None:
             return
         answer: tuple[bool, Any]
         try:
-            server = server or Server(name)
+            if server is None:
+                module, _, kind = server_class.partition(":")
+                server = getattr(importlib.import_module(module), kind)(name)
             answer = True, getattr(server, method)(*arguments) if method else None
         except Exception as error:
             answer = False, line_of(error)
@@ -34,4 +40,4 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers itself
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    serve(sys.argv[1], sys.stdin.buffer, answers)
+    serve(sys.argv[1], sys.argv[2], sys.stdin.buffer, answers)

@@ -1,6 +1,6 @@
 """Turns, rounds and the ratios of neighbours."""
 
-from bench.harness import timing
+from hvp.benchmark import timing
 
 
 def test_ratios_are_of_neighbours_and_medians_forgive_a_spike():

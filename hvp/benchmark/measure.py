@@ -1,4 +1,4 @@
-"""The measurements of a problem: prepare the calls, compare the products, time them in turns."""
+"""The measurements of a case: prepare the calls, compare the products, time them in turns."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.backends.implementation import BLOCKS, COLUMNS, PRODUCTS
-from bench.backends.implementations import NAIVE, OURS, Entry
-from bench.backends.reference import DenseNet
-from bench.harness import machine_load
-from bench.harness.process import Worker, WorkerError
-from bench.harness.server import Prepared
-from bench.harness.timing import Interleaved, Turn, calls_in, interleave, rounds_in
-from bench.measurements import flops
-from bench.measurements.problems import Problem, vectors
-from bench.results.record import Measurement, ProblemRecord, Result
+from hvp.benchmark import machine_load
+from hvp.benchmark.entries import NAIVE, OURS, Entry
+from hvp.benchmark.implementation import BLOCKS, COLUMNS, PRODUCTS, Case
+from hvp.benchmark.process import Worker, WorkerError
+from hvp.benchmark.records import CaseRecord, Measurement, Result
+from hvp.benchmark.server import Prepared
+from hvp.benchmark.timing import Interleaved, Turn, calls_in, interleave, rounds_in
 
 Progress = Callable[[str], None]
+# The product (P, 1) of a figure by other means, or first and last column (P, 2); None without one.
+Reference = Callable[[str], np.ndarray | None]
 
 # Largest relative difference. Sums of 10⁵ float32 products differ by about 10⁻⁶ with the order.
 AGREEMENT = 1e-4
@@ -52,127 +51,184 @@ class Plan:
 
 
 FULL = Plan(11, 60.0, 0.05, (*PRODUCTS, *BLOCKS), (*PRODUCTS, "eigsh"), ("hvp",), 3)
+LAYERS = Plan(7, 20.0, 0.05, (*PRODUCTS, *BLOCKS), PRODUCTS, (), 1)
 QUICK = Plan(3, 3.0, 0.03, PRODUCTS, (), (), 1)
 SMALLEST = Plan(3, 0.1, 0.001, (*PRODUCTS, *BLOCKS), ("hvp",), (), 1)
 
-Units = Mapping[str, tuple[Worker, str, Prepared]]
+Units = dict[str, tuple[Worker, str, Prepared]]
+
+
+def steps(plan: Plan, num_entries: int) -> int:
+    """How often `measure` reports progress for a case, at most."""
+    return 2 + len(plan.figures) + len(plan.memory) + (num_entries - 1) * len(plan.memory_of_peers)
 
 
 def measure(
-    problem: Problem, peers: Sequence[Entry], plan: Plan, progress: Progress
-) -> ProblemRecord:
-    """All figures of one problem for hvp, naive TensorFlow and the peers."""
-    counted = flops.count(problem)
-    record = ProblemRecord(problem.title, problem.size, problem.batch, vars(counted).copy())
-    entries = [OURS, NAIVE, *(peer for peer in peers if peer.has_products)]
+    case: Case,
+    entries: Sequence[Entry],
+    plan: Plan,
+    progress: Progress,
+    *,
+    record: CaseRecord | None = None,
+    reference: Reference = lambda figure: None,
+    threads: int | None = None,
+) -> CaseRecord:
+    """All figures of one case for `entries`, hvp first and naive TensorFlow among them.
+
+    They are written into `record` one by one: it holds what was measured before an interruption.
+    """
+    record = CaseRecord(case.title) if record is None else record
     with contextlib.ExitStack() as stack:
-        progress(f"{problem.title}: starting")
-        absent, workers = start(entries, problem, stack)
-        units = _prepare_units(workers, record)
+        progress(f"{case.title}: starting")
+        absent, workers = start(entries, case, stack, threads)
+        if OURS.name in workers:
+            record.parameters = workers[OURS.name].ask("parameters")
+            record.batch = workers[OURS.name].ask("examples")
+        of_case = _Case(case, workers, absent, plan, record, reference)
         for figure in plan.figures:
-            if figure in BLOCKS and 4 * COLUMNS * problem.size > MAX_BLOCK_BYTES:
+            if figure in BLOCKS and 4 * COLUMNS * record.parameters > MAX_BLOCK_BYTES:
                 record.notes.append(f"{figure} left out: blocks of {COLUMNS} vectors are too large")
                 continue
-            progress(f"{problem.title}: {figure}")
-            record.figures[figure] = _figure(problem, figure, workers, absent, units, plan, record)
+            progress(f"{case.title}: {figure}")
+            record.figures[figure] = of_case.figure(figure)
             if figure in BLOCKS:
                 _ask_all(workers, "release", figure)
-        progress(f"{problem.title}: gradient")
-        record.figures["gradient"] = _gradients(workers, absent, units, plan)
-    _memories(problem, entries, plan, record, progress)
+        progress(f"{case.title}: gradient")
+        record.figures["gradient"] = _gradients(workers, absent, of_case.units, plan)
+    _memories(case, entries, plan, record, progress, threads)
     return record
 
 
 def start(
-    entries: Iterable[Entry], problem: Problem, stack: contextlib.ExitStack
+    entries: Iterable[Entry], case: Case, stack: contextlib.ExitStack, threads: int | None = None
 ) -> tuple[dict[str, Result], dict[str, Worker]]:
     """The results of entries that cannot be measured, and the workers of the others.
 
-    The workers have loaded the problem.
+    The workers have loaded the case.
     """
     absent: dict[str, Result] = {}
     workers: dict[str, Worker] = {}
     for entry in entries:
         reason = entry.missing()
         if reason is None:
-            workers[entry.name] = stack.enter_context(Worker(entry.name))
+            workers[entry.name] = stack.enter_context(entry.worker(threads=threads))
         else:
             absent[entry.name] = Result("missing", note=reason)
     for name, worker in list(workers.items()):
         try:
             worker.wait_until_ready()
-            worker.ask("load", problem.name)
+            worker.ask("load", case)
         except WorkerError as error:
             absent[name] = Result("failed", note=str(error))
             del workers[name]
     return absent, workers
 
 
-def _prepare_units(workers: Mapping[str, Worker], record: ProblemRecord) -> Units:
-    """The calls in naive TensorFlow's worker that serve as units for the products of hvp."""
-    found: dict[str, tuple[Worker, str, Prepared]] = {}
-    worker = workers.get(NAIVE.name)
-    for figure in ("gradient", "empty", "matmul") if worker is not None else ():
-        assert worker is not None
-        try:
-            prepared = worker.ask("prepare", figure)
-        except WorkerError as error:
-            record.notes.append(f"{figure} failed: {error}")
-            continue
-        found[figure] = worker, figure, prepared
-        for form, reason in prepared.refused.items():
-            record.notes.append(f"{figure}, {form} refused: {reason}")
-    return found
+class _Case:
+    """One case in its workers.
 
+    Attributes:
+        units: the calls in naive TensorFlow's worker that serve as units for the products of hvp.
+    """
 
-def _figure(
-    problem: Problem,
-    figure: str,
-    workers: Mapping[str, Worker],
-    absent: Mapping[str, Result],
-    units: Units,
-    plan: Plan,
-    record: ProblemRecord,
-) -> Measurement:
-    found = Measurement(results=dict(absent))
-    ready: dict[str, Prepared] = {}
-    ours: np.ndarray | None = None
-    for name, worker in workers.items():
-        try:
-            prepared = worker.ask("prepare", figure)
-            if prepared is None:
-                found.results[name] = Result("unavailable")
+    def __init__(
+        self,
+        case: Case,
+        workers: dict[str, Worker],
+        absent: dict[str, Result],
+        plan: Plan,
+        record: CaseRecord,
+        reference: Reference,
+    ):
+        self._case, self._workers, self._absent = case, workers, absent
+        self._plan, self._record, self._reference = plan, record, reference
+        self.units: Units = {}
+        self._has_units = False
+
+    def figure(self, figure: str) -> Measurement:
+        """A figure by all implementations: prepared, compared, and timed in turns."""
+        found, ready = Measurement(results=dict(self._absent)), dict[str, Prepared]()
+        ours: np.ndarray | None = None
+        for name, worker in self._workers.items():
+            try:
+                prepared = worker.ask("prepare", figure)
+                if prepared is None:
+                    found.results[name] = Result("unavailable")
+                    continue
+                columns = worker.ask("columns", figure)
+            except WorkerError as error:
+                found.results[name] = Result("failed", note=str(error))
                 continue
-            columns = worker.ask("columns", figure)
-        except WorkerError as error:
-            found.results[name] = Result("failed", note=str(error))
-            continue
-        ready[name] = prepared
-        if figure == "hvp":
-            record.first[name] = prepared.first
-        refused = "; ".join(f"{form} refused: {why}" for form, why in prepared.refused.items())
-        found.results[name] = Result("ok", form=prepared.form, note=refused)
-        if name == OURS.name:
-            ours = columns
-        elif ours is not None:
-            judge(found, name, columns, ours)
-    if ours is None:
+            ready[name] = prepared
+            if figure == "hvp":
+                self._record.first[name] = prepared.first
+            refused = "; ".join(f"{form} refused: {why}" for form, why in prepared.refused.items())
+            found.results[name] = Result("ok", form=prepared.form, note=refused)
+            if name == OURS.name:
+                ours = columns
+            elif ours is not None:
+                judge(found, name, columns, ours)
+        if ours is None:
+            return found
+        self._confirm(found, figure, ours)
+        self._count(figure)
+        self._time(found, figure, ready)
         return found
-    by_hand = _by_hand(problem, figure)
-    if by_hand is not None:
-        judge_ours(found, by_hand, ours)
-    turns = {name: _turn(workers[name], figure, ready[name], plan) for name in ready}
-    unit_turns, seconds = _unit_turns(figure, workers, ready, units, plan)
-    seconds += sum(max(plan.turn, prepared.seconds) for prepared in ready.values())
-    first = turns.pop(OURS.name)
-    rounds = rounds_in(plan.budget, 2 * seconds, plan.rounds)
-    pids = [worker.pid for worker in workers.values()]
-    before = machine_load.usage(pids)
-    timed = interleave(first, {**turns, **unit_turns}, rounds)
-    found.others_load = machine_load.of_others(before, machine_load.usage(pids))
-    enter(found, figure, timed)
-    _name_units(found, figure, units, record)
-    return found
+
+    def _confirm(self, found: Measurement, figure: str, ours: np.ndarray) -> None:
+        """Compare with the reference; without any that agrees, with central differences."""
+        reference = self._reference(figure)
+        if reference is not None:
+            judge_ours(found, reference, ours)
+        if found.confirmed_by or found.results[OURS.name].status != "ok":
+            return
+        try:
+            reason = self._workers[OURS.name].ask("certified")
+        except WorkerError as error:
+            self._record.notes.append(f"{figure} is confirmed by no other: {error}")
+            return
+        if reason:
+            found.results[OURS.name].status = "wrong"
+            found.results[OURS.name].note = reason
+        else:
+            found.confirmed_by.append("central differences")
+
+    def _count(self, figure: str) -> None:
+        """Count the multiply-adds of a product; at the first one, prepare the units."""
+        shape = (0, 0, 0)
+        if figure in PRODUCTS:
+            counted, shape = self._workers[OURS.name].ask("counted", figure)
+            self._record.multiply_adds[figure] = counted
+        if self._has_units or NAIVE.name not in self._workers:
+            return
+        self._has_units, worker = True, self._workers[NAIVE.name]
+        names = ["gradient", "empty"]
+        if figure in PRODUCTS and all(shape):
+            worker.ask("multiply_by", shape)
+            names.append("matmul")
+        for name in names:
+            try:
+                prepared = worker.ask("prepare", name)
+            except WorkerError as error:
+                self._record.notes.append(f"{name} failed: {error}")
+                continue
+            self.units[name] = worker, name, prepared
+            for form, reason in prepared.refused.items():
+                self._record.notes.append(f"{name}, {form} refused: {reason}")
+
+    def _time(self, found: Measurement, figure: str, ready: dict[str, Prepared]) -> None:
+        workers, plan = self._workers, self._plan
+        turns = {name: _turn(workers[name], figure, ready[name], plan) for name in ready}
+        unit_turns, seconds = _unit_turns(figure, workers, self.units, plan)
+        seconds += sum(max(plan.turn, prepared.seconds) for prepared in ready.values())
+        first = turns.pop(OURS.name)
+        rounds = rounds_in(plan.budget, 2 * seconds, plan.rounds)
+        pids = [worker.pid for worker in workers.values()]
+        before = machine_load.usage(pids)
+        timed = interleave(first, {**turns, **unit_turns}, rounds)
+        found.others_load = machine_load.of_others(before, machine_load.usage(pids))
+        enter(found, figure, timed)
+        _name_units(found, figure, self.units, self._record)
 
 
 def judge(found: Measurement, name: str, theirs: np.ndarray, ours: np.ndarray) -> None:
@@ -186,7 +242,7 @@ def judge(found: Measurement, name: str, theirs: np.ndarray, ours: np.ndarray) -
 
 
 def judge_ours(found: Measurement, by_hand: np.ndarray, ours: np.ndarray) -> None:
-    """Mark the product of hvp as wrong if it differs from the float64 product."""
+    """Mark the product of hvp as wrong if it differs from the reference, computed by hand."""
     result = found.results[OURS.name]
     result.error = relative_difference(ours, by_hand)
     if result.error <= AGREEMENT:
@@ -203,33 +259,13 @@ def relative_difference(theirs: np.ndarray, ours: np.ndarray) -> float:
     return float(np.linalg.norm(theirs - ours)) / (scale or 1.0)
 
 
-# With more parameters, the float64 product in NumPy takes longer than all other measurements.
-BY_HAND_MAX_PARAMETERS = 20_000_000
-
-
-def _by_hand(problem: Problem, figure: str) -> np.ndarray | None:
-    """The float64 product (P, 1), or first and last column (P, 2); None for other networks."""
-    if not problem.is_dense or problem.size > BY_HAND_MAX_PARAMETERS:
-        return None
-    net = DenseNet(problem)
-    product = net.hvp if figure.startswith("hvp") else net.gnvp
-    columns = COLUMNS if figure in BLOCKS else 1
-    block = vectors(problem, columns).reshape(problem.size, -1)
-    chosen = block[:, [0, -1]] if columns > 1 else block
-    return np.stack([product(column) for column in chosen.T], axis=1)
-
-
 def _turn(worker: Worker, figure: str, prepared: Prepared, plan: Plan) -> Turn:
     calls = calls_in(plan.turn, prepared.seconds)
     return lambda: worker.ask("time", figure, calls)
 
 
 def _unit_turns(
-    figure: str,
-    workers: Mapping[str, Worker],
-    ready: Mapping[str, Prepared],
-    units: Units,
-    plan: Plan,
+    figure: str, workers: Mapping[str, Worker], units: Units, plan: Plan
 ) -> tuple[dict[str, Turn], float]:
     """The turns of the units, named "in ...", and the seconds of one turn of each together."""
     if figure in BLOCKS:
@@ -262,7 +298,7 @@ def enter(found: Measurement, figure: str, timed: Interleaved) -> None:
         found.units["matmul seconds"] = timed.seconds["in matmul"]
 
 
-def _name_units(found: Measurement, figure: str, units: Units, record: ProblemRecord) -> None:
+def _name_units(found: Measurement, figure: str, units: Units, record: CaseRecord) -> None:
     """Convert the matrix product to the limit, and the time of a block to that per vector."""
     if "single" in found.units:
         found.units["single"] /= COLUMNS
@@ -270,8 +306,9 @@ def _name_units(found: Measurement, figure: str, units: Units, record: ProblemRe
     if seconds is not None:
         prepared = units["matmul"][2]
         record.speed, record.fastest_product = prepared.work / seconds, prepared.form
-        share = record.multiply_adds[figure] / prepared.work
-        found.units["limit"] = found.units.pop("matmul") / share
+        in_matmul, counted = found.units.pop("matmul"), record.multiply_adds[figure]
+        if counted:
+            found.units["limit"] = in_matmul / (counted / prepared.work)
 
 
 def _gradients(
@@ -320,33 +357,36 @@ def _ask_all(workers: Mapping[str, Worker], method: str, *arguments: object) -> 
 
 
 def _memories(
-    problem: Problem,
+    case: Case,
     entries: Iterable[Entry],
     plan: Plan,
-    record: ProblemRecord,
+    record: CaseRecord,
     progress: Progress,
+    threads: int | None,
 ) -> None:
     for entry in entries:
         for figure in plan.memory if entry is OURS else plan.memory_of_peers:
-            if figure == "eigsh" and problem.size < EIGSH_MEMORY_MIN_PARAMETERS:
+            if figure == "eigsh" and record.parameters < EIGSH_MEMORY_MIN_PARAMETERS:
                 continue
             form = _form(record, figure, entry.name)
             if form is None:
                 continue
-            progress(f"{problem.title}: memory of {entry.title}, {figure}")
+            progress(f"{case.title}: memory of {entry.title}, {figure}")
             try:
-                with Worker(entry.name) as worker:
+                with entry.worker(threads=threads) as worker:
                     worker.wait_until_ready()
-                    peak = worker.ask("peak", problem.name, figure, form)
+                    peak = worker.ask("peak", case, figure, form)
             except WorkerError as error:
                 record.notes.append(f"memory of {entry.name}, {figure}: {error}")
             else:
                 record.memory.setdefault(figure, {})[entry.name] = peak
 
 
-def _form(record: ProblemRecord, figure: str, name: str) -> str | None:
+def _form(record: CaseRecord, figure: str, name: str) -> str | None:
     """The form whose memory is measured: the one that was timed."""
     if figure == "eigsh":
         return "eigsh"
+    if figure not in record.figures:
+        return None
     result = record.figures[figure].results.get(name)
     return result.form if result is not None and result.form else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import subprocess
@@ -11,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "KERAS_BACKEND": "tensorflow",
@@ -19,13 +19,28 @@ ENVIRONMENT = {
     # By default idle threads of NumPy's BLAS spin for 0.1 s, which disturbs the next turn.
     "OPENBLAS_THREAD_TIMEOUT": "10",
 }
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+# The worker imports what its parent would. With another checkout, `hvp` is that one's, but for the
+# harness itself.
+START = """
+import importlib.util, json, sys
+sys.path[:] = json.loads(sys.argv[3])
+if sys.argv[4]:
+    import hvp
+    spec = importlib.util.spec_from_file_location(
+        "hvp.benchmark", sys.argv[4] + "/__init__.py", submodule_search_locations=[sys.argv[4]])
+    module = sys.modules["hvp.benchmark"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    hvp.benchmark = module
+from hvp.benchmark.worker import main
+main()
+"""
+HARNESS = Path(__file__).parent
 
 
-# Import `bench` from the working directory, then put the other checkout first on the path.
-START = (
-    "import sys, bench; sys.path.insert(0, sys.argv[2]); "
-    "from bench.harness.worker import main; main()"
-)
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 class WorkerError(RuntimeError):
@@ -39,21 +54,30 @@ class Worker:
     same time.
 
     Args:
-        name: the name of the implementation.
-        checkout: the directory whose `hvp` the process imports; `bench` is always this one.
+        server: what answers the requests, ``module:Class``.
+        name: what the server is made with.
+        checkout: another directory whose `hvp` the process imports, with this harness.
+        threads: the number of cores that the process uses, None for all.
     """
 
-    def __init__(self, name: str, checkout: Path = ROOT):
+    def __init__(
+        self, server: str, name: str, *, checkout: Path | None = None, threads: int | None = None
+    ):
         self.name = name
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
+        own = [] if checkout is None else [str(checkout)]
+        paths = json.dumps([*own, *(str(Path(path).resolve()) for path in sys.path)])
+        harness = "" if checkout is None else str(HARNESS)
+        allowed = sorted(os.sched_getaffinity(0))[:threads]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", START, name, str(checkout)],
+            [sys.executable, "-P", "-c", START, server, name, paths, harness],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            cwd=ROOT,
-            env={**os.environ, **ENVIRONMENT},
+            env={**os.environ, **ENVIRONMENT, **dict.fromkeys(THREADS, str(len(allowed)))},
         )
+        # Libraries that take as many threads as there are cores find so many.
+        os.sched_setaffinity(self._process.pid, allowed)
         self.send("")
 
     def __enter__(self) -> Worker:

@@ -1,0 +1,1 @@
+"""How long products take: processes that take turns, checked, timed, and their memory measured."""

@@ -1,0 +1,85 @@
+"""Worker processes: their errors, their threads, and the checkout whose hvp they import."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+import hvp
+from hvp.benchmark.entries import OURS
+from hvp.benchmark.process import Worker, WorkerError
+
+
+class Answers:
+    """A server that a worker imports from the path of its parent."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def greet(self, word):
+        return f"{word}, {self.name}"
+
+    def cores(self):
+        return len(os.sched_getaffinity(0)), os.environ["OMP_NUM_THREADS"]
+
+    def place(self):
+        import hvp.benchmark
+
+        return hvp.__file__, hvp.benchmark.__file__
+
+    def fail(self):
+        raise ValueError("one line\nand another")
+
+
+def worker(**options):
+    return Worker("benchmark_answers:Answers", "parent", **options)
+
+
+@pytest.fixture
+def answers(tmp_path, monkeypatch):
+    """The server above as a module of its own on the path."""
+    (tmp_path / "benchmark_answers.py").write_text(
+        Path(__file__).read_text().split("def worker")[0]
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("answers")
+def test_requests_are_answered_in_order_and_errors_are_one_line():
+    with worker() as asked:
+        asked.wait_until_ready()
+        asked.send("greet", "hello")
+        asked.send("greet", "again")
+        assert [asked.receive(), asked.receive()] == ["hello, parent", "again, parent"]
+        with pytest.raises(WorkerError, match=r"^ValueError: one line$"):
+            asked.ask("fail")
+        os.kill(asked.pid, signal.SIGKILL)
+        with pytest.raises(WorkerError, match="ended with -9, killed"):
+            asked.ask("greet", "hello")
+
+
+@pytest.mark.usefixtures("answers")
+def test_threads_are_as_many_cores_as_asked_for():
+    with worker(threads=1) as asked:
+        asked.wait_until_ready()
+        assert asked.ask("cores") == (1, "1")
+
+
+@pytest.mark.usefixtures("answers")
+def test_another_checkout_gives_its_hvp_and_this_harness(tmp_path):
+    (tmp_path / "hvp").mkdir()
+    (tmp_path / "hvp" / "__init__.py").touch()
+    (tmp_path / "hvp" / "errors.py").write_text("class InputError(ValueError): pass\n")
+    with worker(checkout=tmp_path) as asked:
+        asked.wait_until_ready()
+        place, harness = asked.ask("place")
+    assert place == str(tmp_path / "hvp" / "__init__.py")
+    assert Path(harness).parents[1] == Path(hvp.__file__).parent
+
+
+def test_an_implementation_that_does_not_load_says_why():
+    with OURS.worker() as asked:
+        asked.wait_until_ready()
+        with pytest.raises(WorkerError, match="AttributeError"):
+            asked.ask("load", "nonsense")

@@ -51,7 +51,7 @@ class Plan:
 
 
 FULL = Plan(11, 60.0, 0.05, (*PRODUCTS, *BLOCKS), (*PRODUCTS, "eigsh"), ("hvp",), 3)
-LAYERS = Plan(7, 20.0, 0.05, (*PRODUCTS, *BLOCKS), PRODUCTS, (), 1)
+LAYERS = Plan(7, 6.0, 0.05, (*PRODUCTS, *BLOCKS), PRODUCTS, (), 1)
 QUICK = Plan(3, 3.0, 0.03, PRODUCTS, (), (), 1)
 SMALLEST = Plan(3, 0.1, 0.001, (*PRODUCTS, *BLOCKS), ("hvp",), (), 1)
 

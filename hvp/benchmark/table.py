@@ -26,7 +26,7 @@ def of_run(run: Run) -> Table:
     """A row for the gradient and for each product of each case."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("", width=22)
-    headings = ("ms", "gradients", "naive", "ratio", "GMA", "speed", "peak", "vectors", "first, s")
+    headings = ("ms", "∇L", "naive", "ratio", "GMA", "speed", "peak", "vectors", "first")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for problem in run.problems.values():
@@ -36,10 +36,10 @@ def of_run(run: Run) -> Table:
         for row in _rows(problem):
             table.add_row(*row)
     table.caption = (
-        "ms: milliseconds per vector; gradients: over one gradient; naive: the same product by "
+        "ms: milliseconds per vector; ∇L: over one gradient; naive: the same product by "
         "TensorFlow alone; ratio: hvp over naive; GMA: 10⁹ multiply-adds of the linear part; "
         "speed: share of that of the machine's fastest matrix product; peak: memory of a fresh "
-        "process above model, data and vector, also in vectors; first: from linearize to product"
+        "process above model, data and vector, also in vectors; first: seconds to the first product"
     )
     table.caption_justify = "left"
     return table
@@ -77,7 +77,7 @@ def _rows(problem: CaseRecord) -> Iterator[list[str]]:
             _milliseconds(ours),
             _shown(figure.units.get("gradient"), ".2f"),
             _milliseconds(naive),
-            _shown(naive.ratio if naive else None, ".2f"),
+            _shown(naive.ratio if naive and naive.status == "ok" else None, ".2f"),
             "unknown" if name in problem.multiply_adds and counted is None
             else _shown(None if counted is None else counted / 1e9, ".4g"),
             _shown(speed, ".0%"),
@@ -92,10 +92,9 @@ def _rows(problem: CaseRecord) -> Iterator[list[str]]:
 def _milliseconds(result: Result | None) -> str:
     if result is None or result.status == "unavailable":
         return ""
-    if result.seconds is None:
-        return result.status
-    text = f"{1e3 * result.seconds:.4g}"
-    return f"[red]{text} wrong[/red]" if result.status == "wrong" else text
+    if result.seconds is None or result.status == "wrong":
+        return f"[red]{result.status}[/red]"
+    return f"{1e3 * result.seconds:.4g}"
 
 
 def _figure_notes(name: str, found: Measurement) -> Iterator[str]:

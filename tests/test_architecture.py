@@ -65,6 +65,7 @@ OUTSIDE = {
     "rich": {"benchmark/table", "report/terminal", "report/terminal_tables"},
     "typer": {
         "cli/commands/__init__",
+        "cli/commands/bench",
         "cli/commands/check",
         "cli/commands/compare",
         "cli/commands/track",

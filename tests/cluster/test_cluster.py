@@ -46,9 +46,11 @@ def net():
 
 @pytest.fixture(scope="module")
 def ray_cluster():
-    """One local cluster for all tests."""
+    """One local cluster for all tests, on a machine that may be busy with others."""
     connection = Connection(None, 8, object_store_memory=200 * MEBIBYTE)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers_module, "PATIENCE_SECONDS", 600.0)
+        yield
     connection.close()
     assert not ray.is_initialized()
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from hvp.autodiff.decompositions import substitute
 from hvp.autodiff.op_types import op_type
+from hvp.autodiff.tensorflow_private import created_again
 from hvp.errors import InputError
 
 if TYPE_CHECKING:
@@ -132,8 +133,18 @@ def _keeps_precision(op: tf.Operation) -> bool:
     return is_random or op.type == "Bitcast"
 
 
+def _has_same_types(op: tf.Operation, inputs: Sequence[tf.Tensor]) -> bool:
+    """Whether the tensors are as many as its inputs and of the same types: attributes stay."""
+    before = op.inputs
+    return len(before) == len(inputs) and all(
+        isinstance(t, tf.Tensor) and x.dtype == t.dtype for x, t in zip(before, inputs, strict=True)
+    )
+
+
 def _original(node: Node, inputs: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
     op = node.op
+    if node.dtype is None and _has_same_types(op, inputs) and not tf.executing_eagerly():
+        return created_again(op, inputs, name)
     call = getattr(tf.raw_ops, op.type)
     is_as_traced = _keeps_precision(op)
     remaining = list(inputs)

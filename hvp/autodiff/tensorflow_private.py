@@ -1,9 +1,10 @@
 """Everything that uses private TensorFlow: the bodies of functions, and fast calls.
 
-``FuncGraph._get_function`` gives the body of a called function. The registry of gradients gives
-the Python function of a custom gradient, whose module and name say which it is. ``eager.execute``
-runs a compiled function with the attributes that the eager context gives to every call. Tested with
-TensorFlow 2.20 and 2.21.
+``FuncGraph._get_function`` gives the body of a called function. ``Graph._create_op_internal`` makes
+an operation with the attributes of another. The registry of gradients gives the Python function of
+a custom gradient, whose module and name say which it is. ``eager.execute`` runs a compiled function
+with the attributes that the eager context gives to every call. Tested with TensorFlow 2.20 and
+2.21.
 """
 
 from __future__ import annotations
@@ -37,6 +38,28 @@ def compiled(
         return eager.execute.execute(concrete.name, count, inputs, attributes, context)
 
     return call
+
+
+def created_again(op: tf.Operation, inputs: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
+    """The results of the operation, created in the default graph on tensors of the same types.
+
+    ``tf.raw_ops`` does the same, but spends most of its time on finding the attributes anew. Tapes
+    record the operation, as they do there.
+    """
+    names = [attribute.name for attribute in op.op_def.attr]
+    before = op.node_def.attr
+    created = ops.get_default_graph()._create_op_internal(
+        op.type,
+        list(inputs),
+        name=name,
+        attrs={each: before[each] for each in names if each in before},
+        op_def=op.op_def,
+    )
+    results = created.outputs
+    if eager.execute.must_record_gradient():
+        values = tuple(itertools.chain.from_iterable((n, created.get_attr(n)) for n in names))
+        eager.execute.record_gradient(op.type, created.inputs, values, results)
+    return list(results)
 
 
 def function_body(graph: Any, name: str) -> Any:

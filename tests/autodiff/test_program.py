@@ -7,6 +7,7 @@ import tensorflow as tf
 from support.oracles import examples, sequential
 
 import hvp
+from hvp.autodiff import precision
 from hvp.autodiff.tracing import trace
 
 layers = keras.layers
@@ -259,3 +260,28 @@ def test_a_constant_chooses_the_branch_that_tensorflow_takes(number):
     program = trace(chosen, tf.TensorSpec([1], tf.float32))
     assert program.replay(tf.ones([1])) == tf.function(chosen)(tf.ones([1]))
     assert not any(node.bodies for node in program.nodes)
+
+
+def test_integers_become_float64_without_a_detour_through_float32():
+    number = 2**24 + 1  # float32 has no such number
+    traced = trace(lambda n: tf.cast(n, tf.float32), tf.TensorSpec([], tf.int32))
+    promoted = precision.promote(traced, tf.float64)
+    assert tf.function(promoted.replay)(tf.constant(number)).numpy() == number
+
+
+def test_a_replayed_operation_keeps_its_attributes_and_its_gradient():
+    def function(x):
+        return tf.nn.max_pool1d(x, 2, 2, "SAME") * tf.nn.leaky_relu(x[:, ::2], 0.25)
+
+    x = tf.constant(np.random.default_rng(0).standard_normal((2, 6, 3)))
+    program = trace(function, tf.TensorSpec(x.shape, x.dtype))
+
+    @tf.function
+    def slope(x, replayed):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = program.replay(x) if replayed else function(x)
+        return y, tape.gradient(y, x)
+
+    for found, expected in zip(slope(x, True), slope(x, False), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-14)

@@ -39,6 +39,7 @@ from .operators import GaussNewton as GaussNewton
 from .operators import Hessian as Hessian
 from .operators import Jacobian as Jacobian
 from .operators import Residual as Residual
+from .progress import Progress as Progress
 from .report.json_document import load as load
 from .resuming.resumable import resumable as resumable
 

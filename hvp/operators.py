@@ -10,6 +10,7 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from hvp.errors import Finding, InputError
+from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, seed_of
 from hvp.sampling_error import BatchForms, BatchGrams
 from hvp.tables import ShownAsTable, Table
 
@@ -295,9 +296,10 @@ class Fisher(_SymmetricCurvature):
     """F = Jᵀ E_y[∂²ℓ(z, y)/∂z²] J, (P, P): the Fisher matrix of the distribution of targets.
 
     The expectation is over targets y distributed as the outputs z predict. It is exact by default,
-    or a mean over `num_samples` draws of every target from `seed`. Without penalties F equals G
-    for cross-entropies from logits and for squares (Martens 2020, section 9.2). Products raise
-    InputError for a loss that is not a cross-entropy or the mean of squares.
+    or a mean over `num_samples` draws of every target from `seed`, or from `rng`, which takes what
+    `numpy.random.default_rng` does (SPEC 7). Without penalties F equals G for cross-entropies from
+    logits and for squares (Martens 2020, section 9.2). Products raise InputError for a loss that is
+    not a cross-entropy or the mean of squares.
 
     >>> import hvp, keras, numpy as np
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
@@ -306,9 +308,16 @@ class Fisher(_SymmetricCurvature):
     True
     """
 
-    def __init__(self, lin: Curvature, num_samples: int | None = None, seed: int = 0):
+    def __init__(
+        self,
+        lin: Curvature,
+        num_samples: int | None = None,
+        seed: int = DEFAULT_SEED,
+        *,
+        rng: RNG = NOT_GIVEN,
+    ):
         super().__init__(lin)
-        self.num_samples, self.seed = num_samples, seed
+        self.num_samples, self.seed = num_samples, seed_of(seed, rng)
 
     def _matvec(self, v: np.ndarray) -> np.ndarray:
         return self.lin.fisher_vp(v, self.num_samples, self.seed)

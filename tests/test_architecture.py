@@ -13,23 +13,30 @@ MAY_IMPORT = {
     "errors": (),
     "sampling_error": (),
     "tables": (),
-    "operators": ("errors", "sampling_error", "tables"),
+    "randomness": ("errors",),
+    "progress": (),
+    "operators": ("errors", "sampling_error", "randomness", "tables"),
     "certificate": ("operators", "errors"),
     "objective": ("errors",),
     "autodiff": ("errors",),
     "passes": ("autodiff",),
     "linearization": (
         "passes", "autodiff", "objective", "certificate", "operators", "errors", "sampling_error",
-        "tables",
+        "randomness", "tables",
     ),
-    "linalg": ("operators", "errors", "sampling_error", "tables"),
+    "linalg": ("operators", "errors", "sampling_error", "randomness", "progress", "tables"),
     "resuming": ("linalg", "operators", "errors", "sampling_error"),
     "comparison": (
-        "resuming", "linalg", "certificate", "operators", "errors", "sampling_error", "tables",
+        "resuming", "linalg", "certificate", "operators", "errors", "sampling_error", "randomness",
+        "progress", "tables",
     ),
-    "report": ("comparison", "linalg", "certificate", "errors", "sampling_error", "tables"),
-    "testing": ("comparison", "linalg", "certificate", "operators", "linearization", "errors"),
-    "callbacks": ("linearization", "linalg", "operators", "errors"),
+    "report": (
+        "comparison", "linalg", "certificate", "errors", "sampling_error", "progress", "tables",
+    ),
+    "testing": (
+        "comparison", "linalg", "certificate", "operators", "linearization", "errors", "randomness",
+    ),
+    "callbacks": ("linearization", "linalg", "operators", "errors", "randomness"),
     "cluster": (
         "linearization", "objective", "certificate", "operators", "errors", "sampling_error",
     ),
@@ -85,8 +92,8 @@ OUTSIDE = {
     "jax": set(),
 }
 WITHOUT_TENSORFLOW = {
-    "errors", "sampling_error", "tables", "operators", "certificate", "linalg", "resuming",
-    "comparison", "report",
+    "errors", "sampling_error", "tables", "randomness", "progress", "operators", "certificate",
+    "linalg", "resuming", "comparison", "report",
 }  # fmt: skip
 # What Keras writes on tensors, its walk through all layers of a model, the losses that it collected
 # in them, and which weights do not decay.

@@ -27,6 +27,7 @@ NAMES = {
     "Linearization",
     "LossSlice",
     "Noise",
+    "Progress",
     "Residual",
     "Solution",
     "Track",

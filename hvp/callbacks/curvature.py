@@ -19,6 +19,7 @@ from hvp.callbacks.time_budget import TimeBudget
 from hvp.errors import InputError, shown
 from hvp.linearization.linearization import Linearization
 from hvp.linearization.linearize import linearize
+from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, seed_of
 
 UNITS = ("epoch", "step")
 ADAPTIVE = (keras.optimizers.Adam, keras.optimizers.AdamW)
@@ -74,6 +75,7 @@ class Curvature(keras.callbacks.Callback):
         training: the mode in which the model is called, see `hvp.linearize`.
         tol: of eigenvalues, relative to the norm of the matrix.
         seed: of starting vectors and probes.
+        rng: in place of `seed`, what `numpy.random.default_rng` takes (SPEC 7).
         log_dir: directory for an event file, which TensorBoard shows; tensorboard is not needed to
             write it. The tags are ``curvature/`` and the name, the steps those of the optimiser.
 
@@ -112,7 +114,8 @@ class Curvature(keras.callbacks.Callback):
         batch_size: int | None = None,
         training: bool = False,
         tol: float = 1e-3,
-        seed: int = 0,
+        seed: int = DEFAULT_SEED,
+        rng: RNG = NOT_GIVEN,
         log_dir: str | Path | None = None,
     ):
         super().__init__()
@@ -125,7 +128,8 @@ class Curvature(keras.callbacks.Callback):
         self._options: dict[str, Any] = {"training": training, "jit": False}
         if batch_size is not None:
             self._options["batch_size"] = batch_size
-        self._budget_share, self._tol, self._seed, self._log_dir = budget, tol, seed, log_dir
+        self._budget_share, self._tol, self._log_dir = budget, tol, log_dir
+        self._seed = seed_of(seed, rng)
         self.num_skipped, self.share = 0, 0.0
         self._rows: list[dict[str, float]] = []
         # Of the present fit.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 from hvp.comparison.plan import MATRICES, RESULTS, Effort
@@ -11,6 +11,8 @@ from hvp.comparison.run import Run
 from hvp.comparison.start import Start
 from hvp.errors import InputError
 from hvp.operators import Curvature
+from hvp.progress import LabelledHook, ProgressHook
+from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, seed_of
 
 
 def compare(
@@ -23,10 +25,11 @@ def compare(
     layers: bool = True,
     matrices: str | Collection[str] = MATRICES,
     results: str | Collection[str] = RESULTS,
-    seed: int = 0,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
     title: str = "",
     command: str = "",
-    progress: Callable[[str, int], None] | None = None,
+    progress: ProgressHook | LabelledHook | None = None,
     start: Comparison | str | Path | None = None,
 ) -> Comparison:
     """Compare the spectra of H, G and R, of the whole network and of each layer's own block.
@@ -47,9 +50,11 @@ def compare(
             bring the ends with them, and the ends of H the loss along two of its eigenvectors
             (`hvp.loss_slice`); the chain rule needs all three matrices.
         seed: of all starting vectors and probes.
+        rng: in place of `seed`, what `numpy.random.default_rng` takes (SPEC 7).
         title: the name of what is compared, for the page and the figures.
         command: the command that repeats the comparison; empty for this call.
-        progress: called with a label of what is being computed and its products so far.
+        progress: called with the products so far of each stage, a `hvp.Progress`; one that needs
+            two arguments gets the label of the stage and the number.
         start: an earlier comparison of the same network at other weights or on other data, or the
             ``compare.json`` that it wrote, with ``compare.npz`` beside it. The eigenvalues at the
             ends start from its eigenvectors. For networks some steps apart that takes a quarter to
@@ -69,6 +74,7 @@ def compare(
     >>> compare(lin, k=2).parts["whole network"].H.largest.values.round(6).tolist()
     [2.0, 2.0]
     """
+    seed = seed_of(seed, rng)
     if not hasattr(lin, "gnvp"):
         raise InputError("a Linearization", type(lin).__name__, "call hvp.linearize first")
     chosen = Effort.chosen_matrices(matrices)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from hvp.errors import InputError, report_packages, shown
 from hvp.linalg.blocks import float64_sum, gram, multiply, squared_lengths
 from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.operators import Curvature, Hessian
+from hvp.progress import Progress, ProgressHook
 from hvp.tables import ShownAsTable, Table
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def loss_slice(
     *,
     num_points: int = NUM_POINTS,
     names: Sequence[str] | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: ProgressHook | None = None,
 ) -> LossSlice:
     """The loss along directions v, beside L(w) + t gᵀv + ½ t² vᵀHv: a picture, and a test of H.
 
@@ -148,7 +149,7 @@ def loss_slice(
             the parabola has moved by half of L(w), and ‖w‖ at most.
         num_points: values of t, evenly from -radius to radius; odd, and 9 or more.
         names: of the directions.
-        progress: called with the number of evaluations of the loss so far.
+        progress: called with the number of evaluations of the loss so far, a `hvp.Progress`.
 
     Raises:
         InputError: directions of another length, zero or not finite, or another bad argument.
@@ -165,7 +166,7 @@ def loss_slice(
     V = _unit_columns(directions, lin)
     called = _names(directions, V.shape[1], names)
     theta, gradient = lin.theta, lin.gradient()
-    losses_at = _Losses(lin, progress)
+    losses_at = _Losses(lin, progress, (num_points - 1) * V.shape[1] + 1)
     here = losses_at(theta)
     if not np.isfinite(here):
         raise InputError("a finite loss at w", "NaN or infinity", "check the data and the weights")
@@ -190,9 +191,7 @@ def loss_slice(
     )
 
 
-def slices_at_ends(
-    lin: Curvature, H: Spectrum, progress: Callable[[int], None] | None = None
-) -> LossSlice:
+def slices_at_ends(lin: Curvature, H: Spectrum, progress: ProgressHook | None = None) -> LossSlice:
     """The loss along the eigenvectors of the largest and of the smallest eigenvalue of H."""
     vectors = [H.largest.vectors[:, -1:], H.smallest.vectors[:, :1]][: H.size]
     names = ("largest λ", "smallest λ")[: H.size]
@@ -202,14 +201,14 @@ def slices_at_ends(
 class _Losses:
     """The loss at other parameters, NaN where it is not finite; counted."""
 
-    def __init__(self, lin: Curvature, progress: Callable[[int], None] | None):
-        self.count, self._lin, self._progress = 0, lin, progress
+    def __init__(self, lin: Curvature, progress: ProgressHook | None, total: int):
+        self.count, self._lin, self._progress, self._total = 0, lin, progress, total
 
     def __call__(self, theta: np.ndarray) -> float:
         loss = self._lin.loss(theta)
         self.count += 1
         if self._progress is not None:
-            self._progress(self.count)
+            self._progress(Progress(self.count, total=self._total))
         return loss if np.isfinite(loss) else np.nan
 
 

@@ -6,9 +6,9 @@ import importlib.metadata
 import platform
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import scipy.linalg
@@ -32,6 +32,7 @@ from hvp.linalg.layer_traces import LayerTraces, layer_traces
 from hvp.linalg.noise_floor import Noise, noise_floor
 from hvp.linalg.wasserstein import distance
 from hvp.operators import Curvature, GaussNewton, Hessian, Residual
+from hvp.progress import LabelledHook, Progress, ProgressHook, by_stage
 
 PACKAGES = ("hvp", "tensorflow", "keras", "numpy", "scipy")
 # The noise floor compares products with float64 along this many top eigenvectors.
@@ -41,8 +42,6 @@ OPERATORS: dict[str, type[Hessian | GaussNewton | Residual]] = {
     "G": GaussNewton,
     "R": Residual,
 }
-
-Progress = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class Run:
         effort: Effort,
         *,
         seed: int = 0,
-        progress: Progress | None = None,
+        progress: ProgressHook | LabelledHook | None = None,
         start: Start | None = None,
     ):
         if start is not None:
@@ -114,7 +113,7 @@ class Run:
         self._start = start
         self._begun = time.perf_counter()
         self.lin, self.effort, self._seed = lin, effort, seed
-        self._progress: Progress = progress or (lambda label, count: None)
+        self._progress = by_stage(progress)
         self._whole = whole_name(lin)
         self._blocks = lin.blocks() if effort.layers else {}
         self.table: tuple[QuadraticForms, ...] = ()
@@ -149,8 +148,11 @@ class Run:
             "density": self._compute_density,
             "traces": self._compute_traces,
         }[stage.kind]
-        progress = partial(self._progress, stage.label)
-        progress(0)
+
+        def progress(done: Progress) -> None:
+            self._progress(done.labelled(stage.label))
+
+        progress(Progress(0, 0))
         compute(stage, progress)
         return self.pending.popleft()
 
@@ -162,11 +164,12 @@ class Run:
         found = self.spectra.get((stage.part, "H"))
         return None if found is None or stage.letter == "H" else found.norm
 
-    def _compute_chain_rule(self, stage: Stage, progress: Callable[[int], None]) -> None:
+    def _compute_chain_rule(self, stage: Stage, progress: ProgressHook) -> None:
         self.table = chain_rule(self.lin)
-        progress(3 * len(self.table))
+        count = 3 * len(self.table)
+        progress(Progress(count, count, count))
 
-    def _compute_ends(self, stage: Stage, progress: Callable[[int], None]) -> None:
+    def _compute_ends(self, stage: Stage, progress: ProgressHook) -> None:
         part, key = self.parts[stage.part], (stage.part, stage.letter)
         found = ends(
             self._operator(stage),
@@ -181,7 +184,7 @@ class Run:
         self._sampling[key] = sampling_errors(part, stage.letter, found, self._seed)
         self.spectra[key] = found
 
-    def _compute_density(self, stage: Stage, progress: Callable[[int], None]) -> None:
+    def _compute_density(self, stage: Stage, progress: ProgressHook) -> None:
         part, key = self.parts[stage.part], (stage.part, stage.letter)
         probes, steps, resampled = self.effort.resolution(stage.letter, part is not self.lin)
         found = with_density(
@@ -198,7 +201,7 @@ class Run:
         self._sampling[key] = with_norms(self._sampling[key], found.density)
         self.spectra[key] = found
 
-    def _compute_traces(self, stage: Stage, progress: Callable[[int], None]) -> None:
+    def _compute_traces(self, stage: Stage, progress: ProgressHook) -> None:
         H = self.spectra.get((self._whole, "H"))
         self.traces[stage.letter] = layer_traces(
             self._operator(stage),
@@ -213,7 +216,7 @@ class Run:
         """The linearization in float64, where the model allows it; dropped after its last use."""
         return in_float64(self.lin) if self.effort.float64 else self.lin
 
-    def _compute_noise(self, stage: Stage, progress: Callable[[int], None]) -> None:
+    def _compute_noise(self, stage: Stage, progress: ProgressHook) -> None:
         for letter in self.effort.matrices:
             if letter == "R":
                 continue
@@ -226,11 +229,11 @@ class Run:
                 seed=self._seed,
             )
 
-    def _compute_certificate(self, stage: Stage, progress: Callable[[int], None]) -> None:
+    def _compute_certificate(self, stage: Stage, progress: ProgressHook) -> None:
         self.certificate = certify(self.lin, exact=self._exact, seed=self._seed)
         del self._exact
 
-    def _compute_slices(self, stage: Stage, progress: Callable[[int], None]) -> None:
+    def _compute_slices(self, stage: Stage, progress: ProgressHook) -> None:
         self.slices = slices_at_ends(self.lin, self.spectra[self._whole, "H"], progress)
 
     def _part(self, name: str, lin: Curvature) -> Part | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +14,7 @@ from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.linalg.eigsh import eigsh
 from hvp.linalg.estimate import Estimate
 from hvp.linalg.lanczos_quadrature import density
+from hvp.progress import ProgressHook
 from hvp.tables import ShownAsTable, Table
 
 
@@ -121,7 +121,7 @@ def ends(
     tol: float,
     scale: float | None,
     seed: int,
-    progress: Callable[[int], None],
+    progress: ProgressHook,
     v0: np.ndarray | None = None,
     ncv: int | None = None,
 ) -> Spectrum:
@@ -163,7 +163,7 @@ def with_density(
     num_steps: int,
     num_resampled: int,
     seed: int,
-    progress: Callable[[int], None],
+    progress: ProgressHook,
 ) -> Spectrum:
     """The spectrum with the density between its ends.
 

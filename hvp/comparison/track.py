@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,13 +12,15 @@ import numpy as np
 
 from hvp.certificate import Certificate, certify
 from hvp.comparison.checkpoints import checkpoints, short_names
-from hvp.comparison.run import OPERATORS, Progress, package_versions
+from hvp.comparison.run import OPERATORS, package_versions
 from hvp.comparison.track_results import Track, TrackedPoint
 from hvp.errors import ConvergenceError, InputError, shown
 from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.linalg.eigsh import eigsh
 from hvp.linalg.trace import trace
 from hvp.operators import Curvature
+from hvp.progress import LabelledHook, ProgressHook, by_stage
+from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, seed_of
 
 TOL, NUM_PRODUCTS = 2e-4, 96
 
@@ -46,7 +48,7 @@ class Tracking:
         tol: float = TOL,
         num_products: int = NUM_PRODUCTS,
         seed: int = 0,
-        progress: Progress | None = None,
+        progress: ProgressHook | LabelledHook | None = None,
     ):
         if not hasattr(lin, "at"):
             raise InputError("a Linearization", type(lin).__name__, "call hvp.linearize first")
@@ -54,7 +56,7 @@ class Tracking:
             raise InputError(f"one of {', '.join(OPERATORS)}", shown(matrix), "choose a letter")
         self._lin, self.matrix, self._tol = lin, matrix, tol
         self._num_products, self._seed = num_products, seed
-        self._progress: Progress = progress or (lambda label, count: None)
+        self._progress = by_stage(progress)
         self._largest: Eigenpairs | None = None
         self._smallest: Eigenpairs | None = None
         self._certificate: Certificate | None = None
@@ -78,7 +80,7 @@ class Tracking:
                 A,
                 num_products=self._num_products,
                 seed=self._seed,
-                progress=lambda count: self._progress(f"{name}: trace", count),
+                progress=lambda done: self._progress(done.labelled(f"{name}: trace")),
             )
             tracked = TrackedPoint(
                 name,
@@ -115,7 +117,7 @@ class Tracking:
             scale=scale,
             start=start,
             seed=self._seed,
-            progress=lambda count: self._progress(label, count),
+            progress=lambda done: self._progress(done.labelled(label)),
         )
 
     def track(self, *, title: str = "", command: str = "", unfinished: Iterable[str] = ()) -> Track:
@@ -149,10 +151,11 @@ def track(
     matrix: str = "H",
     tol: float = TOL,
     num_products: int = NUM_PRODUCTS,
-    seed: int = 0,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
     title: str = "",
     command: str = "",
-    progress: Callable[[str, int], None] | None = None,
+    progress: ProgressHook | LabelledHook | None = None,
 ) -> Track:
     """λ_max, λ_min and the trace of a matrix, with the loss, at several points of one loss.
 
@@ -171,9 +174,11 @@ def track(
         num_products: products of a trace, see `hvp.trace`. The probes are the same at each point,
             so that differences between points are more accurate than the traces themselves.
         seed: of starting vectors and probes.
+        rng: in place of `seed`, what `numpy.random.default_rng` takes (SPEC 7).
         title: the name of what is tracked, for tables and figures.
         command: the command that repeats it.
-        progress: called with a label of what is being computed and its products so far.
+        progress: called with the products so far of each stage, a `hvp.Progress`; one that needs
+            two arguments gets the label of the stage and the number.
 
     Returns:
         a `Track`, whose `rows` are by point.
@@ -188,6 +193,7 @@ def track(
     >>> [(row["point"], row["largest"], row["trace"]) for row in found.rows()]
     [('start', 12.0, 14.0), ('end', 3.0, 5.0)]
     """
+    seed = seed_of(seed, rng)
     tracking = Tracking(
         lin, matrix=matrix, tol=tol, num_products=num_products, seed=seed, progress=progress
     )

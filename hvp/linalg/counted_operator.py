@@ -13,6 +13,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from hvp.errors import InputError
 from hvp.linalg.blocks import gram, multiply, squared_lengths
+from hvp.progress import Progress, ProgressHook
 
 # What SciPy takes for a linear operator: its own, a sparse or a dense matrix.
 Operator: TypeAlias = LinearOperator | scipy.sparse.sparray | scipy.sparse.spmatrix | np.ndarray
@@ -37,10 +38,11 @@ class CountedOperator(LinearOperator):
     Attributes:
         count: products made so far.
         exponent: products are divided by two to the power of this, which is exact.
+        total: the most products expected, None where that is not known; for `progress`.
 
     Args:
         A: a SciPy LinearOperator, sparse or dense matrix of shape (P, P).
-        progress: called with `count` after each product.
+        progress: called with a `Progress` of `count` after each product.
         scale: for an operator that is a small difference of large ones, the norm of these. Their
             rounding then does not count as asymmetry.
 
@@ -50,12 +52,13 @@ class CountedOperator(LinearOperator):
     """
 
     def __init__(
-        self, A: Operator, progress: Callable[[int], None] | None = None, scale: float | None = None
+        self, A: Operator, progress: ProgressHook | None = None, scale: float | None = None
     ):
         operator = _operator(A)
         super().__init__(operator.dtype, operator.shape)
         self.count = 0
         self.exponent = 0
+        self.total: int | None = None
         self._operator = operator
         self._progress = progress
         self._scale = scale or 0.0
@@ -123,7 +126,7 @@ class CountedOperator(LinearOperator):
     def _checked(self, product: np.ndarray, v: np.ndarray, columns: int) -> np.ndarray:
         self.count += columns
         if self._progress is not None:
-            self._progress(self.count)
+            self._progress(Progress(self.count, columns, self.total))
         if not _is_finite(product):
             source = getattr(self._operator, "source_of_nan", lambda v: "")(v)
             raise InputError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from hvp.linalg.blocks import chunks, few_threads
@@ -17,6 +15,8 @@ from hvp.linalg.estimate import (
     standard_error_of_mean,
 )
 from hvp.linalg.hutchinson import hutchinson_diagonal, is_basis_possible
+from hvp.progress import ProgressHook
+from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, seed_of
 
 # Two probes are the fewest that have a standard error.
 MIN_PROBES = 2
@@ -26,8 +26,9 @@ def diagonal(
     A: Operator,
     *,
     num_products: int = 96,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
+    progress: ProgressHook | None = None,
 ) -> Estimate[np.ndarray]:
     """diag A of a symmetric operator, (P,), every entry with its standard error.
 
@@ -51,8 +52,10 @@ def diagonal(
     >>> diagonal(A, num_products=20).value.round(9)[:4].tolist()
     [1.0, 2.0, 4.0, 0.0]
     """
+    seed = seed_of(seed, rng)
     check_num_products(num_products)
     counted = CountedOperator(A, progress)
+    counted.total = min(num_products, counted.shape[0])
     size = counted.shape[0]
     with few_threads(size):
         if num_products >= size:

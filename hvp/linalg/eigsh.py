@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +14,8 @@ from hvp.linalg.blocks import dot, few_threads, float64_sum
 from hvp.linalg.counted_operator import CountedOperator, Operator
 from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.linalg.lanczos import ROUNDINGS, lanczos
+from hvp.progress import ProgressHook
+from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, seed_of
 
 ENDS = ("LA", "SA", "BE", "LM")
 POWER_STEPS = 6
@@ -44,8 +45,9 @@ def eigsh(
     max_products: int = 10_000,
     second_start: bool = False,
     partial: bool = False,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
+    progress: ProgressHook | None = None,
 ) -> Eigenpairs:
     """The k eigenpairs at an end of the spectrum of a symmetric operator: A v = λ v.
 
@@ -79,7 +81,8 @@ def eigsh(
         partial: where not all pairs converge, return those that did instead of an error; there is
             still one if none did. `num_missing` says how many are left out.
         seed: of the starting vectors.
-        progress: called with the number of products so far.
+        rng: in place of `seed`, what `numpy.random.default_rng` takes (SPEC 7).
+        progress: called with the number of products so far, a `hvp.Progress`.
 
     Raises:
         InputError: A is no symmetric operator, k is out of range, `which` is unknown, or a product
@@ -92,6 +95,7 @@ def eigsh(
     >>> pairs.values.round(9).tolist(), bool((pairs.errors < 1e-9).all())
     ([4.0, 8.0], True)
     """
+    seed = seed_of(seed, rng)
     counted = CountedOperator(A, progress)
     size, eps = counted.shape[0], float(np.finfo(counted.dtype).eps)
     is_dense = size <= DENSE_SIZE and (ncv is None or ncv >= size)
@@ -107,6 +111,7 @@ def eigsh(
     first = _start(v0, start, size, counted.dtype, seed)
     with few_threads(size):
         if is_dense:
+            counted.total = size + k
             vectors, norm = _dense_vectors(counted, k, which)
             scale = norm if scale is None else math.ldexp(scale, -counted.exponent)
         else:

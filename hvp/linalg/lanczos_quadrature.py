@@ -15,8 +15,6 @@ vectors also stay uniform where eigenvectors are projected out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
@@ -27,6 +25,8 @@ from hvp.linalg.density import Density
 from hvp.linalg.eigenpairs import Eigenpairs
 from hvp.linalg.lanczos import Tridiagonal, lanczos
 from hvp.linalg.measure import BatchJackknife
+from hvp.progress import ProgressHook
+from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, seed_of
 
 # Batches are left out in at most this many groups: enough for a standard error within a tenth.
 MAX_GROUPS = 50
@@ -37,12 +37,13 @@ def density(
     *,
     num_probes: int = 10,
     num_steps: int = 80,
-    seed: int = 0,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
     pairs: Eigenpairs | None = None,
     scale: float | None = None,
     reorthogonalise: bool = True,
     num_resampled: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: ProgressHook | None = None,
 ) -> Density:
     """The spectrum of a symmetric operator by stochastic Lanczos quadrature.
 
@@ -55,6 +56,7 @@ def density(
         num_steps: m; resolution grows like m. At most P - k; a reduction is in the `notes`.
         seed: of the probes. The same seed, size and precision draw the same probes, so that the
             difference of two densities has a small error.
+        rng: in place of `seed`, what `numpy.random.default_rng` takes (SPEC 7).
         pairs: k eigenpairs to project out, such as the largest by `hvp.eigsh`. They are the exact
             `outliers` of the result, and all Lanczos steps serve the other eigenvalues, the bulk.
             Where a pair has an error, the result is that of a matrix within that distance of A.
@@ -66,7 +68,7 @@ def density(
         num_resampled: the number of probes whose figures get a `sampling` error; each takes
             num_steps more products, and one is enough for a first estimate. A must be the Hessian,
             GaussNewton or Residual of a `Linearization`. NaN for a single batch.
-        progress: called with the number of products so far.
+        progress: called with the number of products so far, a `hvp.Progress`.
 
     Raises:
         InputError: A is no symmetric operator, there are no probes or steps, the pairs have another
@@ -77,16 +79,18 @@ def density(
     >>> abs(rank.value - 10) < 3 * rank.stderr
     True
     """
+    seed = seed_of(seed, rng)
     if scale is None and pairs is not None:
         scale = float(np.abs(pairs.values).max(initial=0.0))
     counted = CountedOperator(A, progress, scale)
     size = counted.shape[0]
     _check_whole(1, num_probes=num_probes, num_steps=num_steps)
-    _check_whole(0, seed=seed, num_resampled=num_resampled)
+    _check_whole(0, num_resampled=num_resampled)
     _check_resampled(A, num_resampled, num_probes, reorthogonalise)
     outlier_vectors = _outlier_vectors(pairs, size, counted.dtype)
     bulk_size = size - outlier_vectors.shape[1]
     steps = min(num_steps, bulk_size)
+    counted.total = num_probes * steps + (num_probes == 1)
     rng = np.random.default_rng(seed)
     tridiagonal = lanczos(
         _SymmetryChecked(counted, rng),

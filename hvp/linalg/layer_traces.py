@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +21,8 @@ from hvp.linalg.estimate import (
 from hvp.linalg.hutchinson import squared_norm_error, trace_error
 from hvp.linalg.parameter_groups import Group, parameter_groups
 from hvp.operators import Curvature
+from hvp.progress import ProgressHook
+from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, seed_of
 from hvp.tables import ShownAsTable, Table
 
 # Products with an operator, by default.
@@ -138,8 +140,9 @@ def layer_traces(
     groups: str = "layers",
     num_products: int = NUM_PRODUCTS,
     scale: float | None = None,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
+    progress: ProgressHook | None = None,
 ) -> LayerTraces:
     """tr A_ll and ‖A_ll‖²_F of the own block of every layer, all from the same products with A.
 
@@ -182,7 +185,8 @@ def layer_traces(
         scale: norm against which asymmetry is measured: ‖H‖ for R = H - G, as for `hvp.density`.
         seed: of the probes. The same seed gives the same probes to several operators, so that the
             errors of their `layer_shares` are small.
-        progress: called with the number of products so far.
+        rng: in place of `seed`, what `numpy.random.default_rng` takes (SPEC 7).
+        progress: called with the number of products so far, a `hvp.Progress`.
 
     Raises:
         InputError: A is not symmetric, a product is not finite, the layout has another size, there
@@ -194,7 +198,9 @@ def layer_traces(
     >>> print(found.layers["b"].trace, "and", found.whole.squared_norm)
     5 ± 0 and 14 ± 0
     """
+    seed = seed_of(seed, rng)
     counted = CountedOperator(A, progress, scale)
+    counted.total = min(num_products, counted.shape[0])
     size = counted.shape[0]
     found = parameter_groups(lin, groups, size)
     is_exact = num_products >= size

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import scipy.linalg
@@ -14,6 +13,8 @@ from hvp.linalg.blocks import chunks, gaussians, gram, multiply, squared_lengths
 from hvp.linalg.counted_operator import CountedOperator, Operator
 from hvp.linalg.lanczos import lanczos
 from hvp.linalg.xtrace import CHECKED_COLUMNS
+from hvp.progress import ProgressHook
+from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, seed_of
 
 # Lanczos steps that measure the error, and the probability that its bound fails.
 NUM_STEPS, FAILURE = 16, 1e-5
@@ -90,8 +91,9 @@ def low_rank(
     A: Operator,
     rank: int,
     *,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
+    progress: ProgressHook | None = None,
 ) -> LowRank:
     """The Nyström approximation UΛUᵀ = AΩ(ΩᵀAΩ)⁻¹ΩᵀA with random Ω (P, rank).
 
@@ -104,7 +106,8 @@ def low_rank(
             positive semidefinite, such as `hvp.GaussNewton` of a convex loss.
         rank: from 1 to P.
         seed: of Ω and of the vectors that test the error.
-        progress: called with the number of products so far.
+        rng: in place of `seed`, what `numpy.random.default_rng` takes (SPEC 7).
+        progress: called with the number of products so far, a `hvp.Progress`.
 
     Raises:
         InputError: A is no symmetric operator, `rank` is out of range, or A is found to have
@@ -118,6 +121,7 @@ def low_rank(
     >>> found.values.round(6).tolist(), bool(found.error_bound < 1e-6), found.num_products
     ([4.0, 2.0, 1.0], True, 8)
     """
+    seed = seed_of(seed, rng)
     counted = CountedOperator(A, progress)
     size = counted.shape[0]
     if not isinstance(rank, int | np.integer) or not 1 <= rank <= size:

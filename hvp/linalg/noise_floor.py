@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,8 @@ import numpy as np
 from hvp.errors import InputError
 from hvp.linalg.blocks import chunks, columns_within, gram, squared_lengths
 from hvp.linalg.counted_operator import CountedOperator, Operator
+from hvp.progress import ProgressHook
+from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, seed_of
 
 # Products in float64 are made with blocks of at most this.
 MAX_BLOCK_BYTES = 256 << 20
@@ -46,8 +47,9 @@ def noise_floor(
     *,
     vectors: np.ndarray | None = None,
     num_directions: int = 3,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
+    progress: ProgressHook | None = None,
 ) -> Noise:
     """The errors of products with a symmetric operator, along random and given directions.
 
@@ -61,7 +63,8 @@ def noise_floor(
         vectors: (P, K) further directions, such as the top eigenvectors.
         num_directions: the number of random directions, at least two.
         seed: of the random directions.
-        progress: called with the number of products so far.
+        rng: in place of `seed`, what `numpy.random.default_rng` takes (SPEC 7).
+        progress: called with the number of products so far, a `hvp.Progress`.
 
     Raises:
         InputError: A is no square operator, there are fewer than two directions, or `exact` has
@@ -71,6 +74,7 @@ def noise_floor(
     >>> noise.asymmetry, noise.repeatability, noise.shadow
     (0.0, 0.0, 0.5)
     """
+    seed = seed_of(seed, rng)
     counted = CountedOperator(A, progress)
     size = counted.shape[0]
     if num_directions < 2:
@@ -78,6 +82,7 @@ def noise_floor(
     if exact is not None and exact.shape != counted.shape:
         raise InputError(f"exact= of shape {counted.shape}", exact.shape, "build it from A's model")
     V = _directions(size, num_directions, vectors, np.random.default_rng(seed), counted.dtype)
+    counted.total = 2 * V.shape[1]
     AV, repeatability, shadow = np.empty_like(V), 0.0, np.nan if exact is None else 0.0
     for some in chunks(V.shape[1], columns_at_once(size)):
         AV[:, some] = counted.matmat(V[:, some])

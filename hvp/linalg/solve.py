@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ from hvp.linalg.blocks import dot, float64_sum
 from hvp.linalg.counted_operator import CountedOperator, Operator
 from hvp.linalg.eigsh import eigsh
 from hvp.linalg.low_rank import LowRank
+from hvp.progress import ProgressHook
 from hvp.tables import ShownAsTable, Table
 
 METHODS = ("cg", "minres")
@@ -93,7 +93,7 @@ def solve(
     tol: float | None = None,
     max_products: int = 10_000,
     partial: bool = False,
-    progress: Callable[[int], None] | None = None,
+    progress: ProgressHook | None = None,
 ) -> Solution:
     """The solution x of (A + λI)x = b for a symmetric A.
 
@@ -111,7 +111,7 @@ def solve(
         tol: of the residual, relative to ‖b‖; None is the square root of the precision of A.
         max_products: most products with A, about.
         partial: return what there is, instead of an error, where `max_products` is not enough.
-        progress: called with the number of products so far.
+        progress: called with the number of products so far, a `hvp.Progress`.
 
     Raises:
         InputError: A is no symmetric operator, b or the preconditioner has another shape, or A + λI

@@ -30,14 +30,17 @@ from hvp.linalg.xtrace import (
     sketch,
     standard_error,
 )
+from hvp.progress import ProgressHook
+from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, seed_of
 
 
 def trace(
     A: Operator,
     *,
     num_products: int = 96,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
+    progress: ProgressHook | None = None,
 ) -> Estimate[float]:
     """tr A of a symmetric operator, by XTrace.
 
@@ -58,7 +61,8 @@ def trace(
         A: a SciPy LinearOperator or matrix of shape (P, P), real and symmetric.
         num_products: products with A, at most; XTrace makes an even number.
         seed: of the probes.
-        progress: called with the number of products so far.
+        rng: in place of `seed`, what `numpy.random.default_rng` takes (SPEC 7).
+        progress: called with the number of products so far, a `hvp.Progress`.
 
     Raises:
         InputError: A is not symmetric, a product is not finite, or num_products is below 1.
@@ -70,8 +74,10 @@ def trace(
     >>> print(trace(A, num_products=20).value.__round__(9))
     7.0
     """
+    seed = seed_of(seed, rng)
     check_num_products(num_products)
     counted = CountedOperator(A, progress)
+    counted.total = min(num_products, counted.shape[0])
     with few_threads(counted.shape[0]):
         if num_products >= counted.shape[0]:
             return _exact(counted, lambda matrix: np.trace(matrix, dtype=float))
@@ -84,8 +90,9 @@ def squared_frobenius_norm(
     A: Operator,
     *,
     num_products: int = 96,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
+    progress: ProgressHook | None = None,
 ) -> Estimate[float]:
     """‖A‖²_F = tr A² of a symmetric operator, unbiased, from single products with A.
 
@@ -101,8 +108,10 @@ def squared_frobenius_norm(
     >>> print(squared_frobenius_norm(A, num_products=20).value.__round__(9))
     21.0
     """
+    seed = seed_of(seed, rng)
     check_num_products(num_products)
     counted = CountedOperator(A, progress)
+    counted.total = min(num_products, counted.shape[0])
     with few_threads(counted.shape[0]):
         if num_products >= counted.shape[0]:
             return _exact(counted, lambda matrix: np.sum(squared_lengths(matrix)))
@@ -115,8 +124,9 @@ def frobenius_norm(
     A: Operator,
     *,
     num_products: int = 96,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
+    progress: ProgressHook | None = None,
 ) -> Estimate[float]:
     """‖A‖_F of a symmetric operator, the root of `squared_frobenius_norm`.
 
@@ -127,6 +137,7 @@ def frobenius_norm(
     >>> print(frobenius_norm(np.diag([3.0, 4.0])))
     5 ± 0
     """
+    seed = seed_of(seed, rng)
     square = squared_frobenius_norm(A, num_products=num_products, seed=seed, progress=progress)
     value = float(np.sqrt(square.value))
     # x - √(x² - e), without cancellation; the value itself where the error e is more than x².

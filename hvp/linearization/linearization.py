@@ -46,6 +46,7 @@ from hvp.linearization.traced_products import Choice
 from hvp.linearization.traces import Traces
 from hvp.objective.parameters import Layout
 from hvp.operators import Cost
+from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, seed_of
 from hvp.sampling_error import BatchForms, BatchGrams
 from hvp.tables import Table
 
@@ -304,16 +305,25 @@ class Linearization:
         """
         return self._multiply(R, v)
 
-    def fisher_vp(self, v: ArrayLike, num_samples: int | None = None, seed: int = 0) -> np.ndarray:
+    def fisher_vp(
+        self,
+        v: ArrayLike,
+        num_samples: int | None = None,
+        seed: int = DEFAULT_SEED,
+        *,
+        rng: RNG = NOT_GIVEN,
+    ) -> np.ndarray:
         """Fv = Jᵀ E_y[∂²ℓ(z, y)/∂z²] Jv, of the shape of v: the Fisher matrix without penalties.
 
         The targets y are distributed as the outputs z predict (Martens 2020, section 5). The
         expectation is exact by default. With `num_samples` it is the mean of gᵢgᵢᵀ, gᵢ = ∂ℓᵢ/∂z,
-        over that many draws of every target; the same `seed` gives the same draws.
+        over that many draws of every target; the same `seed` gives the same draws. `rng` is in its
+        place what `numpy.random.default_rng` takes (SPEC 7); from a generator each call draws anew.
 
         Raises InputError for a loss that is not a cross-entropy or the mean of squares.
         """
         self._snapshot.traced_loss.require_likelihood(known=True)
+        seed = seed_of(seed, rng)
         if num_samples is None:
             return self._multiply(FISHER, v)
         return self._multiply(self._traces.sampled_fisher(num_samples, seed), v)

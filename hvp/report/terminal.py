@@ -28,6 +28,7 @@ from rich.text import Text
 from hvp.comparison.costs import StageCost
 from hvp.comparison.limits import Fit
 from hvp.comparison.results import Comparison
+from hvp.progress import Progress as Products
 from hvp.report import number_format, summary, terminal_tables
 
 # Columns of an output that is no terminal, such as a file.
@@ -199,14 +200,14 @@ class Terminal:
         if self._task is not None:
             self.progress.advance(self._task)
 
-    def report_products(self, label: str, count: int) -> None:
+    def report_products(self, done: Products) -> None:
         """The progress function for `hvp.compare`: what is computed, and its products so far."""
         self._raise_if_interrupted()
-        self._label = label
+        label = self._label = done.label
         if self._task is not None:
             most = self._expected[label].num_products if label in self._expected else 0
-            of = f" of about {most:,}" if most >= count else ""
-            detail = f"{label}, product {count}{of}{self._time_left()}"
+            of = f" of about {most:,}" if most >= done else ""
+            detail = f"{label}, product {done}{of}{self._time_left()}"
             self.progress.update(self._task, detail=detail)
 
     def say(self, text: str) -> None:

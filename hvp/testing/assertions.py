@@ -19,6 +19,7 @@ from scipy.sparse.linalg import LinearOperator
 from hvp.errors import InputError, shown
 from hvp.linalg.blocks import BLOCK_COLUMNS, chunks
 from hvp.linalg.eigsh import eigsh
+from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, seed_of
 from hvp.testing.adapters import (
     NUM_VECTORS,
     AnyOperator,
@@ -38,7 +39,8 @@ def assert_quadratic_form(
     *,
     rtol: float | None = None,
     atol: float | None = None,
-    seed: int = 0,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
 ) -> None:
     """Assert that vᵀAv is as expected, for each column v of V.
 
@@ -52,6 +54,7 @@ def assert_quadratic_form(
         rtol, atol: allowed is ``atol + rtol·|expected|``. Without both it is 1,000 roundings of
             ‖v‖‖Av‖.
         seed: of V where it is None.
+        rng: in place of `seed`, what `numpy.random.default_rng` takes (SPEC 7).
 
     Raises:
         AssertionError: with the columns that differ most.
@@ -66,6 +69,7 @@ def assert_quadratic_form(
           column            found         expected  difference   allowed
                1                3              3.1    1.00e-01   7.0e-13
     """
+    seed = seed_of(seed, rng)
     operator = square_operator(A)
     size = operator.shape[1]
     other = None if _are_numbers(expected) else square_operator(expected, "expected")
@@ -95,7 +99,8 @@ def assert_operator(
     *,
     rtol: float | None = None,
     atol: float | None = None,
-    seed: int = 0,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
 ) -> None:
     """Assert that A multiplies as a matrix, another operator or a function v (n,) -> Av (m,) does.
 
@@ -119,6 +124,7 @@ def assert_operator(
             1, 0                3                2    1.00e+00   5.0e-13
             0, 1                2                3    1.00e+00   1.1e-12
     """
+    seed = seed_of(seed, rng)
     operator = as_operator(A)
     V = probes(operator, seed)
     wanted = _expected_product(expected, V, operator.shape)
@@ -129,7 +135,12 @@ def assert_operator(
 
 
 def assert_symmetric(
-    A: AnyOperator, *, rtol: float | None = None, atol: float | None = None, seed: int = 0
+    A: AnyOperator,
+    *,
+    rtol: float | None = None,
+    atol: float | None = None,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
 ) -> None:
     """Assert that uᵀ(Av) = vᵀ(Au): for all entries up to 512 columns, else for random vectors.
 
@@ -145,6 +156,7 @@ def assert_symmetric(
             0, 1                2                3    1.00e+00   1.9e-12
             1, 0                3                2    1.00e+00   1.9e-12
     """
+    seed = seed_of(seed, rng)
     operator = square_operator(A)
     V = probes(operator, seed).astype(np.float64)
     AV = _product(operator, V)
@@ -155,7 +167,9 @@ def assert_symmetric(
     check_close(inner, inner.T, bound, title)
 
 
-def assert_psd(A: AnyOperator, *, atol: float | None = None, seed: int = 0) -> None:
+def assert_psd(
+    A: AnyOperator, *, atol: float | None = None, seed: int = DEFAULT_SEED, rng: RNG = NOT_GIVEN
+) -> None:
     """Assert that no eigenvalue of a symmetric A is below -atol; None is 1,000 roundings of ‖A‖.
 
     The smallest eigenvalue is a Rayleigh quotient of `hvp.eigsh`, so that one below proves that A
@@ -173,6 +187,7 @@ def assert_psd(A: AnyOperator, *, atol: float | None = None, seed: int = 0) -> N
         ...
     AssertionError: A is not positive semidefinite: λmin = -0.5 ± 0.0e+00, allowed -2.2e-13
     """
+    seed = seed_of(seed, rng)
     operator = square_operator(A)
     assert_symmetric(operator, seed=seed)
     allowed = np.asarray(0.0 if atol is None else tolerance(None, atol, np.zeros(()), 0.0))
@@ -195,7 +210,8 @@ def assert_spectrum(
     *,
     rtol: float | None = None,
     atol: float | None = None,
-    seed: int = 0,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
 ) -> None:
     """Assert that the eigenvalues at an end of the spectrum are `values`, in any order.
 
@@ -207,6 +223,7 @@ def assert_spectrum(
         rtol, atol: allowed is ``atol + rtol·|value|``. Without both it is the measured error of
             each eigenvalue and 1,000 roundings of the largest.
         seed: of the vector that Lanczos starts from; up to P = 512 all eigenvalues are computed.
+        rng: in place of `seed`, what `numpy.random.default_rng` takes (SPEC 7).
 
     Raises:
         AssertionError: with the eigenvalues, in ascending order, that differ most; also where A is
@@ -223,6 +240,7 @@ def assert_spectrum(
       eigenvalue            found         expected  difference   allowed
                0                1              1.5    5.00e-01   4.4e-13
     """
+    seed = seed_of(seed, rng)
     operator, wanted = square_operator(A), np.sort(_numbers(values, "values").reshape(-1))
     if not wanted.size:
         raise InputError("at least one value", "none", "give those at one end")
@@ -241,7 +259,8 @@ def assert_decomposes(
     *,
     rtol: float | None = None,
     atol: float | None = None,
-    seed: int = 0,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
 ) -> None:
     """Assert that H = G + R: all entries up to 512 columns, else for three random vectors.
 
@@ -249,6 +268,7 @@ def assert_decomposes(
 
     >>> assert_decomposes(np.diag([3.0, 1.0]), np.diag([2.0, 1.0]), np.diag([1.0, 0.0]))
     """
+    seed = seed_of(seed, rng)
     first, *others = (square_operator(A, name) for A, name in ((H, "H"), (G, "G"), (R, "R")))
     for other in others:
         if other.shape != first.shape:

@@ -20,6 +20,7 @@ from hvp.certificate.checks import (
 from hvp.certificate.differences import relative
 from hvp.errors import InputError, NotFiniteError
 from hvp.operators import GaussNewton, Hessian, Jacobian, Residual
+from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, seed_of
 from hvp.testing import operator_laws
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ class Report:
         return (check.row for check in self.checks)
 
 
-def check(lin: Linearization, *, num_directions: int = 3, seed: int = 0) -> Report:
+def check(
+    lin: Linearization, *, num_directions: int = 3, seed: int = DEFAULT_SEED, rng: RNG = NOT_GIVEN
+) -> Report:
     """Check the products of a linearization by central differences and by algebraic laws.
 
     In float64, along random directions with a non-zero mean: the gradient against central
@@ -77,6 +80,7 @@ def check(lin: Linearization, *, num_directions: int = 3, seed: int = 0) -> Repo
     >>> report.passed
     True
     """
+    seed = seed_of(seed, rng)
     if num_directions < 1:
         raise InputError("at least one direction", num_directions, "leave it out for three")
     checks = list[Check]()

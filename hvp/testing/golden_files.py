@@ -15,6 +15,7 @@ import numpy as np
 from hvp.certificate import in_float64
 from hvp.errors import InputError, shown
 from hvp.operators import Curvature
+from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, seed_of
 from hvp.testing.golden_numbers import Number, measured
 from hvp.testing.json_schema import first_violation
 from hvp.testing.mismatches import table
@@ -30,7 +31,13 @@ PROPER_NAMES = {
 }  # fmt: skip
 
 
-def record(lin: Linearization, path: str | os.PathLike[str], *, seed: int = 0) -> None:
+def record(
+    lin: Linearization,
+    path: str | os.PathLike[str],
+    *,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
+) -> None:
     """Write a golden file: the curvature of a loss, for `compare_to` to compare with.
 
     It holds the loss, ‖∇L‖, λmax of H, and vᵀHv, vᵀGv and vᵀRv for two seeded unit vectors v of
@@ -43,6 +50,7 @@ def record(lin: Linearization, path: str | os.PathLike[str], *, seed: int = 0) -
         lin: the loss at a point.
         path: the file; one that exists is replaced.
         seed: of the vectors v and of the Lanczos iteration.
+        rng: in place of `seed`, what `numpy.random.default_rng` takes (SPEC 7).
 
     Raises:
         InputError: no file can be written there, or `seed` is no whole number of at least 0.
@@ -55,9 +63,7 @@ def record(lin: Linearization, path: str | os.PathLike[str], *, seed: int = 0) -
     9 numbers are as recorded
     """
     path = check_writable(path)
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise InputError("a seed that is a whole number of at least 0", seed, "leave it out for 0")
-    document = _document(lin, int(seed), in_float64(lin))
+    document = _document(lin, seed_of(seed, rng), in_float64(lin))
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:

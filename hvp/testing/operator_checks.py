@@ -10,6 +10,7 @@ from scipy.sparse.linalg import LinearOperator
 from hvp.certificate.checks import Check
 from hvp.certificate.differences import relative
 from hvp.errors import InputError, shown
+from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, seed_of
 from hvp.testing import operator_laws
 from hvp.testing.adapters import AnyOperator, as_operator
 from hvp.testing.finite_differences import Report
@@ -23,7 +24,8 @@ def check_operator(
     A: AnyOperator,
     *,
     symmetric: bool | None = None,
-    seed: int = 0,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
     bound: float | None = None,
 ) -> Report:
     """Check the laws that every operator has to obey, on random vectors of non-zero mean.
@@ -40,6 +42,7 @@ def check_operator(
         A: any SciPy operator, a matrix, or an object with shape, dtype and matvec.
         symmetric: whether A has to be symmetric; None: if it is square.
         seed: of the vectors.
+        rng: in place of `seed`, what `numpy.random.default_rng` takes (SPEC 7).
         bound: of the relative errors; None for 1,000 roundings of A's precision.
 
     Returns:
@@ -55,6 +58,7 @@ def check_operator(
     >>> print(*(check.name for check in check_operator(np.array([[2.0, 1.0], [0.0, 3.0]])).failed))
     symmetry
     """
+    seed = seed_of(seed, rng)
     operator = as_operator(A)
     is_square = operator.shape[0] == operator.shape[1]
     if symmetric and not is_square:

@@ -12,20 +12,27 @@ from collections.abc import Callable
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
+from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, seed_of
+
 ROUNDINGS = 1000
 
 
-def dot_test(A: LinearOperator, *, seed: int = 0, bound: float | None = None) -> float:
+def dot_test(
+    A: LinearOperator, *, seed: int = DEFAULT_SEED, rng: RNG = NOT_GIVEN, bound: float | None = None
+) -> float:
     """uᵀ(Av) = (Aᵀu)ᵀv: the adjoint is the transpose (Claerbout 1992).
 
     >>> from scipy.sparse.linalg import aslinearoperator
     >>> dot_test(aslinearoperator(np.ones((2, 3)))) < 1e-13
     True
     """
+    seed = seed_of(seed, rng)
     return _transposed("dot test", A, A.rmatvec, seed, bound)
 
 
-def symmetry(A: LinearOperator, *, seed: int = 0, bound: float | None = None) -> float:
+def symmetry(
+    A: LinearOperator, *, seed: int = DEFAULT_SEED, rng: RNG = NOT_GIVEN, bound: float | None = None
+) -> float:
     """uᵀ(Av) = (Au)ᵀv.
 
     >>> from scipy.sparse.linalg import aslinearoperator
@@ -34,16 +41,20 @@ def symmetry(A: LinearOperator, *, seed: int = 0, bound: float | None = None) ->
         ...
     AssertionError: symmetry: relative error 1.4e-01, expected at most 2.2e-13
     """
+    seed = seed_of(seed, rng)
     return _transposed("symmetry", A, A.matvec, seed, bound)
 
 
-def linearity(A: LinearOperator, *, seed: int = 0, bound: float | None = None) -> float:
+def linearity(
+    A: LinearOperator, *, seed: int = DEFAULT_SEED, rng: RNG = NOT_GIVEN, bound: float | None = None
+) -> float:
     """A(au + bv) = a Au + b Av, and a block gives the columns' products.
 
     >>> from scipy.sparse.linalg import aslinearoperator
     >>> linearity(aslinearoperator(np.ones((2, 3)))) < 1e-13
     True
     """
+    seed = seed_of(seed, rng)
     u, v = _vector(A, 1, seed), _vector(A, 1, seed + 1)
     Au, Av = A.matvec(u), A.matvec(v)
     combined = A.matvec((2 * u - 3 * v).astype(A.dtype))
@@ -53,13 +64,16 @@ def linearity(A: LinearOperator, *, seed: int = 0, bound: float | None = None) -
     return _checked("linearity", error, 2 * np.linalg.norm(Au) + 3 * np.linalg.norm(Av), A, bound)
 
 
-def repeatability(A: LinearOperator, *, seed: int = 0, bound: float | None = None) -> float:
+def repeatability(
+    A: LinearOperator, *, seed: int = DEFAULT_SEED, rng: RNG = NOT_GIVEN, bound: float | None = None
+) -> float:
     """The same vector gives the same product.
 
     >>> from scipy.sparse.linalg import aslinearoperator
     >>> repeatability(aslinearoperator(np.ones((2, 3))))
     0.0
     """
+    seed = seed_of(seed, rng)
     v = _vector(A, 1, seed)
     first, second = A.matvec(v), A.matvec(v)
     return _checked(

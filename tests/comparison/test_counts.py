@@ -10,7 +10,7 @@ from hvp.comparison.dimensions import condition, effective_dimensions, squared_n
 from hvp.comparison.spectrum import ends, with_density
 from hvp.linalg.estimate import Estimate
 
-COMMON = {"scale": None, "seed": 0, "progress": lambda count: None}
+COMMON = {"scale": None, "seed": 0, "progress": lambda done: None}
 RNG = np.random.default_rng(0)
 # Most eigenvalues are zero, as those of networks are, and no Lanczos step tells them apart.
 SPECTRA = {

@@ -7,7 +7,7 @@ import scipy.linalg
 from hvp.comparison.spectrum import ends, with_density
 from hvp.errors import InputError
 
-COMMON = {"scale": None, "seed": 0, "progress": lambda count: None}
+COMMON = {"scale": None, "seed": 0, "progress": lambda done: None}
 
 
 def spectrum(matrix, k, num_steps=30):

@@ -367,7 +367,7 @@ def pairs_of(size, k, scale=1.0):
         ({"num_probes": 0}, "expected a whole num_probes of at least 1, got 0"),
         ({"num_probes": 2.5}, "expected a whole num_probes of at least 1, got 2.5"),
         ({"num_steps": 0}, "expected a whole num_steps of at least 1, got 0"),
-        ({"seed": None}, "expected a whole seed of at least 0, got None"),
+        ({"seed": None}, "expected a seed that is a whole number of at least 0, got None"),
         ({"pairs": pairs_of(4, 2)}, r"expected fewer than 5 pairs of 5 entries, got .*\(4, 2\)"),
         ({"pairs": pairs_of(5, 5)}, r"expected fewer than 5 pairs of 5 entries, got .*\(5, 5\)"),
         ({"pairs": pairs_of(5, 2, 2.0)}, r"orthonormal vectors of pairs, got UᵀU - I of 3.0e\+00"),

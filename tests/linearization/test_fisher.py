@@ -686,7 +686,7 @@ def test_matrices_of_functions_are_refused():
     [(0, 0), (-1, 0), (1, -1), (2.5, 0), ("3", 0), (2, 1.5), (2, None)],
 )
 def test_draws_that_cannot_be_made_are_refused(num_samples, seed):
-    with pytest.raises(hvp.InputError, match="at least one sample and a seed from 0"):
+    with pytest.raises(hvp.InputError, match=r"expected (at least one sample and )?a seed"):
         weighted("labels").fisher_vp(np.ones(27), num_samples, seed)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, generator_of
 from hvp.testing.closed_forms.problem import ClosedForm, of_function
 
 
-def products_at_zero(size: int = 4, *, seed: int = 0) -> ClosedForm:
+def products_at_zero(
+    size: int = 4, *, seed: int = DEFAULT_SEED, rng: RNG = NOT_GIVEN
+) -> ClosedForm:
     """L = Σ(zᵣ - yᵣ)²/2 with zᵣ = Πᵢ w[r, i], where row r of w has r zeros, r = 0 to `size`.
 
     The derivative of a product is the product of the others, and its second derivative that of all
@@ -19,7 +22,7 @@ def products_at_zero(size: int = 4, *, seed: int = 0) -> ClosedForm:
     >>> problem.params[2].tolist(), problem.G[4:, 4:].tolist(), np.diag(problem.H)[4:].tolist()
     ([0.0, 0.0], [[0.0, 0.0], [0.0, 0.0]], [0.0, 0.0])
     """
-    rng = np.random.default_rng(seed)
+    rng = generator_of(seed, rng)
     w = rng.uniform(0.5, 1.5, (size + 1, size)) * rng.choice([-1.0, 1.0], (size + 1, size))
     y = rng.standard_normal(size + 1)
     for row in range(size + 1):
@@ -48,7 +51,9 @@ def products_at_zero(size: int = 4, *, seed: int = 0) -> ClosedForm:
     )
 
 
-def gather_with_repeats(size: int = 5, num_rows: int = 12, *, seed: int = 0) -> ClosedForm:
+def gather_with_repeats(
+    size: int = 5, num_rows: int = 12, *, seed: int = DEFAULT_SEED, rng: RNG = NOT_GIVEN
+) -> ClosedForm:
     """L = zᵀAz/2 with zᵢ = (w[indexᵢ])² and indices that repeat, as in an embedding.
 
     With the matrix S of zeros and ones, z = S w² and J = 2S diag(w): G = JᵀAJ, and
@@ -59,7 +64,7 @@ def gather_with_repeats(size: int = 5, num_rows: int = 12, *, seed: int = 0) -> 
     >>> problem.data is None, problem.H.shape
     (True, (5, 5))
     """
-    rng = np.random.default_rng(seed)
+    rng = generator_of(seed, rng)
     index = rng.integers(0, max(size - 1, 1), num_rows)
     A, w = rng.standard_normal((num_rows, num_rows)), rng.standard_normal(size)
     A = A + A.T

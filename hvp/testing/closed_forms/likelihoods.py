@@ -7,10 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, generator_of
 from hvp.testing.closed_forms.problem import ClosedForm, of_function
 
 
-def poisson_regression(num_examples: int = 20, size: int = 4, *, seed: int = 0) -> ClosedForm:
+def poisson_regression(
+    num_examples: int = 20, size: int = 4, *, seed: int = DEFAULT_SEED, rng: RNG = NOT_GIVEN
+) -> ClosedForm:
     """L = Σ(eᶻ - yz)/N with z = Xw: H = G = Xᵀ diag(eᶻ) X/N, the Fisher matrix.
 
     McCullagh and Nelder 1989, section 2.5: with the canonical link H does not depend on y.
@@ -19,7 +22,7 @@ def poisson_regression(num_examples: int = 20, size: int = 4, *, seed: int = 0) 
     >>> bool(np.linalg.eigvalsh(problem.H)[0] > 0)
     True
     """
-    rng = np.random.default_rng(seed)
+    rng = generator_of(seed, rng)
     X, w = rng.standard_normal((num_examples, size)), 0.5 * rng.standard_normal(size)
     rates = np.exp(X @ w)
     y = rng.poisson(rates).astype(np.float64)
@@ -50,7 +53,12 @@ class GaussianPosterior(ClosedForm):
 
 
 def gaussian_process(
-    size: int = 12, *, noise: float = 0.5, length: float = 0.3, seed: int = 0
+    size: int = 12,
+    *,
+    noise: float = 0.5,
+    length: float = 0.3,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
 ) -> GaussianPosterior:
     """L(f) = ‖f - y‖²/2σ² + fᵀK⁻¹f/2, the negative log posterior of a Gaussian process at P points.
 
@@ -62,7 +70,7 @@ def gaussian_process(
     >>> bool(np.allclose(np.linalg.inv(problem.H), problem.covariance))
     True
     """
-    rng = np.random.default_rng(seed)
+    rng = generator_of(seed, rng)
     t = np.linspace(0, 1, size)
     K = np.exp(-np.abs(t[:, None] - t) / length)
     y, f = rng.standard_normal((2, size))

@@ -10,16 +10,19 @@ import numpy as np
 import tensorflow as tf
 
 from hvp.errors import InputError
+from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, generator_of
 from hvp.testing.closed_forms.problem import ClosedForm, of_function
 
 
-def deep_linear(num_examples: int = 20, size: int = 3, *, seed: int = 0) -> ClosedForm:
+def deep_linear(
+    num_examples: int = 20, size: int = 3, *, seed: int = DEFAULT_SEED, rng: RNG = NOT_GIVEN
+) -> ClosedForm:
     """L = ‖XAB - Y‖²/N with A and B (D, D), a network whose residual H - G is not zero.
 
     Let S = XᵀX/N and E = Xᵀ(XAB - Y)/N. The gradient is (2EBᵀ, 2AᵀE). Its derivative along (dA, dB)
     is (2S(dA·B + A·dB)Bᵀ + 2E·dBᵀ, 2Aᵀ·S(dA·B + A·dB) + 2dAᵀ·E). The terms without E are Gv.
     """
-    rng = np.random.default_rng(seed)
+    rng = generator_of(seed, rng)
     X, Y = rng.standard_normal((2, num_examples, size))
     A, B = rng.standard_normal((2, size, size))
     S, E = X.T @ X / num_examples, X.T @ (X @ A @ B - Y) / num_examples
@@ -60,7 +63,11 @@ class DeepLinear(ClosedForm):
 
 
 def deep_linear_network(
-    sizes: Sequence[int] = (6, 4, 3), num_examples: int = 40, *, seed: int = 0
+    sizes: Sequence[int] = (6, 4, 3),
+    num_examples: int = 40,
+    *,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
 ) -> DeepLinear:
     """L = Σ‖W_L ⋯ W_1 x - y‖²/N with W_l (M_l, M_{l-1}) of these sizes, at random weights.
 
@@ -77,6 +84,7 @@ def deep_linear_network(
         sizes: d, the hidden layers and K; no hidden layer is narrower than q.
         num_examples: at least d.
         seed: of the weights and the data.
+        rng: in place of `seed`, what `numpy.random.default_rng` takes (SPEC 7).
 
     Raises:
         InputError: there is no hidden layer, or one is too narrow, or there are too few examples.
@@ -94,7 +102,7 @@ def deep_linear_network(
             f"{'-'.join(map(str, sizes))} with {num_examples} examples",
             "such as (6, 4, 3)",
         )
-    rng = np.random.default_rng(seed)
+    rng = generator_of(seed, rng)
     weights = [rng.standard_normal((m, n)) for n, m in itertools.pairwise(sizes)]
     X = rng.standard_normal((num_examples, sizes[0]))
     Y = rng.standard_normal((num_examples, sizes[-1]))
@@ -126,7 +134,9 @@ class DepthGap(ClosedForm):
     eigenvalues: np.ndarray
 
 
-def depth_gap(depth: int = 3, size: int = 4, rank: int = 2, *, seed: int = 0) -> DepthGap:
+def depth_gap(
+    depth: int = 3, size: int = 4, rank: int = 2, *, seed: int = DEFAULT_SEED, rng: RNG = NOT_GIVEN
+) -> DepthGap:
     """A balanced deep linear network at a minimum, on whitened data: λ is the depth L, 1 or 0.
 
     L = Σ‖W_L ⋯ W_1 x - y‖²/2N with XᵀX/N = I, square W_l (D, D) and a target map of which
@@ -149,7 +159,7 @@ def depth_gap(depth: int = 3, size: int = 4, rank: int = 2, *, seed: int = 0) ->
             f"depth {depth}, rank {rank}, size {size}",
             "such as depth=3, size=4, rank=2",
         )
-    rng = np.random.default_rng(seed)
+    rng = generator_of(seed, rng)
     bases = [np.linalg.qr(rng.standard_normal((size, size)))[0] for _ in range(depth + 1)]
     shape = np.diag(np.arange(size) < rank).astype(np.float64)
     weights = [u @ shape @ v.T for v, u in itertools.pairwise(bases)]

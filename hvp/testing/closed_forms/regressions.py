@@ -9,15 +9,16 @@ import numpy as np
 import tensorflow as tf
 
 from hvp.linearization.linearize import linearize
+from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, generator_of
 from hvp.testing.closed_forms.problem import ClosedForm, of_function
 
 
-def quadratic(size: int = 6, *, seed: int = 0) -> ClosedForm:
+def quadratic(size: int = 6, *, seed: int = DEFAULT_SEED, rng: RNG = NOT_GIVEN) -> ClosedForm:
     """L = wᵀAw/2 - bᵀw with a symmetric, indefinite A (P, P): H = G = A.
 
     The outputs are w itself, so that the residual H - G is zero.
     """
-    rng = np.random.default_rng(seed)
+    rng = generator_of(seed, rng)
     A = rng.standard_normal((size, size))
     A, b, w = A + A.T, rng.standard_normal(size), rng.standard_normal(size)
 
@@ -27,9 +28,11 @@ def quadratic(size: int = 6, *, seed: int = 0) -> ClosedForm:
     return of_function(ClosedForm, loss, lambda w: 1.0 * w, w, H=A, G=A, gradient=A @ w - b)
 
 
-def linear_regression(num_examples: int = 20, size: int = 4, *, seed: int = 0) -> ClosedForm:
+def linear_regression(
+    num_examples: int = 20, size: int = 4, *, seed: int = DEFAULT_SEED, rng: RNG = NOT_GIVEN
+) -> ClosedForm:
     """L = ‖Xw - y‖²/N: H = G = 2XᵀX/N."""
-    rng = np.random.default_rng(seed)
+    rng = generator_of(seed, rng)
     X, y = rng.standard_normal((num_examples, size)), rng.standard_normal(num_examples)
     w = rng.standard_normal(size)
     H = 2 * X.T @ X / num_examples
@@ -46,13 +49,18 @@ def linear_regression(num_examples: int = 20, size: int = 4, *, seed: int = 0) -
 
 
 def softmax_regression(
-    num_examples: int = 20, size: int = 4, num_classes: int = 3, *, seed: int = 0
+    num_examples: int = 20,
+    size: int = 4,
+    num_classes: int = 3,
+    *,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
 ) -> ClosedForm:
     """The cross-entropy of z = Wx, with W (C, D): H = G = Σ (diag p - ppᵀ) ⊗ xxᵀ / N.
 
     Bishop 2006, section 4.3.4.
     """
-    rng = np.random.default_rng(seed)
+    rng = generator_of(seed, rng)
     X, y = rng.standard_normal((num_examples, size)), rng.integers(0, num_classes, num_examples)
     W = rng.standard_normal((num_classes, size))
     H, gradient = _softmax_derivatives(X, y, W)
@@ -75,7 +83,12 @@ class ClassBlocks(ClosedForm):
 
 
 def softmax_at_zero(
-    num_examples: int = 20, size: int = 4, num_classes: int = 5, *, seed: int = 0
+    num_examples: int = 20,
+    size: int = 4,
+    num_classes: int = 5,
+    *,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
 ) -> ClassBlocks:
     """The cross-entropy of z = Wx at W = 0: H = G = (I - 11ᵀ/C)/C ⊗ XᵀX/N, whatever the labels.
 
@@ -87,7 +100,7 @@ def softmax_at_zero(
     >>> bool(np.allclose(blocks[0, :, 1], -problem.ratio * blocks[0, :, 0])), problem.ratio
     (True, 0.25)
     """
-    rng = np.random.default_rng(seed)
+    rng = generator_of(seed, rng)
     X, y = rng.standard_normal((num_examples, size)), rng.integers(0, num_classes, num_examples)
     centred = np.eye(num_classes) - 1 / num_classes
     H = np.kron(centred / num_classes, X.T @ X / num_examples)
@@ -117,7 +130,9 @@ class RandomLinear(ClosedForm):
     edges: tuple[float, float]
 
 
-def random_linear(num_examples: int = 800, size: int = 200, *, seed: int = 0) -> RandomLinear:
+def random_linear(
+    num_examples: int = 800, size: int = 200, *, seed: int = DEFAULT_SEED, rng: RNG = NOT_GIVEN
+) -> RandomLinear:
     """L = ‖Xw - y‖²/2N with independent standard normal X: H = G = XᵀX/N, a Wishart matrix.
 
     Its spectrum fills the interval between (1 - √(P/N))² and (1 + √(P/N))² for P ≤ N (Marchenko and
@@ -127,7 +142,7 @@ def random_linear(num_examples: int = 800, size: int = 200, *, seed: int = 0) ->
     >>> problem.edges, np.linalg.eigvalsh(problem.H)[[0, -1]].round(2).tolist()
     ((0.25, 2.25), [0.24, 2.2])
     """
-    rng = np.random.default_rng(seed)
+    rng = generator_of(seed, rng)
     X, y = rng.standard_normal((num_examples, size)), rng.standard_normal(num_examples)
     w = rng.standard_normal(size)
     H, root = X.T @ X / num_examples, np.sqrt(size / num_examples)
@@ -159,7 +174,12 @@ class EqualResiduals(ClosedForm):
 
 
 def equal_residuals(
-    num_examples: int = 20, size: int = 4, *, sigma: float = 0.3, seed: int = 0
+    num_examples: int = 20,
+    size: int = 4,
+    *,
+    sigma: float = 0.3,
+    seed: int = DEFAULT_SEED,
+    rng: RNG = NOT_GIVEN,
 ) -> EqualResiduals:
     """Keras's mean squared error of a linear model whose residuals are all ±σ: E = 2σ²F.
 
@@ -171,7 +191,7 @@ def equal_residuals(
     >>> bool(np.allclose(problem.E, problem.ratio * problem.F)), problem.ratio
     (True, 0.18)
     """
-    rng = np.random.default_rng(seed)
+    rng = generator_of(seed, rng)
     X, signs = rng.standard_normal((num_examples, size)), rng.choice([-1.0, 1.0], num_examples)
     w = rng.standard_normal(size)
     y = (X @ w + sigma * signs)[:, None]

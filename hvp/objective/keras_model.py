@@ -17,21 +17,10 @@ import keras
 import tensorflow as tf
 
 from hvp.errors import InputError, shown
-from hvp.objective import by_output, files, keras_losses, likelihoods, model_checks
+from hvp.objective import by_output, files, keras_losses, keras_weights, likelihoods, model_checks
 from hvp.objective.keras_losses import Term
-from hvp.objective.objective import (
-    Evaluation,
-    Likelihood,
-    Objective,
-    Point,
-    Target,
-    name_of,
-    unique,
-)
+from hvp.objective.objective import Evaluation, Likelihood, Objective, Point, Target, name_of
 from hvp.objective.output_channels import channel_axes
-
-# What the names of files end with that hold weights alone.
-WEIGHTS = ".weights.h5"
 
 
 @final
@@ -67,16 +56,14 @@ class KerasObjective(Objective):
         self._loss = None if has_own_loss else _resolve(loss)
         self._loss_weights = weights
         self._output_names: list[Any] = []
-        variables = self._keras_variables = model.trainable_variables
-        # What has another type, such as a counter, stays as it is at other points.
-        dtypes = {variable.dtype for variable in variables}
-        self._state_variables = [v for v in _once(model.non_trainable_weights) if v.dtype in dtypes]
+        variables, self._state_variables = keras_weights.parameters_and_state(model)
+        self._keras_variables = variables
         self._penalised = [
             (i, v.regularizer) for i, v in enumerate(variables) if v.regularizer is not None
         ]
         layers = list(model._flatten_layers(include_self=False))
         super().__init__(
-            names=_names(model),
+            names=keras_weights.names(model),
             values=[tf.convert_to_tensor(variable.value) for variable in variables],
             variables=[variable.value for variable in variables],
             state=[tf.convert_to_tensor(variable.value) for variable in self._state_variables],
@@ -146,8 +133,13 @@ class KerasObjective(Objective):
         of other shapes, and for what is no model.
         """
         if isinstance(source, str | Path):
-            if str(source).endswith(WEIGHTS):
-                return self._point_of_weights(Path(source))
+            if str(source).endswith(keras_weights.SUFFIX):
+                variables, count = (
+                    [*self._keras_variables, *self._state_variables],
+                    len(self.values),
+                )
+                values = keras_weights.load(self._model, variables, Path(source))
+                return Point(values[:count], values[count:])
             source = files.load_model(source, compiled=False)
         if not isinstance(source, keras.Model):
             raise InputError(
@@ -155,36 +147,10 @@ class KerasObjective(Objective):
                 shown(source),
                 "pass one of these",
             )
-        trained, others = source.trainable_variables, _once(source.non_trainable_weights)
-        dtypes = {variable.dtype for variable in trained}
-        state = [variable for variable in others if variable.dtype in dtypes]
-        return Point(_matching(self.values, trained), _matching(self.state, state))
-
-    def _point_of_weights(self, path: Path) -> Point:
-        """The weights of a file that ``save_weights`` wrote."""
-        files.check_weights(path)
-        variables = [*self._keras_variables, *self._state_variables]
-        skipped = [each for each in (self._model.optimizer, *self._model.metrics) if each]
-        # In this scope nothing is assigned to the model's own variables.
-        with keras.StatelessScope() as scope:
-            try:
-                self._model.load_weights(path, objects_to_skip=skipped)
-                got, most = files.num_weights(path), len(self._model.weights)
-            except Exception as error:  # Keras and its file formats raise many kinds
-                raise InputError(
-                    f"the weights of {self._model.name!r}",
-                    f"{str(path)!r}: {files.first_line(error)}",
-                    "save them by save_weights of this model",
-                ) from error
-            values = [tf.convert_to_tensor(scope.get_current_value(v)) for v in variables]
-        if got > most:  # Keras leaves out what the model has no place for
-            raise InputError(
-                f"at most {most} arrays, as {self._model.name!r} has",
-                f"{got} in {str(path)!r}",
-                "give weights of the same architecture",
-            )
-        count = len(self._keras_variables)
-        return Point(values[:count], values[count:])
+        trained, state = keras_weights.parameters_and_state(source)
+        return Point(
+            keras_weights.matching(self.values, trained), keras_weights.matching(self.state, state)
+        )
 
     def may_miss(self, batch: Any) -> Any:
         """The targets, of losses that are not those of Keras; weights by class need them."""
@@ -345,34 +311,3 @@ def _resolve(loss: Any) -> Any:
 def _loss_name(resolved: Any) -> str:
     found = [each for each in tf.nest.flatten(resolved) if each is not None]
     return " + ".join(name_of(getattr(each, "fn", each)) for each in found) or "add_loss"
-
-
-def _names(model: keras.Model) -> list[str]:
-    """Variable paths without the name of the model, which Keras puts before some of them."""
-    return unique([v.path.removeprefix(f"{model.name}/") for v in model.trainable_variables])
-
-
-def _matching(values: Sequence[tf.Tensor], variables: Sequence[keras.Variable]) -> list[tf.Tensor]:
-    """The values of other variables. Raises InputError where their shapes are not those."""
-    expected = [tuple(value.shape) for value in values]
-    got = [tuple(variable.shape) for variable in variables]
-    if len(got) != len(expected):
-        raise InputError(
-            f"a model with {len(expected)} weights, as the one that was linearised",
-            f"{len(got)}",
-            "give a model of the same architecture",
-        )
-    for shape, other, variable in zip(expected, got, variables, strict=True):
-        if other != shape:
-            raise InputError(
-                f"shape {shape}, as in the model that was linearised",
-                f"{other} of {variable.path}",
-                "give a model of the same architecture",
-            )
-    pairs = zip(values, variables, strict=True)
-    return [tf.cast(tf.convert_to_tensor(v.value), value.dtype) for value, v in pairs]
-
-
-def _once(variables: Sequence[keras.Variable]) -> list[keras.Variable]:
-    """The variables in order, each once."""
-    return list({id(variable): variable for variable in variables}.values())

@@ -12,20 +12,22 @@ steps is within 5 % of it. It is half as large for twice the η, within 5 %.
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 
 from bench.studies import study
 from bench.studies.descent import Sharpness, Tensors, descend, digits, used_pixels, zeros
 from bench.studies.study import Row, Study
+from hvp.callbacks import stability_edge
 
 BETA = 0.9
 RULES = {"heavy ball": (1.9, 3.8), "Nesterov": (0.68, 1.36)}
 
 
 def edge(rule: str, rate: float) -> float:
-    """The largest stable sharpness, where slopes are averaged."""
-    lookahead = 1 + 2 * BETA if rule == "Nesterov" else 1.0
-    return (2 + 2 * BETA) / (lookahead * (1 - BETA) * rate)
+    """The largest stable sharpness. Keras sums the slopes that are averaged here."""
+    sgd = keras.optimizers.SGD((1 - BETA) * rate, BETA, nesterov=rule == "Nesterov")
+    return stability_edge(sgd).value
 
 
 def train(

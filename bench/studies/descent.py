@@ -72,6 +72,11 @@ class Sharpness:
             self._before = hvp.eigsh(matrix, k=1, tol=3e-3, start=self._before)
         return float(self._before.values[0])
 
+    def gradient_norm(self) -> float:
+        """‖∇L‖ at the present weights."""
+        with self._lin.at(self._model) as there:
+            return float(np.linalg.norm(there.gradient()))
+
 
 def descend(
     model: keras.Model,
@@ -80,20 +85,34 @@ def descend(
     num_steps: int,
     every: int,
     measure: Callable[[], float],
+    *,
+    radius: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What `measure` gives at every `every`-th step, and the loss before each step.
 
-    `change` makes the change of the weights from the slopes of the loss.
+    `change` makes the change of the weights from the slopes of the loss. With a `radius` ρ they are
+    those at w + ρ∇L/‖∇L‖.
     """
     x, targets = data
     weights = [variable.value for variable in model.trainable_variables]
 
-    def step() -> tf.Tensor:
+    def loss_and_slopes() -> tuple[tf.Tensor, Tensors]:
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(squared(targets, model(x)))
-        changes = change(tape.gradient(loss, weights))
+        return loss, tape.gradient(loss, weights)
+
+    def move(changes: Tensors) -> None:
         for weight, each in zip(weights, changes, strict=True):
             weight.assign_add(each)
+
+    def step() -> tf.Tensor:
+        loss, slopes = loss_and_slopes()
+        if radius:
+            shifts = [radius / tf.linalg.global_norm(slopes) * slope for slope in slopes]
+            move(shifts)
+            _, slopes = loss_and_slopes()
+            move([-shift for shift in shifts])
+        move(change(slopes))
         return loss
 
     # One call for all steps between two measurements. XLA would be slower: it transposes x anew.

@@ -12,6 +12,7 @@ from bench.studies import (
     descent,
     edge_of_adam,
     edge_of_momentum,
+    edge_of_sam,
     edge_of_stability,
     outliers,
 )
@@ -133,3 +134,14 @@ def test_a_preconditioner_scales_the_hessian_from_both_sides() -> None:
     scaled = H / np.sqrt(P) / np.sqrt(P)[:, None]
     expected = np.linalg.eigvalsh((scaled + scaled.T) / 2)[-1]
     assert sharpness(P) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("norm", [0.01, 1.0])
+def test_steps_of_sam_converge_below_its_edge_and_diverge_above_it(norm: float) -> None:
+    rate, radius = 0.3, 0.1
+    limit = float(edge_of_sam.edge(np.array(norm), rate, radius))
+    for factor, grows in ((0.99, False), (1.01, True)):
+        sharpness = factor * limit
+        w = norm / sharpness  # the slope of half of sharpness w² is norm
+        after = w - rate * sharpness * (w + radius)
+        assert (abs(after) > w) is grows

@@ -12,26 +12,19 @@ depends on data alone.
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
+from hvp.autodiff.extremes import NUM_REACHING, TAKEN
 from hvp.autodiff.kinks import COMPARISONS, KINKS, ORDERS, Kinks
 from hvp.autodiff.op_types import op_type
-from hvp.autodiff.pieces import EXTREMES, TESTS, Choice
+from hvp.autodiff.piece_differences import Difference, Losses, differences
+from hvp.autodiff.pieces import TESTS, Choice
 from hvp.autodiff.program import Node, Program
-from hvp.errors import InputError
+from hvp.errors import Finding, InputError
 
 # Equal for operations that take their pieces at the same points.
 Key = tuple[object, ...]
-# (step, number of a direction) -> the loss, and that of the pieces
-Losses = Callable[[float, int], tuple[float, float]]
-# Directions along which the loss and its pieces are compared.
-NUM_DIRECTIONS = 3
-# Steps along each, of which three in a row show how the difference grows.
-NUM_STEPS = 5
 # A branch that is taken where a size is below this number is one for a point.
 MAX_RADIUS = 1e-3
 # Inputs of operations that take another piece where all of these inputs are zero.
@@ -55,14 +48,6 @@ REDUCTIONS = {"Cast", "ExpandDims", "Max", "Mean", "Reshape", "Sqrt", "Squeeze",
 SIZES = {"Abs", "EuclideanNorm", "Square", "SquaredDifference"}
 
 
-class Difference(enum.Enum):
-    """How a loss differs from its pieces around a point: not to second order, or how."""
-
-    NONE = enum.auto()
-    KINK = enum.auto()
-    SMOOTH = enum.auto()
-
-
 @dataclass(frozen=True)
 class Family:
     """Operations that take other pieces at the same points: those where two values are equal."""
@@ -80,9 +65,24 @@ class Family:
         kind = self.node.op.type
         if kind in _REMEDIES:
             return _REMEDIES[kind]
-        is_kink = kind == "Abs" or kind in EXTREMES
+        is_kink = kind == "Abs" or kind in TAKEN
         is_point = kind in POINTS or (len(self.choices) == 1 and not is_kink)
         return _REMEDY if is_point else _REMEDY_OF_KINKS
+
+
+def findings(family: Family, where: str) -> Iterator[Finding]:
+    """What products take of extremes of equal entries, where the loss has a kink.
+
+    One is given for each place and operation of the family, in the batch `where`.
+    """
+    nodes = [choice.node for choice in family.choices]
+    for place, kind in dict.fromkeys((n.place, n.op.type) for n in nodes if n.op.type in TAKEN):
+        message = (
+            f"{kind}: entries that are equal, where the loss has a kink, in {where}: products take "
+            f"{TAKEN[kind]}"
+        )
+        remedy = "move the weights by a little for the derivatives on one side"
+        yield Finding("different", place, message, kind, remedy=remedy)
 
 
 def in_copy(found: Sequence[Family], program: Program, copy: Program) -> list[Family]:
@@ -147,14 +147,16 @@ class _Finder(Kinks):
     def key(self, node: Node) -> Key | None:
         """Equal for operations of one family, None for all that are in none."""
         specs = [self.specs[n] for n in (*node.inputs, *node.outputs)]
+        kind = node.op.type
+        if "Segment" in kind:  # how many segments there are is known when it runs
+            specs.pop()
         if not all(spec.shape.is_fully_defined() for spec in specs):
             return None
-        kind = node.op.type
         if kind in TESTS or kind in ("Pow", "Xdivy"):
             return kind, *map(self.first, node.inputs)
-        if kind in EXTREMES:
+        if kind in NUM_REACHING:
             is_left = specs[0].dtype.is_floating and not self._is_stopped(node)
-            return ("extreme", self.sides(node.inputs[0])[0]) if is_left else None
+            return ("extreme", *self._surface(node.inputs[0], 0.0)) if is_left else None
         if kind == "DivNoNan":
             return self._surface(node.inputs[1], 0.0)
         if kind not in COMPARED or not specs[0].dtype.is_floating:
@@ -230,7 +232,10 @@ class _Finder(Kinks):
 
     def is_checked_alone(self, node: Node) -> bool:
         """Whether its pieces may differ from a smooth loss: |x| may be squared later."""
-        return node.op.type in {*POINTS, *EXTREMES, "Abs"} or self.is_thin(node)
+        is_pair = node.op.type in ("Maximum", "Minimum") and not self.literals.keys() & {
+            *node.inputs
+        }
+        return is_pair or node.op.type in {*POINTS, *NUM_REACHING, "Abs"} or self.is_thin(node)
 
     def _is_stopped(self, node: Node) -> bool:
         """Whether no derivatives flow through it, as through the largest entry in log Σ exp."""
@@ -267,7 +272,7 @@ def require_no_point(family: Family, losses: Losses, epsilon: float, where: str)
             pieces.
         epsilon: that of the precision of the loss.
     """
-    found = [_difference(losses, direction, epsilon) for direction in range(NUM_DIRECTIONS)]
+    found = differences(losses, epsilon)
     if Difference.KINK not in found and Difference.SMOOTH in found:
         raise InputError(
             "operations whose derivatives at this point are those of the loss around it",
@@ -275,43 +280,6 @@ def require_no_point(family: Family, losses: Losses, epsilon: float, where: str)
             family.remedy,
         )
     return Difference.KINK in found
-
-
-def _difference(losses: Losses, direction: int, epsilon: float) -> Difference:
-    """How the loss and its pieces differ along a direction, as powers of the step."""
-    # The first step is far above rounding; for fast functions smaller ones have its order.
-    steps = 2 * epsilon ** (1 / 6) * 2.0 ** -np.arange(NUM_STEPS)
-    sides = np.array([[losses(s * h, direction) for s in (1, -1)] for h in steps])
-    if (~np.isfinite(sides[..., 0]) & np.isfinite(sides[..., 1])).any():
-        return Difference.SMOOTH  # the loss ends at this point
-    floor = epsilon**0.75 * np.abs(sides[..., 1]).max()
-    with np.errstate(invalid="ignore"):  # what is infinite is refused with the products
-        above, below = (sides[..., 0] - sides[..., 1]).T
-        even, odd = np.abs(above + below) / 2, np.abs(above - below) / 2
-    for i in range(NUM_STEPS - 2):
-        part = slice(i, i + 3)
-        if even[i + 1] > max(floor, 0.1 * odd[i + 1]) and _grows(even[part], 1):
-            return Difference.KINK
-        # relu(x)² is another square on each side.
-        is_bent = odd[i + 1] > max(floor, 0.01 * even[i + 1]) and _grows(odd[part], 2)
-        if is_bent and even[i + 1] > floor and _grows(even[part], 2):
-            return Difference.KINK
-        is_first = odd[i + 1] > floor and _grows(odd[part], 1)
-        if is_first or (even[i + 1] > floor and _grows(even[part], 2)):
-            return Difference.SMOOTH
-    return Difference.NONE
-
-
-def near_step(epsilon: float) -> float:
-    """A step at which a value that is not constant has changed."""
-    return float(epsilon**0.5)
-
-
-def _grows(differences: np.ndarray, order: int) -> bool:
-    """Whether differences at halved steps are as this power of the step."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        orders = np.log2(differences[:-1] / differences[1:])
-    return bool(np.all(np.abs(orders - order) < 0.5))
 
 
 _REMEDY = (

@@ -9,18 +9,20 @@ itself.
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
 
+from hvp.autodiff.extremes import NUM_REACHING
 from hvp.autodiff.op_types import op_type
 from hvp.autodiff.program import Node, Program, leaves
 from hvp.autodiff.replay import apply, loop
 
 Tensors = Sequence[tf.Tensor]
-# Where several entries are extreme, TensorFlow shares the derivative among them.
-EXTREMES = {"Max": tf.reduce_max, "Min": tf.reduce_min}
+# Kinks cancel where their sum is smaller than their sizes by as many small steps.
+CANCELLED = 30.0
 # The result of a test of floating-point numbers that is taken for one at a point.
 TESTS = {"IsFinite": False, "IsInf": True, "IsNan": True}
 
@@ -50,8 +52,9 @@ class Choice:
         inputs = [values[n] for n in self.compared]
         if kind in TESTS:
             return tf.equal(result, TESTS[kind])
-        if kind in EXTREMES:
-            return self._sum_of(self._reached(values), values) > 1
+        if kind in NUM_REACHING:
+            given = [values[n] for n in self.node.inputs]
+            return NUM_REACHING[kind](self.node.op, given, result) > 1
         if kind == "Relu6":
             tied = tf.equal(inputs[0], 0) | tf.equal(inputs[0], 6)
         elif self.with_zero:
@@ -63,25 +66,13 @@ class Choice:
     def piece(self, inputs: Tensors, values: Mapping[int, tf.Tensor]) -> tf.Tensor:
         """What TensorFlow differentiates there, with these inputs; `values` are those there."""
         op, at = self.node.op, values[self.node.outputs[0]]
-        if op.type in EXTREMES:
-            reached = self._reached(values)
-            shares = tf.where(reached > 0, inputs[0], tf.zeros_like(inputs[0]))
-            return self._sum_of(shares, values) / self._sum_of(reached, values)
+        if op.type in NUM_REACHING:
+            return _linearised(self.node, [values[n] for n in self.node.inputs], inputs[0])
         if op.type in ("Elu", "Maximum", "Minimum", "Xdivy"):
             return tf.broadcast_to(inputs[0], at.shape)
         if op.type == "LeakyRelu":
             return inputs[0] * tf.constant(op.get_attr("alpha"), inputs[0].dtype)
         return at
-
-    def _reached(self, values: Mapping[int, tf.Tensor]) -> tf.Tensor:
-        """One for entries that are the largest or smallest along the axes, zero for the others."""
-        x, axes = (values[n] for n in self.node.inputs)
-        extreme = EXTREMES[self.node.op.type](x, axes, keepdims=True)
-        return tf.cast(tf.equal(x, extreme), x.dtype)
-
-    def _sum_of(self, x: tf.Tensor, values: Mapping[int, tf.Tensor]) -> tf.Tensor:
-        keepdims = self.node.op.get_attr("keep_dims")
-        return tf.reduce_sum(x, values[self.node.inputs[1]], keepdims=keepdims)
 
 
 class Pieces:
@@ -114,19 +105,84 @@ class Pieces:
         return counts
 
     def losses(
-        self, step: tf.Tensor, direction: tf.Tensor, kept: tf.Tensor, inputs: Tensors
+        self,
+        step: tf.Tensor,
+        direction: tf.Tensor,
+        kept: tf.Tensor,
+        inputs: Tensors,
+        *,
+        cancelling: bool = False,
     ) -> tf.Tensor:
-        """The loss a step away, as it is and with the pieces of families that are kept."""
+        """The loss a step away, as it is and with the pieces of families that are kept.
+
+        With `cancelling`, pieces are kept only where the kinks of a family cancel.
+        """
         moved = self._moved(inputs, step, direction)
         whole = self._program.replay(*moved)
-        lanes, _ = self._run(self._program, [*self._around(inputs), moved], kept)
+        around = self._around(inputs)
+        only = self._cancelling(around) if cancelling else {}
+        lanes, _ = self._run(self._program, [*around, moved], kept, only)
         pieces = [lanes[-1][n] for n in leaves(self._program.outputs)]
         return tf.stack([tf.cast(tf.add_n(each), tf.float64) for each in (whole, pieces)])
 
+    def _cancelling(self, lanes: Sequence[Tensors]) -> dict[Node, tf.Tensor]:
+        """For each operation the entries at which the kinks of its family cancel to first order.
+
+        An entry deviates from its piece on both sides; times the slope of the loss in it, these
+        are changes of the loss. Of a smooth one those on both sides, and of all operations of the
+        family that have this entry, add up to zero.
+        """
+        at, *sides = [self._program.values(lane) for lane in lanes]
+        groups: dict[tuple[int, tuple[int, ...]], list[Choice]] = defaultdict(list)
+        for node in self._program.nodes:
+            if node in self._choices and at[node.outputs[0]].dtype.is_floating:
+                i, choice = self._choices[node]
+                groups[i, tuple(at[node.outputs[0]].shape)].append(choice)
+        choices = [choice for group in groups.values() for choice in group]
+        found = self._slopes(lanes[0], [choice.node for choice in choices])
+        slopes = dict(zip(choices, found, strict=True))
+
+        def is_cancelled(group: Sequence[Choice]) -> tf.Tensor:
+            changes = [
+                slopes[choice] * (side[choice.node.outputs[0]] - choice.piece(given, at))
+                for choice in group
+                for side in sides
+                for given in [[side[n] for n in choice.node.inputs]]
+            ]
+            size = tf.add_n([tf.abs(change) for change in changes])
+            return tf.abs(tf.add_n(changes)) <= CANCELLED * self._nearby * size
+
+        masks = [(group, is_cancelled(group)) for group in groups.values()]
+        return {choice.node: mask for group, mask in masks for choice in group}
+
+    def _slopes(self, inputs: Tensors, nodes: Sequence[Node]) -> list[tf.Tensor]:
+        """The derivatives of the loss in the first results of operations."""
+        watched: dict[int, tf.Tensor] = {}
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+
+            def run(node: Node, arguments: Tensors) -> list[tf.Tensor]:
+                results = apply(node, arguments)
+                if node in nodes:
+                    watched[nodes.index(node)] = results[0]
+                    tape.watch(results[0])
+                return results
+
+            values = self._program.values(inputs, run)
+            loss = tf.add_n([values[n] for n in leaves(self._program.outputs)])
+        found = tape.gradient(loss, watched, unconnected_gradients="zero")
+        return [tf.convert_to_tensor(found[i]) for i in range(len(nodes))]
+
     def _run(
-        self, program: Program, lanes: Sequence[Tensors], kept: tf.Tensor
+        self,
+        program: Program,
+        lanes: Sequence[Tensors],
+        kept: tf.Tensor,
+        only: Mapping[Node, tf.Tensor] | None = None,
     ) -> tuple[list[dict[int, tf.Tensor]], tf.Tensor]:
-        """The values in each lane, with pieces in the last, and the counts."""
+        """The values in each lane, with pieces in the last, and the counts.
+
+        The pieces of operations in `only` are taken at these of their entries alone.
+        """
         at, *sides = [program.values(lane) for lane in lanes[:-1]]
         counts = tf.zeros([self._count], tf.int32)
 
@@ -146,8 +202,10 @@ class Pieces:
             counts += tf.one_hot(i, self._count, dtype=tf.int32) * tf.math.count_nonzero(
                 mask, dtype=tf.int32
             )
+            if only and node in only:
+                mask &= only[node]
             piece = choice.piece(arguments, at)
-            return [tf.where(mask & kept[i], piece, results[0])]
+            return [tf.where(mask & kept[i], piece, results[0]), *results[1:]]
 
         moved = program.values(lanes[-1], run)
         return [at, *sides, moved], counts
@@ -216,3 +274,18 @@ class Pieces:
             change = tf.cast(tf.reshape(numbers, tf.shape(x)), x.dtype)
             moved[position] = x + tf.cast(step, x.dtype) * size * change
         return moved
+
+
+def _linearised(node: Node, inputs: Tensors, moved: tf.Tensor) -> tf.Tensor:
+    """The first result, with its derivative at these inputs, where the first input is `moved`."""
+    x, *others = inputs
+    change = tf.where(tf.math.is_finite(moved - x), moved - x, tf.zeros_like(x))
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            result = apply(node, [x, *others])[0]
+        # Jᵀu is linear in u, and its gradient in u along the change is the change of the result.
+        u = tf.ones_like(result)
+        outer.watch(u)
+        pulled = inner.gradient(result, x, output_gradients=u)
+    return result + outer.gradient(pulled, u, output_gradients=change)

@@ -184,7 +184,10 @@ class Auditor:
         inputs = [t if t.dtype == spec.dtype else tf.cast(t, spec.dtype) for t, spec in pairs]
         if programs not in self._points:
             self._points[programs] = PointChecks(programs.loss, self._chosen, inputs)
-        self._points[programs].check(inputs, where)
+        found = self._points[programs].check(inputs, where)
+        if point is None:
+            noted = {(finding.layer, finding.op) for finding in self.findings}
+            self._note(*(each for each in found if (each.layer, each.op) not in noted))
 
     def _penalty(self) -> BatchPrograms | None:
         if not self.objective.has_penalty:

@@ -142,6 +142,34 @@ def test_quotients_have_all_digits_near_zero_and_far(name):
     np.testing.assert_allclose(curvature, bends @ weights, rtol=1e-12, atol=1e-15)
 
 
+def max_of_windows(x):
+    return tf.nn.max_pool2d(x, [1, 2], 1, "VALID")
+
+
+def both_ends(largest):
+    """eᵃ + eᵇ of the larger and the smaller of w₀ and 2w₀, smooth and of slope 3 at zero."""
+
+    def function(w):
+        row = tf.reshape(w[:1] * tf.constant([1, 2], w.dtype), [1, 1, 2, 1])
+        return tf.reduce_sum(tf.exp(largest(row)) + tf.exp(-largest(-row)))
+
+    return function
+
+
+def beside(smooth, kinked):
+    """The first of two entries w₀ in a smooth function of kinks, the second in one with a kink."""
+    return lambda w: (
+        smooth(w[:1] * tf.ones([2], w.dtype))[0] + 3 * kinked(w[:1] * tf.ones([2], w.dtype))[1]
+    )
+
+
+def beside_in_windows(w):
+    row = tf.reshape(w[:1] * tf.constant([1, 2, 1, 2], w.dtype), [1, 1, 4, 1])
+    largest, least = (s * tf.nn.max_pool2d(s * row, [1, 2], [1, 2], "VALID") for s in (1, -1))
+    ends = tf.exp(largest) + tf.exp(least)
+    return ends[0, 0, 0, 0] + 3 * largest[0, 0, 1, 0]
+
+
 REFUSED = {
     "a zero": (chosen(lambda w: w * 0, tf.sin), "Equal"),
     "(1 - cos w)/w²": (
@@ -210,6 +238,41 @@ REFUSED = {
         lambda w: w + tf.reduce_max(tf.stack([w[:1] ** 2, 2 * w[:1] ** 2], 1), 1),
         "Max",
     ),
+    "the largest and the smallest of windows": (
+        lambda w: w + both_ends(max_of_windows)(w),
+        "MaxPool",
+    ),
+    "the largest and the smallest of windows, with their places": (
+        lambda w: w + both_ends(lambda x: tf.nn.max_pool_with_argmax(x, [1, 2], 1, "VALID")[0])(w),
+        "MaxPoolWithArgmax",
+    ),
+    "the largest and the smallest of segments": (
+        lambda w: w + both_ends(lambda x: tf.math.segment_max(tf.reshape(x, [-1]), [0, 0]))(w),
+        "SegmentMax",
+    ),
+    "the largest and the smallest of unsorted segments": (
+        lambda w: (
+            w
+            + both_ends(lambda x: tf.math.unsorted_segment_max(tf.reshape(x, [-1]), [1, 1], 2)[1:])(
+                w
+            )
+        ),
+        "UnsortedSegmentMax",
+    ),
+    "rectifiers that cancel beside one that does not": (
+        lambda w: (
+            w + beside(lambda x: tf.sin(tf.nn.relu(x) - tf.nn.relu(-2 * x) / 2), tf.nn.relu)(w)
+        ),
+        "Relu",
+    ),
+    "sizes that cancel beside one that does not": (
+        lambda w: w + beside(lambda x: tf.abs(x) - tf.math.log1p(tf.abs(x)), tf.abs)(w),
+        "Abs",
+    ),
+    "windows that cancel beside one that does not": (
+        lambda w: w + beside_in_windows(w),
+        "MaxPool",
+    ),
     "max + min": (lambda w: tf.sin(tf.maximum(w, 3 * w * w) + tf.minimum(w, 3 * w * w)), "Maximum"),
 }
 
@@ -240,6 +303,9 @@ REFUSED |= {
     "kinks in a loop": (in_loop(lambda w: tf.nn.relu(w) - tf.nn.relu(-w)), "Relu"),
 }
 OFTEN = {
+    "the largest and the smallest of windows",
+    "the largest and the smallest of segments",
+    "rectifiers that cancel beside one that does not",
     "clips to both sides",
     "in a loop",
     "in a branch",
@@ -425,3 +491,84 @@ def test_a_penalty_is_checked():
     model = keras.Sequential([keras.Input((2,), dtype="float64"), dense])
     with pytest.raises(hvp.InputError, match=r"DivNoNan in .* in the penalty"):
         hvp.linearize(model, (np.ones((4, 2)), np.zeros((4, 1))), "mse")
+
+
+def findings(loss, w, x=None):
+    lin = hvp.linearize_function(
+        loss, w, x, jit=False, **({} if x is None else {"reduction": "sum"})
+    )
+    return [(f.severity, f.op) for f in lin.findings if f.severity == "different"], lin
+
+
+# At a tie: the loss, and the gradient that a finding names.
+TIES = {
+    "Max": (lambda w: tf.reduce_max(w[:2]) + w[2], [0.5, 0.5, 1]),
+    "Min": (lambda w: tf.reduce_min(w[:2]) + w[2], [0.5, 0.5, 1]),
+    "Maximum": (lambda w: tf.maximum(w[0], w[1]) + w[2], [1, 0, 1]),
+    "Minimum": (lambda w: tf.minimum(w[0], w[1]) + w[2], [1, 0, 1]),
+    "MaxPool": (
+        lambda w: tf.reduce_sum(max_of_windows(tf.reshape(w[:2], [1, 1, 2, 1]))) + w[2],
+        [1, 0, 1],
+    ),
+    "SegmentMax": (lambda w: tf.reduce_sum(tf.math.segment_max(w, [0, 0, 1])), [0.5, 0.5, 1]),
+}
+
+
+@pytest.mark.parametrize("name", sweep(TIES, {"Max", "Maximum", "MaxPool"}))
+def test_a_finding_says_what_is_taken_at_a_tie_that_matters(name):
+    loss, gradient = TIES[name]
+    found, lin = findings(loss, np.array([0.4, 0.4, 0.2]))
+    assert found == [("different", name)]
+    np.testing.assert_array_equal(lin.gradient(), gradient)
+    assert "in batch 1: products take" in str(next(f for f in lin.findings if f.op == name))
+    assert findings(loss, np.array([0.4, 0.5, 0.2]))[0] == []
+
+
+NO_TIES = {
+    "rectified entries": lambda w: tf.reduce_max(tf.nn.relu(-w)) + w[0],
+    "padding": lambda w: tf.reduce_max(tf.pad(w**2, [[2, 2]], constant_values=-np.inf)),
+    "one colour": lambda w: tf.reduce_sum(
+        tf.nn.max_pool2d(tf.tanh(w[0] * tf.ones([1, 5, 5, 1], w.dtype)), 3, 2, "SAME")
+    ),
+    "data": lambda w: w[0] * tf.reduce_max(tf.constant([1, 1], w.dtype)),
+    "a sum of all": lambda w: tf.reduce_logsumexp(w) + tf.reduce_sum(tf.nn.softmax(w) ** 2),
+    "nothing": lambda w: w[2] ** 2 + 0 * tf.reduce_max(w),
+}
+
+
+@pytest.mark.parametrize("name", NO_TIES)
+def test_ties_that_do_not_matter_have_no_finding(name):
+    assert findings(NO_TIES[name], np.array([0.4, 0.4, 0.2]))[0] == []
+
+
+def test_a_tie_in_a_later_batch_has_a_finding():
+    def loss(w, x):
+        return tf.reduce_sum(tf.reduce_max(x * w, 1))
+
+    found, lin = findings(
+        loss, np.array([0.5, 0.25]), [np.array([[1.0, 1.0]]), np.array([[1.0, 2.0]])]
+    )
+    assert found == [("different", "Max")]
+    assert "in batch 2" in str(lin.findings[-1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_overlapping_windows_of_a_volume_of_one_colour(dtype):
+    """Each window is tanh w, wherever its maximum lies: L = 2 tanh² w of two windows."""
+    shape = (1, 2, 3, 2, 1)
+
+    model = keras.Sequential(
+        [
+            keras.Input(shape[1:], dtype=dtype),
+            keras.layers.Conv3D(1, 1, "tanh", use_bias=False, dtype=dtype),
+            keras.layers.MaxPooling3D(2, 1, dtype=dtype),
+        ]
+    )
+    model.set_weights([np.full((1, 1, 1, 1, 1), 0.5)])
+    x = np.ones(shape, dtype)
+    lin = hvp.linearize(model, (x, np.zeros((1, 1, 2, 1, 1), dtype)), "mse")
+    t = np.tanh(0.5)
+    slope = 1 - t**2
+    assert lin.gradient() == pytest.approx([2 * t * slope])
+    assert lin.hvp(np.ones(1)) == pytest.approx([2 * slope**2 - 4 * t**2 * slope])
+    assert lin.gnvp(np.ones(1)) == pytest.approx([2 * slope**2])

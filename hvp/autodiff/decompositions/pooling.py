@@ -4,7 +4,8 @@
   with constant coefficients. TensorFlow's own MaxPoolGrad is slow, its MaxPoolGradGrad slower, and
   XLA refuses the latter.
 - Volumes in float64, for which TensorFlow has no kernels, are pooled plane by plane and then along
-  the depth.
+  the depth. So are volumes by maxima whose windows overlap: of equal entries, as in a region of one
+  colour, TensorFlow gives each the whole derivative.
 - Max pooling to the same shape is a padding and a pooling to a smaller shape. The kernels
   MaxPoolGradGrad and MaxPool3DGradGrad work in place where the shapes agree, and read entries that
   they have already overwritten (TensorFlow 2.21): Hv through such a layer is wrong by half, and so
@@ -24,10 +25,13 @@ from hvp.errors import InputError
 
 
 def pool_volume(op: tf.Operation, x: tf.Tensor) -> tf.Tensor | None:
-    """Pooling in float64 of the planes, then along the depth: a mean of means, a max of maxima."""
-    if x.dtype != tf.float64 or op.get_attr("data_format") != b"NDHWC":
-        return None if op.type == "AvgPool3D" else max_pool(op, x)
-    pool = tf.nn.avg_pool2d if op.type == "AvgPool3D" else _max_pool_plane
+    """Pooling of the planes, then along the depth: a mean of means, a maximum of maxima."""
+    is_average = op.type == "AvgPool3D"
+    is_known = op.get_attr("data_format") == b"NDHWC" and None not in x.shape[1:]
+    is_fast = op.get_attr("ksize") == op.get_attr("strides") and _windows_fit(op, x)
+    if not is_known or (x.dtype != tf.float64 and (is_average or is_fast)):
+        return None if is_average else max_pool(op, x)
+    pool = tf.nn.avg_pool2d if is_average else _max_pool_plane
     (depth, *plane), (step, *steps) = op.get_attr("ksize")[1:4], op.get_attr("strides")[1:4]
     padding, channels = op.get_attr("padding").decode(), x.shape[-1]
     planes = pool(tf.reshape(x, [-1, *x.shape[2:]]), plane, steps, padding)

@@ -55,6 +55,8 @@ def sinc(w):
 RIGHT = {
     "sigmoid with a late condition": (late_sigmoid, 1 / 4, 0),
     "keras.ops.sinc": (sinc, 0, -(np.pi**2) / 3),
+    "keras.ops.hypot, squared": (lambda w: keras.ops.hypot(w, -w) ** 2, 0, 4),
+    "cosine of keras.ops.hypot": (lambda w: tf.cos(keras.ops.hypot(w, 2 * w)), 0, -5),
     "sin(w)/w": (chosen(ones, lambda w: tf.sin(w) / nonzero(w)), 0, -1 / 3),
     "sin(w)/w, the other way round": (
         lambda w: tf.where(tf.not_equal(w, 0), tf.sin(nonzero(w)) / nonzero(w), ones(w)),
@@ -106,7 +108,16 @@ RIGHT = {
 
 @pytest.mark.parametrize(
     "name",
-    sweep(RIGHT, {"keras.ops.sinc", "sin(w)/w", "sigmoid", "keras.activations.celu, from above"}),
+    sweep(
+        RIGHT,
+        {
+            "keras.ops.sinc",
+            "keras.ops.hypot, squared",
+            "sin(w)/w",
+            "sigmoid",
+            "keras.activations.celu, from above",
+        },
+    ),
 )
 def test_functions_that_an_identity_makes_smooth(name):
     function, slope, bend = RIGHT[name]

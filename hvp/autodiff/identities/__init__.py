@@ -6,6 +6,7 @@ s = 0 in (√s)², |x - y| at a tie in log(eˣ + eʸ), 1/x at x = 0 in a branch 
 derivative of such an operation alone is 0·∞ or one-sided, so it is written together with its
 neighbours:
 
+- `hypotenuses`: those of Keras as roots of sums of squares,
 - `roots`: powers of roots as powers of what is under them,
 - `ties`: maxima and absolute values whose kinks cancel, by one condition,
 - `quotients`: sin(u)/u and others, chosen where u is not zero, as one smooth function,
@@ -23,6 +24,7 @@ from dataclasses import replace
 from hvp.autodiff.identities import (
     branches,
     empty_sums,
+    hypotenuses,
     quotients,
     rectifiers,
     roots,
@@ -33,6 +35,7 @@ from hvp.autodiff.identities.identity import Identity
 from hvp.autodiff.program import Program
 
 IDENTITIES: tuple[type[Identity], ...] = (
+    hypotenuses.Hypotenuses,
     roots.Roots,
     ties.Ties,
     quotients.Quotients,

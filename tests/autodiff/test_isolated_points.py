@@ -537,7 +537,7 @@ def test_a_finding_says_what_is_taken_at_a_tie_that_matters(name):
 
 NO_TIES = {
     "rectified entries": lambda w: tf.reduce_max(tf.nn.relu(-w)) + w[0],
-    "padding": lambda w: tf.reduce_max(tf.pad(w**2, [[2, 2]], constant_values=-np.inf)),
+    "padding": lambda w: tf.reduce_max(tf.pad(w[1:] ** 2, [[2, 2]], constant_values=-np.inf)),
     "one colour": lambda w: tf.reduce_sum(
         tf.nn.max_pool2d(tf.tanh(w[0] * tf.ones([1, 5, 5, 1], w.dtype)), 3, 2, "SAME")
     ),

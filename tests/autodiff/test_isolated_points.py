@@ -571,7 +571,7 @@ def test_overlapping_windows_of_a_volume_of_one_colour(dtype):
     model = keras.Sequential(
         [
             keras.Input(shape[1:], dtype=dtype),
-            keras.layers.Conv3D(1, 1, "tanh", use_bias=False, dtype=dtype),
+            keras.layers.Conv3D(1, 1, activation="tanh", use_bias=False, dtype=dtype),
             keras.layers.MaxPooling3D(2, 1, dtype=dtype),
         ]
     )

@@ -563,23 +563,23 @@ def test_a_tie_in_a_later_batch_has_a_finding():
     assert "in batch 2" in str(lin.findings[-1])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", [None, "float64"])
 def test_overlapping_windows_of_a_volume_of_one_colour(dtype):
-    """Each window is tanh w, wherever its maximum lies: L = 2 tanh² w of two windows."""
+    """Each window is tanh w, wherever its maximum lies: L = tanh² w, the mean over two windows."""
     shape = (1, 2, 3, 2, 1)
 
     model = keras.Sequential(
         [
-            keras.Input(shape[1:], dtype=dtype),
-            keras.layers.Conv3D(1, 1, activation="tanh", use_bias=False, dtype=dtype),
-            keras.layers.MaxPooling3D(2, 1, dtype=dtype),
+            keras.Input(shape[1:]),
+            keras.layers.Conv3D(1, 1, activation="tanh", use_bias=False),
+            keras.layers.MaxPooling3D(2, 1),
         ]
     )
     model.set_weights([np.full((1, 1, 1, 1, 1), 0.5)])
-    x = np.ones(shape, dtype)
-    lin = hvp.linearize(model, (x, np.zeros((1, 1, 2, 1, 1), dtype)), "mse")
+    x = np.ones(shape, "float32")
+    lin = hvp.linearize(model, (x, np.zeros((1, 1, 2, 1, 1), "float32")), "mse", dtype=dtype)
     t = np.tanh(0.5)
     slope = 1 - t**2
-    assert lin.gradient() == pytest.approx([2 * t * slope])
-    assert lin.hvp(np.ones(1)) == pytest.approx([2 * slope**2 - 4 * t**2 * slope])
-    assert lin.gnvp(np.ones(1)) == pytest.approx([2 * slope**2])
+    assert lin.gradient() == pytest.approx([2 * t * slope], rel=1e-5)
+    assert lin.hvp(np.ones(1)) == pytest.approx([2 * slope**2 - 4 * t**2 * slope], rel=1e-5)
+    assert lin.gnvp(np.ones(1)) == pytest.approx([2 * slope**2], rel=1e-5)

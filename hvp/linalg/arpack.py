@@ -48,7 +48,7 @@ def eigenvectors(
         raise ConvergenceError(
             f"expected {k} pairs at {which} within {tol:.1e} of ‖A‖, got "
             f"{len(error.eigenvalues)} that converged after {A.count} products; "
-            f"{_advice(A, k, scale, tol, max_products)}"
+            f"{advice(A, k, scale, tol, max_products)}"
         ) from error
     except scipy.sparse.linalg.ArpackError as error:
         raise ConvergenceError(f"expected {k} pairs at {which}, got {error}") from error
@@ -75,7 +75,7 @@ def _orthonormal(vectors: np.ndarray) -> np.ndarray:
     return orthonormal
 
 
-def _advice(A: CountedOperator, k: int, scale: float, tol: float, max_products: int) -> str:
+def advice(A: CountedOperator, k: int, scale: float, tol: float, max_products: int) -> str:
     """What lets the iteration converge where eigenvalues crowd, such as near zero."""
     looser = max(10 * tol, float(np.finfo(A.dtype).eps) ** LOOSE_TOL_EXPONENT)
     error = np.ldexp(looser * scale, A.exponent)

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 
 from hvp.errors import ConvergenceError, InputError, shown
-from hvp.linalg import arpack, start_vector
+from hvp.linalg import arpack, block_lanczos, start_vector
 from hvp.linalg.blocks import dot, few_threads, float64_sum
 from hvp.linalg.counted_operator import CountedOperator, Operator
 from hvp.linalg.eigenpairs import Eigenpairs
@@ -24,8 +24,8 @@ POWER_STEPS = 6
 DENSE_SIZE = 512
 # From this P on, ARPACK's own work on a long basis takes longer than the products that it saves.
 SHORT_BASIS_SIZE = 1 << 20
-# An earlier norm within this factor of the present one takes its place.
-NEAR = 2.0
+# Vectors of the basis beyond the earlier ones, at least: they show what those lack.
+MIN_STEPS = 7
 # Entries of a vector that are converted to float64 at once.
 CHUNK_ENTRIES = 1 << 16
 # Vectors and Lanczos steps of the second start.
@@ -42,6 +42,7 @@ def eigsh(
     ncv: int | None = None,
     v0: np.ndarray | None = None,
     start: Eigenpairs | None = None,
+    block: int | None = None,
     max_products: int = 10_000,
     second_start: bool = False,
     partial: bool = False,
@@ -54,7 +55,9 @@ def eigsh(
     SciPy's ARPACK (implicitly restarted Lanczos) runs on A/scale + 2I, which has the eigenvectors
     of A in the same order. So `tol` is relative to ‖A‖ at both ends; ARPACK's own test is relative
     to each eigenvalue, which those near zero cannot meet. For P up to 512, the matrix is formed and
-    all its eigenpairs are computed instead.
+    all its eigenpairs are computed instead. From P = 2²⁰ on, and with `start` or `block`, it is
+    block Lanczos with thick restarts (Wu and Simon 2000), which has the basis in memory, one vector
+    for each of a block, and what a product takes, where ARPACK through SciPy has the basis twice.
 
     Args:
         A: a SciPy LinearOperator, sparse or dense matrix of shape (P, P), real and symmetric.
@@ -62,17 +65,22 @@ def eigsh(
         which: "LA" the largest, "SA" the smallest, "BE" half from each end, "LM" the largest in
             magnitude.
         tol: error of a pair relative to `scale`; None is the square root of the precision.
-        scale: norm that `tol` is relative to, None for ‖A‖ by a few power steps. Give ‖H‖ for
-            R = H - G, which is zero but for rounding where the network is piecewise linear.
+        scale: norm that `tol` is relative to, None for ‖A‖ by a few power steps or from the
+            iteration. Give ‖H‖ for R = H - G, which is zero but for rounding where the network is
+            piecewise linear.
         ncv: vectors of the Krylov basis; None is the larger of 2k + 5 and 20. From P = 2²⁰ on it is
             the larger of 2k + 5 and 10: work on a longer basis would take longer than the products
             it saves.
         v0: (P,) the vector that the iteration starts from, None for a random one of the seed.
         start: eigenpairs of a matrix near A, such as those at earlier weights. The iteration starts
-            from the sum of their vectors and a random one, at the upper end with a basis of 2k + 5.
+            from all their vectors and a random one, and multiplies what their residuals need.
             Neither changes what is found, within its errors, but how many products that takes: for
-            networks some steps apart a half to two thirds fewer for up to three of the largest, a
-            tenth fewer or none for ten at each end. For P up to 512 both are unused.
+            networks some steps apart a third for the largest, a half for the three largest, nine
+            tenths for ten. For P up to 512 both are unused.
+        block: how many vectors are multiplied at once. More than one take more products in all, but
+            each costs less where saved tensors do not fit the cache: what of a product does not
+            depend on the vector is then computed once for the block. None is one, and with `start`
+            as many as are needed.
         max_products: the iteration stops with an error after about this number of products.
         second_start: look for eigenvalues that a single starting vector misses, such as copies of a
             multiple one, by up to 40 Lanczos steps from two vectors orthogonal to the pairs found.
@@ -103,21 +111,30 @@ def eigsh(
     tol = float(np.sqrt(eps)) if tol is None else tol
     if not tol >= eps:
         raise InputError(f"a tol of at least {eps:.1e}, the precision of A", tol, "loosen it")
-    is_short = start is not None and which in ("LA", "LM")
-    ncv = basis_size(k, size, is_short) if ncv is None else min(ncv, size)
+    ncv = basis_size(k, size, start is not None) if ncv is None else min(ncv, size)
     if ncv <= k and not is_dense:
         raise InputError(f"an ncv above k = {k}", ncv, "leave ncv out for the default")
+    if block is not None and not (isinstance(block, int | np.integer) and 1 <= block < size):
+        raise InputError(f"a block of 1 to {size - 1} vectors", shown(block), "leave it out")
     rng = np.random.default_rng(seed)
-    first = _start(v0, start, size, counted.dtype, seed)
+    rows = _start(v0, start, size, counted.dtype, rng, block or 1)
     with few_threads(size):
         if is_dense:
             counted.total = size + k
             vectors, norm = _dense_vectors(counted, k, which)
             scale = norm if scale is None else math.ldexp(scale, -counted.exponent)
-        else:
-            scale = _scale(counted, scale, rng, start)
+        elif size < SHORT_BASIS_SIZE and block is None and start is None:
+            scale = _norm(counted, rng) if scale is None else _in_units(counted, scale)
+            first = None if v0 is None else rows()[0]
             vectors = arpack.eigenvectors(
                 counted, k, which, scale, ncv, tol, max_products, rng, partial, first
+            )
+        else:
+            scale = None if scale is None else _in_units(counted, scale)
+            least = ncv if start is None else start.vectors.shape[1] + MIN_STEPS
+            width = (block or 1) if start is None else block
+            vectors, scale = block_lanczos.eigenvectors(
+                counted, k, which, scale, ncv, tol, max_products, rng, partial, rows, least, width
             )
         pairs = _certified(counted, vectors)
         if second_start and pairs.vectors.shape[1] < size:
@@ -144,53 +161,36 @@ def eigsh(
 def basis_size(k: int, size: int, is_short: bool = False) -> int:
     """The vectors of the Krylov basis for k eigenpairs of so many parameters.
 
-    A short one serves large eigenvalues, which stand apart, from a start that nearly has them.
+    A short one serves a start that nearly has them.
     """
     least = 0 if is_short else 20 if size < SHORT_BASIS_SIZE else 10
     return min(size, max(2 * k + 5, least))
 
 
 def _start(
-    v0: np.ndarray | None, pairs: Eigenpairs | None, size: int, dtype: np.dtype, seed: int
-) -> np.ndarray | None:
-    """The starting vector of what the user gave, None for a random one."""
+    v0: np.ndarray | None,
+    pairs: Eigenpairs | None,
+    size: int,
+    dtype: np.dtype,
+    rng: np.random.Generator,
+    count: int,
+) -> Callable[[], np.ndarray]:
+    """A function that makes the starting vectors, as rows: at least `count`."""
     if v0 is not None and pairs is not None:
         raise InputError("v0 or start", "both", "leave one out")
-    if v0 is not None:
-        return start_vector.given(v0, size, dtype)
-    if pairs is None:
-        return None
-    if not isinstance(pairs, Eigenpairs):
+    if pairs is not None and not isinstance(pairs, Eigenpairs):
         raise InputError("a start of Eigenpairs", type(pairs).__name__, "pass what eigsh returned")
-    return start_vector.combined(pairs.vectors, size, dtype, seed)
+    given = [] if v0 is None else [start_vector.given(v0, size, dtype)]
+    if pairs is not None:
+        given = start_vector.earlier(pairs.vectors, size, dtype)
+        count = max(count, len(given) + 1)
+    return lambda: start_vector.rows(given, max(count, len(given)), size, dtype, rng)
 
 
-def _scale(
-    A: CountedOperator, given: float | None, rng: np.random.Generator, start: Eigenpairs | None
-) -> float:
-    """The scale given, or an estimate of ‖A‖, in units of the operator's exponent."""
-    if given is None:
-        return _earlier_scale(A, start) or _norm(A, rng)
-    A.adapt_exponent(given)
-    return math.ldexp(given, -A.exponent)
-
-
-def _earlier_scale(A: CountedOperator, start: Eigenpairs | None) -> float | None:
-    """The scale of an earlier matrix, where its norm is among the pairs and A's is near it.
-
-    One product shows it: with the vector of that norm.
-    """
-    if start is None or not start.scale or not len(start.values):
-        return None
-    top = int(np.argmax(np.abs(start.values)))
-    if abs(start.values[top]) < start.scale / NEAR:
-        return None
-    product = A.matvec(start.vectors[:, top].astype(A.dtype))
-    norm = float(scipy.linalg.norm(product.astype(np.float64)))
-    if not start.scale / NEAR <= norm <= start.scale * NEAR:
-        return None
-    A.adapt_exponent(start.scale)
-    return math.ldexp(start.scale, -A.exponent)
+def _in_units(A: CountedOperator, scale: float) -> float:
+    """The scale given, in units of the operator's exponent."""
+    A.adapt_exponent(scale)
+    return math.ldexp(scale, -A.exponent)
 
 
 def _check(

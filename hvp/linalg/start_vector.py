@@ -1,4 +1,4 @@
-"""The vector that an iteration starts from: random, given, or made from earlier eigenvectors."""
+"""The vectors that an iteration starts from: random, given, or earlier eigenvectors."""
 
 from __future__ import annotations
 
@@ -40,12 +40,41 @@ def combined(vectors: np.ndarray, size: int, dtype: np.dtype, seed: int) -> np.n
     Lanczos finds no direction that its start lacks. In the sum all earlier eigenvectors have the
     same weight; the random part has every other direction.
     """
+    v, u = np.random.default_rng(seed).standard_normal(size), summed(_checked(vectors, size))
+    v *= (RANDOM_SHARE * np.sqrt(np.dot(u, u)) or 1.0) / np.sqrt(np.dot(v, v))
+    v += u
+    return (v / np.sqrt(np.dot(v, v))).astype(dtype)
+
+
+def earlier(vectors: np.ndarray, size: int, dtype: np.dtype) -> list[np.ndarray]:
+    """Earlier eigenvectors, the columns of (P, k), of length one; zeros are left out."""
+    vectors = _checked(vectors, size)
+    lengths = [np.sqrt(dot(v, v, CHUNK_ENTRIES)) for v in vectors.T]
+    return [(v / length).astype(dtype) for v, length in zip(vectors.T, lengths, strict=True) if length]
+
+
+def rows(
+    given: list[np.ndarray], count: int, size: int, dtype: np.dtype, rng: np.random.Generator
+) -> np.ndarray:
+    """(count, P) random vectors of length one, the last of which are those given.
+
+    Lanczos finds no direction that its start lacks: random ones have each.
+    """
+    found = np.empty((count, size), dtype)
+    num_random = count - len(given)
+    for row in found[:num_random]:
+        rng.standard_normal(out=row, dtype=dtype)
+        row /= np.sqrt(dot(row, row, CHUNK_ENTRIES))
+    for row, vector in zip(found[num_random:], given, strict=True):
+        row[:] = vector
+    return found
+
+
+def _checked(vectors: np.ndarray, size: int) -> np.ndarray:
+    """Earlier eigenvectors (P, k). Raises InputError for another shape, NaN and infinity."""
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or len(vectors) != size or not np.isfinite(vectors).all():
         is_other_shape = vectors.ndim != 2 or len(vectors) != size
         got = f"vectors of shape {vectors.shape}" if is_other_shape else "NaN or infinity"
         raise InputError(f"a start with finite vectors of shape ({size}, k)", got, "leave it out")
-    v, u = np.random.default_rng(seed).standard_normal(size), summed(vectors)
-    v *= (RANDOM_SHARE * np.sqrt(np.dot(u, u)) or 1.0) / np.sqrt(np.dot(v, v))
-    v += u
-    return (v / np.sqrt(np.dot(v, v))).astype(dtype)
+    return vectors

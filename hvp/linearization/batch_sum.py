@@ -88,18 +88,25 @@ class BatchSum:
 
     def width(self, product: Product, count: int) -> int:
         """How many of `count` columns to multiply at once."""
-        linear_map, saved = next(iter(self.terms(product)))
-        return linear_map.width(
+        return self._first_map(product).width(
             count,
             self._cache.budget,
-            saved if self.traced.jit == "auto" else None,
+            (lambda: self._first_saved(product)) if self.traced.jit == "auto" else None,
             self._num_batches,
         )
 
     def widest(self, product: Product) -> int:
         """The most columns that were multiplied at once so far."""
-        linear_map, _ = next(iter(self.terms(product)))
-        return linear_map.widest
+        return self._first_map(product).widest
+
+    def _first_map(self, product: Product) -> LinearMap:
+        """The linear map of the first batch. Where it is known, no batch is read for it."""
+        maps = self._maps_by_batch.get(product)
+        return maps[0] if maps else next(iter(self.terms(product)))[0]
+
+    def _first_saved(self, product: Product) -> SavedTensors:
+        """The saved tensors of the first batch."""
+        return next(iter(self.terms(product)))[1]
 
     def cost(self, product: Product, count: int) -> Cost:
         """The cost of a product, with one vector and with blocks of `count`: see `Cost`.
@@ -150,20 +157,38 @@ class BatchSum:
     def multiply(self, product: Product, parts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The products over all batches, of vectors (n,) or blocks (n, K)."""
         if product.codomain is Space.OUTPUTS:
-            shares = [[m.multiply(part, f) for part in parts] for m, f in self.terms(product)]
+            shares = self._shares(product, parts)
             return [tf.concat(found, axis=0) for found in zip(*shares, strict=True)]
         if product.domain is Space.OUTPUTS:
             return self._by_rows(product, parts)
         groups = self._joined.get(product) or self._join(product, len(parts))
         if groups:
-            sums = ([m.multiply_all(part, saved) for part in parts] for m, saved in groups)
-        else:
-            terms = enumerate(self.terms(product))
-            sums = (
-                _sum([m.multiply(part, saved) for part in parts] for _, (m, saved) in group)
-                for _, group in itertools.groupby(terms, self._group)
-            )
-        return _sum(sums)
+            return _sum([m.multiply_all(part, saved) for part in parts] for m, saved in groups)
+        return self._term_by_term(product, parts)
+
+    def _term_by_term(self, product: Product, parts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """The sum over the terms, added in the order in which groups in one call are added."""
+        total: list[tf.Tensor] = []
+        of_group: list[tf.Tensor] = []
+        last = None
+        number = 0
+        for linear_map, saved in self.terms(product):
+            found = [linear_map.multiply(part, saved) for part in parts]
+            del saved  # before the next batch is read
+            group, number = self._group(number, linear_map), number + 1
+            if group != last:
+                total, of_group, last = _plus(total, of_group), [], group
+            of_group = _plus(of_group, found)
+            del found
+        return _plus(total, of_group)
+
+    def _shares(
+        self, product: Product, parts: Sequence[tf.Tensor]
+    ) -> Iterator[list[tf.Tensor]]:
+        """The products with each term, whose saved tensors are freed before the next."""
+        for linear_map, saved in self.terms(product):
+            yield [linear_map.multiply(part, saved) for part in parts]
+            del saved  # before the next batch is read
 
     def _by_rows(self, product: Product, parts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Jᵀu: each batch takes its rows of u."""
@@ -174,12 +199,12 @@ class BatchSum:
                 stop = start + linear_map.source.size
                 yield [linear_map.multiply(part[start:stop], saved) for part in parts]
                 start = stop
+                del saved  # before the next batch is read
 
         return _sum(shares())
 
-    def _group(self, numbered: tuple[int, Term]) -> tuple[int, int]:
+    def _group(self, number: int, linear_map: LinearMap) -> tuple[int, int]:
         """A key that is equal for the terms, with their numbers, that are summed in one call."""
-        number, (linear_map, _) = numbered
         return id(linear_map), number // linear_map.batches_per_call(self._num_batches)
 
     def _join(self, product: Product, count: int) -> list[Group] | None:
@@ -190,7 +215,8 @@ class BatchSum:
         if product not in self._kept or self._num_products[product] < PRODUCTS_BEFORE_JOINING:
             self._num_products[product] += count
             return None
-        groups = itertools.groupby(enumerate(self._kept[product]), self._group)
+        numbered = enumerate(self._kept[product])
+        groups = itertools.groupby(numbered, lambda pair: self._group(pair[0], pair[1][0]))
         found = [[term for _, term in group] for _, group in groups]
         self._joined[product] = [(terms[0][0], [saved for _, saved in terms]) for terms in found]
         return self._joined[product]
@@ -201,10 +227,12 @@ class BatchSum:
 
     def _computed(self, product: Product) -> Iterator[Term]:
         maps = []
-        for index, (programs, inputs, held) in enumerate(self._pieces(product)):
+        for programs, inputs, held in self._pieces(product):
             linear_map = self._map(product, programs, inputs)
+            saved = self._saved(linear_map, len(maps), inputs, held)
             maps.append(linear_map)
-            yield linear_map, linear_map.taken(self._saved(linear_map, index, inputs, held))
+            yield linear_map, linear_map.taken(saved)
+            del inputs, held, saved  # before the next batch is read
         self._maps_by_batch[product] = maps
         found = [(m, self._cache.get(self._snapshot, m.known, i)) for i, m in enumerate(maps)]
         terms = [(m, m.taken(saved)) for m, saved in found if saved is not None]
@@ -256,17 +284,24 @@ class BatchSum:
         memory anyway.
         """
         values = self._snapshot.values
-        pieces = self._snapshot.pieces(penalty=product.has_penalty)
-        first = self._snapshot.traced_loss.share.first
-        for index, (programs, tensors) in enumerate(pieces, first):
+        # With enumerate, a batch would be held while the next one is read.
+        number = itertools.count(self._snapshot.traced_loss.share.first)
+        for programs, tensors in self._snapshot.pieces(penalty=product.has_penalty):
+            index = next(number)
             seed = [] if product.seed is None else [tf.constant([product.seed, index], tf.int64)]
             held = [*values, *self._snapshot.held(tensors)]
             yield programs, [*values, *tensors, *seed], held
+            del tensors, held  # before the next batch is read
 
 
 def _sum(shares: Iterable[list[tf.Tensor]]) -> list[tf.Tensor]:
     """Lists of tensors, added one after the other."""
-    return functools.reduce(lambda total, found: [*map(_add, total, found)], shares)
+    return functools.reduce(_plus, shares)
+
+
+def _plus(total: list[tf.Tensor], found: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Two lists added; an empty one is zero."""
+    return [*map(_add, total, found)] if total and found else total or found
 
 
 def _add(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:

@@ -109,6 +109,7 @@ class ByBatch:
                         )
                         for part, buffer in lent
                     ]
+                    del saved  # before the next batch is read
 
         found = []
         for group in transfer.group_by_call(parts, saved=self.batch_sum.keeps(product)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -204,11 +204,17 @@ class LinearMap:
         most = min(MAX_JOINED_BATCHES, max(MAX_JOINED_BYTES // max(each, 1), 1))
         return math.ceil(count / math.ceil(count / most))
 
-    def width(self, count: int, budget: float, saved: SavedTensors | None, num_batches: int) -> int:
+    def width(
+        self,
+        count: int,
+        budget: float,
+        saved: Callable[[], SavedTensors] | None,
+        num_batches: int,
+    ) -> int:
         """How many of `count` columns to multiply at once: a power of two that fits `budget` bytes.
 
-        It is one where a trial with the saved tensors of one of the batches, if given, shows no
-        gain.
+        It is one where a trial with the saved tensors of one of the batches, which are computed for
+        it if a way is given, shows no gain.
         """
         if self._is_unbatched:
             return 1
@@ -223,20 +229,21 @@ class LinearMap:
             elif saved is None:
                 return width
             elif self._is_trial_worth(count, operations, saved, num_batches):
-                self._block_wins[width] = self._is_block_faster(width, saved, num_batches)
+                self._block_wins[width] = self._is_block_faster(width, saved(), num_batches)
             else:
                 return 1
         return width if self._block_wins[width] else 1
 
     def _is_trial_worth(
-        self, count: int, operations: int, saved: SavedTensors, num_batches: int
+        self, count: int, operations: int, saved: Callable[[], SavedTensors], num_batches: int
     ) -> bool:
         """Whether all columns so far, with `count` more, take as long one by one as a trial.
 
         So a trial at most doubles the time of a job.
         """
         self._num_columns += count
-        one = self.measure(1, saved)
+        single = self.single
+        one = single.seconds.get(single.backend) or self.measure(1, saved())
         return self._num_columns * num_batches * one > operations * SECONDS_PER_BLOCK_OPERATION
 
     @property

@@ -54,9 +54,12 @@ def linearize(
 
     Args:
         model: a built Keras model. Its trainable variables are the P parameters.
-        data: ``(x, y)`` or ``(x, y, sample_weight)`` arrays of N examples, a `tf.data.Dataset`, or
-            any other iterable of such batches that can be read again and again. Batches may have
-            unequal sizes. Targets may be NaN where a loss of one's own leaves them out.
+        data: ``(x, y)`` or ``(x, y, sample_weight)`` arrays of N examples, a `tf.data.Dataset`, any
+            other iterable of such batches that can be read again and again, or a function that
+            gives an iterator over them each time. Of these and of memory-mapped files
+            (``np.load(..., mmap_mode="r")``) two batches at most are in memory, besides `cache`.
+            Batches may have unequal sizes. Targets may be NaN where a loss of one's own leaves them
+            out.
         loss: a Keras loss, its name or a function, or a list or dict of them, one for each output.
             None takes the loss that the model is compiled with, with its loss weights, or the
             `compute_loss` that the model overrides.
@@ -134,9 +137,9 @@ def linearize_function(
             ``loss(outputs(params, batch), batch)``. Only then G, R and J are defined.
         params: a tensor, array or variable, or a list of them, all float32 or all float64. They
             reach the functions in the same form.
-        data: a tuple, dict or array of examples along the first axis, a `tf.data.Dataset`, or any
-            other iterable of batches that can be read again and again. None for a loss of the
-            parameters alone.
+        data: a tuple, dict or array of examples along the first axis, a `tf.data.Dataset`, any
+            other iterable of batches that can be read again and again, or a function that gives an
+            iterator over them each time. None for a loss of the parameters alone.
         outputs: a function of ``(params, batch)``, or of ``(params)``, that returns one tensor z.
         reduction: whether the loss of a batch is the "sum" or the "mean" over its examples.
             Required with several batches; without it arrays are not cut.

@@ -14,7 +14,7 @@ from hvp.linearization.refusals import refusals_as_input_errors
 from hvp.linearization.share import WHOLE, Share
 from hvp.linearization.totals import Totals
 from hvp.linearization.traced_loss import LossValue, Piece, TracedLoss
-from hvp.objective.batches import content
+from hvp.objective.batches import as_array, content
 from hvp.objective.objective import Objective, Point
 from hvp.objective.parameters import Layout
 
@@ -86,7 +86,7 @@ class Snapshot:
         """SHA-256 of all that the loss depends on besides the data."""
         digest = hashlib.sha256()
         for tensor in (*self.values, *self.state, *self.traced_loss.constants):
-            digest.update(content(np.asarray(tensor)))
+            digest.update(content(as_array(tensor)))
         return digest.hexdigest()
 
     def pieces(self, *, penalty: bool) -> Iterator[Piece]:

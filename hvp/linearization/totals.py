@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from hvp.autodiff.program import leaves
 from hvp.errors import InputError
-from hvp.objective.batches import content
+from hvp.objective.batches import as_array, content
 from hvp.objective.objective import Evaluation
 
 
@@ -119,7 +119,7 @@ class DataDigest:
         """Add the tensors of the next batch."""
         self._digests = self._digests or [hashlib.sha256() for _ in tensors]
         for digest, tensor in zip(self._digests, tensors, strict=True):
-            digest.update(content(np.asarray(tensor)))
+            digest.update(content(as_array(tensor)))
 
     @property
     def value(self) -> str:

@@ -230,6 +230,7 @@ class TracedLoss:
         """
         for batch in self._nests():
             yield self._piece(batch, state)
+            del batch  # before the next one is read
         if penalty and self.penalty is not None:
             yield self.penalty, []
 
@@ -278,12 +279,13 @@ class TracedLoss:
     def _totals(self, point: Point, *, audit: bool) -> Totals:
         """Evaluate the loss on all batches; with `audit`, trace and check each before."""
         totals = Totals()
-        for number, batch in enumerate(self._nests(), 1):
+        for batch in self._nests():
             if audit:
-                self._auditor.audit(batch, number)
+                self._auditor.audit(batch, totals.num_batches + 1)
             programs, tensors = self._piece(batch, point.state)
             rows = 0 if programs.network is None else programs.network.rows
             totals.add(batch, programs.evaluate_at(point.values, tensors), rows)
+            del batch, tensors  # before the next one is read
         return totals
 
     def totals(self, point: Point) -> Totals:
@@ -309,6 +311,8 @@ class TracedLoss:
             if programs not in seen:
                 seen.add(programs)
                 yield programs, batch
+            if len(seen) == len(self._programs):
+                return
 
     def _piece(self, batch: Any, state: Sequence[tf.Tensor]) -> Piece:
         """The programs of a batch, and the state and its tensors in their precision."""

@@ -61,6 +61,72 @@ def test_what_can_be_read_only_once_is_refused(source):
         batches.as_batches(source, None)
 
 
+def test_a_function_is_called_for_each_reading():
+    def made():
+        yield from [(X[:4], Y[:4]), (X[4:], Y[4:])]
+
+    again = batches.as_batches(made, None)
+    for _ in range(2):
+        assert [y.tolist() for _, y in again] == [[0, 1, 2, 3], [4, 5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        (lambda: 5, "a function that gives an iterator over batches, got one that gives 5"),
+        (lambda given=iter([(X, Y)]): given, "the same list_iterator, which can be read only once"),
+    ],
+)
+def test_a_function_that_cannot_start_again_is_refused(made, text):
+    again = batches.as_batches(made, None)
+    with pytest.raises(hvp.InputError, match=text):
+        for _ in range(2):
+            list(again)
+
+
+def test_a_function_that_gives_other_batches_later_is_refused():
+    given = iter([[(X, Y)], [(X, Y + 1)]])
+    again = batches.as_batches(lambda: next(given), None)
+    assert len(list(again)) == 1
+    with pytest.raises(hvp.InputError, match="another batch 1 than at first"):
+        list(again)
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_mapped_files_are_cut_like_arrays(tmp_path, mode):
+    np.save(tmp_path / "x.npy", X)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode=mode)
+    if mode == "c":
+        mapped[0] = 5.0  # in memory alone
+    expected = batches.as_batches((np.array(mapped[1:]), Y[1:]), 4)
+    found = batches.as_batches((mapped[1:], Y[1:]), 4)
+    for _ in range(2):
+        for (x, y), (expected_x, expected_y) in zip(found, expected, strict=True):
+            assert type(x) is np.ndarray
+            assert x.tolist() == expected_x.tolist()
+            assert y.tolist() == expected_y.tolist()
+    if mode == "c":
+        assert mapped[0].tolist() == [5.0, 5.0]
+
+
+def test_a_mapped_file_that_changes_is_refused(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    again = batches.as_batches((np.load(tmp_path / "x.npy", mmap_mode="r"), Y), 4)
+    list(again)
+    np.load(tmp_path / "x.npy", mmap_mode="r+")[6] = 0.0
+    with pytest.raises(hvp.InputError, match="another batch 2 than at first"):
+        list(again)
+
+
+def test_mapped_files_of_bad_arrays_are_one_clear_line(tmp_path):
+    np.save(tmp_path / "x.npy", np.where(X == 9, np.nan, X))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    with pytest.raises(hvp.InputError, match="NaN or infinity in example 1 of batch 2"):
+        list(batches.as_batches((mapped, Y), 4))
+    with pytest.raises(hvp.InputError, match=r"got lengths \[5, 7\]"):
+        batches.as_batches((mapped[:5], Y), 4)
+
+
 def _nan_in_the_second_batch():
     return [(X, Y), (np.where(X == 9, np.nan, X), Y)]
 
@@ -76,7 +142,7 @@ def _nan_in_the_second_batch():
         ((None,), "expected data, got no array in them"),
         ([(X[:5], Y)], r"got lengths \[5, 7\]"),
         (_nan_in_the_second_batch(), "got NaN or infinity in example 4"),
-        (5, "expected arrays, a tf.data.Dataset or an iterable of batches, got int"),
+        (5, "expected arrays, a tf.data.Dataset, an iterable of batches or a function.*, got int"),
         (None, "got NoneType"),
     ],
 )

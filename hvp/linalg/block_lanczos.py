@@ -4,7 +4,7 @@ A basis Q (P, n) grows by the products of its newest columns, so that
 
     A Q = Q T + F C,    T = QᵀAQ,
 
-where F (P, f), the fresh vectors, are orthonormal and orthogonal to Q, and C (f, n) is the coupling.
+where F (P, f), the fresh vectors, are orthonormal and orthogonal to Q, and C (f, n) couples them.
 For an eigenvector s of T, y = Qs is a Ritz vector with ‖Ay - θy‖ = ‖Cs‖. A full basis is replaced
 by the Ritz vectors of the wanted end, in place: they have the same form with a diagonal T (Wu and
 Simon 2000; Stewart 2001, for blocks Zhou and Saad 2008). So nothing is held besides Q and F, and
@@ -26,8 +26,8 @@ from hvp.linalg.blocks import chunks
 from hvp.linalg.counted_operator import ASYMMETRY_EXPONENT, CountedOperator
 from hvp.linalg.lanczos import ROUNDINGS
 
-# Entries of each vector that are worked on at once: several fit into the cache of a core.
-CHUNK_ENTRIES = 1 << 14
+# Entries of each vector that are worked on at once: fewer leave nothing for a second thread.
+CHUNK_ENTRIES = 1 << 17
 # Parts of residuals that are less than this share of the error allowed are not worth a product.
 SMALL = 0.5
 # Of what is free in the basis after the wanted vectors, the share that a restart keeps.
@@ -260,5 +260,5 @@ def _remove(basis: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, float]:
     for c in chunks(len(w), CHUNK_ENTRIES):
         part = w[c]
         part -= rounded @ basis[:, c]
-        square += float(np.sum(np.square(part, dtype=np.float64)))
+        square += float(np.dot(part, part))
     return along, float(np.sqrt(square))

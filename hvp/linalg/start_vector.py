@@ -50,7 +50,9 @@ def earlier(vectors: np.ndarray, size: int, dtype: np.dtype) -> list[np.ndarray]
     """Earlier eigenvectors, the columns of (P, k), of length one; zeros are left out."""
     vectors = _checked(vectors, size)
     lengths = [np.sqrt(dot(v, v, CHUNK_ENTRIES)) for v in vectors.T]
-    return [(v / length).astype(dtype) for v, length in zip(vectors.T, lengths, strict=True) if length]
+    return [
+        (v / length).astype(dtype) for v, length in zip(vectors.T, lengths, strict=True) if length
+    ]
 
 
 def rows(

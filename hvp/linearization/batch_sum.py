@@ -182,9 +182,7 @@ class BatchSum:
             del found
         return _plus(total, of_group)
 
-    def _shares(
-        self, product: Product, parts: Sequence[tf.Tensor]
-    ) -> Iterator[list[tf.Tensor]]:
+    def _shares(self, product: Product, parts: Sequence[tf.Tensor]) -> Iterator[list[tf.Tensor]]:
         """The products with each term, whose saved tensors are freed before the next."""
         for linear_map, saved in self.terms(product):
             yield [linear_map.multiply(part, saved) for part in parts]

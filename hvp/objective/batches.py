@@ -169,14 +169,14 @@ def _checksum(batch: Any) -> int:
     return total
 
 
-def content(array: np.ndarray) -> bytes | np.ndarray:
+def content(array: np.ndarray) -> bytes | memoryview:
     """The bytes of the entries of an array of numbers or of strings; they are not copied.
 
     NumPy keeps strings of other lengths as references: theirs are copied.
     """
     if array.dtype == object:
         return repr(array.tolist()).encode()
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
 
 def as_array(leaf: Any) -> np.ndarray:

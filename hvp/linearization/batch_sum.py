@@ -224,7 +224,7 @@ class BatchSum:
         return self._kept.get(product) or self._computed(product)
 
     def _computed(self, product: Product) -> Iterator[Term]:
-        maps = []
+        maps: list[LinearMap] = []
         for programs, inputs, held in self._pieces(product):
             linear_map = self._map(product, programs, inputs)
             saved = self._saved(linear_map, len(maps), inputs, held)

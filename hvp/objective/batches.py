@@ -176,7 +176,7 @@ def content(array: np.ndarray) -> bytes | memoryview:
     """
     if array.dtype == object:
         return repr(array.tolist()).encode()
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def as_array(leaf: Any) -> np.ndarray:

@@ -111,7 +111,8 @@ def eigsh(
     tol = float(np.sqrt(eps)) if tol is None else tol
     if not tol >= eps:
         raise InputError(f"a tol of at least {eps:.1e}, the precision of A", tol, "loosen it")
-    ncv = basis_size(k, size, start is not None) if ncv is None else min(ncv, size)
+    is_short = start is not None and which in ("LA", "LM")
+    ncv = basis_size(k, size, is_short) if ncv is None else min(ncv, size)
     if ncv <= k and not is_dense:
         raise InputError(f"an ncv above k = {k}", ncv, "leave ncv out for the default")
     if block is not None and not (isinstance(block, int | np.integer) and 1 <= block < size):
@@ -161,7 +162,7 @@ def eigsh(
 def basis_size(k: int, size: int, is_short: bool = False) -> int:
     """The vectors of the Krylov basis for k eigenpairs of so many parameters.
 
-    A short one serves a start that nearly has them.
+    A short one serves large eigenvalues, which stand apart, from a start that nearly has them.
     """
     least = 0 if is_short else 20 if size < SHORT_BASIS_SIZE else 10
     return min(size, max(2 * k + 5, least))

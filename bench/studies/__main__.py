@@ -11,9 +11,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench.command_line import check_output_path, one_line_errors
+from bench.command_line import check_output_path, one_line_errors, unfinished
 from bench.studies import table
+from bench.studies.study import kept_in
 from hvp import InputError
+from hvp.resuming.identity import package_versions
+from hvp.resuming.resumable import CLASSES
 
 app = typer.Typer(
     add_completion=False,
@@ -40,8 +43,14 @@ def studies(
     out: Annotated[
         Path, typer.Option(help="Directory of table and picture.", show_default=True)
     ] = DIRECTORY,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew, whatever unfinished work there is.")
+    ] = False,
 ) -> None:
-    """Test a published claim about curvature: a table "published / here" and a picture."""
+    """Test a published claim about curvature: a table "published / here" and a picture.
+
+    A study that was killed goes on with the training that it was at.
+    """
     console = Console()
     if name is None:
         for known, path in SOURCES.items():
@@ -56,9 +65,12 @@ def studies(
         for path in paths:
             check_output_path(path)
         begun = time.perf_counter()
-        study = importlib.import_module(f"bench.studies.{name}").run(quick)
-        seconds = time.perf_counter() - begun
-        table.save(study, *paths, seconds)
+        owner = {"study": name, "quick": quick, "versions": package_versions()}
+        with unfinished(paths[0], owner, CLASSES, is_fresh=fresh) as journal:
+            with kept_in(journal):
+                study = importlib.import_module(f"bench.studies.{name}").run(quick)
+            seconds = time.perf_counter() - begun
+            table.save(study, *paths, seconds)
     table.show(study, console)
     for path in paths:
         console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)

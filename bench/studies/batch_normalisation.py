@@ -14,6 +14,7 @@ ten largest eigenvalues is always above 1/2 without it, and always below 1/2 wit
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import Any
 
 import keras
@@ -74,8 +75,9 @@ def run(quick: bool) -> Study:
     rows: list[Row] = []
     for rate, name in itertools.product(RATES[: 2 - quick], STYLES):
         model = network(name == "with", rate, depth, width)
-        (ratios, shares, reached), density = trajectory(model, x, y, epochs)
         case, (marker, colour) = f"{name}, η = {rate}", STYLES[name]
+        found = study.kept(case, partial(trajectory, model, x, y, epochs))
+        (ratios, shares, reached), density = found
         if rate == RATES[0]:
             grid = density.grid(width=WIDTH)
             panels[0].plot(grid, density.curve(grid, WIDTH)[0], color=colour)

@@ -13,6 +13,7 @@ of 38/η. It is half as large for twice the η, within 10 %.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import keras
 import numpy as np
@@ -82,7 +83,8 @@ def run(quick: bool) -> Study:
     left, right = canvas.subplots(1, 2)
     rows, levels, at = [], [], np.arange(every, num_steps + 1, every)
     for rate, colour, marker in zip(RATES, study.COLOURS, study.MARKERS, strict=False):
-        scaled, plain = train(rate, data, width, num_steps, every)
+        arguments = rate, data, width, num_steps, every
+        scaled, plain = study.kept(f"η = {rate}", partial(train, *arguments))
         for panel, values in ((left, scaled * rate), (right, plain)):
             panel.plot(at, values, color=colour, marker=marker, markersize=3, label=f"η = {rate}")
         late = scaled[len(scaled) // 2 :]

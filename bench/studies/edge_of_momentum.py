@@ -12,6 +12,8 @@ steps is within 5 % of it. It is half as large for twice the η, within 5 %.
 
 from __future__ import annotations
 
+from functools import partial
+
 import keras
 import numpy as np
 
@@ -57,7 +59,8 @@ def run(quick: bool) -> Study:
     for panel, (rule, rates) in zip(canvas.subplots(1, 2), RULES.items(), strict=True):
         levels = []
         for rate, colour, marker in zip(rates, study.COLOURS, study.MARKERS, strict=False):
-            sharpness, _ = train(rule, rate, data, width, num_steps, every)
+            arguments = rule, rate, data, width, num_steps, every
+            sharpness, _ = study.kept(f"{rule}, η = {rate}", partial(train, *arguments))
             panel.plot(
                 at, sharpness, color=colour, marker=marker, markersize=3, label=f"η = {rate}"
             )

@@ -12,6 +12,8 @@ which it stops for larger η, and the loss never rises.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from bench.studies import study
@@ -39,7 +41,8 @@ def run(quick: bool) -> Study:
     left, right = canvas.subplots(1, 2)
     rows, at = [], np.arange(0, num_steps + 1, every)
     for rate, colour, marker in zip((*RATES, SMALL), study.COLOURS, study.MARKERS, strict=False):
-        sharpness, losses = train(rate, x, targets, width, num_steps, every)
+        arguments = rate, x, targets, width, num_steps, every
+        sharpness, losses = study.kept(f"η = {rate}", partial(train, *arguments))
         left.plot(at, sharpness, color=colour, marker=marker, markersize=3.5, label=f"η = {rate}")
         right.plot(losses, color=colour, linewidth=0.8, label=f"η = {rate}")
         late, falling = sharpness[len(at) // 2 :], losses[num_steps // 2 :]

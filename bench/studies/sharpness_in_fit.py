@@ -16,6 +16,7 @@ size of a single gradient.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import keras
 import numpy as np
@@ -59,7 +60,8 @@ def run(quick: bool) -> Study:
     left, right = canvas.subplots(1, 2)
     rows = []
     for (name, (law, build)), colour in zip(OPTIMISERS.items(), study.COLOURS, strict=False):
-        steps, found, edge = train(build(), data, width, num_steps, every)
+        arguments = build(), data, width, num_steps, every
+        steps, found, edge = study.kept(name, partial(train, *arguments))
         if name.startswith("SGD"):
             left.plot(steps, found, color=colour, label=name)
             left.axhline(edge, color=colour, linestyle="--", linewidth=1)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from matplotlib.figure import Figure
+
+from hvp.resuming.journal import Journal
+
+Part = TypeVar("Part")
+_journals: list[Journal] = []
 
 # Okabe and Ito's palette, as in `hvp.plot`: colour-blind readers can distinguish them.
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = COLOURS = (
@@ -59,3 +67,18 @@ def figure(title: str, width: float = 9.0, height: float = 4.2) -> Figure:
     canvas = Figure(figsize=(width, height), layout="constrained")
     canvas.suptitle(title, fontsize=12)
     return canvas
+
+
+@contextlib.contextmanager
+def kept_in(journal: Journal) -> Iterator[None]:
+    """A block in which `kept` keeps parts of a study, and finds those of an earlier run."""
+    _journals.append(journal)
+    try:
+        yield
+    finally:
+        _journals.pop()
+
+
+def kept(name: str, compute: Callable[[], Part]) -> Part:
+    """A part of a study, computed unless an earlier run that was killed has kept it."""
+    return _journals[-1].stage(name, compute) if _journals else compute()

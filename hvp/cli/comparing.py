@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hvp.cli import linearizing, process
+from hvp.cli import linearizing, process, unfinished
 from hvp.cli.loading import Job, with_some_examples
 from hvp.errors import ConvergenceError, InputError, WorkerError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hvp.comparison.start import Start
     from hvp.linearization.linearization import Linearization
     from hvp.report.terminal import Terminal
+    from hvp.resuming.journal import Journal
 
 # TensorFlow and the programs of a network take about this; of the rest of a limit of memory, this
 # share is for saved tensors.
@@ -56,7 +57,7 @@ def starts(path: Path | None, names: Sequence[str]) -> list[Start | None]:
 
 
 def all_compared(
-    work: Sequence[Job], request: Request, terminal: Terminal
+    work: Sequence[Job], request: Request, journals: Mapping[str, Journal], terminal: Terminal
 ) -> tuple[dict[str, Comparison], InputError | ConvergenceError | WorkerError | None]:
     """The comparisons by title, and the error that ended the work after the first of them.
 
@@ -64,12 +65,15 @@ def all_compared(
     interruption or an error keeps the comparisons that are finished.
     """
     linearizing.connect(request.options, len(work))
-    ready = [(job, linearizing.linearized(job, request.options, terminal)) for job in work]
+    ready = [
+        (job, unfinished.linearized(job, request.options, journals[job.title], terminal))
+        for job in work
+    ]
     found: dict[str, Comparison] = {}
     while ready and not terminal.stopped_by:
         job, lin = ready.pop(0)
         try:
-            found[job.title] = compared(job, lin, request, terminal)
+            found[job.title] = compared(job, lin, request, journals[job.title], terminal)
         except (KeyboardInterrupt, InputError, ConvergenceError, WorkerError) as error:
             if not found:
                 raise
@@ -79,7 +83,9 @@ def all_compared(
     return found, None
 
 
-def compared(job: Job, lin: Linearization, request: Request, terminal: Terminal) -> Comparison:
+def compared(
+    job: Job, lin: Linearization, request: Request, journal: Journal, terminal: Terminal
+) -> Comparison:
     """The comparison of H, G and R of a job at `lin`: what was computed until an interruption.
 
     Raises KeyboardInterrupt where nothing was computed before it.
@@ -89,17 +95,25 @@ def compared(job: Job, lin: Linearization, request: Request, terminal: Terminal)
 
     if job.start is not None:
         job.start.check(lin)
-    lin, found = fitted(job, lin, request, terminal)
+    lin, found = fitted(job, lin, request, journal, terminal)
     run = Run(
         lin,
         found.effort,
         seed=request.seed,
         progress=terminal.report_products,
         start=job.start,
+        journal=journal,
     )
-    terminal.start_stages(
-        job.title, {stage.label: each for stage, each in found.cost.stages.items()}
-    )
+    of_stages, num_products = len(run.pending), journal.num_products
+    while run.pending and journal.has(run.pending[0].label):
+        run.step()
+    if num_products or len(run.pending) < of_stages:
+        terminal.say_line(
+            f"{job.title}: going on with unfinished work: {of_stages - len(run.pending)} of "
+            f"{of_stages} stages and {num_products:,} products of the next one are done"
+        )
+    costs = {stage.label: each for stage, each in found.cost.stages.items()}
+    terminal.start_stages(job.title, {stage.label: costs[stage.label] for stage in run.pending})
     try:
         while run.pending:
             stage = run.step()
@@ -113,21 +127,29 @@ def compared(job: Job, lin: Linearization, request: Request, terminal: Terminal)
 
 
 def fitted(
-    job: Job, lin: Linearization, request: Request, terminal: Terminal
+    job: Job, lin: Linearization, request: Request, journal: Journal, terminal: Terminal
 ) -> tuple[Linearization, Fit]:
-    """The loss and how much of its comparison fits the limits; what that takes is shown."""
+    """The loss and how much of its comparison fits the limits; what that takes is shown.
+
+    Times are measured once: unfinished work keeps to what was chosen when it began.
+    """
     from hvp.comparison.costs import measured_costs
     from hvp.comparison.limits import fit, left_out
 
     k = _most(job, request.effort.k, lin.size, terminal)
     effort = dataclasses.replace(request.effort, k=k)
-    terminal.start(f"{job.title}: measuring products")
-    found = fit(lin, effort, measured_costs(lin, effort), request.limits)
-    terminal.show_cost(job.title, found, left_out(effort, found))
+
+    def measured() -> Fit:
+        terminal.start(f"{job.title}: measuring products")
+        found = fit(lin, effort, measured_costs(lin, effort), request.limits)
+        terminal.show_cost(job.title, found, left_out(effort, found))
+        return found
+
+    found = journal.stage(unfinished.EFFORT, measured)
     if found.num_examples < lin.num_examples:
         job = with_some_examples(job, found.num_examples, request.seed, terminal)
         lin.close()
-        lin = linearizing.linearized(job, request.options, terminal)
+        lin = unfinished.linearized(job, request.options, journal, terminal, " of fewer examples")
     return lin, found
 
 

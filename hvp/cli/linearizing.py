@@ -53,6 +53,11 @@ def connect(options: Options, count: int) -> None:
 
 def linearized(job: Job, options: Options, terminal: Terminal) -> Linearization:
     """The loss of a job at its weights. Raises InputError where it cannot take the data."""
+    return with_batch_size(job, options, terminal)[0]
+
+
+def with_batch_size(job: Job, options: Options, terminal: Terminal) -> tuple[Linearization, int]:
+    """The loss of a job at its weights, and the batch size that was given or chosen for it."""
     try:
         return _batched(job, options, terminal)
     except DataError as error:
@@ -62,20 +67,21 @@ def linearized(job: Job, options: Options, terminal: Terminal) -> Linearization:
         raise InputError(expected, "none", "give its x and y by --data FILE.npz") from error
 
 
-def _batched(job: Job, options: Options, terminal: Terminal) -> Linearization:
+def _batched(job: Job, options: Options, terminal: Terminal) -> tuple[Linearization, int]:
     """The loss in batches; in a single one, where it mixes examples and that fits into memory."""
     from hvp.objective.batches import batch_size_for_sampling_errors, num_examples
 
     terminal.start(f"{job.title}: linearising")
     if options.batch_size is not None:
         try:
-            return _in_batches(job, options, job.data, options.batch_size)
+            lin = _in_batches(job, options, job.data, options.batch_size)
+            return lin, options.batch_size
         except MixedExamplesError as error:
             remedy = "leave --batch-size out" if options.workers is None else NO_WORKERS
             raise InputError(error.expected, error.got, remedy) from error
     try:
         batch_size = batch_size_for_sampling_errors(job.data[0])
-        return _in_small_batches(job, options, _in_batches(job, options, job.data, batch_size))
+        return _in_small_batches(job, options, batch_size)
     except MixedExamplesError as error:
         if options.workers is not None:
             raise InputError(error.expected, error.got, NO_WORKERS) from error
@@ -90,18 +96,19 @@ def _batched(job: Job, options: Options, terminal: Terminal) -> Linearization:
         f"{job.title}: the loss mixes examples: all {count:,} are one batch, so sampling errors "
         "are not known"
     )
-    return _in_batches(job, options, job.data, count)
+    return _in_batches(job, options, job.data, count), count
 
 
-def _in_small_batches(job: Job, options: Options, lin: Linearization) -> Linearization:
-    """The loss as it is, or in smaller batches where the values of a batch take much memory."""
+def _in_small_batches(job: Job, options: Options, batch_size: int) -> tuple[Linearization, int]:
+    """The loss in these batches, or in smaller ones where the values of one take much memory."""
+    lin = _in_batches(job, options, job.data, batch_size)
     of_batch = lin.forecast.kept / lin.num_batches
     most = MAX_BATCH_FRACTION * lin.memory.budget
     if of_batch <= most:
-        return lin
-    batch_size = int(lin.num_examples / lin.num_batches * most / of_batch)
+        return lin, batch_size
+    batch_size = max(int(lin.num_examples / lin.num_batches * most / of_batch), 1)
     lin.close()
-    return _in_batches(job, options, job.data, max(batch_size, 1))
+    return _in_batches(job, options, job.data, batch_size), batch_size
 
 
 def _single_batch_bytes(job: Job, options: Options, count: int) -> tuple[int, int]:

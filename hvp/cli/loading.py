@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hvp.cli.unfinished import BEFORE
 from hvp.errors import InputError
 
 if TYPE_CHECKING:
     from hvp.comparison.start import Start
     from hvp.objective.data_sources import Reader
     from hvp.report.terminal import Terminal
+    from hvp.resuming.journal import Journal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +84,8 @@ def _rescaled(x: Any) -> Any:
     return x.astype("float32") / 255
 
 
-def builtin_job(name: str, seed: int, terminal: Terminal) -> Job:
-    """The built-in network, trained on the digits."""
+def builtin_job(name: str, seed: int, terminal: Terminal, journal: Journal | None = None) -> Job:
+    """The built-in network, trained on the digits, or as it is in the journal."""
     import keras
 
     from hvp import examples
@@ -93,7 +95,15 @@ def builtin_job(name: str, seed: int, terminal: Terminal) -> Job:
     x = x.astype(model.compute_dtype)
     terminal.start(f"{name}: training", examples.EPOCHS)
     report = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: terminal.advance())
-    examples.train(model, x, y, seed=seed, callbacks=[report])
+
+    def weights() -> Any:
+        examples.train(model, x, y, seed=seed, callbacks=[report])
+        return model.get_weights()
+
+    if journal is None:
+        weights()
+    else:
+        model.set_weights(journal.stage(f"{BEFORE}weights", weights))
     return Job(name, model, (x, y))
 
 

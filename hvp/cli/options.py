@@ -17,6 +17,8 @@ from typer.core import TyperCommand
 from hvp.errors import InputError
 
 ACTIVATIONS = ("relu", "tanh", "both")
+# Options that change no number.
+UNTYPED = ("out", "quiet", "fresh")
 MAX_SEED = 2**32 - 1
 TIME_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "": 60}
 SIZE_UNITS = {"M": 10**6, "G": 10**9}
@@ -136,6 +138,9 @@ AgainstOption = Annotated[
         "versions or the curvature itself has changed.",
     ),
 ]
+FreshOption = Annotated[
+    bool, typer.Option("--fresh", help="Begin anew, whatever unfinished work is in the directory.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
@@ -243,7 +248,7 @@ def typed_command(context: typer.Context) -> str:
     words = ["hvp", str(context.info_name)]
     for option in context.command.params:
         source = context.get_parameter_source(str(option.name))
-        if source is None or source.name != "COMMANDLINE" or option.name in ("out", "quiet"):
+        if source is None or source.name != "COMMANDLINE" or option.name in UNTYPED:
             continue
         value = context.params[str(option.name)]
         for one in value if isinstance(value, list | tuple) else [value]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -25,7 +24,7 @@ from hvp.comparison.sampling_errors import (
     share_with_sampling_errors,
     with_norms,
 )
-from hvp.comparison.spectrum import Spectrum, ends, with_density
+from hvp.comparison.spectrum import Spectrum, ends, of_ends, with_density
 from hvp.comparison.start import Start, shapes
 from hvp.linalg.layer_shares import LayerShares, layer_shares
 from hvp.linalg.layer_traces import LayerTraces, layer_traces
@@ -33,8 +32,10 @@ from hvp.linalg.noise_floor import Noise, noise_floor
 from hvp.linalg.wasserstein import distance
 from hvp.operators import Curvature, GaussNewton, Hessian, Residual
 from hvp.progress import LabelledHook, Progress, ProgressHook, by_stage
+from hvp.resuming.curvature import kept
+from hvp.resuming.identity import package_versions
+from hvp.resuming.journal import Journal
 
-PACKAGES = ("hvp", "tensorflow", "keras", "numpy", "scipy")
 # The noise floor compares products with float64 along this many top eigenvectors.
 NUM_TOP_VECTORS_CHECKED = 3
 OPERATORS: dict[str, type[Hessian | GaussNewton | Residual]] = {
@@ -90,6 +91,9 @@ def stages(lin: Curvature, effort: Effort) -> Iterator[Stage]:
 class Run:
     """Computes a comparison of a linearization, a stage at a time.
 
+    With a journal, stages that are done in it are taken from there, and so are the products of one
+    that was begun.
+
     Attributes:
         pending: the stages that are not done, in order.
         table: the chain rule; empty until it is done.
@@ -107,15 +111,20 @@ class Run:
         seed: int = 0,
         progress: ProgressHook | LabelledHook | None = None,
         start: Start | None = None,
+        journal: Journal | None = None,
     ):
         if start is not None:
             start.check(lin)
         self._start = start
         self._begun = time.perf_counter()
-        self.lin, self.effort, self._seed = lin, effort, seed
+        self._journal, self.effort, self._seed = journal, effort, seed
         self._progress = by_stage(progress)
         self._whole = whole_name(lin)
-        self._blocks = lin.blocks() if effort.layers else {}
+        self.lin = kept(lin, journal)
+        blocks = lin.blocks() if effort.layers else {}
+        self._blocks = {name: kept(block, journal, name) for name, block in blocks.items()}
+        self._findings: tuple[str, ...] = ()
+        self._has_computed = False
         self.table: tuple[QuadraticForms, ...] = ()
         self.spectra: dict[tuple[str, str], Spectrum] = {}
         self._sampling: dict[tuple[str, str], SamplingErrors] = {}
@@ -139,22 +148,35 @@ class Run:
     def step(self) -> Stage:
         """Compute the next stage. It stays pending where it is interrupted."""
         stage = self.pending[0]
-        compute = {
-            "chain rule": self._compute_chain_rule,
-            "ends": self._compute_ends,
-            "noise floor": self._compute_noise,
-            "certificate": self._compute_certificate,
-            "loss slices": self._compute_slices,
-            "density": self._compute_density,
-            "traces": self._compute_traces,
+        compute, take = {
+            "chain rule": (self._chain_rule, self._take_chain_rule),
+            "ends": (self._ends, self._take_ends),
+            "noise floor": (self._noise_floor, self._take_noise),
+            "certificate": (self._certify, self._take_certificate),
+            "loss slices": (self._slices, self._take_slices),
+            "density": (self._density, self._take_density),
+            "traces": (self._traces, self._take_traces),
         }[stage.kind]
 
         def progress(done: Progress) -> None:
             self._progress(done.labelled(stage.label))
 
         progress(Progress(0, 0))
-        compute(stage, progress)
+
+        def result() -> dict[str, Any]:
+            self._has_computed = True
+            found = compute(stage, progress)
+            return {"found": found, "findings": self._known_findings()}
+
+        done = result() if self._journal is None else self._journal.stage(stage.label, result)
+        take(stage, done["found"])
+        self._findings = done["findings"]
         return self.pending.popleft()
+
+    def _known_findings(self) -> tuple[str, ...]:
+        """Those of the stages that are done, and of this process if it has computed anything."""
+        here = map(str, self.lin.findings) if self._has_computed or not self._findings else ()
+        return tuple(dict.fromkeys((*self._findings, *here)))
 
     def _operator(self, stage: Stage) -> Hessian | GaussNewton | Residual:
         return OPERATORS[stage.letter](self.parts[stage.part])
@@ -164,12 +186,16 @@ class Run:
         found = self.spectra.get((stage.part, "H"))
         return None if found is None or stage.letter == "H" else found.norm
 
-    def _compute_chain_rule(self, stage: Stage, progress: ProgressHook) -> None:
-        self.table = chain_rule(self.lin)
-        count = 3 * len(self.table)
+    def _chain_rule(self, stage: Stage, progress: ProgressHook) -> Any:
+        found = chain_rule(self.lin)
+        count = 3 * len(found)
         progress(Progress(count, count, count))
+        return found
 
-    def _compute_ends(self, stage: Stage, progress: ProgressHook) -> None:
+    def _take_chain_rule(self, stage: Stage, found: Any) -> None:
+        self.table = found
+
+    def _ends(self, stage: Stage, progress: ProgressHook) -> Any:
         part, key = self.parts[stage.part], (stage.part, stage.letter)
         found = ends(
             self._operator(stage),
@@ -181,14 +207,21 @@ class Run:
             ncv=self.effort.basis(part.size),
             v0=None if self._start is None else self._start.vector(*key, part, self._seed),
         )
-        self._sampling[key] = sampling_errors(part, stage.letter, found, self._seed)
-        self.spectra[key] = found
+        sampling = sampling_errors(part, stage.letter, found, self._seed)
+        # Both ends are views of one array, which is kept once.
+        smallest = found.smallest if found.pairs is found.largest else None
+        return found.pairs, smallest, found.num_products, found.seconds, sampling
 
-    def _compute_density(self, stage: Stage, progress: ProgressHook) -> None:
-        part, key = self.parts[stage.part], (stage.part, stage.letter)
+    def _take_ends(self, stage: Stage, found: Any) -> None:
+        *of_spectrum, sampling = found
+        self.spectra[stage.part, stage.letter] = of_ends(*of_spectrum)
+        self._sampling[stage.part, stage.letter] = sampling
+
+    def _density(self, stage: Stage, progress: ProgressHook) -> Any:
+        part = self.parts[stage.part]
         probes, steps, resampled = self.effort.resolution(stage.letter, part is not self.lin)
         found = with_density(
-            self.spectra[key],
+            self.spectra[stage.part, stage.letter],
             self._operator(stage),
             scale=self._scale(stage),
             num_probes=probes,
@@ -197,13 +230,18 @@ class Run:
             seed=self._seed,
             progress=progress,
         )
-        assert found.density is not None
-        self._sampling[key] = with_norms(self._sampling[key], found.density)
-        self.spectra[key] = found
+        return found.density, found.num_products, found.seconds
 
-    def _compute_traces(self, stage: Stage, progress: ProgressHook) -> None:
+    def _take_density(self, stage: Stage, found: Any) -> None:
+        key, (density, num_products, seconds) = (stage.part, stage.letter), found
+        self._sampling[key] = with_norms(self._sampling[key], density)
+        self.spectra[key] = replace(
+            self.spectra[key], density=density, num_products=num_products, seconds=seconds
+        )
+
+    def _traces(self, stage: Stage, progress: ProgressHook) -> Any:
         H = self.spectra.get((self._whole, "H"))
-        self.traces[stage.letter] = layer_traces(
+        return layer_traces(
             self._operator(stage),
             self.lin,
             scale=None if H is None else H.norm,
@@ -211,30 +249,46 @@ class Run:
             progress=progress,
         )
 
+    def _take_traces(self, stage: Stage, found: Any) -> None:
+        self.traces[stage.letter] = found
+
     @cached_property
     def _exact(self) -> Curvature:
         """The linearization in float64, where the model allows it; dropped after its last use."""
-        return in_float64(self.lin) if self.effort.float64 else self.lin
+        exact = in_float64(self.lin) if self.effort.float64 else self.lin
+        return exact if exact is self.lin else kept(exact, self._journal, "float64")
 
-    def _compute_noise(self, stage: Stage, progress: ProgressHook) -> None:
+    def _noise_floor(self, stage: Stage, progress: ProgressHook) -> Any:
+        found = {}
         for letter in self.effort.matrices:
             if letter == "R":
                 continue
             vectors = self.spectra[self._whole, letter].largest.vectors
             exact = None if self._exact is self.lin else OPERATORS[letter](self._exact)
-            self._noise[letter] = noise_floor(
+            found[letter] = noise_floor(
                 OPERATORS[letter](self.lin),
                 exact,
                 vectors=vectors[:, -NUM_TOP_VECTORS_CHECKED:],
                 seed=self._seed,
             )
+        return found
 
-    def _compute_certificate(self, stage: Stage, progress: ProgressHook) -> None:
-        self.certificate = certify(self.lin, exact=self._exact, seed=self._seed)
+    def _take_noise(self, stage: Stage, found: Any) -> None:
+        self._noise = found
+
+    def _certify(self, stage: Stage, progress: ProgressHook) -> Any:
+        found = certify(self.lin, exact=self._exact, seed=self._seed)
         del self._exact
+        return found
 
-    def _compute_slices(self, stage: Stage, progress: ProgressHook) -> None:
-        self.slices = slices_at_ends(self.lin, self.spectra[self._whole, "H"], progress)
+    def _take_certificate(self, stage: Stage, found: Any) -> None:
+        self.certificate = found
+
+    def _slices(self, stage: Stage, progress: ProgressHook) -> Any:
+        return slices_at_ends(self.lin, self.spectra[self._whole, "H"], progress)
+
+    def _take_slices(self, stage: Stage, found: Any) -> None:
+        self.slices = found
 
     def _part(self, name: str, lin: Curvature) -> Part | None:
         spectra = {
@@ -305,7 +359,7 @@ class Run:
             seed=self._seed,
             matrices=self.effort.matrices,
             unfinished=tuple(stage.label for stage in self.pending),
-            findings=(*map(str, lin.findings), *_missed_eigenvalues(parts)),
+            findings=(*self._known_findings(), *_missed_eigenvalues(parts)),
             data_sha256=lin.data_digest,
             weights_sha256=lin.weights_digest,
             versions=package_versions(),
@@ -347,11 +401,3 @@ def _missed_eigenvalues(parts: Mapping[str, Part]) -> list[str]:
         for letter, found in part.spectra.items()
         for end in found.unseen
     ]
-
-
-def package_versions() -> dict[str, str]:
-    """The versions that a result depends on, by package."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        versions[package] = importlib.metadata.version(package)
-    return versions

@@ -144,14 +144,24 @@ def ends(
             progress=progress,
         )
 
+    smallest = None
     if 2 * k < A.shape[0]:
-        both = run(2 * k, "BE")
-        largest, smallest, cost = both[k:], both[:k], both.num_products
+        pairs = run(2 * k, "BE")
+        cost = pairs.num_products
     else:
-        both = largest = run(k, "LA")
-        smallest = run(k, "SA")
-        cost = largest.num_products + smallest.num_products
-    return Spectrum(largest, smallest, both, None, cost, time.perf_counter() - begun)
+        pairs, smallest = run(k, "LA"), run(k, "SA")
+        cost = pairs.num_products + smallest.num_products
+    return of_ends(pairs, smallest, cost, time.perf_counter() - begun)
+
+
+def of_ends(
+    pairs: Eigenpairs, smallest: Eigenpairs | None, num_products: int, seconds: float
+) -> Spectrum:
+    """The spectrum without a density: pairs of both ends, or of the largest and the smallest."""
+    if smallest is not None:
+        return Spectrum(pairs, smallest, pairs, None, num_products, seconds)
+    k = len(pairs.values) // 2
+    return Spectrum(pairs[k:], pairs[:k], pairs, None, num_products, seconds)
 
 
 def with_density(

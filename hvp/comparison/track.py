@@ -12,7 +12,7 @@ import numpy as np
 
 from hvp.certificate import Certificate, certify
 from hvp.comparison.checkpoints import checkpoints, short_names
-from hvp.comparison.run import OPERATORS, package_versions
+from hvp.comparison.run import OPERATORS
 from hvp.comparison.track_results import Track, TrackedPoint
 from hvp.errors import ConvergenceError, InputError, shown
 from hvp.linalg.eigenpairs import Eigenpairs
@@ -21,8 +21,13 @@ from hvp.linalg.trace import trace
 from hvp.operators import Curvature
 from hvp.progress import LabelledHook, ProgressHook, by_stage
 from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, seed_of
+from hvp.resuming.curvature import kept
+from hvp.resuming.identity import package_versions
+from hvp.resuming.journal import Journal
 
 TOL, NUM_PRODUCTS = 2e-4, 96
+# The result of a journal that holds the points that are done.
+KEPT = "track"
 
 
 class CurvatureAt(Curvature, Protocol):
@@ -35,9 +40,13 @@ class CurvatureAt(Curvature, Protocol):
 class Tracking:
     """Computes a track, a point at a time. Each point starts from the vectors of the one before.
 
+    With a journal, points that are done in it are taken from there, and so are the products of one
+    that was begun. All points must then be checked in order before the first is added.
+
     Attributes:
         matrix: "H", "G" or "R".
         points: those that are done.
+        num_kept: how many of the points that were checked are in the journal.
     """
 
     def __init__(
@@ -49,6 +58,7 @@ class Tracking:
         num_products: int = NUM_PRODUCTS,
         seed: int = 0,
         progress: ProgressHook | LabelledHook | None = None,
+        journal: Journal | None = None,
     ):
         if not hasattr(lin, "at"):
             raise InputError("a Linearization", type(lin).__name__, "call hvp.linearize first")
@@ -61,16 +71,53 @@ class Tracking:
         self._smallest: Eigenpairs | None = None
         self._certificate: Certificate | None = None
         self.points: list[TrackedPoint] = []
+        self._journal = journal
+        self._digests: list[str] = []
+        self._kept: dict[str, Any] = {} if journal is None else journal.stage(KEPT, dict)
+        self._findings: tuple[str, ...] = ()
 
     def check(self, name: str, point: Any) -> None:
         """Raise InputError for what is no point of the loss, without any product."""
-        with _at(self._lin, name, point):
-            pass
+        with _at(self._lin, name, point) as there:
+            self._digests.append(there.weights_digest)
+
+    @property
+    def num_kept(self) -> int:
+        digests = self._kept.get("digests", [])
+        return len(digests) if digests == self._digests[: len(digests)] else 0
 
     def add(self, name: str, point: Any) -> TrackedPoint:
         """Measure the curvature at the next point. Nothing changes where that is interrupted."""
+        if len(self.points) < self.num_kept:
+            tracked: TrackedPoint = self._kept["points"][len(self.points)]
+            self._largest, self._smallest = self._kept["largest"], self._kept["smallest"]
+            self._certificate, self._findings = self._kept["certificate"], self._kept["findings"]
+        else:
+            tracked = self._measure(name, point)
+            if self._journal is not None:
+                done = [*self.points, tracked]
+                now = {
+                    "digests": self._digests[: len(done)],
+                    "points": done,
+                    "largest": self._largest,
+                    "smallest": self._smallest,
+                    "certificate": self._certificate,
+                    "findings": self._known_findings(),
+                }
+                self._journal.keep(KEPT, now)
+        self.points.append(tracked)
+        return tracked
+
+    def _known_findings(self) -> tuple[str, ...]:
+        """Those of the points from the journal, and of this process if it has measured any."""
+        has_measured = len(self.points) > self.num_kept or not self._findings
+        here = map(str, self._lin.findings) if has_measured else ()
+        return tuple(dict.fromkeys((*self._findings, *here)))
+
+    def _measure(self, name: str, point: Any) -> TrackedPoint:
         begun = time.perf_counter()
-        with _at(self._lin, name, point) as there:
+        with _at(self._lin, name, point) as at_point:
+            there = kept(at_point, self._journal, f"{len(self.points)}")
             if self._certificate is None:
                 self._certificate = certify(there, seed=self._seed)
             A = OPERATORS[self.matrix](there)
@@ -96,7 +143,6 @@ class Tracking:
                 time.perf_counter() - begun,
             )
         self._largest, self._smallest = largest, smallest
-        self.points.append(tracked)
         return tracked
 
     def _end(
@@ -136,7 +182,7 @@ class Tracking:
             num_probe_products=self._num_products,
             seed=self._seed,
             certificate=self._certificate,
-            findings=tuple(map(str, lin.findings)),
+            findings=self._known_findings(),
             data_sha256=lin.data_digest,
             versions=package_versions(),
             command=command,

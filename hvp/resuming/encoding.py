@@ -64,6 +64,24 @@ def contiguous(array: np.ndarray) -> np.ndarray:
     return array if flags.c_contiguous or flags.f_contiguous else array.copy(order="F")
 
 
+def settled(value: Any) -> Any:
+    """The value with all its arrays `contiguous`, as it is when it is read.
+
+    Sums depend on the order of an array by rounding.
+    """
+    if isinstance(value, np.ndarray):
+        return contiguous(value)
+    if isinstance(value, list | tuple):
+        return type(value)(map(settled, value))
+    if isinstance(value, dict):
+        return {key: settled(each) for key, each in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: settled(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        same = all(fields[name] is getattr(value, name) for name in fields)
+        return value if same else dataclasses.replace(value, **fields)
+    return value
+
+
 def _bytes(array: np.ndarray) -> memoryview:
     """The bytes of a contiguous array in its own order, without a copy."""
     return array.ravel(order="K").view(np.uint8).data

@@ -26,11 +26,8 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def of_loss(lin: Curvature) -> dict[str, str] | None:
-    """The digests of a loss at a point, None for a backend that has none of its objective."""
-    objective = getattr(lin, "objective_digest", None)
-    if objective is None:
-        return None
+def of_loss(lin: Curvature) -> dict[str, str]:
+    """The digests of a loss at a point; that of the objective is "" where a backend has none."""
     layout = lin.layout
     tensors = [
         (name, tuple(shape)) for name, shape in zip(layout.names, layout.shapes, strict=True)
@@ -38,7 +35,7 @@ def of_loss(lin: Curvature) -> dict[str, str] | None:
     return {
         "data": lin.data_digest,
         "weights": lin.weights_digest,
-        "objective": objective,
+        "objective": getattr(lin, "objective_digest", ""),
         "parameters": hashlib.sha256(repr(tensors).encode()).hexdigest(),
         "precision": str(lin.dtype),
         "batches": str(lin.num_batches),
@@ -55,8 +52,8 @@ def of_operator(A: LinearOperator, key: str | None) -> dict[str, str]:
     if key is not None:
         return {**found, "key": key}
     lin = getattr(A, "lin", None)
-    of_lin = None if lin is None else of_loss(lin)
-    if of_lin is None:
+    of_lin = {} if lin is None else of_loss(lin)
+    if not of_lin.get("objective"):
         return found
     samples = (getattr(A, "num_samples", None), getattr(A, "seed", None))
     return {**found, **of_lin, "name": f"{type(A).__name__} {samples}"}

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import numpy as np
-
 from hvp.errors import InputError
 from hvp.resuming import encoding
 from hvp.resuming.journal_file import PRODUCTS, RESULTS, DamagedRecordError, JournalFile, files
@@ -105,9 +103,7 @@ class Journal:
                     "another solver: they are not used"
                 )
                 self._unused.clear()
-            value = compute()
-            if isinstance(value, np.ndarray):
-                value = cast(Result, encoding.contiguous(value))
+            value = cast(Result, encoding.settled(compute()))
             self._keep(PRODUCTS, key, value)
             return value
 
@@ -117,21 +113,36 @@ class Journal:
         When it is computed, it is kept, and all products are deleted, in one step. Where there is
         no room for it, the products stay.
         """
+        if self.has(name):
+            try:
+                return cast(Result, self._file.read(RESULTS, name.encode(), self._classes))
+            except DamagedRecordError:
+                self._file.forget(RESULTS, name.encode())
+                self._say_once(f"the result {name!r} is damaged: it is computed anew")
+        value = cast(Result, encoding.settled(compute()))
+        self.keep(name, value)
+        return value
+
+    def keep(self, name: str, value: Any) -> None:
+        """Keep a result in place of an earlier one of this name, and of all products."""
         with self._lock:
-            key = name.encode()
-            if self.has(name):
-                try:
-                    return cast(Result, self._file.read(RESULTS, key, self._classes))
-                except DamagedRecordError:
-                    self._file.forget(RESULTS, key)
-                    self._say_once(f"the result {name!r} is damaged: it is computed anew")
-            value = compute()
-            self._keep(RESULTS, key, value)
-            return value
+            self._keep(RESULTS, name.encode(), value)
+
+    def clear(self) -> None:
+        """Delete all products and results."""
+        with self._lock:
+            self._file.clear()
+            self._unused.clear()
+            self.num_found = 0
 
     def has(self, name: str) -> bool:
         """Whether the result of a stage is there."""
         return name.encode() in self._file.names(RESULTS)
+
+    @property
+    def num_products(self) -> int:
+        """The products that are there now."""
+        return len(self._file.names(PRODUCTS))
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -110,6 +110,7 @@ class JournalFile:
             table: 1 + (run(f"SELECT max(id) FROM {table}").fetchone()[0] or 0)
             for table in (PRODUCTS, RESULTS)
         }
+        self._forgotten: set[tuple[str, bytes]] = set()
         self.num_bytes = self._count_bytes()
 
     def names(self, table: str) -> Mapping[bytes, int]:
@@ -137,13 +138,18 @@ class JournalFile:
         *,
         instead_of_products: bool = False,
     ) -> None:
-        """Add a record; with `instead_of_products` delete all products in the same step."""
+        """Write a record in place of one of the same name, if any.
+
+        With `instead_of_products` all products are deleted in the same step.
+        """
         first = self._next[table]
         pieces = list(_pieces(arrays)) or [memoryview(b"")]
         run = self._connection.execute
         with self._transaction():
+            if name in self._ids[table] or (table, name) in self._forgotten:
+                run(f"DELETE FROM {table} WHERE name = ?", (name,))
             for i, piece in enumerate(pieces):
-                row = (first + i, None if i else name, None if i else text, piece)
+                row = (first + i, name, None if i else text, piece)
                 run(f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?)", (*row, _checksum(*row)))
             if instead_of_products:
                 run(f"DELETE FROM {PRODUCTS}")
@@ -153,6 +159,14 @@ class JournalFile:
         if instead_of_products:
             self._ids[PRODUCTS].clear()
             self.num_bytes = self._count_bytes()
+
+    def clear(self) -> None:
+        """Delete all records."""
+        with self._transaction():
+            for table in (PRODUCTS, RESULTS):
+                self._connection.execute(f"DELETE FROM {table}")
+                self._ids[table].clear()
+        self.num_bytes = 0
 
     def read(self, table: str, name: bytes, classes: encoding.Classes) -> Any:
         """The value of a record. Raises DamagedRecordError."""
@@ -164,7 +178,7 @@ class JournalFile:
             def fill(target: memoryview) -> None:
                 nonlocal next_id
                 for piece in _pieces([target]):
-                    data = self._piece(table, next_id, None if next_id > first else name)[1]
+                    data = self._piece(table, next_id, name)[1]
                     if len(data) != piece.nbytes:
                         raise DamagedRecordError
                     piece[:] = data
@@ -174,7 +188,7 @@ class JournalFile:
         except (sqlite3.DatabaseError, ValueError, TypeError, KeyError) as error:
             raise DamagedRecordError from error
 
-    def _piece(self, table: str, id: int, name: bytes | None) -> tuple[str, bytes]:
+    def _piece(self, table: str, id: int, name: bytes) -> tuple[str, bytes]:
         query = f"SELECT name, text, data, crc FROM {table} WHERE id = ?"
         found = self._connection.execute(query, (id,)).fetchone()
         if found is None or found[0] != name or _checksum(id, *found[:3]) != found[3]:
@@ -182,8 +196,9 @@ class JournalFile:
         return found[1], found[2]
 
     def forget(self, table: str, name: bytes) -> None:
-        """Leave a record out of what is found, such as a damaged one."""
+        """Leave a record out of what is found, such as a damaged one, until it is written anew."""
         del self._ids[table][name]
+        self._forgotten.add((table, name))
 
     def _count_bytes(self) -> int:
         query = "SELECT coalesce(sum(length(data)), 0) FROM {}"
@@ -208,7 +223,7 @@ class JournalFile:
         return JournalError("path", "a file that can be written", got, "choose another path")
 
 
-_NAMES = "SELECT id, name FROM {} WHERE name IS NOT NULL ORDER BY id"
+_NAMES = "SELECT min(id), name FROM {} GROUP BY name ORDER BY min(id)"
 
 
 def files(path: Path) -> tuple[Path, ...]:
@@ -254,5 +269,5 @@ def _pieces(arrays: Sequence[memoryview]) -> Iterator[memoryview]:
             yield array[start : start + MAX_PIECE]
 
 
-def _checksum(id: int, name: bytes | None, text: str | None, data: Any) -> int:
+def _checksum(id: int, name: bytes, text: str | None, data: Any) -> int:
     return zlib.crc32(data, zlib.crc32(repr((id, name, text)).encode()))

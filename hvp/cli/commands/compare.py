@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hvp.cli import comparing, linearizing, loading, options, process
+from hvp.cli import comparing, linearizing, loading, options, process, unfinished
 from hvp.errors import InputError
 
 if TYPE_CHECKING:
@@ -108,14 +109,16 @@ def compare(
     out: Annotated[
         Path, typer.Option(parser=options.path, metavar="<path>", help="Directory for the results.")
     ] = Path("hvp-compare"),
+    fresh: options.FreshOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
     """Compare the spectra of H, G and R = H - G, whole and layer by layer.
 
     Without arguments it trains a network with 24,790 parameters on 5,000 embedded MNIST digits,
     once with ReLU and once with tanh. Several models get a directory each, and compare.html above
-    them is a page that compares them. Exits with 1 if the derivatives disagree with finite
-    differences; the results are written nevertheless.
+    them is a page that compares them. Killed or interrupted, it leaves its unfinished work in the
+    directory, and the same command goes on from there. Exits with 1 if the derivatives disagree
+    with finite differences; the results are written nevertheless.
     """
     start = time.perf_counter()
     from hvp.comparison.limits import Limits
@@ -154,10 +157,15 @@ def compare(
         builtin = ["relu", "tanh"] if activation in (None, "both") else [str(activation)]
         names = list(files) or builtin
         several = len(names) > 1
-        directories = [out / name for name in names] if several else []
-        with of_loss.opened, process.directories([*directories, out]):
+        directories = {name: out / name if several else out for name in names}
+        with (
+            of_loss.opened,
+            process.directories(list(dict.fromkeys((*directories.values(), out)))),
+            contextlib.ExitStack() as stack,
+        ):
             starts = comparing.starts(start_from, names)
             readers = [loading.data_reader(path, data) for path in files.values()]
+            journals = stack.enter_context(unfinished.journals(context, directories, terminal))
             terminal.start("importing TensorFlow")
             process.import_tensorflow(seed)
             if files:
@@ -166,7 +174,7 @@ def compare(
                     for path, read in zip(files.values(), readers, strict=True)
                 ]
             else:
-                work = [loading.builtin_job(name, seed, terminal) for name in names]
+                work = [loading.builtin_job(name, seed, terminal, journals[name]) for name in names]
             work = [
                 dataclasses.replace(job, start=start)
                 for job, start in zip(work, starts, strict=True)
@@ -176,13 +184,16 @@ def compare(
             request = comparing.Request(
                 of_loss, effort, limits, seed, options.typed_command(context)
             )
-            results, failure = comparing.all_compared(work, request, terminal)
+            results, failure = comparing.all_compared(work, request, journals, terminal)
             terminal.start("writing")
             with process.named(out):
                 if several:
                     written = save_several(results, out, missing=names[len(results) :])
                 else:
                     written = save(next(iter(results.values())), out)
+            if failure is None and not terminal.stopped_by:
+                for journal in journals.values():
+                    journal.remove()
     for comparison in results.values():
         terminal.show(comparison)
     process.say_files(terminal, written, start)

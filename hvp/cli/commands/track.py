@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hvp.cli import linearizing, loading, options, process, tracking
+from hvp.cli import linearizing, loading, options, process, tracking, unfinished
 
 
 def track(
@@ -40,14 +40,16 @@ def track(
     out: Annotated[
         Path, typer.Option(parser=options.path, metavar="<path>", help="Directory for the results.")
     ] = Path("hvp-track"),
+    fresh: options.FreshOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
     """Track the curvature along checkpoints: λ_max, λ_min and trace, with errors, and the loss.
 
     A line for each checkpoint appears when it is done; track.json, .png and .svg are written at the
-    end, and at an interruption with what is finished. Without --model the first .keras file among
-    the checkpoints is the model; without --data the examples are the built-in digits. Exits with 1
-    if the derivatives at the first checkpoint disagree with finite differences.
+    end, and at an interruption with what is finished; the same command then goes on. Without
+    --model the first .keras file among the checkpoints is the model; without --data the examples
+    are the built-in digits. Exits with 1 if the derivatives at the first checkpoint disagree with
+    finite differences.
     """
     start = time.perf_counter()
     from hvp.comparison.checkpoints import short_names
@@ -67,23 +69,34 @@ def track(
         read = loading.data_reader(of_model, data)
         of_loss = linearizing.Options(loss, layers, dtype, batch_size)
         points = dict(zip(short_names(paths), paths, strict=True))
-        with process.directories([out], "track"):
+        with (
+            process.directories([out], "track"),
+            unfinished.journals(context, {of_model.stem: out}, terminal) as journals,
+        ):
+            (journal,) = journals.values()
             terminal.start("importing TensorFlow")
             process.import_tensorflow(seed)
             job = loading.load_job(of_model, read, loss, rescale)
             if examples is not None:
                 job = loading.with_some_examples(job, examples, seed, terminal)
             tracker = Tracking(
-                linearizing.linearized(job, of_loss, terminal),
+                unfinished.linearized(job, of_loss, journal, terminal),
                 matrix=matrix,
                 num_products=products,
                 seed=seed,
                 progress=terminal.report_products,
+                journal=journal,
             )
             terminal.start(f"{job.title}: reading checkpoints", len(points))
             for name, path in points.items():  # a wrong one ends the work before any is measured
                 tracker.check(name, path)
                 terminal.advance()
+            if tracker.num_kept or journal.num_products:
+                terminal.say_line(
+                    f"{job.title}: going on with unfinished work: {tracker.num_kept} of "
+                    f"{len(points)} checkpoints and {journal.num_products:,} products of the next "
+                    "one are done"
+                )
             terminal.start(f"{job.title}: tracking", len(points))
             failure = tracking.tracked(tracker, points, terminal.console.width, terminal)
             terminal.start("writing")
@@ -94,6 +107,8 @@ def track(
             )
             with process.named(out):
                 written = save_track(result, out)
+            if failure is None and not terminal.stopped_by:
+                journal.remove()
     for line in (track_table.title(result), *track_table.notes(result), *result.findings):
         terminal.say(process.in_options(line))
     process.say_files(terminal, written, start)

@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING
 
 from hvp.cli import linearizing
 from hvp.errors import InputError
-from hvp.resuming import identity
-from hvp.resuming.journal import Journal
-from hvp.resuming.journal_file import JournalError
 
 if TYPE_CHECKING:
     import typer
@@ -21,6 +18,7 @@ if TYPE_CHECKING:
     from hvp.cli.loading import Job
     from hvp.linearization.linearization import Linearization
     from hvp.report.terminal import Terminal
+    from hvp.resuming.journal import Journal
 
 # Results that take little time, for which alone no journal stays.
 BEFORE = "before the work: "
@@ -69,6 +67,8 @@ def num_stages(journal: Journal) -> int:
 
 def _options(context: typer.Context) -> dict[str, str]:
     """What the work depends on, besides data and models."""
+    from hvp.resuming import identity
+
     options = {
         option.opts[0]: repr(context.params[str(option.name)])
         for option in context.command.params
@@ -91,6 +91,8 @@ def _opened(
     path: Path, owner: Mapping[str, str], context: typer.Context, terminal: Terminal
 ) -> Journal:
     from hvp.comparison.kept_results import CLASSES
+    from hvp.resuming.journal import Journal
+    from hvp.resuming.journal_file import JournalError
 
     def journal(is_fresh: bool) -> Journal:
         return Journal(path, owner, classes=CLASSES, fresh=is_fresh, say=terminal.say_line)
@@ -112,6 +114,8 @@ def linearized(
 
     Where that is of another loss, it is said, and the journal is emptied.
     """
+    from hvp.resuming import identity
+
     before = options
     if journal.has(BATCH_SIZE + part):
         size = journal.stage(BATCH_SIZE + part, lambda: options.batch_size)

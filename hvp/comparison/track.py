@@ -73,7 +73,8 @@ class Tracking:
         self.points: list[TrackedPoint] = []
         self._journal = journal
         self._digests: list[str] = []
-        self._kept: dict[str, Any] = {} if journal is None else journal.stage(KEPT, dict)
+        is_begun = journal is not None and journal.has(KEPT)
+        self._kept: dict[str, Any] = journal.stage(KEPT, dict) if journal and is_begun else {}
         self._findings: tuple[str, ...] = ()
 
     def check(self, name: str, point: Any) -> None:

@@ -28,7 +28,8 @@ def report():
     import hvp
 
     package = Path(hvp.__file__).parent
-    for name in ("README.md", "LICENSE", "CHANGELOG.md", "py.typed", "__init__.pyi"):
+    schemas = ("report/compare.schema.json", "report/track.schema.json")
+    for name in ("README.md", "LICENSE", "CHANGELOG.md", "py.typed", "__init__.pyi", *schemas):
         assert (package / name).exists(), name
     for module in pkgutil.walk_packages(hvp.__path__, "hvp."):
         needs_ray = module.name.startswith("hvp.cluster.")

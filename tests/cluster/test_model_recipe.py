@@ -122,7 +122,11 @@ def test_what_is_no_model_is_refused():
         ModelRecipe.of(3)
 
 
-@pytest.mark.parametrize("loss", ["mse", LOSS, {"a": LOSS, "b": None}, [LOSS, "mae"]], ids=str)
+@pytest.mark.parametrize(
+    "loss",
+    ["mse", LOSS, {"a": LOSS, "b": None}, [LOSS, "mae"]],
+    ids=["a name", "an object", "a dict", "a list"],
+)
 def test_losses_come_back_as_they_were(loss):
     assert repr(described(unpacked(pickle.loads(pickle.dumps(packed(loss)))))) == repr(
         described(loss)

@@ -1,7 +1,7 @@
 """What `hvp compare` expects to take, and what it takes.
 
 ``python -m bench.forecast DIRECTORY`` compares each model NAME.keras of a directory, with its data
-NAME.npz, in a fresh process. It prints the time and the memory that were told before the work, the
+NAME.npz, in a fresh process. It prints the time and the memory that were expected before the work, the
 seconds of the work, and the peak memory of the process. Options behind the directory are those of
 `hvp compare`.
 """
@@ -32,24 +32,26 @@ def main(
         list[str] | None, typer.Argument(help="Options of hvp compare, behind --.")
     ] = None,
 ) -> None:
-    """Compare all models of a directory, and print what was told beside what it took."""
-    table = Table("model", "told", "taken", "told / taken", "told", "peak", "peak / told")
+    """Compare all models of a directory, and print what was expected beside what it took."""
+    table = Table(
+        "model", "expected", "taken", "expected / taken", "expected", "peak", "peak / expected"
+    )
     for model in sorted(directory.glob("*.keras")):
-        told, taken, told_bytes, peak = measured(model, options or [])
+        expected, taken, expected_bytes, peak = measured(model, options or [])
         table.add_row(
             model.stem,
-            f"{told:.0f} s",
+            f"{expected:.0f} s",
             f"{taken:.0f} s",
-            f"{told / taken:.2f}",
-            f"{told_bytes:.1f} GB",
+            f"{expected / taken:.2f}",
+            f"{expected_bytes:.1f} GB",
             f"{peak:.2f} GB",
-            f"{peak / told_bytes:.2f}",
+            f"{peak / expected_bytes:.2f}",
         )
     Console().print(table)
 
 
 def measured(model: Path, options: list[str]) -> tuple[float, float, float, float]:
-    """Seconds told and taken, and gigabytes told and at the peak, of a model's comparison."""
+    """Seconds expected and taken, and gigabytes expected and at the peak, of a model's comparison."""
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, "-m", "hvp", "compare", str(model)]
         command += ["--data", str(model.with_suffix(".npz")), "--out", out, *options]

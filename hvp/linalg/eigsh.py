@@ -76,8 +76,8 @@ def eigsh(
         start: eigenpairs of a matrix near A, such as those at earlier weights. The iteration starts
             from all their vectors and a random one, and multiplies what their residuals need.
             Neither changes what is found, within its errors, but how many products that takes: for
-            networks some steps apart a third for the largest, a half for the three largest, nine
-            tenths for ten. For P up to 512 both are unused.
+            networks some steps apart, and the same `tol`, a third for the largest, a half for the
+            three largest, nine tenths for ten. For P up to 512 both are unused.
         block: how many vectors are multiplied at once. More than one take more products in all, but
             each costs less where saved tensors do not fit the cache: what of a product does not
             depend on the vector is then computed once for the block. None is one, and with `start`

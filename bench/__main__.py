@@ -16,13 +16,14 @@ from rich.console import Console
 from bench.backends import implementations
 from bench.backends.implementations import NAIVE, OURS, Entry
 from bench.backends.reference import by_hand
-from bench.command_line import check_output_path, one_line_errors
+from bench.command_line import check_output_path, one_line_errors, unfinished
 from bench.measurements import densities, problems, spectra, targets, versions
 from bench.measurements.problems import Problem
 from bench.results import plot, record, report
 from hvp import InputError
 from hvp.benchmark import entries as entry_table
 from hvp.benchmark import measure, process, records
+from hvp.resuming.journal import Journal
 
 app = typer.Typer(
     add_completion=False,
@@ -61,8 +62,15 @@ def bench(
         Path | None,
         typer.Option(help="Another checkout of hvp: compare its products with these, no peers."),
     ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew, whatever unfinished work there is.")
+    ] = False,
 ) -> None:
-    """Measure the products of hvp and of other libraries, in turns, in one run."""
+    """Measure the products of hvp and of other libraries, in turns, in one run.
+
+    Interrupted or killed, it keeps the problems that are done; the same command goes on with the
+    others.
+    """
     console = Console()
     with one_line_errors("bench"):
         chosen, others = _problems(problem, quick)
@@ -72,8 +80,14 @@ def bench(
         entries = implementations.select(peers or ("none" if quick else "all"))
         for path in (json, picture):
             check_output_path(path)
-        with _progress() as progress:
-            run = _run(chosen, others, entries, quick, progress)
+        run = _empty_run(entries, quick)
+        owner = {"machine": run.machine, "versions": run.versions, "settings": run.settings}
+        with (
+            unfinished(json, owner, record.PARTS, is_fresh=fresh) as journal,
+            _kept_if_interrupted(run, json),
+            _progress() as progress,
+        ):
+            _measure(run, chosen, others, entries, progress, journal)
         verdicts = targets.verdicts(run)
         run.verdicts = targets.as_rows(verdicts)
         _save(run, json, picture)
@@ -86,40 +100,75 @@ def bench(
 
 def _compare_versions(chosen: list[Problem], checkout: Path, quick: bool, console: Console) -> None:
     old = versions.check_checkout(checkout)
-    plan = measure.QUICK if quick else measure.FULL
     with _progress() as progress:
-        rows = list(versions.compare(chosen, old, plan, progress))
+        rows = list(versions.compare(chosen, old, _plan(quick), progress))
     report.show_versions(rows, console)
 
 
-def _run(
-    chosen: list[Problem],
-    others: list[str],
-    entries: list[Entry],
-    quick: bool,
-    progress: measure.Progress,
-) -> record.Run:
-    begun = time.perf_counter()
-    plan = measure.QUICK if quick else measure.FULL
-    run = record.Run(
+def _plan(quick: bool) -> measure.Plan:
+    return measure.QUICK if quick else measure.FULL
+
+
+def _empty_run(entries: list[Entry], quick: bool) -> record.Run:
+    return record.Run(
         date=datetime.date.today().isoformat(),
         machine=records.machine(),
         versions=entry_table.versions(entries),
         threads=process.cores(),
-        settings={"quick": quick, "peers": [entry.name for entry in entries], **vars(plan)},
+        settings={
+            "quick": quick,
+            "peers": [entry.name for entry in entries],
+            **vars(_plan(quick)),
+        },
         missing={entry.name: why for entry in entries if (why := entry.missing()) is not None},
     )
-    for problem in chosen:
+
+
+def _measure(
+    run: record.Run,
+    chosen: list[Problem],
+    others: list[str],
+    entries: list[Entry],
+    progress: measure.Progress,
+    journal: Journal,
+) -> None:
+    """Fill the run, with what is done in the journal taken from there."""
+    begun = time.perf_counter()
+    plan = _plan(run.settings["quick"])
+
+    def measured(problem: Problem) -> records.CaseRecord:
         run.problems[problem.name] = found = records.CaseRecord(problem.title)
         reference = functools.partial(by_hand, problem)
-        measured = [OURS, NAIVE, *(entry for entry in entries if entry.has_products)]
-        measure.measure(problem, measured, plan, progress, record=found, reference=reference)
+        with_products = [OURS, NAIVE, *(entry for entry in entries if entry.has_products)]
+        measure.measure(problem, with_products, plan, progress, record=found, reference=reference)
+        return found
+
+    for problem in chosen:
+        run.problems[problem.name] = journal.stage(
+            problem.name, functools.partial(measured, problem)
+        )
     if targets.SPECTRA in others:
-        run.spectra = spectra.measure(entries, plan, progress)
+        run.spectra = journal.stage(
+            targets.SPECTRA, lambda: spectra.measure(entries, plan, progress)
+        )
     if targets.DENSITY in others:
-        run.density = densities.measure(problems.EIGENVALUES, entries, plan, progress)
+        run.density = journal.stage(
+            targets.DENSITY,
+            lambda: densities.measure(problems.EIGENVALUES, entries, plan, progress),
+        )
     run.seconds = time.perf_counter() - begun
-    return run
+
+
+@contextlib.contextmanager
+def _kept_if_interrupted(run: record.Run, json: Path) -> Iterator[None]:
+    """Write what is measured where Ctrl-C ends the block."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        run.is_complete = False
+        run.save(json)
+        typer.echo(f"wrote {json}, which is incomplete; the same command goes on", err=True)
+        raise
 
 
 @contextlib.contextmanager

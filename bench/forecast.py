@@ -1,9 +1,9 @@
 """What `hvp compare` expects to take, and what it takes.
 
 ``python -m bench.forecast DIRECTORY`` compares each model NAME.keras of a directory, with its data
-NAME.npz, in a fresh process. It prints the time and the memory that were expected before the work, the
-seconds of the work, and the peak memory of the process. Options behind the directory are those of
-`hvp compare`.
+NAME.npz, in a fresh process. It prints the time and the memory that were expected before the work,
+the seconds of the work, and the peak memory of the process. Options behind the directory are those
+of `hvp compare`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main(
 
 
 def measured(model: Path, options: list[str]) -> tuple[float, float, float, float]:
-    """Seconds expected and taken, and gigabytes expected and at the peak, of a model's comparison."""
+    """Seconds and gigabytes of a model's comparison, expected and taken: see `compare_all`."""
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, "-m", "hvp", "compare", str(model)]
         command += ["--data", str(model.with_suffix(".npz")), "--out", out, *options]

@@ -10,8 +10,8 @@ from hvp.benchmark.records import CaseRecord, Measurement, Result, machine
 
 SCHEMA = records.SCHEMA
 __all__ = [
-    "SCHEMA", "CaseRecord", "DensityRecord", "Measurement", "Result", "Run", "SpectraRecord",
-    "Spectrum", "machine",
+    "PARTS", "SCHEMA", "CaseRecord", "DensityRecord", "Measurement", "Result", "Run",
+    "SpectraRecord", "Spectrum", "machine",
 ]  # fmt: skip
 
 
@@ -49,6 +49,10 @@ class DensityRecord:
     steps: int
     figure: Measurement = field(default_factory=Measurement)
     first: dict[str, float] = field(default_factory=dict)
+
+
+# What the parts of a run consist of.
+PARTS = (CaseRecord, Measurement, Result, Spectrum, SpectraRecord, DensityRecord)
 
 
 @dataclass

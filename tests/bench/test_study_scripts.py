@@ -87,6 +87,26 @@ def test_traces_are_a_table_and_a_file(run, tmp_path):
     assert traces["H", "hidden"] == pytest.approx(parts, rel=1e-3)
 
 
+def test_batches_are_sharper_than_all_data(run):
+    out, _ = run("sharpness_over_batch_sizes", "5", "30")
+    found = [float(each) for each in re.findall(r": ([\d.]+) ±", out)]
+    assert len(found) == 3
+    assert found[0] > found[1] > found[2] > 0
+
+
+def test_the_preconditioned_spectrum_is_beside_the_other(run, files):
+    out, _ = run("preconditioned_spectrum", "0.1")
+    place, _ = files
+    arrays = np.load(place / "data.npz")
+    model = keras.models.load_model(place / "model.keras")
+    lin = hvp.linearize(model, (arrays["x"], arrays["y"]))
+    dense = {A: A(lin) @ np.eye(lin.size) for A in (hvp.Hessian, hvp.GaussNewton)}
+    roots = 1 / np.sqrt(np.diag(dense[hvp.GaussNewton]) + 0.1)
+    expected = np.linalg.eigvalsh(roots[:, None] * dense[hvp.Hessian] * roots)[-1]
+    found = float(re.search(r"preconditioned: the largest \[ *([\d.]+)", out)[1])
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_script_is_short(name):
     assert len((SCRIPTS / f"{name}.py").read_text(encoding="utf-8").splitlines()) <= 25

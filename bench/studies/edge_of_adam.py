@@ -19,10 +19,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import hvp
 from bench.studies import study
 from bench.studies.descent import Sharpness, Tensors, descend, digits, used_pixels, zeros
 from bench.studies.study import Row, Study
-from hvp.callbacks import stability_edge
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
 RATES = (5e-4, 1e-3)
@@ -32,7 +32,7 @@ def edge(rate: float) -> float:
     """The largest stable preconditioned sharpness, which is known after a first step."""
     optimizer, weight = keras.optimizers.Adam(rate, BETA1, BETA2, EPSILON), keras.Variable([0.0])
     optimizer.apply([tf.zeros([1])], [weight])
-    return stability_edge(optimizer, [weight]).value
+    return hvp.callbacks.stability_edge(optimizer, [weight]).value
 
 
 class Adam:

@@ -17,10 +17,10 @@ from functools import partial
 import keras
 import numpy as np
 
+import hvp
 from bench.studies import study
 from bench.studies.descent import Sharpness, Tensors, descend, digits, used_pixels, zeros
 from bench.studies.study import Row, Study
-from hvp.callbacks import stability_edge
 
 BETA = 0.9
 RULES = {"heavy ball": (1.9, 3.8), "Nesterov": (0.68, 1.36)}
@@ -29,7 +29,7 @@ RULES = {"heavy ball": (1.9, 3.8), "Nesterov": (0.68, 1.36)}
 def edge(rule: str, rate: float) -> float:
     """The largest stable sharpness. Keras sums the slopes that are averaged here."""
     sgd = keras.optimizers.SGD((1 - BETA) * rate, BETA, nesterov=rule == "Nesterov")
-    return stability_edge(sgd).value
+    return hvp.callbacks.stability_edge(sgd).value
 
 
 def train(

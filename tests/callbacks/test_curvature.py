@@ -426,7 +426,7 @@ def test_unknown_options_are_refused_at_once(options, message):
         ((X, Y[:5]), "the same length|same"),
         ((X * np.nan, Y), "finite data"),
         (X, "targets"),
-        (3.0, "arrays, a tf.data.Dataset or an iterable"),
+        (3.0, "arrays, a tf.data.Dataset, an iterable"),
     ],
 )
 def test_other_data_are_refused_before_the_first_step(data, message):

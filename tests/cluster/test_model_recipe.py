@@ -34,7 +34,7 @@ def net():
             keras.Input((4,), dtype="float64"),
             keras.layers.Dense(3, "tanh", dtype="float64", kernel_regularizer="l2", name="a"),
             keras.layers.BatchNormalization(dtype="float64", name="norm"),
-            keras.layers.Dropout(0.5, dtype="float64"),
+            keras.layers.Dropout(0.5, dtype="float64", name="dropout"),
             keras.layers.Dense(2, dtype="float64", name="b"),
         ]
     )

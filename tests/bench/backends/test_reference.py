@@ -4,12 +4,13 @@ import numpy as np
 
 from bench.backends.reference import DenseNet
 from bench.measurements import problems
+from hvp.benchmark.implementation import vectors
 
 DENSE = problems.TINY["tiny-dense"]
 
 
 def test_the_product_by_hand_is_the_derivative_of_the_gradient_by_hand(monkeypatch):
-    net, v = DenseNet(DENSE), problems.vectors(DENSE, 1).astype(float)
+    net, v = DenseNet(DENSE), vectors(DENSE.size, 1).astype(float)
     weights = [array.astype(float) for array in problems.values(DENSE)]
     step, gradients = 1e-5, []
     for sign in (1, -1):

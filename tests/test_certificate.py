@@ -95,6 +95,7 @@ def test_for_G_it_costs_a_product_and_at_most_nine_evaluations_of_the_network(mo
     assert 5 <= calls.count("outputs") <= 9
 
 
+@pytest.mark.sweep
 def test_the_form_of_G_has_the_penalties_of_weights_and_not_those_of_activities():
     options = {"kernel_regularizer": "l2", "activity_regularizer": keras.regularizers.L2(0.3)}
     net = dense_net(dtype="float64", **options)
@@ -192,6 +193,7 @@ def test_verify_keeps_the_certificate():
     assert None not in errors(lin.certificate).values()
 
 
+@pytest.mark.sweep
 def test_verify_refuses_what_is_wrong(wrong):
     with pytest.raises(hvp.InputError, match=f"derivatives that agree.*got {wrong}"):
         freshly_linearized(verify=True)
@@ -269,6 +271,7 @@ def test_a_comparison_shows_its_certificate_in_all_places(tmp_path):
     assert all(check["error"] < check["bound"] for check in written["checks"])
 
 
+@pytest.mark.sweep
 def test_a_comparison_marks_a_failed_certificate_in_all_places(wrong, tmp_path):
     comparison = compared()
     sentence = summary.certificate(comparison)
@@ -283,6 +286,7 @@ def test_a_comparison_marks_a_failed_certificate_in_all_places(wrong, tmp_path):
     assert [check["name"] for check in written["checks"] if not check["passed"]] == [wrong]
 
 
+@pytest.mark.sweep
 def test_the_bounds_are_those_of_the_check():
     assert checks.MAX_DIFFERENCE_ERROR == 1e-6
     assert {check.name for check in hvp.testing.check(linearized(), num_directions=1).checks} >= {

@@ -38,6 +38,7 @@ def test_training_reaches_95_percent(trained, digits):
     assert accuracy(model.get_weights(), *digits, function) >= 0.95
 
 
+@pytest.mark.sweep
 def test_training_again_gives_the_same_bits(trained, digits):
     name, model = trained
     again = examples.network(name, seed=4)

@@ -142,6 +142,7 @@ def test_functions_move_with_their_inputs(name):
         assert_moves(function, inputs, places)
 
 
+@pytest.mark.sweep
 @few
 @given(recipes, seeds)
 def test_random_programs_move_as_tensorflow_says(recipe, seed):

@@ -135,6 +135,7 @@ def test_functions_that_an_identity_makes_smooth(name):
     np.testing.assert_allclose(curvature[1:], bends, atol=1e-6)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["sin", "log1p"])
 def test_quotients_have_all_digits_near_zero_and_far(name):
     """On [0, 1], sin(u)/u is the integral of cos(ut), and log(1 + u)/u that of 1/(1 + ut)."""
@@ -435,6 +436,7 @@ def test_what_is_no_piece_at_a_point_is_accepted(name, dtype):
     assert gradient[0] == pytest.approx(slope, abs=1e-6)
 
 
+@pytest.mark.sweep
 def test_a_power_of_zero_is_refused_where_its_exponent_is_zero():
     """0ᵖ is 0 for p > 0 and infinite for p < 0."""
     base = tf.constant([0.0, 2.0], tf.float64)

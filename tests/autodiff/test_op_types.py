@@ -83,6 +83,7 @@ def test_products_need_no_row_that_is_a_shortcut(kinds, ad, expected):
     assert_close(found, expected)
 
 
+@pytest.mark.sweep
 def test_a_network_needs_no_row_that_is_a_shortcut():
     """Convolutions, pooling, a normalisation, biases, and a loss of Keras."""
     model = sequential(

@@ -64,6 +64,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("build", "training"), NETWORKS.values(), ids=NETWORKS)
 def test_normalised_networks_match_central_differences(build, training):
     model = build()

@@ -95,6 +95,7 @@ def test_momentum_takes_the_steps_of_keras_with_a_tenth_of_the_rate(rule: str) -
     np.testing.assert_allclose(losses, losses_of_keras(sgd, 4), rtol=1e-5)
 
 
+@pytest.mark.sweep
 def test_adam_takes_the_steps_of_keras() -> None:
     model, data = descent.network(3), few_digits()
     adam = edge_of_adam.Adam(descent.zeros(model), descent.zeros(model), 0.01)

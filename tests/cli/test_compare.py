@@ -31,6 +31,7 @@ layers = keras.layers
 pytestmark = pytest.mark.usefixtures("less_work")
 
 
+@pytest.mark.sweep
 def test_a_comparison_can_be_made_smaller(inputs, here):
     effort = ("--no-layers", "--probes", 2, "--steps", 4, "--examples", 5)
     result = compare(*inputs, "-k", 1, "--out", "found", *effort)
@@ -57,6 +58,7 @@ def test_a_model_and_data_of_ones_own_are_compared(inputs, here):
         assert words in result.stdout
 
 
+@pytest.mark.sweep
 def test_what_is_shown_is_what_is_written(inputs, here):
     shown = compare(*inputs, "-k", 2, "--out", "out").stdout.splitlines()
     found = document(here / "out")
@@ -105,6 +107,7 @@ def test_what_is_shown_fits_into_100_columns(shown):
     assert max(map(len, lines)) <= 100
 
 
+@pytest.mark.sweep
 def test_quiet_prints_nothing(one_layer, here):
     result = compare(*one_layer, "-k", 1, "--quiet", "--out", "out")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
@@ -169,6 +172,7 @@ def test_the_command_that_was_typed_is_kept_as_a_shell_takes_it(inputs, here):
     assert command in html.unescape((here / "the out/compare.html").read_text())
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("chosen", "P", "most"), [("last/bias", 3, 2), ("one", 1, 1)])
 def test_more_eigenvalues_than_there_are_become_all_but_one(inputs, here, chosen, P, most):
     if P == 1:
@@ -200,6 +204,7 @@ def test_findings_name_options(one_layer, here, monkeypatch):
     assert document(here / "out")["findings"] == [line]
 
 
+@pytest.mark.sweep
 def test_a_failed_certificate_keeps_the_results_and_exits_1(one_layer, here, monkeypatch):
     original = hvp.Linearization.hvp
     monkeypatch.setattr(hvp.Linearization, "hvp", lambda lin, v: 1.01 * original(lin, v))

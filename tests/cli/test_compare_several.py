@@ -91,6 +91,7 @@ def test_a_model_that_cannot_take_the_data_is_refused_before_any_is_compared(inp
     assert not (here / "out").exists()
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
@@ -117,6 +118,7 @@ def test_models_that_are_finished_are_written(two_models, here, monkeypatch, err
     assert document(here / "out/net")["unfinished"] == []
 
 
+@pytest.mark.sweep
 def test_a_comparison_starts_from_an_earlier_one(one_layer, here):
     effort = (*one_layer, "-k", 1, "--parts", "ends", "-q")
     succeeded(compare(*effort, "--out", "first"))
@@ -127,6 +129,7 @@ def test_a_comparison_starts_from_an_earlier_one(one_layer, here):
     assert second["command"] == f"{first['command']} --start-from first/compare.json"
 
 
+@pytest.mark.sweep
 def test_several_models_start_from_their_own_comparisons(inputs, here):
     starts = (("a", "b"), ("first/a", "first/b"))
     for name in starts[0]:

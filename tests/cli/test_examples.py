@@ -26,6 +26,7 @@ def test_weights_and_truth_values_are_read(here):
     assert found == expected
 
 
+@pytest.mark.sweep
 def test_several_inputs_and_outputs_have_names(here):
     rng = np.random.default_rng(2)
     x = {"left": rng.random((12, 3)), "right": rng.random((12, 2))}
@@ -62,6 +63,7 @@ def test_images_are_rescaled(here):
     assert words == ["hvp", "compare", *typed[:4], "-k", "1", "--rescale"]
 
 
+@pytest.mark.sweep
 def test_truth_values_are_inputs_and_class_numbers(inputs, here):
     x, y = arrays()["x"] > 0, arrays()["y"] > 1
     np.savez("data.npz", x=x, y=y)

@@ -165,6 +165,7 @@ def read_until(terminal, text, patience=120):
     return shown
 
 
+@pytest.mark.sweep
 def test_lines_tell_the_progress_where_there_is_no_terminal(one_layer, here, monkeypatch):
     monkeypatch.setattr(hvp.report.terminal, "SECONDS_BETWEEN_LINES", 0.05)
     result = compare(*one_layer, "-k", 1, "--out", "out")

@@ -24,6 +24,7 @@ def mixing(here):
     return ("--model", "net.keras", "--data", "data.npz")
 
 
+@pytest.mark.sweep
 def test_a_loss_that_mixes_examples_takes_one_batch_and_says_so(mixing, here):
     result = compare(*mixing, "--layers", "last", "-k", 1, "--out", "out")
     assert result.exit_code == 0, result.stderr
@@ -71,6 +72,7 @@ def test_values_that_take_much_memory_make_smaller_batches(inputs, here, monkeyp
     assert found == [1, 12]
 
 
+@pytest.mark.sweep
 def test_batches_have_the_size_that_is_asked_for(one_layer, here):
     succeeded(compare(*one_layer, "-k", 1, "--out", "out", "--batch-size", 4))
     assert document(here / "out")["num_batches"] == 3

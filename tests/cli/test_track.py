@@ -147,6 +147,7 @@ def test_weights_without_a_model_are_refused(here):
     assert "expected --model MODEL.keras, as weights alone are no model" in result.stderr
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [

@@ -227,6 +227,7 @@ def test_overflow_names_its_batch(lin):
 # --- the same numbers as in one process ---
 
 
+@pytest.mark.sweep
 def test_all_else_is_as_in_one_process(on_cluster, one_process, V):
     def both(function):
         return function(on_cluster), function(one_process)
@@ -288,6 +289,7 @@ def test_a_product_repeats_to_the_last_bit(on_cluster, V):
 # --- workers that die, are late or are slow ---
 
 
+@pytest.mark.sweep
 def test_a_worker_that_died_starts_again_and_is_counted(on_cluster, V):
     before, state = on_cluster.hvp(V), on_cluster.workers[1]
     there = on_cluster.at(1.1 * on_cluster.theta)
@@ -325,6 +327,7 @@ def test_a_slow_worker_is_a_finding(on_cluster, monkeypatch):
     assert "0.9 s where the others would take 0.075 s" in found[0].message
 
 
+@pytest.mark.sweep
 def test_functions_build_the_model_and_read_the_data_and_a_death_too_many_is_said(ray_cluster):
     x, y = X, LABELS
 
@@ -370,6 +373,7 @@ def test_functions_build_the_model_and_read_the_data_and_a_death_too_many_is_sai
     assert not any(map(psutil.pid_exists, pids))
 
 
+@pytest.mark.sweep
 def test_what_a_worker_refuses_is_refused_here_in_the_same_words(ray_cluster):
     normalised = keras.Sequential(
         [keras.Input((4,)), keras.layers.BatchNormalization(), keras.layers.Dense(3)]

@@ -143,6 +143,7 @@ def test_a_layer_smaller_than_k_gives_all_but_one():
         np.testing.assert_allclose(ends.smallest.values, values[: counts[name]], atol=atol)
 
 
+@pytest.mark.sweep
 def test_a_single_layer_is_compared_once_under_both_names(lin, tmp_path):
     counts = {}
     block = lin.block("last")

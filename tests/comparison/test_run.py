@@ -14,6 +14,7 @@ from hvp.comparison.run import Run
 from hvp.report import summary
 
 
+@pytest.mark.sweep
 def test_layers_can_be_left_out(lin, comparison, tmp_path):
     found = hvp.compare(lin, K, tol=TOL, seed=3, layers=False, **FEW)
     assert list(found.parts) == ["whole network"]

@@ -131,6 +131,7 @@ def test_the_chain_rule_survives_the_file(document, comparison):
         }
 
 
+@pytest.mark.sweep
 def test_the_picture_opens_and_is_not_blank(written):
     pixels = matplotlib.image.imread(written / "compare.png")
     assert min(pixels.shape[:2]) > 300
@@ -162,6 +163,7 @@ def test_a_picture_that_fails_leaves_nothing_behind(comparison, tmp_path, monkey
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.sweep
 def test_a_picture_that_fails_keeps_what_was_there(comparison, tmp_path, monkeypatch):
     comparison.save(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

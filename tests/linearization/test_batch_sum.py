@@ -48,6 +48,7 @@ def net(sizes, *, width=3, dtype="float64", **options):
     return hvp.linearize(model, data, LOSS, ad="forward-over-reverse", jit=False, **options)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("columns", [(), (3,)], ids=["vector", "block"])
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_joined_batches_give_the_same_bits(name, columns):

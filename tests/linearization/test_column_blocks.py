@@ -108,6 +108,7 @@ def test_scipys_block_solver_finds_the_largest_eigenvalues():
     assert np.abs(H @ vectors - vectors * values).max() < 1e-6
 
 
+@pytest.mark.sweep
 def test_three_products_at_once_are_those_alone():
     model = dense_net(kernel_regularizer="l2")
     lin = hvp.linearize(model, (X, Y), "mse", batch_size=4, **GIVEN)

@@ -161,6 +161,7 @@ def powers(a):
     return tf.exp(0.5 * a - 4.0)
 
 
+@pytest.mark.sweep
 def test_fisher_of_probabilities_made_otherwise_is_not_gauss_newton():
     model = net(last=clipped_tanh)
     lin = linearize(model, (X, ONEHOT), losses.BinaryCrossentropy(), sizes=RAGGED)
@@ -312,6 +313,7 @@ def test_the_mean_of_draws_is_the_exact_matrix(name):
     assert standard_errors(lin) < 5
 
 
+@pytest.mark.sweep
 @pytest.mark.filterwarnings("ignore:.*received `from_logits=True`")
 @pytest.mark.parametrize(
     ("last", "loss", "y"),
@@ -370,6 +372,7 @@ def test_one_draw_is_the_score_of_a_class_with_itself():
     assert len(drawn) > 1
 
 
+@pytest.mark.sweep
 def test_draws_follow_from_their_seed_alone():
     def linearized(**options):
         return hvp.linearize(net(), cut((X, LABELS), (4, 3)), LOGITS, **options)

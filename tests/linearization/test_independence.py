@@ -28,6 +28,7 @@ def large():
     return hvp.linearize(large_net(), LARGE_DATA, "mse", batch_size=3, **GIVEN)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("cache", [0, "auto"])
 def test_weights_changed_later_change_nothing(cache):
     model = large_net()
@@ -158,6 +159,7 @@ def test_products_that_are_zero_may_be_written(name, outputs, loss, columns):
     may_be_written(name, outputs, loss, 0, columns)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("cache", [0, "auto"])
 def test_threads_that_multiply_at_once_get_their_own_results(large, cache):
     lin = hvp.linearize(large_net(), LARGE_DATA, "mse", batch_size=3, cache=cache, **GIVEN)

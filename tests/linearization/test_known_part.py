@@ -99,6 +99,7 @@ def expected():
     return every_product(ragged())
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("cache", [0, 2000, 5000])
 def test_products_are_the_same_within_any_budget(expected, cache):
     lin = ragged(cache=cache)
@@ -109,6 +110,7 @@ def test_products_are_the_same_within_any_budget(expected, cache):
     assert memory.budget == cache
 
 
+@pytest.mark.sweep
 def test_a_middling_budget_keeps_some(known):
     lin = ragged()
     before = lin.hvp(np.ones(lin.size))

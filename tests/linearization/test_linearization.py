@@ -158,6 +158,7 @@ def everything(lin):
     return np.concatenate([np.ravel(part) for part in parts])
 
 
+@pytest.mark.sweep
 def test_what_happens_to_the_model_later_changes_nothing():
     model = dense_net()
     model.compile(keras.optimizers.SGD(0.1), "mse")
@@ -406,6 +407,7 @@ def test_data_that_change_shape_between_readings_are_refused():
         lin.hvp(np.ones(lin.size))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("exponent", [-1.0, 1.0, 2.0, 3.0, 2.5])
 def test_an_exponent_that_is_a_parameter_is_no_constant_at_whole_values(exponent):
     """As in generalised-mean pooling: Σ b^p, with both the bases and p as parameters."""

@@ -109,6 +109,7 @@ def test_float64_and_forced_orders_follow_the_point():
     assert np.array_equal(there.forced(**forced).hvp(v), fresh.forced(**forced).hvp(v))
 
 
+@pytest.mark.sweep
 def test_nothing_is_traced_again(nothing_is_traced):
     net = network()
     lin = linearized(net)
@@ -252,6 +253,7 @@ def test_the_weights_of_another_architecture_are_refused(tmp_path):
             lin.at(tmp_path / name)
 
 
+@pytest.mark.sweep
 def test_the_weights_of_a_deeper_network_are_refused(tmp_path):
     def stacked(depth):
         dense = [keras.layers.Dense(3, "tanh") for _ in range(depth)]

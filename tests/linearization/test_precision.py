@@ -186,6 +186,7 @@ def test_products_are_those_of_differences():
     assert relative(lin.hvp(v), expected) < 1e-9
 
 
+@pytest.mark.sweep
 def test_weights_penalties_and_ragged_batches_are_taken_along():
     def build(dtype):
         return dense_net(dtype=dtype, kernel_regularizer=keras.regularizers.L2(0.25))
@@ -325,6 +326,7 @@ def test_products_of_mixed_bfloat16_are_finite_and_reported_as_different():
     assert {f.layer for f in different(lin)} == {"dense1", "dense2", "dense3"}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_in_float64_is_the_float32_network_in_float64(policy):
     model = mixed_net(policy)
@@ -371,6 +373,7 @@ STACKS = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("policy", "build"), STACKS.values(), ids=STACKS)
 def test_layers_in_mixed_precision_are_exact_in_float64(policy, build):
     twin = build(dtype=F32)

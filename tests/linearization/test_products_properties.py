@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -68,6 +69,7 @@ def network(widths, activation, seed):
     return randomised(keras.Sequential(net), seed)
 
 
+@pytest.mark.sweep
 @fewer
 @given(networks)
 def test_random_networks_obey_the_laws(drawn):

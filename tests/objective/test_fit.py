@@ -165,6 +165,7 @@ WHOLE = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("loss", "y"), WHOLE.values(), ids=WHOLE)
 def test_a_loss_of_a_whole_batch_is_taken_in_one_alone(loss, y):
     model = compiled(plain("softmax"), loss)
@@ -321,6 +322,7 @@ def test_penalties_on_weights():
     holds(compiled(model, "mse"), (X, REAL))
 
 
+@pytest.mark.sweep
 def test_penalties_on_activities():
     model = plain(activity_regularizer=keras.regularizers.L2(0.3))
     holds(compiled(model, "mse"), (X, REAL))

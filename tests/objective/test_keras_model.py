@@ -141,6 +141,7 @@ def regularised():
     return dense_net(kernel_regularizer=l2, bias_regularizer=keras.regularizers.L2(0.125))
 
 
+@pytest.mark.sweep
 def test_penalties_count_once_and_belong_to_hessian_and_gauss_newton(float64_keras):
     plain = hvp.linearize(dense_net(), (X, REAL), "mse")
     model = regularised()
@@ -176,6 +177,7 @@ def test_the_loss_is_computed_in_the_models_precision_not_in_kerass():
     assert abs(lin.loss() - np.mean((model(X).numpy() - REAL) ** 2)) < 1e-14
 
 
+@pytest.mark.sweep
 def test_the_compiled_loss_is_taken_where_none_is_given():
     for loss, y in LOSSES.values():
         model = dense_net()

@@ -424,6 +424,7 @@ def test_columns_of_no_use_are_no_trouble():
 # --- whole products ---
 
 
+@pytest.mark.sweep
 @few
 @given(recipes, seeds)
 def test_random_programs_multiply_columns_at_once_as_alone(recipe, seed):

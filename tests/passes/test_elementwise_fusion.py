@@ -268,6 +268,7 @@ def test_derivatives_keep_their_values_with_fewer_operations(function, order):
     agree(program, other, *drawn(2, *SHAPE), rtol=1e-12)
 
 
+@pytest.mark.sweep
 @few
 @given(recipes, seeds)
 def test_random_programs_keep_their_values_with_fewer_operations(recipe, seed):

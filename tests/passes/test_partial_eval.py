@@ -105,6 +105,7 @@ def test_the_linear_part_is_linear(name):
     is_linear(parts.linear, v1, v2, run(parts.known, x))
 
 
+@pytest.mark.sweep
 @few
 @given(recipes, seeds)
 def test_random_programs_are_split_right(recipe, seed):

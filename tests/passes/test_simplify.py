@@ -298,6 +298,7 @@ def idles(program):
             yield str(node)
 
 
+@pytest.mark.sweep
 @few
 @given(recipes, seeds)
 def test_random_programs_keep_their_values_and_lose_their_idle_operations(recipe, seed):

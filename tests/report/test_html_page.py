@@ -80,6 +80,7 @@ def test_nothing_is_fetched(parsed, text):
     assert policy.startswith("default-src 'none'")
 
 
+@pytest.mark.sweep
 def test_the_page_is_one_file_of_modest_size_however_many_layers_there_are():
     sizes = {f"layer{i}": 12 for i in range(10)}
     page = html_page.page(hvp.compare(network(tuple(sizes.items())), K, num_probes=2, num_steps=20))
@@ -202,6 +203,7 @@ def test_a_spectrum_without_negative_eigenvalues_is_said_to_have_none():
     assert "H and G are the same" in headline(found)
 
 
+@pytest.mark.sweep
 def test_values_that_are_bounds_are_shown_as_bounds(comparison):
     pairs = comparison.whole.G.smallest
     loose = dataclasses.replace(pairs, errors=np.full(K, 0.05))
@@ -221,6 +223,7 @@ def test_values_that_are_bounds_are_shown_as_bounds(comparison):
     assert all("≤" in text for text in of_G)
 
 
+@pytest.mark.sweep
 def test_a_single_batch_gives_no_error_for_other_data():
     found = hvp.compare(network(batches=1), K)
     text = html_page.page(found)
@@ -479,6 +482,7 @@ def test_an_error_on_the_console_would_be_seen(browser, tmp_path):
     assert any("nothing is not defined" in problem for problem in browser.problems)
 
 
+@pytest.mark.sweep
 def test_the_loss_along_eigenvectors_is_in_a_table_and_in_the_data(comparison, parsed):
     found, figures = comparison.slices, page_figures.of_whole(comparison)
     for i, name in enumerate(found.names):

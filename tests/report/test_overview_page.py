@@ -65,6 +65,7 @@ def plain(text):
     return " ".join(typeset(text).split())
 
 
+@pytest.mark.sweep
 def test_the_table_has_the_numbers_of_each_page(pair):
     text = overview_page.page(pair)
     for letter in "HGR":

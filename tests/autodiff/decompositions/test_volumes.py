@@ -128,6 +128,7 @@ POOLED_PENALTIES = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("dtype", [None, "float64"])
 @pytest.mark.parametrize(
     ("pool", "shape", "size", "stride", "padding"), POOLED_PENALTIES.values(), ids=POOLED_PENALTIES

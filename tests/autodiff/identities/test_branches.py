@@ -123,6 +123,7 @@ def second_derivative_of_smallest(w, steps):
     return bend, cuts
 
 
+@pytest.mark.sweep
 def test_a_chain_of_smaller_values_has_the_derivatives_of_what_it_chooses():
     w = np.array([0.6, 1.0, 1.35, 1.95, 2.5])
     expected, cuts = zip(*[second_derivative_of_smallest(x, 8) for x in w], strict=True)

@@ -9,6 +9,7 @@ from support.identities import hessian
 import hvp
 
 
+@pytest.mark.sweep
 def test_a_class_of_one_example_has_no_part_in_the_loss_of_the_circle():
     """Against central differences of the loss: errors of order h² and of rounding over h²."""
     labels, x = np.array([0, 0, 1, 2]), np.random.default_rng(0).normal(size=8)

@@ -8,6 +8,7 @@ from support.identities import kinds
 import hvp
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("jit", [False, True])
 def test_functions_that_are_singular_at_zero_are_constant_where_relu_is(jit):
     """f(relu(w)): derivatives of f in closed form where w > 0, and zero where w < 0."""

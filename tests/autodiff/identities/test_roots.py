@@ -31,6 +31,7 @@ def test_the_cube_of_a_norm_is_flat_at_zero(cube, ad):
     assert lin.findings == ()
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("ad", ["forward-over-reverse", "reverse-over-reverse"])
 def test_even_functions_of_a_norm_are_smooth_at_zero(ad):
     """H of f(‖x‖) is (f′/‖x‖) (I - uuᵀ) + f″ uuᵀ with u = x/‖x‖, and f″(0) I at zero."""

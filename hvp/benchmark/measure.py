@@ -365,7 +365,7 @@ def _memories(
     threads: int | None,
 ) -> None:
     for entry in entries:
-        for figure in plan.memory if entry is OURS else plan.memory_of_peers:
+        for figure in plan.memory if entry.name == OURS.name else plan.memory_of_peers:
             if figure == "eigsh" and record.parameters < EIGSH_MEMORY_MIN_PARAMETERS:
                 continue
             form = _form(record, figure, entry.name)

@@ -121,8 +121,9 @@ def test_a_signal_ends_the_work_and_leaves_no_results(here, stage, number, code,
     assert process.returncode == code
     assert shown.rstrip().endswith(f"hvp: {word}")
     assert "Traceback" not in shown
-    is_begun = stage == "relu: spectra"
-    assert files(here) == ["new/out/relu/compare.journal"] * is_begun
+    # The journal stays where a product was done before the signal came.
+    may_stay = {"new/out/relu/compare.journal"} if stage == "relu: spectra" else set()
+    assert set(files(here)) <= may_stay
 
 
 @pytest.mark.sweep

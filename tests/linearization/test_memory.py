@@ -20,7 +20,7 @@ BOUND = 9.0
 WIDTH, EXAMPLES = 2000, 8
 # Streamed data: the bytes of a batch, and how many batches there are, ten times the bound, which is
 # the cache (of one batch) and two batches. Programs that are traced were measured as up to 11 MiB.
-ROWS, ENTRIES, CACHE = 256, 8192, 8 << 20
+ROWS, ENTRIES, CACHE = 1024, 8192, 32 << 20
 BATCH_BYTES, NUM_BATCHES = 4 * ROWS * ENTRIES, 30
 PROGRAM_BYTES = 16 << 20
 

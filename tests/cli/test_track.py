@@ -3,11 +3,10 @@
 import json
 import shlex
 
-import keras
 import matplotlib.image
 import numpy as np
 import pytest
-from support.command_line import run
+from support.command_line import network, run
 
 import hvp
 import hvp.report.matplotlib_figure
@@ -21,14 +20,6 @@ KINDS = ("json", "png", "svg")
 @pytest.fixture(autouse=True)
 def coarse_pictures(monkeypatch):
     monkeypatch.setattr(hvp.report.matplotlib_figure, "DPI", 40)
-
-
-def network(units=5):
-    keras.utils.set_random_seed(0)
-    layers = [keras.layers.Dense(units, "tanh", name="hidden"), keras.layers.Dense(3, name="last")]
-    net = keras.Sequential([keras.Input((4,)), *layers])
-    net.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    return net
 
 
 @pytest.fixture(scope="module")

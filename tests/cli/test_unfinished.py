@@ -9,10 +9,9 @@ import subprocess
 import sys
 import time
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from support.command_line import network
 from typer.testing import CliRunner
 
 import hvp.report.matplotlib_figure
@@ -43,18 +42,8 @@ class KilledError(BaseException):
 
 
 @pytest.fixture(autouse=True)
-def process_left_as_it_was(monkeypatch):
-    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
-    monkeypatch.setattr(hvp.report.terminal, "SECONDS_BETWEEN_LINES", 1e6)
+def coarse_pictures(monkeypatch):
     monkeypatch.setattr(hvp.report.matplotlib_figure, "DPI", 40)
-
-
-def network():
-    keras.utils.set_random_seed(0)
-    layers = [keras.layers.Dense(5, "tanh", name="hidden"), keras.layers.Dense(3, name="last")]
-    net = keras.Sequential([keras.Input((4,)), *layers])
-    net.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    return net
 
 
 @pytest.fixture(scope="module")

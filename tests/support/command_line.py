@@ -86,3 +86,12 @@ def last_loss(directory, net, *data, **options):
 
 def environment():
     return {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+
+
+def network(units=5):
+    """A small classifier with two layers, for checkpoints of a training."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Dense(units, "tanh", name="hidden"), keras.layers.Dense(3, name="last")]
+    net = keras.Sequential([keras.Input((4,)), *layers])
+    net.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return net

@@ -103,6 +103,9 @@ SeedOption = Annotated[
     int,
     number("Seed of weights, training and random vectors."),
 ]
+ExamplesOption = Annotated[
+    int | None, number("Use only this many of the examples, chosen at random.")
+]
 RescaleOption = Annotated[
     bool, typer.Option("--rescale", help="Divide images x from 0 to 255 by 255, as for training.")
 ]
@@ -137,6 +140,9 @@ AgainstOption = Annotated[
         help="Compare the curvature with this golden file. Says which of data, weights, objective, "
         "versions or the curvature itself has changed.",
     ),
+]
+OutOption = Annotated[
+    Path, typer.Option(parser=path, metavar="<path>", help="Directory for the results.")
 ]
 FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Begin anew, whatever unfinished work is in the directory.")

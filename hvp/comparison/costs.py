@@ -12,8 +12,8 @@ import psutil
 from hvp.comparison.chain_rule import columns_at_once
 from hvp.comparison.loss_slice import NUM_POINTS
 from hvp.comparison.plan import Effort
-from hvp.comparison.run import Stage
 from hvp.comparison.sampling_errors import NUM_SIGN_VECTORS
+from hvp.comparison.stages import Stage
 from hvp.linalg.eigsh import DENSE_SIZE, POWER_STEPS, basis_size
 from hvp.linalg.layer_traces import NUM_PRODUCTS
 from hvp.linalg.noise_floor import columns_at_once as columns_in_float64

@@ -7,8 +7,8 @@ from hvp.comparison.costs import ComparisonCost, StageCost
 from hvp.comparison.limits import Fit
 from hvp.comparison.loss_slice import LossSlice
 from hvp.comparison.plan import Effort
-from hvp.comparison.run import Stage
 from hvp.comparison.sampling_errors import SamplingErrors
+from hvp.comparison.stages import Stage
 from hvp.comparison.track_results import TrackedPoint
 from hvp.operators import Cost, Work
 from hvp.resuming import resumable

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from hvp.comparison.costs import ComparisonCost, comparison_cost
 from hvp.comparison.plan import RESULTS, Effort
-from hvp.comparison.run import stages
+from hvp.comparison.stages import stages
 from hvp.errors import InputError
 from hvp.operators import Cost, Curvature
 

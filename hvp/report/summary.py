@@ -7,7 +7,8 @@ import math
 from hvp.certificate import Certificate
 from hvp.comparison.part import Part
 from hvp.comparison.results import Comparison
-from hvp.comparison.run import Run, Stage
+from hvp.comparison.run import Run
+from hvp.comparison.stages import Stage
 from hvp.linalg.estimate import Estimate
 from hvp.report import counts_and_dimensions, density_curves, entries
 from hvp.report.number_format import (
@@ -75,22 +76,22 @@ def of_certificate(found: Certificate | None) -> str:
 def of_stage(run: Run, stage: Stage) -> str:
     """What a stage of a comparison found, in a few words; empty where a later stage has it."""
     if stage.kind == "chain rule":
-        equal = sum(row.equal for row in run.table)
-        return f"vᵀHv = vᵀGv in {equal} of {len(run.table)} rows"
+        equal = sum(row.equal for row in run.done.chain_rule)
+        return f"vᵀHv = vᵀGv in {equal} of {len(run.done.chain_rule)} rows"
     if stage.kind == "certificate":
-        return of_certificate(run.certificate).removeprefix("Certificate: ")
+        return of_certificate(run.done.certificate).removeprefix("Certificate: ")
     if stage.kind == "ends":
-        found = run.spectra[stage.part, stage.letter]
+        found = run.done.spectra[stage.part, stage.letter]
         top, bottom = (
             eigenvalues(getattr(found, end), end, 0.0)[0].text(DIGITS, with_error=False)
             for end in (entries.LARGEST, entries.SMALLEST)
         )
         return f"λ_max {top}, λ_min {bottom}"
-    if stage.kind == "loss slices" and run.slices is not None:
-        form, measured, *_ = entries.slice_numbers(run.slices, 0)
-        return f"{run.slices.names[0]}: vᵀHv = {form}, by the loss {measured}"
+    if stage.kind == "loss slices" and run.done.slices is not None:
+        form, measured, *_ = entries.slice_numbers(run.done.slices, 0)
+        return f"{run.done.slices.names[0]}: vᵀHv = {form}, by the loss {measured}"
     if stage.kind == "traces":
-        return estimated(run.traces[stage.letter].whole.trace)
+        return estimated(run.done.traces[stage.letter].whole.trace)
     return ""
 
 

@@ -10,7 +10,8 @@ from support.comparison_costs import expected
 import hvp
 from hvp.comparison.costs import comparison_cost, measured_costs
 from hvp.comparison.plan import RESULTS, Effort
-from hvp.comparison.run import Run, stages
+from hvp.comparison.run import Run
+from hvp.comparison.stages import stages
 from hvp.operators import Cost
 
 

@@ -10,7 +10,7 @@ from support.matrices import Known
 from support.matrices import network as known_network
 
 import hvp
-import hvp.comparison.run
+import hvp.comparison.stage_results
 from hvp.sampling_error import jackknife
 
 
@@ -145,7 +145,7 @@ def test_an_eigenvalue_that_lanczos_missed_is_an_alarm(matrices):
     assert found.whole.H.unseen == ()
     assert blind.unseen == ("largest",)
     part = dataclasses.replace(found.whole, spectra={**found.whole.spectra, "H": blind})
-    assert hvp.comparison.run._missed_eigenvalues({part.name: part}) == [
+    assert hvp.comparison.stage_results.missed_eigenvalues({part.name: part}) == [
         "different: whole network: an eigenvalue of H among its 3 largest was missed, "
         "as of a multiple one; raise k"
     ]

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from hvp.comparison.costs import comparison_cost
-from hvp.comparison.run import stages
+from hvp.comparison.stages import stages
 from hvp.operators import Cost
 
 P, N = 10_000, 5_000

@@ -52,9 +52,7 @@ def bench(
         bool, typer.Option("--quick", help="Fewer rounds, no blocks and no memory.")
     ] = False,
     seed: options.SeedOption = 0,
-    out: Annotated[
-        Path, typer.Option(parser=options.path, metavar="<path>", help="Directory for the results.")
-    ] = Path("hvp-bench"),
+    out: options.OutOption = Path("hvp-bench"),
     quiet: options.QuietOption = False,
 ) -> None:
     """Measure products of large layers or of a model: time, first product, memory, speed reached.

@@ -59,10 +59,7 @@ def compare(
             "traces bring the ends with them; the chain rule needs H, G and R.",
         ),
     ] = "chain-rule,ends,density,traces",
-    examples: Annotated[
-        int | None,
-        options.number("Use only this many of the examples, chosen at random."),
-    ] = None,
+    examples: options.ExamplesOption = None,
     budget: Annotated[
         str,
         typer.Option(
@@ -106,9 +103,7 @@ def compare(
     ] = None,
     dtype: options.DtypeOption = None,
     seed: options.SeedOption = 0,
-    out: Annotated[
-        Path, typer.Option(parser=options.path, metavar="<path>", help="Directory for the results.")
-    ] = Path("hvp-compare"),
+    out: options.OutOption = Path("hvp-compare"),
     fresh: options.FreshOption = False,
     quiet: options.QuietOption = False,
 ) -> None:

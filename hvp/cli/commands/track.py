@@ -30,16 +30,11 @@ def track(
     products: Annotated[
         int, options.number("Products of each trace; more make it more accurate.")
     ] = 96,
-    examples: Annotated[
-        int | None,
-        options.number("Use only this many of the examples, chosen at random."),
-    ] = None,
+    examples: options.ExamplesOption = None,
     rescale: options.RescaleOption = False,
     dtype: options.DtypeOption = None,
     seed: options.SeedOption = 0,
-    out: Annotated[
-        Path, typer.Option(parser=options.path, metavar="<path>", help="Directory for the results.")
-    ] = Path("hvp-track"),
+    out: options.OutOption = Path("hvp-track"),
     fresh: options.FreshOption = False,
     quiet: options.QuietOption = False,
 ) -> None:

@@ -135,6 +135,7 @@ def test_a_rectifier_at_exactly_zero_is_no_false_alarm():
     assert "not measured: differences of two step sizes " in str(found)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("activation", ["relu", "tanh", "elu", "gelu"])
 def test_activations_are_no_false_alarm(activation):
     net = dense_net(dtype="float32", activation=activation)
@@ -251,6 +252,7 @@ def shown(comparison):
     return screen.console.export_text()
 
 
+@pytest.mark.sweep
 def test_a_comparison_shows_its_certificate_in_all_places(tmp_path):
     comparison = compared()
     assert comparison.certificate.passed

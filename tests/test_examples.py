@@ -32,6 +32,7 @@ def accuracy(weights, x, y, activation):
     return np.mean((a @ weights[4] + weights[5]).argmax(axis=1) == y)
 
 
+@pytest.mark.sweep
 def test_training_reaches_95_percent(trained, digits):
     name, model = trained
     function = {"relu": lambda z: np.maximum(z, 0), "tanh": np.tanh}[name]

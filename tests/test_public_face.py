@@ -171,12 +171,14 @@ def test_the_checks_need_no_import_of_their_own():
     assert (done.stdout, done.stderr) == (f"check {hvp.__version__}\n", "")
 
 
+@pytest.mark.sweep
 def test_the_closed_forms_need_no_import_of_their_own():
     program = "import hvp; print(hvp.testing.closed_forms.quadratic.__name__)"
     done = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True)
     assert done.stdout == "quadratic\n"
 
 
+@pytest.mark.sweep
 def test_the_callbacks_need_no_import_of_their_own():
     program = "import hvp; print(hvp.callbacks.Curvature.__name__)"
     done = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True)

@@ -47,6 +47,7 @@ def test_a_batch_has_the_form_of_its_own_loss():
     assert lin.batch_forms(v).shares[1, 0] == pytest.approx(3 / 7 * v @ H @ v, rel=1e-10)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("columns", [0, 1, 7])
 @pytest.mark.parametrize("before", sweep([None, 4], {"4"}))
 @pytest.mark.parametrize("cache", sweep(["auto", 0], {"0"}))

@@ -17,7 +17,7 @@ from hvp.certificate.differences import (
     slopes_along,
     step_sizes,
 )
-from hvp.errors import Finding
+from hvp.errors import Finding, NotFiniteError
 from hvp.operators import Curvature
 
 # Bound of the relative error between derivatives and central differences, in float64.
@@ -141,7 +141,10 @@ def check_derivatives(
     size = float(np.linalg.norm(gradient))
 
     def function(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        loss, slope = lin.loss_and_gradient(theta)
+        try:
+            loss, slope = lin.loss_and_gradient(theta)
+        except NotFiniteError:  # a step that says nothing
+            return np.array([np.nan]), np.full(lin.size, np.nan)
         return np.array([loss]), slope
 
     def typical_slope(v: np.ndarray) -> float:

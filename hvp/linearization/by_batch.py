@@ -82,9 +82,7 @@ class ByBatch:
                 for column, _ in lent:
                     if np.isfinite(linear_map.multiply(column, saved).numpy()).all():
                         continue
-                    share, is_batch = self.share, number <= num_batches
-                    which = f"batch {number + share.first} of {share.total(num_batches)}"
-                    term = which if is_batch else "the penalty"
+                    term = self.share.place(number, num_batches)
                     operation = linear_map.source_of_nan(column, inputs)
                     return f"{operation}, in {term}" if operation else term
         return ""

@@ -11,7 +11,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from hvp.autodiff import curvature, tensorflow_private
-from hvp.errors import InputError
+from hvp.errors import InputError, NotFiniteError
 from hvp.linearization import transfer
 from hvp.linearization.batch_functions import BatchFunctions
 from hvp.linearization.batch_programs import BatchPrograms
@@ -52,18 +52,21 @@ class Evaluator:
 
     def gradient(self, theta: ArrayLike | None = None) -> np.ndarray:
         """∇L, (P,), at `theta`, or at the parameters of the snapshot."""
-        found = self._at_each_batch(self._gradient_and_loss, theta)
-        return functools.reduce(np.add, [gradient for gradient, _ in found])
+        return self.loss_and_gradient(theta)[1]
 
     def shares(self) -> Iterator[np.ndarray]:
         """The gradient (P,) of each batch's share in L, and of the penalty if there is one."""
         params = tf.constant(self.theta)
-        for programs, batch in self._snapshot.pieces(penalty=True):
-            yield self._run(self._gradient_and_loss, programs, params, batch)[0]
+        for number, (programs, batch) in enumerate(self._snapshot.pieces(penalty=True), 1):
+            gradient, loss = self._run(self._gradient_and_loss, programs, params, batch)
+            self._require_finite(gradient, loss, number)
+            yield gradient
 
-    def loss_and_gradient(self, theta: ArrayLike) -> tuple[float, np.ndarray]:
-        """L and ∇L, (P,)."""
+    def loss_and_gradient(self, theta: ArrayLike | None = None) -> tuple[float, np.ndarray]:
+        """L and ∇L, (P,), at `theta`, or at the parameters of the snapshot."""
         found = self._at_each_batch(self._gradient_and_loss, theta)
+        for number, (gradient, loss) in enumerate(found, 1):
+            self._require_finite(gradient, loss, number)
         gradients, losses = zip(*found, strict=True)
         return sum(map(float, losses)), functools.reduce(np.add, gradients)
 
@@ -88,6 +91,22 @@ class Evaluator:
             of_outputs += self._run(self._gradient_in_outputs, programs, given[start:stop], batch)
             start = stop
         return np.concatenate(of_outputs), of_penalty
+
+    def _require_finite(self, gradient: np.ndarray, loss: np.ndarray, number: int) -> None:
+        """Raise NotFiniteError where the loss of a batch, counted from 1, is finite without it.
+
+        A loss that is not finite says so itself: the steps of an optimiser may lead there.
+        """
+        if np.isfinite(gradient).all() or not np.isfinite(loss):
+            return
+        traced_loss = self._traced_loss
+        place = traced_loss.share.place(number, traced_loss.num_batches)
+        raise NotFiniteError(
+            "a finite gradient of a finite loss",
+            f"NaN or infinity, in {place}",
+            "the loss has no derivative there, or its numbers overflow: change the parameters, "
+            "the data or the operation, and mask NaN in the data before they are computed with",
+        )
 
     @refusals_as_input_errors
     def _at_each_batch(

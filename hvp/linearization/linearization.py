@@ -241,7 +241,10 @@ class Linearization:
         return self._evaluator.loss(theta)
 
     def gradient(self, theta: ArrayLike | None = None) -> np.ndarray:
-        """∇L, (P,), at w or at other parameters `theta` (P,)."""
+        """∇L, (P,), at w or at other parameters `theta` (P,).
+
+        Raises NotFiniteError where it is NaN or infinite though the loss is finite.
+        """
         return self._evaluator.gradient(theta)
 
     def loss_and_gradient(self, theta: ArrayLike) -> tuple[float, np.ndarray]:

@@ -31,5 +31,10 @@ class Share:
         """The number of all batches, of which so many are `here`."""
         return here if self.num_batches is None else self.num_batches
 
+    def place(self, number: int, here: int) -> str:
+        """A term of the loss in words, counted from 1: one of the batches `here`, or after them."""
+        is_batch = number <= here
+        return f"batch {number + self.first} of {self.total(here)}" if is_batch else "the penalty"
+
 
 WHOLE = Share()

@@ -424,6 +424,7 @@ HARMLESS = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("loss", "point"), HARMLESS.values(), ids=HARMLESS)
 def test_a_stop_gradient_that_changes_nothing_is_no_finding(loss, point):
     assert not different(assert_right(loss, point))

@@ -179,6 +179,7 @@ def test_what_cannot_be_run_is_reported_in_one_line(arguments, line):
     assert not completed.stdout
 
 
+@pytest.mark.sweep
 def test_a_quick_study_is_shown_and_saved_beside_full_ones(tmp_path):
     completed = command("spiked_matrix", "--quick", "--out", str(tmp_path))
     assert completed.returncode == 0, completed.stderr

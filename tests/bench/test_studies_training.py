@@ -88,6 +88,7 @@ def losses_of_keras(optimizer: keras.optimizers.Optimizer, count: int) -> list[f
     return [model.train_on_batch(x, targets) for _ in range(count)]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("rule", ["heavy ball", "Nesterov"])
 def test_momentum_takes_the_steps_of_keras_with_a_tenth_of_the_rate(rule: str) -> None:
     _, losses = edge_of_momentum.train(rule, 0.5, few_digits(), 3, num_steps=3, every=10)

@@ -87,6 +87,7 @@ def test_traces_are_a_table_and_a_file(run, tmp_path):
     assert traces["H", "hidden"] == pytest.approx(parts, rel=1e-3)
 
 
+@pytest.mark.sweep
 def test_batches_are_sharper_than_all_data(run):
     out, _ = run("sharpness_over_batch_sizes", "5", "30")
     found = [float(each) for each in re.findall(r": ([\d.]+) ±", out)]

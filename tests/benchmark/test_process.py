@@ -78,6 +78,7 @@ def test_another_checkout_gives_its_hvp_and_this_harness(tmp_path):
     assert Path(harness).parents[1] == Path(hvp.__file__).parent
 
 
+@pytest.mark.sweep
 def test_an_implementation_that_does_not_load_says_why():
     with OURS.worker() as asked:
         asked.wait_until_ready()

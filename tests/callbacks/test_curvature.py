@@ -168,6 +168,7 @@ def weights_and_noise(*callbacks):
     return [*model.get_weights(), *(v.numpy() for v in model.optimizer.variables), *noise]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "options",
     [
@@ -240,6 +241,7 @@ def test_steps_are_measured_at_multiples_and_at_the_first(every, measured):
     assert history["sharpness"] == [by_epoch[1], by_epoch[2]]
 
 
+@pytest.mark.sweep
 def test_steps_that_run_together_are_one():
     model = small(run_eagerly=False, steps_per_execution=2)
     callback = Curvature((X, Y), measure=("trace", "step_curvature"), every=3, unit="step")

@@ -131,6 +131,7 @@ def test_the_default_is_both_activations_on_the_embedded_digits(here, monkeypatc
         assert f"wrote hvp-compare/{name}/compare.json" in result.stdout
 
 
+@pytest.mark.sweep
 def test_options_choose_layers_loss_and_precision(inputs, here):
     options = ("--layers", "last", "--loss", "mean_absolute_error", "--dtype", "float64", "-k", 1)
     np.savez("data.npz", x=arrays()["x"], y=np.zeros((12, 3)))
@@ -188,6 +189,7 @@ def test_more_eigenvalues_than_there_are_become_all_but_one(inputs, here, chosen
     assert (document(here / "out")["k"], document(here / "out")["size"]) == (most, P)
 
 
+@pytest.mark.sweep
 def test_a_home_directory_is_found_as_a_shell_does(one_layer, here, monkeypatch):
     monkeypatch.setenv("HOME", str(here / "home"))
     succeeded(compare(*one_layer, "-k", 1, "--out=~/found", "-q"))
@@ -195,6 +197,7 @@ def test_a_home_directory_is_found_as_a_shell_does(one_layer, here, monkeypatch)
     assert not (here / "~").exists()
 
 
+@pytest.mark.sweep
 def test_findings_name_options(one_layer, here, monkeypatch):
     finding = hvp.errors.Finding("note", "memory", "full", remedy="raise cache= if memory allows")
     monkeypatch.setattr(hvp.Linearization, "findings", property(lambda lin: (finding,)))

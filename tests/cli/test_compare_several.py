@@ -143,6 +143,7 @@ def test_several_models_start_from_their_own_comparisons(inputs, here):
         ]
 
 
+@pytest.mark.sweep
 def test_a_start_that_does_not_fit_is_refused(one_layer, inputs, here):
     effort = ("-k", 1, "--parts", "ends", "-q")
     assert_refused(

@@ -95,6 +95,7 @@ def test_a_wrong_file_is_reported_before_tensorflow_is_imported(inputs, here, co
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
 
 
+@pytest.mark.sweep
 def test_the_entry_point_says_which_package_is_missing(here):
     for package in ("typer", "rich", "matplotlib"):
         program = (

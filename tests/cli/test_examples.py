@@ -12,6 +12,7 @@ layers = keras.layers
 pytestmark = pytest.mark.usefixtures("less_work")
 
 
+@pytest.mark.sweep
 def test_weights_and_truth_values_are_read(here):
     net, x = model(), arrays()["x"]
     net.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
@@ -48,6 +49,7 @@ def test_several_inputs_and_outputs_have_names(here):
     assert found == expected
 
 
+@pytest.mark.sweep
 def test_images_are_rescaled(here):
     rng = np.random.default_rng(3)
     x, y = rng.integers(0, 256, (12, 2, 2), np.uint8), rng.integers(0, 3, 12).astype(np.uint8)

@@ -57,6 +57,7 @@ class Full:
         return getattr(self.original, name)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("command", ["compare", "check"])
 def test_results_are_kept_where_standard_output_is_full(one_layer, here, command, monkeypatch):
     original = linearizing.with_batch_size
@@ -74,6 +75,7 @@ def test_results_are_kept_where_standard_output_is_full(one_layer, here, command
     assert (command == "compare") == (here / "out/compare.json").is_file()
 
 
+@pytest.mark.sweep
 def test_an_interruption_while_writing_leaves_no_results(one_layer, here, monkeypatch):
     def interrupt(comparison, path, *others):
         path.write_bytes(b"half a picture")

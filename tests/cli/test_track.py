@@ -66,6 +66,7 @@ def written(out):
     return sorted(path.name for path in out.iterdir()) if out.exists() else []
 
 
+@pytest.mark.sweep
 def test_a_directory_is_tracked_in_natural_order(here):
     out = here / "out"
     result = track(out, *MODEL, "--weights", "run", "--seed", 3)

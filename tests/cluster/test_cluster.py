@@ -112,6 +112,7 @@ def V():
 # --- the protocol: products, blocks, spectra, other points ---
 
 
+@pytest.mark.sweep
 def test_products_with_vectors_and_blocks(lin, dense, V):
     for name in "HGR":
         product = {"H": lin.hvp, "G": lin.gnvp, "R": lin.residual_vp}[name]
@@ -143,6 +144,7 @@ def test_loss_gradient_and_outputs(lin, dense):
     assert relative(dense.J.T @ of_outputs + of_penalty, dense.gradient) < 1e-12
 
 
+@pytest.mark.sweep
 def test_blocks_of_layers(lin, dense):
     for name, block in lin.blocks().items():
         chosen = np.concatenate(
@@ -156,6 +158,7 @@ def test_blocks_of_layers(lin, dense):
     assert relative(both.hvp(np.eye(3)), dense.H[-3:, -3:]) < 1e-11
 
 
+@pytest.mark.sweep
 def test_spectra(lin, dense):
     values = np.linalg.eigvalsh(dense.H)
     found = hvp.eigsh(hvp.Hessian(lin), k=2)

@@ -53,6 +53,7 @@ def test_relu_forms_are_equal_in_every_layer_on_the_whole_data_set(whole):
         assert abs(row.vRv) < 1e-10 * row.vHv
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("example", [0, 1, 4999])
 def test_relu_forms_are_equal_in_every_layer_for_a_single_example(networks, digits, example):
     x, y = digits
@@ -61,6 +62,7 @@ def test_relu_forms_are_equal_in_every_layer_for_a_single_example(networks, digi
     assert relative(found["whole network"]) > 1e-3
 
 
+@pytest.mark.sweep
 def test_relu_forms_are_equal_at_initialisation_too(digits):
     found = rows(examples.network("relu", dtype="float64", seed=5), *digits)
     assert max(relative(found[layer]) for layer in LAYERS) < 1e-10
@@ -85,6 +87,7 @@ def test_relu_residual_vanishes_on_each_block_but_not_across_them(networks, digi
         assert np.linalg.norm(block.residual_vp(v)) < 1e-12 * np.linalg.norm(block.hvp(v))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("examples", [slice(0, 1), slice(7, 8), slice(None)])
 def test_tanh_forms_differ_in_the_hidden_layers_and_are_equal_in_the_last(
     networks, digits, examples

@@ -119,6 +119,7 @@ def without_times(plain):
     return [without_times(v) for v in plain] if isinstance(plain, list) else plain
 
 
+@pytest.mark.sweep
 def test_the_same_seed_gives_the_same_numbers(comparison, lin):
     again = hvp.compare(lin, K, tol=TOL, seed=3, title="a small network", **FEW)
     assert without_times(again.to_json()) == without_times(comparison.to_json())

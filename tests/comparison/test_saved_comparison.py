@@ -156,6 +156,7 @@ def fail(*arguments):
     raise OSError("no space left")
 
 
+@pytest.mark.sweep
 def test_a_picture_that_fails_leaves_nothing_behind(comparison, tmp_path, monkeypatch):
     monkeypatch.setattr(hvp.report.matplotlib_figure, "save_comparison", fail)
     with pytest.raises(OSError, match="no space left"):
@@ -204,6 +205,7 @@ def test_results_are_frozen(comparison):
             result.size = 3
 
 
+@pytest.mark.sweep
 def test_the_data_hash_sees_every_change_of_the_data_and_no_change_of_the_batches(model):
     x, y = examples()
 
@@ -222,6 +224,7 @@ def test_the_data_hash_sees_every_change_of_the_data_and_no_change_of_the_batche
     assert len(set(digests)) == len(others)
 
 
+@pytest.mark.sweep
 def test_the_weights_hash_sees_the_smallest_change_of_one_weight(comparison):
     changed = network()
     kernel = changed.layers[-1].kernel

@@ -162,6 +162,7 @@ def runs():
     return [density(matrix, num_probes=12, num_steps=len(BOTH), seed=seed) for seed in range(SEEDS)]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("estimate", "truth"),
     [
@@ -432,6 +433,7 @@ def measure(reorthogonalise):
     return (peak() - held) / (4 * SIZE * PROBES)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("reorthogonalise", "most"), [(1, STEPS + 2), (0, 3.25)])
 def test_a_probe_takes_as_many_vectors_as_steps_and_a_few(reorthogonalise, most):
     run = subprocess.run(

@@ -27,6 +27,7 @@ def test_the_distance_is_the_wasserstein_distance_of_the_pooled_nodes():
     assert distance(first, first).stderr < 1e-15
 
 
+@pytest.mark.sweep
 def test_errors_of_common_probes_cancel_in_the_distance():
     """Coverage of the jackknife; the shift is the distance, whatever the probes."""
     base, size = BOTH, len(BOTH)

@@ -73,6 +73,7 @@ def test_a_single_batch_has_the_quotient_of_the_loss():
     assert lin.batch_sharpness() == pytest.approx([g @ lin.hvp(g) / (g @ g)], rel=1e-12)
 
 
+@pytest.mark.sweep
 def test_float32_is_multiplied_in_float32():
     data = cut((examples((4,), dtype="float32"), LABELS), (4, 3))
     single = hvp.linearize(dense_net(dtype="float32"), data, LOSS, **GIVEN).batch_sharpness()

@@ -59,6 +59,7 @@ def test_joined_batches_give_the_same_bits(name, columns):
     assert all(np.array_equal(first, product) for product in later)
 
 
+@pytest.mark.sweep
 def test_what_is_joined_is_right(joined):
     whole, parts = net((24,)), net((2,) * 10 + (3, 1))
     V = np.random.default_rng(3).standard_normal((whole.size, 4))

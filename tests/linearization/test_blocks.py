@@ -147,6 +147,7 @@ def test_parameters_that_a_product_does_not_use_have_zero_blocks():
     assert (lin.block(["param0", "param1"]).hvp(np.ones(5)) == [6, 6, 6, 0, 0]).all()
 
 
+@pytest.mark.sweep
 def test_without_passes_a_block_is_traced_by_itself(traces):
     lin = used(network(), "hvp")
     before = len(traces)

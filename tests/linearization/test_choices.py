@@ -74,6 +74,7 @@ def products_of_blocks(lin):
     return [lin.gnvp(vector(lin, "gnvp", 2)) for _ in range(3)]
 
 
+@pytest.mark.sweep
 def test_blocks_are_tried_by_xla_after_some_calls(hasty):
     lin, plain = ragged(jit="auto"), ragged()
     for product in products_of_blocks(lin):
@@ -105,6 +106,7 @@ def test_blocks_that_xla_refuses_run_as_a_graph(monkeypatch, hasty, when):
     assert {block.backend for block in blocks_of(lin)} == {"graph"}
 
 
+@pytest.mark.sweep
 def test_xla_is_not_used_where_its_result_differs(monkeypatch, hasty):
     original = CompiledFunction.compile
 
@@ -120,6 +122,7 @@ def test_xla_is_not_used_where_its_result_differs(monkeypatch, hasty):
     assert {block.backend for block in blocks_of(lin)} == {"graph"}
 
 
+@pytest.mark.sweep
 def test_an_order_that_tensorflow_cannot_build_is_noted_and_the_other_taken(monkeypatch):
     def refused(*arguments):
         refuse()

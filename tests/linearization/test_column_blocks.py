@@ -50,6 +50,7 @@ def test_a_block_is_its_columns_however_it_lies(wide, name, columns):
         got += 1
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("options", [{"jit": True}, {"jit": "auto"}, {"cache": 0}], ids=str)
 def test_a_block_is_its_columns_whatever_is_chosen(options):
     lin = even(**options)

@@ -206,6 +206,7 @@ IGNORING = losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-
 WITH_IGNORED = np.where(LABELS == 1, -1, LABELS)
 
 
+@pytest.mark.sweep
 def test_classes_that_are_ignored_count_for_nothing():
     lin = linearize(net(), (X, WITH_IGNORED), IGNORING, sizes=(4, 3))
     factors = (WITH_IGNORED >= 0) / np.sum(WITH_IGNORED >= 0)
@@ -235,6 +236,7 @@ def forked():
     return model
 
 
+@pytest.mark.sweep
 def test_matrices_of_several_outputs_are_the_weighted_sums():
     model, real = forked(), REAL[:, :2]
     parts = [(X[i], (LABELS[i], real[i])) for i in (slice(4), slice(4, 7))]
@@ -336,12 +338,14 @@ def test_the_mean_of_several_draws_over_ragged_batches_is_the_exact_matrix():
     assert standard_errors(lin, num_samples=3) < 5
 
 
+@pytest.mark.sweep
 def test_draws_leave_out_the_examples_that_are_ignored():
     data = copied(X, WITH_IGNORED)
     lin = linearize(net(), data, IGNORING, sizes=(7 * COPIES,))
     assert standard_errors(lin) < 5
 
 
+@pytest.mark.sweep
 def test_draws_are_weighed_by_the_class_that_the_examples_have():
     data, sizes = copied(X, LABELS), (7 * COPIES,)
     lin = linearize(net(), data, LOGITS, sizes=sizes, class_weight=CLASS_WEIGHT)

@@ -71,6 +71,7 @@ def test_without_a_cache_the_known_part_runs_each_time(known, name):
     assert lin.memory.kept == 0
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("columns", [1, 5, 16])
 def test_without_a_cache_the_known_part_runs_once_for_all_columns(known, columns):
     lin = ragged(cache=0)

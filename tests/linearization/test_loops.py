@@ -281,6 +281,7 @@ def test_the_memory_that_branches_keep_is_counted():
         assert all(lin.memory.kept_batches == 0 for lin in kept[1::2])
 
 
+@pytest.mark.sweep
 def test_blocks_of_vectors_are_taken_one_by_one():
     model, x, y = long_sequence(10)
     lin = hvp.linearize(model, [(x, y)], "mse", jit=False)

@@ -155,6 +155,7 @@ def streamed_peaks(tmp_path_factory) -> dict[str, float]:
     return run(str(tmp_path_factory.mktemp("data")))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("product", ["hvp", "gnvp", "residual_vp", "jvp", "vjp"])
 def test_products_hold_a_few_vectors_of_four_million_parameters(peaks, product):
     assert peaks[product] < BOUND

@@ -37,6 +37,36 @@ def test_a_form_with_nan_is_refused_too():
         lin.batch_forms(np.ones(4))
 
 
+@pytest.mark.parametrize(
+    "gradient",
+    [
+        lambda lin: lin.gradient(),
+        lambda lin: lin.gradient(lin.theta),
+        lambda lin: lin.loss_and_gradient(lin.theta),
+        lambda lin: lin.scipy_functions()[1](lin.theta),
+    ],
+    ids=["here", "at parameters", "with the loss", "for SciPy"],
+)
+def test_a_gradient_with_nan_of_a_finite_loss_is_refused(gradient):
+    """log(0) in a column of the second batch that the loss leaves out after a sum over rows."""
+
+    def loss(w, x):
+        return tf.reduce_sum(tf.math.log(w * x), 0)[1]
+
+    batches = [np.ones((2, 2)), np.array([[0.0, 1.0], [0.0, 2.0]])]
+    lin = hvp.linearize_function(loss, np.array([1.0, 2.0]), batches, reduction="sum")
+    assert np.isfinite(lin.loss())
+    with pytest.raises(hvp.errors.NotFiniteError, match=r"finite gradient.*in batch 2 of 2"):
+        gradient(lin)
+
+
+def test_where_the_loss_is_infinite_the_gradient_may_be():
+    """The line search of an optimiser tries such points, and turns back."""
+    lin = hvp.linearize_function(lambda w: tf.reduce_sum(tf.exp(w)), np.zeros(2))
+    loss, gradient = lin.loss_and_gradient(np.array([0.0, 1000.0]))
+    assert (loss, gradient[1]) == (np.inf, np.inf)
+
+
 def test_a_check_of_products_with_nan_fails():
     report = hvp.testing.check(hvp.linearize(root_of_squares(), BATCHES, "mse"))
     assert not report.passed

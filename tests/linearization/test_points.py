@@ -172,6 +172,7 @@ def test_weights_in_another_precision_are_those_of_the_point():
     assert lin.memory.kept > 0
 
 
+@pytest.mark.sweep
 def test_a_small_budget_serves_several_points():
     net = network()
     v = np.linspace(-1, 1, 51).astype("float32")
@@ -294,6 +295,7 @@ def test_a_closed_linearization_refuses_and_leaves_other_points():
             action()
 
 
+@pytest.mark.sweep
 def test_fifty_points_keep_no_memory():
     rng = np.random.default_rng(0)
     net = keras.Sequential([keras.Input((100,)), keras.layers.Dense(500), keras.layers.Dense(500)])

@@ -135,6 +135,7 @@ def promoted(name):
     return lin, linearize(twin, (x.astype(F64), LABELS), loss)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "name", sweep(NETS, {"dense", "convolution and pooling", "layer normalisation"})
 )
@@ -152,6 +153,7 @@ def test_hessian_is_gauss_newton_plus_residual_to_the_last_digits(name):
     assert np.linalg.norm(H - G - R) < 1e-13 * (np.linalg.norm(H) + np.linalg.norm(G))
 
 
+@pytest.mark.sweep
 def test_fisher_and_jacobian_are_those_of_the_network_built_in_float64():
     lin, other = promoted("dense")
     agree(lin, other, 1e-7, ["fisher_vp", "empirical_fisher_vp", "jvp"])
@@ -228,6 +230,7 @@ def dropping_net(make):
     return sequential((4,), first, make(F32), last, dtype=F32)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("make", DROPPING.values(), ids=DROPPING)
 def test_random_layers_draw_what_they_draw_in_float32(make):
     options = {"training": True}
@@ -305,6 +308,7 @@ def mixed_net(policy, **options):
     return in_policy(dense_net(dtype=F32, **options), policy)
 
 
+@pytest.mark.sweep
 def test_products_of_mixed_bfloat16_are_finite_and_reported_as_different():
     lin = linearize(mixed_net("mixed_bfloat16"), (X, LABELS))
     v = direction(lin)
@@ -339,6 +343,7 @@ def test_mixed_precision_in_float64_is_the_float32_network_in_float64(policy):
     assert model(X).dtype == policy.removeprefix("mixed_")
 
 
+@pytest.mark.sweep
 def test_weights_in_another_precision_are_kept_once_and_not_once_a_batch():
     def product_and_memory(size, cache="auto"):
         wide = layers.Dense(64, "tanh", dtype=F32), layers.Dense(64, "tanh", dtype=F32)
@@ -357,6 +362,7 @@ def test_weights_in_another_precision_are_kept_once_and_not_once_a_batch():
     assert relative(anew, once) < 1e-12
 
 
+@pytest.mark.sweep
 def test_a_closing_softmax_in_mixed_precision_has_the_same_hessian_and_fisher():
     """The loss is computed from the probabilities, since their precision is changed in between."""
     loss = "sparse_categorical_crossentropy"

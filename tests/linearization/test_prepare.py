@@ -41,6 +41,7 @@ PRODUCTS = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("jit", ["auto", pytest.param(True, marks=pytest.mark.sweep)])
 def test_no_product_is_traced_after_it(traces, jit):
     lin = loss(jit=jit)

@@ -113,6 +113,7 @@ def test_a_residual_with_second_derivatives_in_the_inputs(second):
     assert relative(hvp.linearize_function(loss, w).hvp(np.eye(12)), expected) < 1e-11
 
 
+@pytest.mark.sweep
 def test_a_gradient_step_inside_the_loss():
     """‖w - α∇(½wᵀAw + ¼Σw⁴)‖²/2 with the Jacobian J = I - α(A + 3 diag w²)."""
     A, w, step = np.diag([1.0, 3.0]) + 0.5, np.array([0.3, -0.8]), 0.1

@@ -140,6 +140,7 @@ def test_two_layers_of_one_name_stay_two():
     assert [block.size for block in lin.blocks().values()] == [25, 18]
 
 
+@pytest.mark.sweep
 def test_a_layer_called_network_does_not_hide_the_network():
     lin = hvp.linearize(dense_model(name="network"), (X, Y), "mse")
     rows = [row.layer for row in hvp.chain_rule(lin)]

@@ -25,6 +25,7 @@ def traces(monkeypatch):
     return calls
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("name", "options"),
     [*((name, {}) for name in PRODUCTS), ("hvp", {"cache": 0}), ("gnvp", {"jit": True})],

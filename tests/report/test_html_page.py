@@ -97,6 +97,7 @@ def test_identifiers_are_there_once_and_all_that_is_referred_to(parsed, text):
     assert set(referred) <= set(found)
 
 
+@pytest.mark.sweep
 def test_texts_of_users_are_escaped_everywhere(evil):
     text = html_page.page(evil)
     assert EVIL not in text

@@ -99,6 +99,7 @@ def test_each_model_has_a_link_its_sentences_and_its_density(pair, page):
     assert drawn == ["largest-of-models", "model1-density", "model2-density"]
 
 
+@pytest.mark.sweep
 def test_a_page_of_one_of_several_models_links_back(first):
     back = [a["href"] for tag, a in Page(html_page.page(first, num_models=3)).tags if tag == "a"]
     assert back[0] == "../compare.html"

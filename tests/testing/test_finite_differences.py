@@ -175,6 +175,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", sweep(BROKEN, {"hvp", "gnvp"}))
 def test_a_product_that_is_wrong_is_named(monkeypatch, name):
     law, spoil = BROKEN[name]

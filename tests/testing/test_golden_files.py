@@ -184,6 +184,7 @@ def map_operators(lin):
     return hvp.Hessian(lin), hvp.GaussNewton(lin), hvp.Residual(lin)
 
 
+@pytest.mark.sweep
 def test_rounding_order_and_batches_are_no_change(golden, lin):
     assert str(testing.compare_to(golden, lin)) == "21 numbers are as recorded"
     assert testing.compare_to(golden, linearized(batch_size=7)).causes == ()
@@ -194,6 +195,7 @@ def test_rounding_order_and_batches_are_no_change(golden, lin):
     assert report.causes[-1] == "the precision, float64, recorded in float32"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("other", "cause"),
     [

@@ -14,7 +14,7 @@ from hvp.autodiff.value_numbering import ValueNumbering
 
 
 class Identity(ValueNumbering, Rewriter):
-    """Visits the nodes of a program in order; a node with one result may be written anew.
+    """Visits the nodes of a program in order; a node of one result or of its `kinds` may be new.
 
     Attributes:
         kinds: the types of operations that may be written anew; a program without them is left.
@@ -44,22 +44,23 @@ class Identity(ValueNumbering, Rewriter):
         return (written.program(), written.places) if written._is_changed else (program, {})
 
     @abstractmethod
-    def rewritten(self, node: Node) -> int | None:
-        """A value that equals the node's only result, None to leave the node as it is."""
+    def rewritten(self, node: Node) -> int | tuple[int, ...] | None:
+        """A value that equals the node's result, or several; None to leave the node as it is."""
 
     def _visit(self, node: Node) -> None:
         node = replace(node, inputs=tuple(map(self.resolved, node.inputs)))
-        is_single = len(node.outputs) == 1 and not node.bodies
-        other = self.rewritten(node) if is_single else None
-        if other is None:
+        is_single = len(node.outputs) == 1 or node.op.type in self.kinds
+        found = self.rewritten(node) if is_single and not node.bodies else None
+        if found is None:
             self.nodes.append(node)
             self.register(node)
             return
-        (number,) = node.outputs
-        shape = self.specs[number].shape
-        if shape.is_fully_defined() and self.specs[other].shape != shape:
-            other = self.put(node, lambda t: tf.broadcast_to(t, shape), other)
-        self.replace(number, other)
+        others = found if isinstance(found, tuple) else (found,)
+        for number, other in zip(node.outputs, others, strict=True):
+            shape = self.specs[number].shape
+            if shape.is_fully_defined() and self.specs[other].shape != shape:
+                other = self.put(node, lambda t, shape=shape: tf.broadcast_to(t, shape), other)
+            self.replace(number, other)
         self._is_changed = True
         if kind := self.without_derivative(node):
             self.places[node.place] = kind
@@ -89,10 +90,11 @@ class Identity(ValueNumbering, Rewriter):
         self.register(self.nodes[-1])
         return other
 
-    def put_on(self, node: Node, number: int) -> int:
-        """Write the node's operation on another first input of the same shape, of any type."""
-        spec = tf.TensorSpec(self.specs[node.outputs[0]].shape, self.specs[number].dtype)
-        other = self.value(spec)
-        self.nodes.append(replace(node, inputs=(number, *node.inputs[1:]), outputs=(other,)))
+    def put_on(self, node: Node, number: int, position: int = 0) -> tuple[int, ...]:
+        """Write the node's operation on another input of the same shape, of any type."""
+        dtype = self.specs[number].dtype
+        others = [self.value(tf.TensorSpec(self.specs[n].shape, dtype)) for n in node.outputs]
+        inputs = (*node.inputs[:position], number, *node.inputs[position + 1 :])
+        self.nodes.append(replace(node, inputs=inputs, outputs=tuple(others)))
         self.register(self.nodes[-1])
-        return other
+        return tuple(others)

@@ -4,6 +4,9 @@ log(w)[1:] does not depend on w₀, but its derivative there is 0·∞ where w�
 target that is NaN where it is missing, and left out after the squares. A selection of an entrywise
 expression is written as the expression of selections, log(w[1:]): no entry that is left out is
 computed. This is done where an operation of the expression may be infinite, or data are in it.
+
+An operation that gives several parts, as `unstack` does, is a selection for each part where one of
+them is not used.
 """
 
 from __future__ import annotations
@@ -19,17 +22,21 @@ from hvp.autodiff.program import Node
 # steps in time on a grid are, would grow without end.
 MAX_OPERATIONS = 100
 RESHAPES = {"ExpandDims", "Reshape", "Squeeze"}
+# Operations that give parts of a value, and which of their inputs it is.
+PARTITIONS = {"DynamicPartition": 0, "Split": 1, "SplitV": 0, "Unpack": 0}
 
 
 class Selections(Identity):
     """Writes selections of entrywise expressions as expressions of selections."""
 
-    kinds = frozenset({"GatherNd", "GatherV2", "Slice", "StridedSlice"})
+    kinds = frozenset({"GatherNd", "GatherV2", "Slice", "StridedSlice", *PARTITIONS})
 
-    def rewritten(self, node: Node) -> int | None:
+    def rewritten(self, node: Node) -> tuple[int, ...] | None:
         if node.op.type not in self.kinds or not self.specs[node.outputs[0]].dtype.is_floating:
             return None
-        steps, number = [node], node.inputs[0]
+        if node.op.type in PARTITIONS and all(map(self.users.get, node.outputs)):
+            return None
+        steps, number = [node], node.inputs[PARTITIONS.get(node.op.type, 0)]
         # A mask of several axes joins them first.
         while (maker := self.makers.get(number)) is not None and maker.op.type in RESHAPES:
             steps, number = [maker, *steps], maker.inputs[0]
@@ -62,7 +69,9 @@ class _Selection:
 
     @property
     def num_operations(self) -> int:
-        return sum(maker is not None for maker in self._makers.values())
+        """How many are written: those of the expression for each part."""
+        count = sum(maker is not None for maker in self._makers.values())
+        return count * len(self._steps[-1].outputs)
 
     @property
     def infinite_operation(self) -> str:
@@ -83,30 +92,48 @@ class _Selection:
             for number, maker in self._makers.items()
         )
 
-    def written(self) -> int:
-        """The expression of selections."""
-        shape = self._writer.specs[self._steps[-1].outputs[0]].shape
-        selected: dict[int, int] = {}
+    def written(self) -> tuple[int, ...]:
+        """The expression of selections, for each part that the selection gives."""
+        shapes = [self._writer.specs[number].shape for number in self._steps[-1].outputs]
+        selected: dict[int, tuple[int, ...]] = {}
         for number, maker in self._makers.items():
             if maker is None:
-                selected[number] = self._selected(number)
+                selected[number] = self._selected(number, len(shapes))
             else:
-                inputs = [selected[n] for n in maker.inputs]
-                selected[number] = self._writer.put_like(maker, *inputs, shape=shape)
+                inputs = zip(*(selected[n] for n in maker.inputs), strict=True)
+                selected[number] = tuple(
+                    self._writer.put_like(maker, *given, shape=shape)
+                    for given, shape in zip(inputs, shapes, strict=True)
+                )
         return selected[self._number]
 
-    def _selected(self, number: int) -> int:
-        """The selection of a value at which the expression begins; numbers stay."""
-        shape = self._writer.specs[number].shape
+    def _selected(self, number: int, num_parts: int) -> tuple[int, ...]:
+        """The selections of a value at which the expression begins; numbers stay."""
+        writer, (*reshapes, selection) = self._writer, self._steps
+        shape = writer.specs[number].shape
         if shape.rank == 0:
-            return number
+            return (number,) * num_parts
         if shape != self._spec.shape:
-            number = self._writer.put(
-                self._steps[-1], lambda t: tf.broadcast_to(t, self._spec.shape), number
+            number = writer.put(selection, lambda t: tf.broadcast_to(t, self._spec.shape), number)
+        for step in reshapes:
+            (number,) = writer.put_on(step, number)
+        if selection.op.type == "DynamicPartition":
+            return self._masked(number, num_parts)
+        return writer.put_on(selection, number, PARTITIONS.get(selection.op.type, 0))
+
+    def _masked(self, number: int, num_parts: int) -> tuple[int, ...]:
+        """The parts of a dynamic partition by masks: TensorFlow's optimiser of graphs takes parts
+        of different lengths for equal ones where a program has several partitions."""
+        writer, selection = self._writer, self._steps[-1]
+        return tuple(
+            writer.put(
+                selection,
+                lambda value, parts, part=part: tf.boolean_mask(value, tf.equal(parts, part)),
+                number,
+                selection.inputs[1],
             )
-        for step in self._steps:
-            number = self._writer.put_on(step, number)
-        return number
+            for part in range(num_parts)
+        )
 
     def _expression(self) -> dict[int, Node | None]:
         """The values of the expression, each after those it is made of, and what makes them.

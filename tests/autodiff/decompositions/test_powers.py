@@ -21,6 +21,7 @@ def test_a_learned_exponent_of_data_that_are_zero(ad):
     np.testing.assert_allclose(products, np.diag((powers * logs**2).sum(0)), rtol=1e-13)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("exponent", [0.5, 1.5])
 def test_an_infinite_derivative_of_a_power_shows_beside_a_learned_exponent(exponent):
     w = np.array([0.0, 0.3, exponent])

@@ -81,6 +81,7 @@ def test_a_missing_target_that_counts_is_refused():
         )
 
 
+@pytest.mark.sweep
 def test_a_chain_of_choices_grows_by_their_branches_alone():
     """x ← where(c, f(x), g(x)), fifteen times: each branch is written once, not 2¹⁵ times."""
 

@@ -101,3 +101,41 @@ def test_steps_on_a_grid_do_not_grow_without_end():
 
     found, _ = kinds(steps, 40)
     assert len(found) < 3000
+
+
+PARTITIONS = {
+    "unstack": lambda x: tf.stack(tf.unstack(x)[1:]),
+    "split": lambda x: tf.concat(tf.split(x, 3)[1:], 0),
+    "split by sizes": lambda x: tf.split(x, [1, 2])[1],
+    "split of a matrix": lambda x: tf.split(tf.reshape(x, [3, 1]), [1, 2])[1],
+    "dynamic_partition": lambda x: tf.dynamic_partition(x, [0, 1, 1], 2)[1],
+}
+
+
+@pytest.mark.parametrize("select", PARTITIONS.values(), ids=PARTITIONS)
+def test_parts_that_are_not_used_are_not_computed(select):
+    """log(w)/w and √w at 0 in parts that no one uses: TensorFlow's gradient is NaN."""
+    w = np.array([0.0, 0.5, 2.0])
+    lin = hvp.linearize_function(
+        lambda w: tf.reduce_sum(select(tf.math.log(w) / (w * tf.ones([1], w.dtype)))), w
+    )
+    u = w[1:]
+    np.testing.assert_allclose(lin.gradient()[1:], (1 - np.log(u)) / u**2, rtol=1e-13)
+    np.testing.assert_allclose(
+        np.diag(lin.hvp(np.eye(3)))[1:], (2 * np.log(u) - 3) / u**3, rtol=1e-13
+    )
+    assert not lin.gradient()[0]
+    assert not lin.hvp(np.eye(3))[0].any()
+
+
+def test_parts_of_data_that_are_not_used_may_be_missing():
+    """Targets of two tasks in the columns of an array, of which one is not trained."""
+    w, y = np.array([0.5, -1.0]), np.array([[1.0, np.nan], [2.0, 0.0]])
+
+    def loss(w, y):
+        first, _ = tf.unstack((w - y) ** 2, axis=1)
+        return tf.reduce_sum(first)
+
+    lin = hvp.linearize_function(loss, w, y, reduction="sum")
+    np.testing.assert_allclose(lin.gradient(), [-4.0, 0.0])
+    np.testing.assert_array_equal(lin.hvp(np.eye(2)), [[4.0, 0.0], [0.0, 0.0]])

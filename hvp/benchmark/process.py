@@ -20,13 +20,14 @@ ENVIRONMENT = {
     "OPENBLAS_THREAD_TIMEOUT": "10",
 }
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
-# The worker imports what its parent would. With another checkout, `hvp` is that one's, but for the
-# harness itself.
+# The worker imports what its parent would. With another checkout, `hvp` alone is that one's, but
+# for the harness itself.
 START = """
 import importlib.util, json, sys
 sys.path[:] = json.loads(sys.argv[3])
 if sys.argv[4]:
     import hvp
+    del sys.path[0]
     spec = importlib.util.spec_from_file_location(
         "hvp.benchmark", sys.argv[4] + "/__init__.py", submodule_search_locations=[sys.argv[4]])
     module = sys.modules["hvp.benchmark"] = importlib.util.module_from_spec(spec)

@@ -24,9 +24,10 @@ class Answers:
         return len(os.sched_getaffinity(0)), os.environ["OMP_NUM_THREADS"]
 
     def place(self):
+        import bench
         import hvp.benchmark
 
-        return hvp.__file__, hvp.benchmark.__file__
+        return hvp.__file__, hvp.benchmark.__file__, bench.__file__
 
     def fail(self):
         raise ValueError("one line\nand another")
@@ -67,15 +68,19 @@ def test_threads_are_as_many_cores_as_asked_for():
 
 
 @pytest.mark.usefixtures("answers")
-def test_another_checkout_gives_its_hvp_and_this_harness(tmp_path):
-    (tmp_path / "hvp").mkdir()
-    (tmp_path / "hvp" / "__init__.py").touch()
-    (tmp_path / "hvp" / "errors.py").write_text("class InputError(ValueError): pass\n")
-    with worker(checkout=tmp_path) as asked:
+def test_another_checkout_gives_its_hvp_alone_and_this_harness(tmp_path):
+    checkout = tmp_path / "checkout"
+    for package in ("bench", "hvp"):
+        (checkout / package).mkdir(parents=True)
+    (checkout / "bench" / "__init__.py").write_text("raise ImportError('the other benchmark')")
+    (checkout / "hvp" / "__init__.py").touch()
+    (checkout / "hvp" / "errors.py").write_text("class InputError(ValueError): pass\n")
+    with worker(checkout=checkout) as asked:
         asked.wait_until_ready()
-        place, harness = asked.ask("place")
-    assert place == str(tmp_path / "hvp" / "__init__.py")
+        place, harness, bench = asked.ask("place")
+    assert place == str(checkout / "hvp" / "__init__.py")
     assert Path(harness).parents[1] == Path(hvp.__file__).parent
+    assert Path(bench).parents[1] == Path(hvp.__file__).parents[1]
 
 
 @pytest.mark.sweep

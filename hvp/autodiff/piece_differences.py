@@ -32,13 +32,20 @@ def _difference(losses: Losses, direction: int, epsilon: float) -> Difference:
     """How the loss and its pieces differ along a direction, as powers of the step."""
     # The first step is far above rounding; for fast functions smaller ones have its order.
     steps = 2 * epsilon ** (1 / 6) * 2.0 ** -np.arange(NUM_STEPS)
-    sides = np.array([[losses(s * h, direction) for s in (1, -1)] for h in steps])
-    if (~np.isfinite(sides[..., 0]) & np.isfinite(sides[..., 1])).any():
-        return Difference.SMOOTH  # the loss ends at this point
-    floor = epsilon**0.75 * np.abs(sides[..., 1]).max()
-    with np.errstate(invalid="ignore"):  # what is infinite is refused with the products
-        above, below = (sides[..., 0] - sides[..., 1]).T
-        even, odd = np.abs(above + below) / 2, np.abs(above - below) / 2
+    found = {}
+    # A difference that grows above rounding somewhere is above it at one of these two steps.
+    for some in ([0, 2], [1, 3, 4]):
+        for i in some:
+            found[i] = [losses(s * steps[i], direction) for s in (1, -1)]
+        sides = np.array([found[i] for i in sorted(found)])
+        if (~np.isfinite(sides[..., 0]) & np.isfinite(sides[..., 1])).any():
+            return Difference.SMOOTH  # the loss ends at this point
+        floor = epsilon**0.75 * np.abs(sides[..., 1]).max()
+        with np.errstate(invalid="ignore"):  # what is infinite is refused with the products
+            above, below = (sides[..., 0] - sides[..., 1]).T
+            even, odd = np.abs(above + below) / 2, np.abs(above - below) / 2
+            if (np.maximum(even, odd) <= floor).all():
+                return Difference.NONE
     for i in range(NUM_STEPS - 2):
         part = slice(i, i + 3)
         if even[i + 1] > max(floor, 0.1 * odd[i + 1]) and _grows(even[part], 1):

@@ -17,12 +17,15 @@ import tensorflow as tf
 
 from hvp.autodiff.extremes import NUM_REACHING
 from hvp.autodiff.op_types import op_type
+from hvp.autodiff.precision import EPSILON
 from hvp.autodiff.program import Node, Program, leaves
 from hvp.autodiff.replay import apply, loop
 
 Tensors = Sequence[tf.Tensor]
 # Kinks cancel where their sum is smaller than their sizes by as many small steps.
 CANCELLED = 30.0
+# Of two entries, so many rounding steps of one long, this share is equal by chance.
+CHANCES = 64.0
 # The result of a test of floating-point numbers that is taken for one at a point.
 TESTS = {"IsFinite": False, "IsInf": True, "IsNan": True}
 
@@ -62,6 +65,15 @@ class Choice:
         else:
             tied = tf.equal(*inputs)
         return tf.broadcast_to(tied, result.shape)
+
+    def num_tied(self, tied: tf.Tensor) -> tf.Tensor:
+        """How many entries are tied, zero where rounding makes as many of them equal by chance."""
+        count = tf.math.count_nonzero(tied, dtype=tf.int32)
+        if self.with_zero or self.node.op.type in TESTS:
+            return count
+        share = CHANCES * EPSILON.get(self.node.op.inputs[0].dtype, 0.0)
+        by_chance = tf.cast(share * tf.cast(tf.size(tied), tf.float64), tf.int32)
+        return tf.where(count > by_chance, count, 0)
 
     def piece(self, inputs: Tensors, values: Mapping[int, tf.Tensor]) -> tf.Tensor:
         """What TensorFlow differentiates there, with these inputs; `values` are those there."""
@@ -199,13 +211,16 @@ class Pieces:
                 return results
             i, choice = self._choices[node]
             mask = choice.is_tied(at) & ~choice.is_tied(sides[0]) & ~choice.is_tied(sides[1])
-            counts += tf.one_hot(i, self._count, dtype=tf.int32) * tf.math.count_nonzero(
-                mask, dtype=tf.int32
-            )
+            counts += tf.one_hot(i, self._count, dtype=tf.int32) * choice.num_tied(mask)
             if only and node in only:
                 mask &= only[node]
-            piece = choice.piece(arguments, at)
-            return [tf.where(mask & kept[i], piece, results[0]), *results[1:]]
+            mask &= kept[i]
+
+            def with_pieces(result: tf.Tensor = results[0]) -> tf.Tensor:
+                return tf.where(mask, choice.piece(arguments, at), result)
+
+            first = tf.cond(tf.reduce_any(mask), with_pieces, lambda: results[0])
+            return [first, *results[1:]]
 
         moved = program.values(lanes[-1], run)
         return [at, *sides, moved], counts

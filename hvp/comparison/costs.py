@@ -14,7 +14,7 @@ from hvp.comparison.loss_slice import NUM_POINTS
 from hvp.comparison.plan import Effort
 from hvp.comparison.sampling_errors import NUM_SIGN_VECTORS
 from hvp.comparison.stages import Stage
-from hvp.linalg.eigsh import DENSE_SIZE, POWER_STEPS, basis_size
+from hvp.linalg.eigsh import DENSE_SIZE, POWER_STEPS, SHORT_BASIS_SIZE, basis_size
 from hvp.linalg.layer_traces import NUM_PRODUCTS
 from hvp.linalg.noise_floor import columns_at_once as columns_in_float64
 from hvp.operators import Cost, Curvature
@@ -35,8 +35,8 @@ NUM_CHECKED, FLOAT64_FACTOR = 6, 2.0
 VECTORS_AT_ONCE = 6
 # Vectors of the model's precision that the certificate has in memory; those in float64 count twice.
 CERTIFICATE_VECTORS = 20
-# ARPACK's own working vectors, and those of a product: with a basis of 17 and six eigenvectors 33
-# vectors were measured, besides the product.
+# Vectors beside the basis, and those of a product: with a basis of 17 and six eigenvectors ARPACK
+# took 33 vectors, besides the product; with a basis of 12 block Lanczos took 16.5.
 WORKING_VECTORS = 6
 # What a float64 copy of a network and its products take, in vectors of the model's precision:
 # measured on 23 million parameters.
@@ -204,8 +204,9 @@ class _StageCosts:
             basis, steps = short, round(SHORT_BASIS_FACTOR * steps)
         count = POWER_STEPS + steps + 2 * k
         seconds = (POWER_STEPS + steps) * (cost.alone + ARPACK_SECONDS * basis * size)
-        # ARPACK holds its basis, the eigenvectors twice while it sorts them, and working vectors.
-        vectors = basis + 4 * k + WORKING_VECTORS
+        # ARPACK holds the eigenvectors twice beside its basis while it sorts them; for large sizes
+        # block Lanczos has them in the place of its basis.
+        vectors = basis + WORKING_VECTORS + (4 * k if size < SHORT_BASIS_SIZE else 0)
         return count, seconds + (2 * k + forms) * cost.in_block, vectors * size
 
     def _density(self, stage: Stage, size: int, is_layer: bool) -> tuple[int, float, int]:

@@ -107,6 +107,15 @@ SUMS = {
         lambda v, x: v * x + tf.transpose(v) * tf.sin(x),
         ["Transpose", "Mul", "Mul", "AddN"],
     ),
+    "a selection": (lambda v, x: tf.where(x > 0, v * x, 0.0) * 2.0, ["Mul"]),
+    "a selection from a value and its multiple": (
+        lambda v, x: tf.where(x > 0, tf.math.expm1(x) * v, v) + v,
+        ["Mul"],
+    ),
+    "a selection from two values": (
+        lambda v, x: tf.where(x > 0, v * x, tf.transpose(v)) * x,
+        ["Transpose", "Mul", "SelectV2", "Mul"],
+    ),
     "nothing": (lambda v, x: v @ x, ["MatMul"]),
     "before and after a product": (
         lambda v, x: -(((v * x) / 2) @ x) * x * 2,
@@ -227,6 +236,14 @@ def test_single_precision_stays_single():
         *drawn(2, *SHAPE).astype(np.float32),
         rtol=1e-5,
     )
+
+
+def test_an_infinite_coefficient_that_is_not_selected_is_none():
+    program, other = fused(lambda v, x: tf.where(tf.equal(x, 0.0), v, v / x) * x, SHAPE, SHAPE)
+    v, x = drawn(2, *SHAPE)
+    x[0] = 0.0
+    assert linear_part(other) == ["Mul"]
+    agree(program, other, v, x)
 
 
 def test_an_infinite_coefficient_is_no_news():

@@ -98,6 +98,11 @@ RIGHT = {
     ),
     "Huber's loss by hand": (huber, 0, 1),
     "keras.activations.celu, from above": (keras.activations.celu, 1, 0),
+    "an exponential unit and its other half": (
+        lambda w: tf.nn.elu(w) + tf.where(w >= 0, tf.math.expm1(w), w),
+        2,
+        1,
+    ),
     "exponential by maximum": (
         lambda w: tf.where(w > 0, tf.exp(tf.maximum(w, 0.0)), tf.exp(tf.minimum(w, 0.0))),
         1,
@@ -116,6 +121,7 @@ RIGHT = {
             "sin(w)/w",
             "sigmoid",
             "keras.activations.celu, from above",
+            "an exponential unit and its other half",
         },
     ),
 )

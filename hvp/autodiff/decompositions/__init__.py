@@ -5,9 +5,10 @@ and the projections in `images` are right where TensorFlow's derivatives are not
 scale; `norms` is infinite where no derivative exists. `pooling`, `volumes`, `convolutions`,
 `indexing`, `sparse`, `images`, `colours`, `normalisation`, `ctc` and `fourier` have second
 derivatives where TensorFlow has none.
-`quantisation` takes steps for the identity, as training does. `matrix_products` is faster. Two are
-a line each: Select between tensors of one shape is SelectV2, which broadcasts; Softsign is a
-quotient, which has second derivatives, and so is its gradient.
+`quantisation` takes steps for the identity, as training does. `matrix_products` is faster. Three
+are a line each: Select between tensors of one shape is SelectV2, which broadcasts; Softsign is a
+quotient, which has second derivatives, and so is its gradient; Elu has the derivatives of x at
+zero, which TensorFlow takes from another side in each version.
 """
 
 from __future__ import annotations
@@ -57,6 +58,10 @@ def custom_function(op: tf.Operation) -> Callable[..., tf.Tensor] | None:
     It takes the results and the arguments of the function, which are the inputs of `op`.
     """
     return CUSTOM_FUNCTIONS.get(custom_gradient(op) or "")
+
+
+def _elu(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
+    return tf.where(x < 0, tf.math.expm1(tf.minimum(x, 0)), x)
 
 
 def _softsign(op: tf.Operation, x: tf.Tensor) -> tf.Tensor:
@@ -117,6 +122,7 @@ SUBSTITUTES: dict[str, Substitute] = {
         quantisation.fake_quantise,
     ),
     "QuantizeAndDequantizeV4": quantisation.quantise,
+    "Elu": _elu,
     "Softsign": _softsign,
     "SoftsignGrad": _softsign_gradient,
     "Prod": products.prod,

@@ -163,14 +163,7 @@ def linearize_function(
     if reduction is not None and batch_size is None:
         batch_size = BATCH_SIZE
     batches = None if data is None else as_batches(data, batch_size, objective.may_miss)
-    lin = _linearization(objective, batches, variables, dtype, cache, ad, jit, verify)
-    if lin.num_batches > 1 and reduction is None:
-        raise InputError(
-            'reduction="sum" or "mean" with several batches',
-            f"{lin.num_batches} batches and no reduction",
-            "say what the loss of one batch is",
-        )
-    return lin
+    return _linearization(objective, batches, variables, dtype, cache, ad, jit, verify)
 
 
 def _linearization(

@@ -6,8 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from hvp.autodiff import precision, tensorflow_private
+from hvp.autodiff import precision
 from hvp.autodiff.program import leaves
+from hvp.autodiff.tensorflow_errors import REFUSALS, raise_own, reason
 from hvp.errors import InputError, MixedExamplesError
 from hvp.linearization.totals import Totals
 from hvp.objective.objective import Objective
@@ -20,6 +21,7 @@ def require_sum(objective: Objective, totals: Totals, count: int) -> None:
     """
     if totals.num_batches == 0:
         raise InputError("at least one batch", "an empty data set", "check where it comes from")
+    objective.check_count(count)
     if count > 1 and not totals.separable:
         layers = ", ".join(objective.mixing)
         raise MixedExamplesError(
@@ -28,35 +30,55 @@ def require_sum(objective: Objective, totals: Totals, count: int) -> None:
             f"{f' (in {layers})' if layers else ''}, which is another function of each batch",
             "pass batch_size=len(x), or training=False",
         )
-    if count > 1 and totals.whole is not None:
-        _require_halves(objective, totals.whole)
+    if count > 1 and totals.sample is not None:
+        _require_halves(objective, totals.sample)
 
 
 def _require_halves(objective: Objective, batch: Any) -> None:
     """Raise InputError where a term of a batch is not the sum over its halves."""
-    count = len(leaves(batch)[0])
-    if count < 2:
+    middle = len(leaves(batch)[0]) // 2
+    if middle == 0:
         return
-    # The objective computes in its own precision, whatever that of the products.
-    epsilon = max(precision.EPSILON[value.dtype] for value in objective.values)
-    middle = count // 2
-    parts = slice(None), slice(middle), slice(middle, None)
-    terms = (_terms(objective, batch, part) for part in parts)
+    # An even number, so that both halves are of one shape, and traced once.
+    parts = slice(2 * middle), slice(middle), slice(middle, 2 * middle)
+    evaluate = tf.function(
+        lambda values, cut: objective.evaluate(values, cut).totals, autograph=False
+    )
+    terms, epsilons = zip(
+        *[_terms(objective, evaluate, batch, part) for part in parts], strict=True
+    )
+    # The loss may compute in another precision than its parameters and its products.
+    epsilon = max(epsilons)
     for whole, first, second in zip(*terms, strict=True):
         if abs(whole - first - second) <= epsilon**0.5 * (abs(first) + abs(second)):
             continue
         raise MixedExamplesError(
             "a loss that is a sum or a mean over examples, as declared, or a single batch",
             f"{whole:g} for a batch whose halves give {first:g} and {second:g}",
-            "pass batch_size=len(x), or another reduction",
+            "look for a layer or a loss that computes across the batch axis, or pass "
+            "batch_size=len(x), or another reduction",
         )
 
 
-def _terms(objective: Objective, batch: Any, part: slice) -> list[float]:
-    """The terms of the loss, summed over some examples of a batch."""
+def _terms(
+    objective: Objective, evaluate: Any, batch: Any, part: slice
+) -> tuple[list[float], float]:
+    """The terms of the loss, summed over some examples of a batch, and their lowest epsilon."""
     cut = tf.nest.map_structure(lambda t: None if t is None else t[part], batch)
-    specs = [tf.TensorSpec(value.shape, value.dtype) for value in objective.values]
-    evaluate = tensorflow_private.compiled(
-        lambda *values: objective.evaluate(values, cut).totals, specs
-    )
-    return [float(term) for term in evaluate(objective.values)]
+    try:
+        function = evaluate.get_concrete_function(list(objective.values), cut)
+        terms = [float(term) for term in evaluate(list(objective.values), cut)]
+        return terms, _lowest_epsilon(function)
+    except REFUSALS as error:
+        raise_own(error)
+        raise MixedExamplesError(
+            "a loss that takes any number of examples, or a single batch",
+            f"{reason(error)!r} for {len(leaves(cut)[0])} of {len(leaves(batch)[0])} examples",
+            "pass batch_size=len(x)",
+        ) from error
+
+
+def _lowest_epsilon(function: Any) -> float:
+    """The epsilon of the lowest precision that a function computes in."""
+    results = (t for op in function.graph.get_operations() for t in op.outputs)
+    return max(precision.EPSILON.get(t.dtype, 0.0) for t in results)

@@ -15,6 +15,9 @@ from hvp.errors import InputError
 from hvp.objective.batches import as_array, content
 from hvp.objective.objective import Evaluation
 
+# The fewest examples among which an effect of one on another is looked for, if there are so many.
+SAMPLE_SIZE = 8
+
 
 class Totals:
     """Sums over the batches of a data set, each batch added once.
@@ -23,14 +26,16 @@ class Totals:
         examples: the number of examples of each batch.
         num_outputs: M, the entries of the outputs.
         separable: whether the loss of each batch is a sum over its examples.
-        whole: the first batch with a term that may still mix examples: see `Evaluation`.
+        sample: a batch to test whether the loss is a sum over examples: the first whose loss is
+            not zero, of at least `SAMPLE_SIZE` examples; smaller ones are joined.
     """
 
     def __init__(self) -> None:
         self.examples: list[int] = []
         self.num_outputs = 0
         self.separable = True
-        self.whole: Any = None
+        self.sample: Any = None
+        self._has_telling_sample = False
         self._terms: list[Any] = []
         self._divisors: list[Any] = []
         self._hits = 0.0
@@ -42,17 +47,23 @@ class Totals:
         self._terms = _plus(self._terms, evaluation.totals)
         self._divisors = _plus(self._divisors, evaluation.divisors)
         self._hits += np.nan if evaluation.hits is None else float(evaluation.hits)
-        if bool(evaluation.whole) and self.whole is None:
-            self.whole = batch
+        self._keep_sample(batch, evaluation)
         self.separable &= bool(evaluation.separable)
-        self.examples.append(int(tensors[0].shape[0]) if tensors else 1)
+        self.examples.append(_rows(batch))
         self.num_outputs += num_outputs
         self._digest.add(tensors)
+
+    def _keep_sample(self, batch: Any, evaluation: Evaluation) -> None:
+        if self._has_telling_sample:
+            return
+        self.sample = _joined(self.sample, batch)
+        is_large = _rows(self.sample) >= SAMPLE_SIZE
+        self._has_telling_sample = is_large and any(float(t) != 0 for t in evaluation.totals)
 
     def without_data(self) -> Totals:
         """The sums alone, to be sent to another process; there is no digest of them."""
         found = copy.copy(self)
-        found.whole, found._digest = None, DataDigest()
+        found.sample, found._digest = None, DataDigest()
         return found
 
     def plus(self, following: Totals) -> Totals:
@@ -126,6 +137,23 @@ class DataDigest:
         """The digest, in hexadecimal digits."""
         joined = b"".join(digest.digest() for digest in self._digests)
         return hashlib.sha256(joined).hexdigest()
+
+
+def _rows(batch: Any) -> int:
+    """The number of examples of a batch; without data one."""
+    tensors = leaves(batch)
+    return int(tensors[0].shape[0]) if tensors else 1
+
+
+def _joined(first: Any, second: Any) -> Any:
+    """Two batches as one; the second alone where the first is large, or of other shapes."""
+    pairs = list(zip(leaves(first), leaves(second), strict=False))
+    has_other_shapes = any(a.shape[1:] != b.shape[1:] for a, b in pairs)
+    if not pairs or has_other_shapes or _rows(first) >= SAMPLE_SIZE:
+        return second
+    return tf.nest.map_structure(
+        lambda a, b: None if a is None else tf.concat([a, b], 0), first, second
+    )
 
 
 def _plus(sums: list[Any], found: Sequence[tf.Tensor | float | None]) -> list[Any]:

@@ -76,16 +76,23 @@ class FunctionObjective(Objective):
             raise InputError(
                 "a scalar loss", f"shape {value.shape}", "reduce it with tf.reduce_sum or _mean"
             )
-        # Whether it is the sum or the mean over examples is seen on the halves of a batch.
-        checked = self._reduction is not None
         if self._reduction != "mean":
-            return Evaluation([value], [None], zs, True, whole=checked)
+            return Evaluation([value], [None], zs, True)
         count = tf.cast(tf.shape(tf.nest.flatten(batch)[0])[0], value.dtype)
-        return Evaluation([value * count], [count], zs, True, whole=checked)
+        return Evaluation([value * count], [count], zs, True)
 
     def penalty(self, params: Sequence[tf.Tensor]) -> tf.Tensor:
         """Plain functions have no penalty apart from their loss."""
         raise NotImplementedError
+
+    def check_count(self, num_batches: int) -> None:
+        """Raise InputError for several batches without a reduction."""
+        if num_batches > 1 and self._reduction is None:
+            raise InputError(
+                'reduction="sum" or "mean" with several batches',
+                f"{num_batches} batches and no reduction",
+                "say what the loss of one batch is",
+            )
 
     def targets(self, batch: Any) -> list[Target]:
         """Plain functions are not known as likelihoods."""

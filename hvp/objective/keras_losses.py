@@ -135,12 +135,6 @@ def term(loss: keras.Loss, y: Any, z: tf.Tensor, weight: Any, mask: tf.Tensor | 
     return found._replace(mean=likelihoods.mean(loss, z), expected=expected)
 
 
-def is_by_example(loss: keras.Loss) -> bool:
-    """Whether the loss value of each example is known to depend on that example alone."""
-    known = getattr(loss, "fn", None) in BY_EXAMPLE
-    return known and loss.get_config().get("axis", -1) in (None, -1)
-
-
 def mask_of(tensor: Any) -> tf.Tensor | None:
     """The mask that Keras has attached to a tensor, or None."""
     return getattr(tensor, "_keras_mask", None)

@@ -105,6 +105,9 @@ class KerasObjective(Objective):
         """The sum of the regularisers of all weights."""
         return tf.add_n([regularizer(params[i]) for i, regularizer in self._penalised])
 
+    def check_count(self, num_batches: int) -> None:
+        """Keras says how the losses of several batches add up."""
+
     def targets(self, batch: Any) -> list[Target]:
         """The positions of each term's output, and of its target among the tensors of a batch."""
         numbers = itertools.count(len(self.state))
@@ -201,7 +204,6 @@ class KerasObjective(Objective):
             divisors=[term.divisor for term in terms],
             outputs=candidates,
             separable=all(term.separable for term in terms),
-            whole=bool(added) or not all(keras_losses.is_by_example(each) for _, each, _ in losses),
             hits=hits,
             likelihood=likelihood,
         )

@@ -53,10 +53,9 @@ class Evaluation(NamedTuple):
         divisors: this batch's share of what each term is divided by, None for a sum.
         outputs: for each output of the network, the tensors that may be taken for it. The first
             through which alone the loss depends on the parameters is taken.
-        separable: whether the totals are sums over examples, so that the batch size does not
-            matter.
-        whole: whether a term may still mix examples, or is a number that counts as a mean over
-            them. Then the sum over the halves of a batch is compared with the batch.
+        separable: whether nothing is known that keeps the totals from being sums over examples.
+            What layers and functions compute is not known: `hvp.linearization.separability` tests
+            it.
         hits: how many examples are classified rightly, None without classes.
         likelihood: the terms as likelihoods, None where there are no loss values.
     """
@@ -65,7 +64,6 @@ class Evaluation(NamedTuple):
     divisors: list[tf.Tensor | None]
     outputs: list[list[tf.Tensor]]
     separable: bool
-    whole: bool = False
     hits: tf.Tensor | None = None
     likelihood: Likelihood | None = None
 
@@ -144,6 +142,10 @@ class Objective(abc.ABC):
     @abc.abstractmethod
     def penalty(self, params: Sequence[tf.Tensor]) -> tf.Tensor:
         """The penalties on the weights, a scalar. Called only if `has_penalty`."""
+
+    @abc.abstractmethod
+    def check_count(self, num_batches: int) -> None:
+        """Raise InputError where it is not said how the losses of so many batches add up."""
 
     @abc.abstractmethod
     def targets(self, batch: Any) -> list[Target]:

@@ -23,6 +23,7 @@ from support.oracles import (
 )
 
 import hvp
+from hvp.errors import MixedExamplesError
 
 layers, losses = keras.layers, keras.losses
 X, ONEHOT = examples((4,)), np.eye(3)[LABELS]
@@ -612,6 +613,74 @@ def test_a_loss_of_a_whole_batch_is_refused_for_several():
     for loss in (mean_of_all, losses.Dice()):
         with pytest.raises(hvp.InputError, match="a sum over examples, or a single batch"):
             hvp.linearize(model, (X, ONEHOT), loss, batch_size=3)
+
+
+class AcrossExamples(layers.Layer):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
+def within_capacity(x):
+    # Of the examples that choose one of two experts, the first two alone reach it.
+    choice = keras.ops.one_hot(keras.ops.argmax(x[:, :2], -1), 2, dtype="float64")
+    place = keras.ops.sum(keras.ops.cumsum(choice, axis=0) * choice, axis=-1, keepdims=True)
+    return keras.ops.where(place <= 2, x, 0.0)
+
+
+ACROSS_EXAMPLES = {
+    "minus the mean": lambda x: x - keras.ops.mean(x, axis=0, keepdims=True),
+    "sorted": lambda x: keras.ops.sort(x, axis=0),
+    "the one before": lambda x: x + keras.ops.roll(x, 1, axis=0),
+    "attention": lambda x: keras.ops.softmax(x @ keras.ops.transpose(x)) @ x,
+    "minus the first": lambda x: x - x[:1],
+    "the best example": lambda x: x + keras.ops.take(x, keras.ops.argmax(x[:, 0]), axis=0),
+    "capacity": within_capacity,
+}
+
+
+@pytest.mark.parametrize("function", ACROSS_EXAMPLES.values(), ids=ACROSS_EXAMPLES)
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_layer_that_mixes_examples_is_refused_for_several_batches(function, batch_size):
+    # Oracle: the layer itself, whose result for one example depends on the others.
+    assert relative(function(X)[3:6], function(X[3:6])) > 1e-3
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(4), AcrossExamples(function), layers.Dense(3)]
+    )
+    with pytest.raises(MixedExamplesError, match="a layer or a loss that computes across"):
+        hvp.linearize(model, (X, REAL), "mse", batch_size=batch_size)
+    hvp.linearize(model, (X, REAL), "mse")
+
+
+def test_a_loss_of_the_worst_examples_is_refused_for_several_batches():
+    def worst(y, z):
+        return keras.ops.top_k(keras.ops.mean((z - y) ** 2, -1), 8)[0]
+
+    with pytest.raises(MixedExamplesError, match="any number of examples, or a single batch"):
+        hvp.linearize(dense_net(), [(np.vstack([X, X]), np.vstack([REAL, REAL]))] * 2, worst)
+
+
+def test_a_loss_of_pairs_is_refused_where_the_first_batch_has_no_pair():
+    def of_pairs(y, z):
+        same = keras.ops.cast(y == keras.ops.transpose(y), z.dtype)
+        distance = keras.ops.sum((z[:, None] - z[None]) ** 2, -1)
+        return keras.ops.sum(same * distance, -1)
+
+    labels = np.array([0, 1, 2, 0, 1, 2, 0])[:, None]
+    with pytest.raises(MixedExamplesError, match="a sum or a mean over examples"):
+        hvp.linearize(dense_net(), (X, labels), of_pairs, batch_size=3)
+
+
+def test_rounding_in_low_precision_does_not_count_as_mixing():
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(64, "tanh", dtype="mixed_bfloat16"), layers.Dense(3)]
+    )
+    x = np.random.default_rng(0).standard_normal((64, 4)).astype("float32")
+    lin = hvp.linearize(model, (x, np.zeros((64, 3), "float32")), "mse", batch_size=16)
+    assert lin.num_batches == 4
 
 
 @pytest.mark.parametrize("loss", ["mse", "a loss that fails"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -10,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
-from hvp.autodiff import curvature, tensorflow_private
+from hvp.autodiff import curvature, tensorflow_private, tracing
 from hvp.errors import InputError, NotFiniteError
 from hvp.linearization import transfer
 from hvp.linearization.batch_functions import BatchFunctions
@@ -59,14 +60,14 @@ class Evaluator:
         params = tf.constant(self.theta)
         for number, (programs, batch) in enumerate(self._snapshot.pieces(penalty=True), 1):
             gradient, loss = self._run(self._gradient_and_loss, programs, params, batch)
-            self._require_finite(gradient, loss, number)
+            self._require_finite(gradient, loss, number, params)
             yield gradient
 
     def loss_and_gradient(self, theta: ArrayLike | None = None) -> tuple[float, np.ndarray]:
         """L and ∇L, (P,), at `theta`, or at the parameters of the snapshot."""
         found = self._at_each_batch(self._gradient_and_loss, theta)
         for number, (gradient, loss) in enumerate(found, 1):
-            self._require_finite(gradient, loss, number)
+            self._require_finite(gradient, loss, number, tf.constant(self._parameters(theta)))
         gradients, losses = zip(*found, strict=True)
         return sum(map(float, losses)), functools.reduce(np.add, gradients)
 
@@ -92,7 +93,9 @@ class Evaluator:
             start = stop
         return np.concatenate(of_outputs), of_penalty
 
-    def _require_finite(self, gradient: np.ndarray, loss: np.ndarray, number: int) -> None:
+    def _require_finite(
+        self, gradient: np.ndarray, loss: np.ndarray, number: int, theta: tf.Tensor
+    ) -> None:
         """Raise NotFiniteError where the loss of a batch, counted from 1, is finite without it.
 
         A loss that is not finite says so itself: the steps of an optimiser may lead there.
@@ -103,10 +106,23 @@ class Evaluator:
         place = traced_loss.share.place(number, traced_loss.num_batches)
         raise NotFiniteError(
             "a finite gradient of a finite loss",
-            f"NaN or infinity, in {place}",
+            f"NaN or infinity{self._source_of_nan(number, theta)}, in {place}",
             "the loss has no derivative there, or its numbers overflow: change the parameters, "
             "the data or the operation, and mask NaN in the data before they are computed with",
         )
+
+    def _source_of_nan(self, number: int, theta: tf.Tensor) -> str:
+        """The operation that first gives NaN or infinity in the gradient of a batch, in words."""
+        pieces = self._snapshot.pieces(penalty=True)
+        programs, batch = next(itertools.islice(pieces, number - 1, None))
+        tensors = [theta, *self._snapshot.values, *batch]
+        program = tracing.trace(
+            functools.partial(self._gradient_and_loss, programs),
+            *map(tf.TensorSpec.from_tensor, tensors),
+            layers=self._traced_loss.objective.layers,
+        )
+        node = program.first_not_finite(tensors)
+        return "" if node is None else f" from {node}"
 
     @refusals_as_input_errors
     def _at_each_batch(

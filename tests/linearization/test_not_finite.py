@@ -90,6 +90,20 @@ def test_shapes_that_are_known_only_at_run_time_take_columns_one_by_one():
     assert hvp.eigsh(hvp.Hessian(lin), 1).values.tolist() == pytest.approx([18.0])
 
 
+def test_a_gradient_with_nan_names_the_operation_and_its_layer():
+    class Distance(keras.layers.Layer):
+        def call(self, pair):
+            return keras.ops.norm(pair[0] - pair[1], axis=-1, keepdims=True)
+
+    a, b = keras.Input((4,)), keras.Input((4,))
+    embed = keras.layers.Dense(2)
+    model = keras.Model([a, b], Distance(name="distance")([embed(a), embed(b)]))
+    x = np.ones((3, 4))
+    lin = hvp.linearize(model, ([x, x], np.ones((3, 1))), "mse")
+    with pytest.raises(hvp.InputError, match="gradient.*from SqrtGrad in 'distance', in batch 1"):
+        lin.gradient()
+
+
 @pytest.mark.parametrize(
     ("loss", "reduction"),
     [(tf.reduce_sum, "mean"), (tf.reduce_mean, "sum"), (lambda z: tf.reduce_sum(z) ** 2, "sum")],

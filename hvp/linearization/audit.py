@@ -260,7 +260,9 @@ class Auditor:
             raise InputError(
                 "a loss that depends on its parameters",
                 "one that no parameter reaches",
-                "compute it from the parameters that the function is given",
+                "compute it from the parameters that the function is given; rounding, signs and "
+                "comparisons end a path: for a straight-through estimate add "
+                "tf.stop_gradient(round(x) - x) to x instead of a custom gradient",
             )
         unreached = differentiability.unreached(loss, params, active)
         for name in (self._layout.names[i] for i in self._chosen if loss.inputs[i] in unreached):

@@ -100,7 +100,7 @@ def test_a_gradient_with_nan_names_the_operation_and_its_layer():
     model = keras.Model([a, b], Distance(name="distance")([embed(a), embed(b)]))
     x = np.ones((3, 4))
     lin = hvp.linearize(model, ([x, x], np.ones((3, 1))), "mse")
-    with pytest.raises(hvp.InputError, match="gradient.*from SqrtGrad in 'distance', in batch 1"):
+    with pytest.raises(hvp.InputError, match=r"gradient.*from SqrtGrad in 'distance', in batch 1"):
         lin.gradient()
 
 

@@ -615,6 +615,22 @@ def test_a_loss_of_a_whole_batch_is_refused_for_several():
             hvp.linearize(model, (X, ONEHOT), loss, batch_size=3)
 
 
+def test_a_loss_of_rounded_parameters_says_how_to_go_straight_through():
+    @tf.custom_gradient
+    def rounded(x):
+        return tf.round(x), lambda dy: dy
+
+    w = np.array([0.4, 1.6])
+    with pytest.raises(hvp.InputError, match="no parameter reaches.*straight-through"):
+        hvp.linearize_function(lambda w: tf.reduce_sum(rounded(w) ** 2), w)
+    # As the message says: the loss is Σ (x + c)² with c held constant.
+    lin = hvp.linearize_function(
+        lambda w: tf.reduce_sum((w + tf.stop_gradient(tf.round(w) - w)) ** 2), w
+    )
+    np.testing.assert_allclose(lin.gradient(), 2 * np.round(w), atol=1e-12)
+    np.testing.assert_allclose(lin.hvp(np.eye(2)), 2 * np.eye(2))
+
+
 class AcrossExamples(layers.Layer):
     def __init__(self, function):
         super().__init__()

@@ -621,7 +621,7 @@ def test_a_loss_of_rounded_parameters_says_how_to_go_straight_through():
         return tf.round(x), lambda dy: dy
 
     w = np.array([0.4, 1.6])
-    with pytest.raises(hvp.InputError, match="no parameter reaches.*straight-through"):
+    with pytest.raises(hvp.InputError, match=r"no parameter reaches.*straight-through"):
         hvp.linearize_function(lambda w: tf.reduce_sum(rounded(w) ** 2), w)
     # As the message says: the loss is Σ (x + c)² with c held constant.
     lin = hvp.linearize_function(

@@ -76,8 +76,10 @@ class StageResults:
     @property
     def num_products(self) -> int:
         """What they took."""
-        of_each = (*self.spectra.values(), *self.traces.values(), *self.noise.values())
-        count = sum(found.num_products for found in of_each) + 3 * len(self.chain_rule)
+        count = 3 * len(self.chain_rule)
+        count += sum(spectrum.num_products for spectrum in self.spectra.values())
+        count += sum(traces.num_products for traces in self.traces.values())
+        count += sum(noise.num_products for noise in self.noise.values())
         if self.certificate is not None:
             count += self.certificate.num_directions + (self.certificate.G is not None)
         return count + (len(self.slices.names) if self.slices is not None else 0)

@@ -149,6 +149,7 @@ def fitted(
     if found.num_examples < lin.num_examples:
         job = with_some_examples(job, found.num_examples, request.seed, terminal)
         lin.close()
+        process.return_free_memory()
         lin = unfinished.linearized(job, request.options, journal, terminal, " of fewer examples")
     return lin, found
 

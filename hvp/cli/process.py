@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import os
 import re
 import signal
@@ -51,6 +53,13 @@ REMEDIES = {
 }
 # What a command line raises that no command can take: its class has no public name in Typer.
 UsageError: type[Any] = typer.BadParameter.__bases__[0]
+
+
+def return_free_memory() -> None:
+    """Give what is free to the system, which the C library keeps; only glibc's can."""
+    gc.collect()
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def in_options(text: str) -> str:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 
 from hvp.certificate import Certificate
 from hvp.comparison.chain_rule import QuadraticForms
@@ -23,6 +22,7 @@ from hvp.comparison.stages import Stage
 from hvp.linalg.layer_shares import LayerShares, layer_shares
 from hvp.linalg.layer_traces import LayerTraces
 from hvp.linalg.noise_floor import Noise
+from hvp.linalg.principal_angles import principal_angles
 from hvp.linalg.wasserstein import distance
 from hvp.operators import Curvature
 
@@ -127,8 +127,7 @@ def shares(traces: Mapping[str, LayerTraces], parts: Mapping[str, Part]) -> Laye
 def _angles(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, ...]:
     """Principal angles in radians between the spaces of the last i columns, for every i."""
     counts = range(1, first.shape[1] + 1)
-    angles = [scipy.linalg.subspace_angles(first[:, -i:], second[:, -i:]) for i in counts]
-    return tuple(np.sort(a).astype(np.float64) for a in angles)
+    return tuple(principal_angles(first[:, -i:], second[:, -i:]) for i in counts)
 
 
 def missed_eigenvalues(parts: Mapping[str, Part]) -> list[str]:

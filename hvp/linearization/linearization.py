@@ -517,7 +517,7 @@ class Linearization:
     def close(self) -> None:
         """Free the memory of this point; products and evaluations then raise InputError.
 
-        Other points, and what is traced for all of them, stay.
+        Other points stay, and what is traced for all of them stays as long as there is one.
 
         >>> import hvp
         >>> with hvp.linearize_function(lambda w: w[0] ** 3, np.array([2.0])) as lin:
@@ -532,6 +532,8 @@ class Linearization:
         self._multiplication = cast(Multiplication, self._snapshot)
         self._evaluator = cast(Evaluator, self._snapshot)
         self._by_batch = cast(ByBatch, self._snapshot)
+        self._sums = cast(BatchSum, self._snapshot)
+        self._traces = cast(Traces, self._snapshot)
 
     def __enter__(self) -> Linearization:
         return self

@@ -1,6 +1,7 @@
 """Other points of a loss: the numbers of a new linearization, and nothing traced again."""
 
 import gc
+import weakref
 
 import keras
 import numpy as np
@@ -95,6 +96,19 @@ def test_a_changed_model_has_the_numbers_of_a_new_linearization(dtype):
     for name in lin.layout.layers:
         block, new = there.block(name), fresh.block(name)
         assert np.array_equal(block.hvp(v[: block.size, 0]), new.hvp(v[: block.size, 0]))
+
+
+def test_what_is_traced_is_freed_with_the_last_point():
+    lin = linearized(network())
+    there = lin.at(lin.theta + 1)
+    there.hvp(np.ones(lin.size))
+    traces = weakref.ref(lin._traces)
+    lin.close()
+    gc.collect()
+    assert traces() is not None
+    there.close()
+    gc.collect()
+    assert traces() is None
 
 
 @pytest.mark.sweep

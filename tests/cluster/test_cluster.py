@@ -34,6 +34,8 @@ ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 from hvp.cluster import workers as workers_module  # noqa: E402
 from hvp.cluster.connection import LOOPBACK, Connection  # noqa: E402
 
+# Starting a cluster takes half a minute.
+pytestmark = pytest.mark.sweep
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 X, SIZES = examples((4,)), (2, 2, 2, 1)
 BATCHES = cut((X, LABELS), SIZES)
@@ -112,7 +114,6 @@ def V():
 # --- the protocol: products, blocks, spectra, other points ---
 
 
-@pytest.mark.sweep
 def test_products_with_vectors_and_blocks(lin, dense, V):
     for name in "HGR":
         product = {"H": lin.hvp, "G": lin.gnvp, "R": lin.residual_vp}[name]
@@ -144,7 +145,6 @@ def test_loss_gradient_and_outputs(lin, dense):
     assert relative(dense.J.T @ of_outputs + of_penalty, dense.gradient) < 1e-12
 
 
-@pytest.mark.sweep
 def test_blocks_of_layers(lin, dense):
     for name, block in lin.blocks().items():
         chosen = np.concatenate(
@@ -158,7 +158,6 @@ def test_blocks_of_layers(lin, dense):
     assert relative(both.hvp(np.eye(3)), dense.H[-3:, -3:]) < 1e-11
 
 
-@pytest.mark.sweep
 def test_spectra(lin, dense):
     values = np.linalg.eigvalsh(dense.H)
     found = hvp.eigsh(hvp.Hessian(lin), k=2)
@@ -230,7 +229,6 @@ def test_overflow_names_its_batch(lin):
 # --- the same numbers as in one process ---
 
 
-@pytest.mark.sweep
 def test_all_else_is_as_in_one_process(on_cluster, one_process, V):
     def both(function):
         return function(on_cluster), function(one_process)
@@ -265,7 +263,6 @@ def test_all_else_is_as_in_one_process(on_cluster, one_process, V):
         on_cluster.prepare(columns=0)
 
 
-@pytest.mark.sweep
 def test_a_comparison_is_that_of_one_process(on_cluster, one_process):
     options = {"k": 2, "layers": False, "results": "ends"}
     found, expected = hvp.compare(on_cluster, **options), hvp.compare(one_process, **options)
@@ -292,7 +289,6 @@ def test_a_product_repeats_to_the_last_bit(on_cluster, V):
 # --- workers that die, are late or are slow ---
 
 
-@pytest.mark.sweep
 def test_a_worker_that_died_starts_again_and_is_counted(on_cluster, V):
     before, state = on_cluster.hvp(V), on_cluster.workers[1]
     there = on_cluster.at(1.1 * on_cluster.theta)
@@ -330,7 +326,6 @@ def test_a_slow_worker_is_a_finding(on_cluster, monkeypatch):
     assert "0.9 s where the others would take 0.075 s" in found[0].message
 
 
-@pytest.mark.sweep
 def test_functions_build_the_model_and_read_the_data_and_a_death_too_many_is_said(ray_cluster):
     x, y = X, LABELS
 
@@ -376,7 +371,6 @@ def test_functions_build_the_model_and_read_the_data_and_a_death_too_many_is_sai
     assert not any(map(psutil.pid_exists, pids))
 
 
-@pytest.mark.sweep
 def test_what_a_worker_refuses_is_refused_here_in_the_same_words(ray_cluster):
     normalised = keras.Sequential(
         [keras.Input((4,)), keras.layers.BatchNormalization(), keras.layers.Dense(3)]

@@ -58,12 +58,15 @@ def test_short_memory_leaves_out_float64_first():
 
 
 def test_short_memory_then_shortens_the_bases_of_the_ends():
-    effort, size = Effort(layers=False, results=frozenset({"ends"}), k=3), 20_000_000
+    effort, size = Effort(layers=False, results=frozenset({"ends"}), k=10), 20_000_000
     without = replace(effort, float64=False)
     short = replace(without, short_basis=True)
     larger, smaller = (expected(each, size=size) for each in (without, short))
-    vectors = (larger.bytes - smaller.bytes) / (4 * size)
-    assert vectors == basis_size(6, size) - short.basis(size) == 6
+    ends = [max(c.bytes for s, c in each.stages.items() if s.kind == "ends")
+            for each in (larger, smaller)]  # fmt: skip
+    vectors = (ends[0] - ends[1]) / (4 * size)
+    assert vectors == basis_size(20, size) - short.basis(size) == 20
+    assert smaller.bytes < larger.bytes
     assert smaller.num_products > larger.num_products
     found = fit(backend(size), effort, COSTS, Limits(bytes=(larger.bytes + smaller.bytes) / 2))
     assert found.effort == short

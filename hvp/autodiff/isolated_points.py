@@ -30,6 +30,8 @@ MAX_RADIUS = 1e-3
 # Inputs of operations that take another piece where all of these inputs are zero.
 ZEROS = {
     "Abs": (0,),
+    "BesselI0e": (0,),
+    "BesselI1e": (0,),
     "DivNoNan": (1,),
     "Elu": (0,),
     "LeakyRelu": (0,),
@@ -41,7 +43,9 @@ ZEROS = {
 }
 # Alone they are no kinks but other pieces.
 POINTS = {"DivNoNan", "Equal", "NotEqual", "Pow", "Sign", "Xdivy", *TESTS}
-COMPARED = {*KINKS, *COMPARISONS, "Elu", "LeakyRelu", "Relu6", "Sign"}
+# Functions of |x|, which may be smooth where x is smaller than its changes, as a square is.
+SIZED = {"Abs", "BesselI0e", "BesselI1e"}
+COMPARED = {*KINKS, *COMPARISONS, *SIZED, "Elu", "LeakyRelu", "Relu6", "Sign"}
 # Functions that are zero where x is.
 KEEP_ZERO = {"Asinh", "Atan", "Erf", "Expm1", "LeakyRelu", "Log1p", "Sinh", "Softsign", "Tanh"}
 REDUCTIONS = {"Cast", "ExpandDims", "Max", "Mean", "Reshape", "Sqrt", "Squeeze", "Sum"}
@@ -65,7 +69,7 @@ class Family:
         kind = self.node.op.type
         if kind in _REMEDIES:
             return _REMEDIES[kind]
-        is_kink = kind == "Abs" or kind in TAKEN
+        is_kink = kind in SIZED or kind in TAKEN
         is_point = kind in POINTS or (len(self.choices) == 1 and not is_kink)
         return _REMEDY if is_point else _REMEDY_OF_KINKS
 
@@ -235,7 +239,7 @@ class _Finder(Kinks):
         is_pair = node.op.type in ("Maximum", "Minimum") and not self.literals.keys() & {
             *node.inputs
         }
-        return is_pair or node.op.type in {*POINTS, *NUM_REACHING, "Abs"} or self.is_thin(node)
+        return is_pair or node.op.type in {*POINTS, *NUM_REACHING, *SIZED} or self.is_thin(node)
 
     def _is_stopped(self, node: Node) -> bool:
         """Whether no derivatives flow through it, as through the largest entry in log Σ exp."""
@@ -287,6 +291,7 @@ _REMEDY = (
     "quotient), with a denominator that is one where |x| < 1e-2"
 )
 _REMEDIES = {
+    "BesselI0e": "write tf.exp(-x) * tf.math.bessel_i0(x), where x is never negative",
     "Pow": "keep an exponent that is a parameter above zero where the base may be zero",
     "Sign": "write sign(x) f(|x|) as tf.where(x >= 0, f(x), -f(-x))",
 }

@@ -29,6 +29,9 @@ CHANCES = 64.0
 # The result of a test of floating-point numbers that is taken for one at a point.
 TESTS = {"IsFinite": False, "IsInf": True, "IsNan": True}
 
+# exp(-|x|) f(x) -> f(x), which has its value and its derivatives, as products take them, at zero.
+SCALED = {"BesselI0e": tf.math.bessel_i0, "BesselI1e": tf.math.bessel_i1}
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -82,6 +85,8 @@ class Choice:
             return _linearised(self.node, [values[n] for n in self.node.inputs], inputs[0])
         if op.type in ("Elu", "Maximum", "Minimum", "Xdivy"):
             return tf.broadcast_to(inputs[0], at.shape)
+        if op.type in SCALED:
+            return SCALED[op.type](inputs[0])
         if op.type == "LeakyRelu":
             return inputs[0] * tf.constant(op.get_attr("alpha"), inputs[0].dtype)
         return at

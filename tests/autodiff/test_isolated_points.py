@@ -318,6 +318,7 @@ REFUSED |= {
         lambda w: tf.switch_case(tf.cast(10 * w[1], tf.int32) // 6, [lambda: w, lambda: hole(w)]),
         "Equal",
     ),
+    "exp(-|x|) of a square": (lambda w: tf.math.bessel_i0e(w**2), "BesselI0e"),
     "kinks in a loop": (in_loop(lambda w: tf.nn.relu(w) - tf.nn.relu(-w)), "Relu"),
 }
 OFTEN = {
@@ -430,6 +431,8 @@ ACCEPTED = {
         0,
     ),
     "softsign": (tf.nn.softsign, 1),
+    "exp(-|x|) of a factor": (lambda w: tf.math.bessel_i1e(w), 1 / 2),
+    "exp(-|x|) that cancels": (lambda w: tf.math.bessel_i1e(w) * tf.exp(tf.abs(w)), 1 / 2),
     "a clipped norm": (lambda w: tf.clip_by_norm(w[:1], 5.0) + 0 * w, 3),
 }
 

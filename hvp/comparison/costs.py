@@ -35,9 +35,10 @@ NUM_CHECKED, FLOAT64_FACTOR = 6, 2.0
 VECTORS_AT_ONCE = 6
 # Vectors of the model's precision that the certificate has in memory; those in float64 count twice.
 CERTIFICATE_VECTORS = 20
-# Vectors beside the basis, and those of a product: with a basis of 17 and six eigenvectors ARPACK
-# took 33 vectors, besides the product; with a basis of 12 block Lanczos took 16.5.
-WORKING_VECTORS = 6
+# Vectors beside the basis, those of a product, and those that a journal copies: with a basis of 17
+# and six eigenvectors ARPACK took 33 vectors, besides the product, and block Lanczos 24; a journal
+# takes 1.4.
+WORKING_VECTORS = 9
 # What a float64 copy of a network and its products take, in vectors of the model's precision:
 # measured on 23 million parameters.
 FLOAT64_VECTORS = 36

@@ -1,9 +1,8 @@
 """Elementwise fusion: fewer operations in the part of a program that is linear in some inputs.
 
-Chains of elementwise products with known tensors, sums of them, selections by known conditions,
-and repetitions along axes become Σ cᵢ ⊙ xᵢ, with one term for each different xᵢ. The coefficients
-cᵢ are known: they move to the known part. The derivatives of an activation are a dozen operations
-before and one afterwards.
+Chains of elementwise products with known tensors, sums of them, and repetitions along axes become
+Σ cᵢ ⊙ xᵢ, with one term for each different xᵢ. The coefficients cᵢ are known: they move to the
+known part. The derivatives of an activation are a dozen operations before and one afterwards.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvp.autodiff.op_types import DIAGONAL, REPEATS, SUMS
-from hvp.autodiff.program import Node, Program, is_uniform, leaves, uniform
+from hvp.autodiff.program import Node, Program, leaves, uniform
 from hvp.autodiff.replay import apply
 from hvp.autodiff.rewriting import Rewriter
 
@@ -74,8 +73,6 @@ class _Fuser(Rewriter):
             return len(linear) == len(inputs)
         if kind == "Mul":
             return len(linear) == 1
-        if kind == "SelectV2":
-            return 0 not in linear and all(i in linear or self._is_zero(inputs[i]) for i in (1, 2))
         if kind in REPEATS:
             return linear == [0] and _broadcasts(shapes[0], shapes[-1])
         return linear == [DIAGONAL.get(kind)] and shapes[linear[0]] == shapes[-1]
@@ -89,36 +86,10 @@ class _Fuser(Rewriter):
             return self._sum(forms)
         if kind in REPEATS:
             return self._get(inputs[0])
-        if kind == "SelectV2":
-            return self._selected(node)
         if kind == "Mul":
             linear, known = sorted(inputs, key=lambda n: n not in self._linear)
             return self._scaled(self._get(linear), known)
         return self._scaled(self._get(inputs[DIAGONAL[kind]]), self._coefficient(node))
-
-    def _selected(self, node: Node) -> Form:
-        """That of a selection: coefficients are selected where there is one for each value."""
-        condition, *sides = node.inputs
-        forms = [{} if self._is_zero(n) else self._get(n) for n in sides]
-        if all(forms) and forms[0].keys() != forms[1].keys():
-            pairs = zip(forms, sides, strict=True)
-            written = [self._written(form, self.specs[n].shape) for form, n in pairs]
-            self.nodes.append(replace(node, inputs=(self.resolved(condition), *written)))
-            return {node.outputs[0]: None}
-
-        def coefficient(form: Form, x: int) -> int:
-            found = form.get(x, self._scalar(0, x))
-            return self._scalar(1, x) if found is None else found
-
-        return {
-            x: self.write(
-                tf.where, self.resolved(condition), *[coefficient(form, x) for form in forms]
-            )
-            for x in {**forms[0], **forms[1]}
-        }
-
-    def _is_zero(self, number: int) -> bool:
-        return number in self.literals and is_uniform(self.literals[number], 0)
 
     def _coefficient(self, node: Node) -> int:
         """The factors of the entries: the operation applied to ones."""

@@ -97,7 +97,9 @@ def variance(w):
     return 1 + tf.nn.moments(w, [1], keepdims=True)[1]
 
 
-# What puts a derivative right, by functions of which some TensorFlow has another one without it.
+# Later releases of TensorFlow than this have some of these derivatives right.
+IS_LATER = tuple(map(int, tf.__version__.split(".")[:2])) > (2, 21)
+# What puts a derivative right, by functions of which TensorFlow 2.21 has another one without it.
 MENDED = {
     "product with two zeros": without_decomposition("Prod"),
     "prefix products": without_decomposition("Cumprod"),
@@ -151,6 +153,7 @@ def test_a_derivative_is_found_wrong_without_its_mend_if_it_is(monkeypatch, name
     MENDED[name](monkeypatch)
     first, second = (relative(product(ad), expected) < 1e-7 for ad in orders)
     assert judged() == (first and second, first)
+    assert not (first and second) or IS_LATER
 
 
 @pytest.mark.parametrize("name", ["square of a root", "unchosen logarithm"])

@@ -19,6 +19,9 @@ from hvp.objective.mapped_files import is_mapped, read_part
 from hvp.objective.shapes import check_shapes
 
 BATCH_SIZE = 1024
+# Without it, TensorFlow adds a prefetch of its own, which holds as many batches as it likes.
+_NOT_READ_AHEAD = tf.data.Options()
+_NOT_READ_AHEAD.experimental_optimization.inject_prefetch = False
 # For sampling errors, the data are cut into about this many batches of at least so many examples.
 NUM_BATCHES, MIN_EXAMPLES = 10, 32
 
@@ -48,9 +51,10 @@ def as_batches(
     Arrays (a tuple, a dict or a single array) are cut into parts of at most `batch_size` examples,
     of sizes that are as equal as possible; with `batch_size=None` they are one batch. Parts of
     memory-mapped files are read when they are needed. A `tf.data.Dataset`, another iterable of
-    batches, or a function that gives an iterator of them each time, is used as it is. Raises
-    InputError for data that can be read only once, are empty, differ in length or contain NaN or
-    infinity. The arrays that `may_miss` gives of a batch may contain NaN.
+    batches, or a function that gives an iterator of them each time, is used as it is; a data set
+    reads no batch ahead unless it says so with `prefetch`. Raises InputError for data that can be
+    read only once, are empty, differ in length or contain NaN or infinity. The arrays that
+    `may_miss` gives of a batch may contain NaN.
     """
     if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
         raise InputError("a batch size of at least 1", shown(batch_size), "leave it out")
@@ -71,6 +75,7 @@ def as_batches(
         raise InputError("a finite data set", "one that repeats for ever", "remove repeat()")
     if isinstance(data, tf.data.Dataset):
         _refuse_single_examples(data)
+        data = data.with_options(_NOT_READ_AHEAD)
     if isinstance(data, Iterator):
         raise InputError(
             "data that can be read again",

@@ -1,6 +1,7 @@
 """Batches in a fixed order, and what cannot be read as such."""
 
 import os
+import time
 from pathlib import Path
 
 import keras
@@ -51,6 +52,21 @@ def test_datasets_and_re_iterables_are_read_again_and_again():
         again = batches.as_batches(source, None)
         for _ in range(2):
             assert [np.asarray(y).tolist() for _, y in again] == [[0, 1, 2, 3], [4, 5, 6]]
+
+
+def test_a_data_set_makes_no_batch_before_it_is_asked_for():
+    made = []
+
+    def numbers():
+        for number in range(5):
+            made.append(number)
+            yield np.zeros((2, 1)) + number
+
+    signature = tf.TensorSpec((2, 1), tf.float64)
+    dataset = tf.data.Dataset.from_generator(numbers, output_signature=signature)
+    for count, _ in enumerate(batches.as_batches(dataset, None), 1):
+        time.sleep(0.05)  # TensorFlow reads ahead in a thread
+        assert len(made) == count
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from bench.backends.implementation import Density
 from bench.measurements import problems
 from hvp.benchmark import server
 from hvp.benchmark.implementation import Call
-from hvp.benchmark.server import Prepared, line_of
+from hvp.benchmark.server import Prepared, RefusedError, line_of
 
 
 class Server(server.Server):
@@ -48,7 +48,7 @@ class Server(server.Server):
             self._ready["density"] = _ignoring_vector(call), np.zeros(0)
             probes = loaded.to_shared(loaded.probes())
             return Prepared(form, ended - built, ended - begun, 1.0, refused), density, probes
-        raise RuntimeError("; ".join(refused.values()))
+        raise RefusedError("; ".join(refused.values()))
 
     def largest(self, problem: str, figure: str, steps: int | None) -> tuple[float, np.ndarray]:
         """Seconds to build the model and find ten eigenvalues, and their vectors (P, 10)."""

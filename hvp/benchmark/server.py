@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,11 @@ from hvp.benchmark.layer_cases import TINY
 TRIALS = 4
 # A form slower than this is called only once to choose among the forms.
 SLOW_SECONDS = 0.5
+# The beginnings of lines that only say where an error was raised, and what comes before the error
+# itself after the lines of a traceback, as AutoGraph writes them into messages.
+LOCATIONS = ("in user code:", "Exception encountered", "Graph execution error", "Detected at node")
+AFTER_TRACEBACK = re.compile(r"^\s+(?:\w+\.)*\w+(?:Error|Exception): ", re.MULTILINE)
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # Products before the peak is read: the first compiles, the later ones show what stays allocated.
 PRODUCTS_FOR_PEAK = 3
 
@@ -77,7 +83,7 @@ class Server:
             if found is not None:
                 return found
         if refused:
-            raise RuntimeError("; ".join(refused.values()))
+            raise RefusedError("; ".join(refused.values()))
         return None
 
     def _fastest(self, figure: str, forms: Forms, refused: dict[str, str]) -> Prepared | None:
@@ -165,7 +171,17 @@ def _short_timing(call: Call, own: np.ndarray) -> float:
     return min(seconds)
 
 
+class RefusedError(Exception):
+    """Every form of a figure is refused; the message is that of each."""
+
+
 def line_of(error: Exception) -> str:
-    """An error as one line."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"[:300]
+    """An error as one line: its type and the first line of its message that tells the cause.
+
+    >>> line_of(ValueError("in user code:\\n\\n    File a.py\\n\\n    TypeError: no shape"))
+    'ValueError: no shape'
+    """
+    cause = AFTER_TRACEBACK.split(COLOURS.sub("", str(error)))[-1]
+    lines = [line.strip() for line in cause.splitlines() if line.strip()]
+    told = next((line for line in lines if not line.startswith(LOCATIONS)), "")
+    return (told if isinstance(error, RefusedError) else f"{type(error).__name__}: {told}")[:300]

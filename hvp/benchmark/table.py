@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import zip_longest
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
@@ -19,22 +20,25 @@ HEADINGS = {
     "hvp_block": f"Hv of {COLUMNS}",
     "gnvp_block": f"Gv of {COLUMNS}",
 }
+COLUMN_HEADINGS = ("ms", "∇L", "naive", "ratio", "GMA", "speed", "peak", "vectors", "first")
 UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
 
 
 def of_run(run: Run) -> Table:
-    """A row for the gradient and for each product of each case."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    """A row for the gradient and for each product of each case; empty columns are left out."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("", width=22)
-    headings = ("ms", "∇L", "naive", "ratio", "GMA", "speed", "peak", "vectors", "first")
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for problem in run.problems.values():
+    rows = [list(_rows(problem)) for problem in run.problems.values()]
+    columns = list(zip_longest(*(row for some in rows for row in some), fillvalue=""))[1:]
+    filled = [i for i, column in enumerate(columns, 1) if any(column)]
+    for i in filled:
+        table.add_column(COLUMN_HEADINGS[i - 1], justify="right", no_wrap=True)
+    for problem, some in zip(run.problems.values(), rows, strict=True):
         size = f"{problem.parameters:,} parameters" if problem.parameters else "not measured"
         table.add_row(f"[bold]{escape(problem.title)}[/bold]")
         table.add_row(size)
-        for row in _rows(problem):
-            table.add_row(*row)
+        for row in some:
+            table.add_row(row[0], *(row[i] for i in filled if i < len(row)))
     table.caption = (
         "ms: milliseconds per vector; ∇L: over one gradient; naive: the same product by "
         "TensorFlow alone; ratio: hvp over naive; GMA: 10⁹ multiply-adds of the linear part; "
@@ -79,7 +83,7 @@ def _rows(problem: CaseRecord) -> Iterator[list[str]]:
             _milliseconds(naive),
             _shown(naive.ratio if naive and naive.status == "ok" else None, ".2f"),
             "unknown" if name in problem.multiply_adds and counted is None
-            else _shown(None if counted is None else counted / 1e9, ".4g"),
+            else _shown(None if counted is None else counted / 1e9, ".3g"),
             _shown(speed, ".0%"),
             "" if peak is None else nbytes(peak),
             _shown(vectors, ".1f"),
@@ -92,6 +96,8 @@ def _rows(problem: CaseRecord) -> Iterator[list[str]]:
 def _milliseconds(result: Result | None) -> str:
     if result is None or result.status == "unavailable":
         return ""
+    if result.seconds is None and result.status == "ok":
+        return "untimed"
     if result.seconds is None or result.status == "wrong":
         return f"[red]{result.status}[/red]"
     return f"{1e3 * result.seconds:.4g}"
@@ -111,7 +117,8 @@ def _figure_notes(name: str, found: Measurement) -> Iterator[str]:
             else ""
         )
         if result.note or error:
-            yield f"{heading}, {entry.title}: {result.status}{error} {result.note}".rstrip()
+            said = "" if result.status == "ok" else f"{result.status}{error}"
+            yield f"{heading}, {entry.title}: {': '.join(filter(None, (said, result.note)))}"
         if result.is_unsteady:
             best = f"its best turn took {1e3 * (result.best or 0.0):.4g} ms"
             yield f"{heading}, {entry.title}: unsteady, {best}"

@@ -9,6 +9,7 @@ import pytest
 import hvp
 from hvp.benchmark.entries import OURS
 from hvp.benchmark.process import Worker, WorkerError
+from hvp.benchmark.server import RefusedError, line_of
 
 
 class Answers:
@@ -58,6 +59,42 @@ def test_requests_are_answered_in_order_and_errors_are_one_line():
         os.kill(asked.pid, signal.SIGKILL)
         with pytest.raises(WorkerError, match="ended with -9, killed"):
             asked.ask("greet", "hello")
+
+
+IN_USER_CODE = """in user code:
+
+    File "a.py", line 131, in f  *
+        loss = g()
+
+    ValueError: Exception encountered when calling LSTM.call().
+    
+    \x1b[1mInternal error: Tried to take gradients of a variable:
+    Tensor("while:7", shape=(), dtype=resource)\x1b[0m
+    
+    Arguments received by LSTM.call():
+"""  # noqa: W293
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        (IN_USER_CODE, "ValueError: Internal error: Tried to take gradients of a variable:"),
+        (
+            "Graph execution error:\n\nDetected at node x\nno such kernel",
+            "ValueError: no such kernel",
+        ),
+        ("one\ntwo", "ValueError: one"),
+        ("", "ValueError: "),
+    ],
+)
+def test_the_line_of_an_error_tells_its_cause(message, line):
+    assert line_of(ValueError(message)) == line
+
+
+def test_forms_that_are_refused_are_told_with_their_own_errors_alone():
+    assert (
+        line_of(RefusedError("InputError: no; ValueError: no")) == "InputError: no; ValueError: no"
+    )
 
 
 @pytest.mark.usefixtures("answers")

@@ -50,8 +50,27 @@ def test_what_is_wrong_or_failed_is_said():
     (row,) = [line.split() for line in text_of(run).splitlines() if "  Hv " in line]
     assert row[:5] == ["Hv", "10", "0.80", "wrong", "4"]
     lines = list(table.notes(run))
-    assert any("Gv, hvp: failed InputError: no" in line for line in lines)
+    assert any("Gv, hvp: failed: InputError: no" in line for line in lines)
     assert any("naive TensorFlow: wrong, differs by 1e-01" in line for line in lines)
+
+
+def test_columns_of_nothing_are_left_out_and_the_others_are_not_cut():
+    case = a_case()
+    case.multiply_adds["hvp"] = 39_460
+    text = text_of(a_run(a=case))
+    assert "…" not in text
+    case.memory, case.first = {}, {}
+    text = text_of(a_run(a=case)).partition("ms:")[0]
+    assert not {"peak", "vectors", "first"} & set(text.split())
+
+
+def test_what_was_prepared_but_not_timed_is_no_failure():
+    case = a_case()
+    note = "forward over reverse refused: no"
+    case.figures["hvp"].results[NAIVE.name] = Result("ok", note=note)
+    run = a_run(a=case)
+    assert "untimed" in text_of(run)
+    assert any(f"Hv, naive TensorFlow: {note}" in line for line in table.notes(run))
 
 
 def test_the_picture_is_drawn_where_there_is_something(tmp_path):

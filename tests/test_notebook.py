@@ -200,7 +200,10 @@ PLAIN = {int, float, str}
 def test_rows_are_dicts_of_plain_numbers_and_text_with_the_same_keys(comparison):
     results = (
         comparison, comparison.traces["H"], comparison.whole.H.largest, comparison.slices,
-        comparison.shares, comparison.whole.H.density,
+        comparison.shares, comparison.whole.H.density, comparison.traces["H"].whole.trace,
+        hvp.noise_floor(np.eye(3)), hvp.low_rank(np.eye(3), 2), hvp.diagonal(np.eye(3)),
+        hvp.solve(np.eye(3), np.ones((3, 2)), damping=1.0),
+        hvp.solve(np.eye(3), np.ones(3), damping=1.0),
     )  # fmt: skip
     for result in results:
         rows = result.rows()

@@ -72,6 +72,28 @@ class Estimate(Generic[Value]):
         title = f"Estimate by {self.num_products:,} products"
         return Table(f"{title}, {self.method}" if self.method else title, (), rows).html()
 
+    def rows(self) -> list[dict[str, float | str]]:
+        """A dict for each number, as `pandas.DataFrame` takes them; an array is read row by row.
+
+        >>> Estimate(2.0, 0.25, 10).rows()  # doctest: +NORMALIZE_WHITESPACE
+        [{'entry': 0, 'value': 2.0, 'stderr': 0.25, 'depth': 0.0, 'sampling': nan, 'method': '',
+          'num_products': 10}]
+        """
+        return [
+            {
+                "entry": entry,
+                "value": float(value),
+                "stderr": float(stderr),
+                "depth": float(self.depth),
+                "sampling": float(self.sampling),
+                "method": self.method,
+                "num_products": self.num_products,
+            }
+            for entry, (value, stderr) in enumerate(
+                zip(np.ravel(self.value), np.ravel(self.stderr), strict=True)
+            )
+        ]
+
     def __str__(self) -> str:
         if isinstance(self.value, np.ndarray):
             low, high, most = np.min(self.value), np.max(self.value), np.max(self.stderr)

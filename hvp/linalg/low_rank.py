@@ -48,6 +48,22 @@ class LowRank(LinearOperator):
             f"error_bound={self.error_bound:.2g}, num_products={self.num_products})"
         )
 
+    def rows(self) -> list[dict[str, float]]:
+        """A dict for each value, the largest first, as `pandas.DataFrame` takes them.
+
+        >>> low_rank(np.diag([4.0, 0.0]), 1).rows()[0]["rank"]
+        1
+        """
+        return [
+            {
+                "rank": rank,
+                "value": float(value),
+                "error_bound": float(self.error_bound),
+                "num_products": self.num_products,
+            }
+            for rank, value in enumerate(self.values, 1)
+        ]
+
     def preconditioner(self, damping: float) -> LinearOperator:
         """(λ_r + δ) U(Λ + δ)⁻¹Uᵀ + I - UUᵀ, which approximates (λ_r + δ)(A + δI)⁻¹.
 

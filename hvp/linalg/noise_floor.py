@@ -40,6 +40,22 @@ class Noise:
         """The largest of the three: an eigenvalue may be wrong by as much (Weyl's inequality)."""
         return float(np.nanmax([self.asymmetry, self.repeatability, self.shadow]))
 
+    def rows(self) -> list[dict[str, float]]:
+        """One dict, as `pandas.DataFrame` takes it, with the `floor` besides.
+
+        >>> Noise(asymmetry=1.0, repeatability=0.0, shadow=3.0, num_products=6).rows()
+        [{'asymmetry': 1.0, 'repeatability': 0.0, 'shadow': 3.0, 'floor': 3.0, 'num_products': 6}]
+        """
+        return [
+            {
+                "asymmetry": self.asymmetry,
+                "repeatability": self.repeatability,
+                "shadow": float(self.shadow),
+                "floor": self.floor,
+                "num_products": self.num_products,
+            }
+        ]
+
 
 def noise_floor(
     A: Operator,

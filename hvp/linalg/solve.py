@@ -71,6 +71,27 @@ class Solution(ShownAsTable):
             )
         return self.residuals / least
 
+    def rows(self) -> list[dict[str, float]]:
+        """A dict for each column of b, as `pandas.DataFrame` takes them.
+
+        `residual` is ‖b - (A + λI)x‖ and `length` is ‖b‖; `damping` and `num_products` are those
+        of all columns.
+
+        >>> solve(np.eye(2), np.zeros((2, 1)), damping=1.0).rows()  # doctest: +NORMALIZE_WHITESPACE
+        [{'column': 0, 'residual': 0.0, 'length': 0.0, 'damping': 1.0, 'num_products': 0}]
+        """
+        pairs = zip(np.atleast_1d(self.residuals), np.atleast_1d(self.lengths), strict=True)
+        return [
+            {
+                "column": column,
+                "residual": float(residual),
+                "length": float(length),
+                "damping": self.damping,
+                "num_products": self.num_products,
+            }
+            for column, (residual, length) in enumerate(pairs)
+        ]
+
     def _table(self) -> Table:
         relative = np.atleast_1d(self.residuals / np.where(self.lengths, self.lengths, 1.0))
         rows = [

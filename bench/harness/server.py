@@ -48,7 +48,7 @@ class Server(server.Server):
             self._ready["density"] = _ignoring_vector(call), np.zeros(0)
             probes = loaded.to_shared(loaded.probes())
             return Prepared(form, ended - built, ended - begun, 1.0, refused), density, probes
-        raise RefusedError("; ".join(refused.values()))
+        raise RefusedError("; ".join(dict.fromkeys(refused.values())))
 
     def largest(self, problem: str, figure: str, steps: int | None) -> tuple[float, np.ndarray]:
         """Seconds to build the model and find ten eigenvalues, and their vectors (P, 10)."""

@@ -21,7 +21,8 @@ SLOW_SECONDS = 0.5
 # itself after the lines of a traceback, as AutoGraph writes them into messages.
 LOCATIONS = ("in user code:", "Exception encountered", "Graph execution error", "Detected at node")
 AFTER_TRACEBACK = re.compile(r"^\s+(?:\w+\.)*\w+(?:Error|Exception): ", re.MULTILINE)
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+# What TensorFlow writes into messages for colours and for places in a graph.
+MARKS = re.compile(r"\x1b\[[0-9;]*m|\{\{function_node [^}]*\}\}\s*")
 # Products before the peak is read: the first compiles, the later ones show what stays allocated.
 PRODUCTS_FOR_PEAK = 3
 
@@ -83,7 +84,7 @@ class Server:
             if found is not None:
                 return found
         if refused:
-            raise RefusedError("; ".join(refused.values()))
+            raise RefusedError("; ".join(dict.fromkeys(refused.values())))
         return None
 
     def _fastest(self, figure: str, forms: Forms, refused: dict[str, str]) -> Prepared | None:
@@ -181,7 +182,7 @@ def line_of(error: Exception) -> str:
     >>> line_of(ValueError("in user code:\\n\\n    File a.py\\n\\n    TypeError: no shape"))
     'ValueError: no shape'
     """
-    cause = AFTER_TRACEBACK.split(COLOURS.sub("", str(error)))[-1]
+    cause = AFTER_TRACEBACK.split(MARKS.sub("", str(error)))[-1]
     lines = [line.strip() for line in cause.splitlines() if line.strip()]
     told = next((line for line in lines if not line.startswith(LOCATIONS)), "")
     return (told if isinstance(error, RefusedError) else f"{type(error).__name__}: {told}")[:300]

@@ -20,6 +20,12 @@ HEADINGS = {
     "hvp_block": f"Hv of {COLUMNS}",
     "gnvp_block": f"Gv of {COLUMNS}",
 }
+LEGEND = (
+    "ms: milliseconds per vector; ∇L: over one gradient; naive: the same product by "
+    "TensorFlow alone; ratio: hvp over naive; GMA: 10⁹ multiply-adds of the linear part; "
+    "speed: share of that of the machine's fastest matrix product; peak: memory of a fresh "
+    "process above model, data and vector, also in vectors; first: seconds to the first product"
+)
 COLUMN_HEADINGS = ("ms", "∇L", "naive", "ratio", "GMA", "speed", "peak", "vectors", "first")
 UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
 
@@ -39,18 +45,12 @@ def of_run(run: Run) -> Table:
         table.add_row(size)
         for row in some:
             table.add_row(row[0], *(row[i] for i in filled if i < len(row)))
-    table.caption = (
-        "ms: milliseconds per vector; ∇L: over one gradient; naive: the same product by "
-        "TensorFlow alone; ratio: hvp over naive; GMA: 10⁹ multiply-adds of the linear part; "
-        "speed: share of that of the machine's fastest matrix product; peak: memory of a fresh "
-        "process above model, data and vector, also in vectors; first: seconds to the first product"
-    )
-    table.caption_justify = "left"
     return table
 
 
 def notes(run: Run) -> Iterator[str]:
-    """What the table has no room for, a line each."""
+    """What the columns are, and what the table has no room for, a line each."""
+    yield LEGEND
     machine = run.machine
     yield (
         f"{machine['processor']}, {run.threads} of {machine['cores']} cores used by each process; "

@@ -83,6 +83,10 @@ IN_USER_CODE = """in user code:
             "Graph execution error:\n\nDetected at node x\nno such kernel",
             "ValueError: no such kernel",
         ),
+        (
+            "{{function_node __wrapped__Add_device_/job:localhost}} no memory",
+            "ValueError: no memory",
+        ),
         ("one\ntwo", "ValueError: one"),
         ("", "ValueError: "),
     ],

@@ -199,7 +199,8 @@ class Curvature(Protocol):
     def in_float64(self) -> Curvature: ...
 
 
-def _check(lin: Curvature) -> None:
+def check_curvature(lin: Curvature) -> None:
+    """Raise InputError for what is no backend, such as a model or an operator."""
     if not hasattr(lin, "gnvp"):
         raise InputError("a Linearization", type(lin).__name__, "call hvp.linearize first")
 
@@ -208,7 +209,7 @@ class _SymmetricCurvature(LinearOperator):
     """A symmetric operator (P, P) on the parameters of a backend."""
 
     def __init__(self, lin: Curvature):
-        _check(lin)
+        check_curvature(lin)
         super().__init__(lin.dtype, (lin.size, lin.size))
         self.lin = lin
 
@@ -356,7 +357,7 @@ class Jacobian(LinearOperator):
     """
 
     def __init__(self, lin: Curvature):
-        _check(lin)
+        check_curvature(lin)
         super().__init__(lin.dtype, (lin.num_outputs, lin.size))
         self.lin = lin
 

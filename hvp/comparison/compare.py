@@ -9,8 +9,7 @@ from hvp.comparison.plan import MATRICES, RESULTS, Effort
 from hvp.comparison.results import Comparison
 from hvp.comparison.run import Run
 from hvp.comparison.start import Start
-from hvp.errors import InputError
-from hvp.operators import Curvature
+from hvp.operators import Curvature, check_curvature
 from hvp.progress import LabelledHook, ProgressHook
 from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, seed_of
 
@@ -75,8 +74,7 @@ def compare(
     [2.0, 2.0]
     """
     seed = seed_of(seed, rng)
-    if not hasattr(lin, "gnvp"):
-        raise InputError("a Linearization", type(lin).__name__, "call hvp.linearize first")
+    check_curvature(lin)
     chosen = Effort.chosen_matrices(matrices)
     effort = Effort(
         k, tol, num_probes, num_steps, layers, chosen, Effort.chosen_results(results, chosen)

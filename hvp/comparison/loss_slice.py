@@ -14,7 +14,7 @@ from hvp.comparison.spectrum import Spectrum
 from hvp.errors import InputError, report_packages, shown
 from hvp.linalg.blocks import float64_sum, gram, multiply, squared_lengths
 from hvp.linalg.eigenpairs import Eigenpairs
-from hvp.operators import Curvature, Hessian
+from hvp.operators import Curvature, Hessian, check_curvature
 from hvp.progress import Progress, ProgressHook
 from hvp.tables import ShownAsTable, Table
 
@@ -160,8 +160,7 @@ def loss_slice(
     >>> found.curvatures.tolist(), found.measured.round(6).tolist(), found.orders.round(6).tolist()
     ([6.0, 4.0], [6.0, 4.0], [3.0, nan])
     """
-    if not hasattr(lin, "gnvp"):
-        raise InputError("a Linearization", type(lin).__name__, "call hvp.linearize first")
+    check_curvature(lin)
     _check_num_points(num_points)
     V = _unit_columns(directions, lin)
     called = _names(directions, V.shape[1], names)

@@ -16,6 +16,7 @@ PRECISIONS = (np.float32, np.float64)
 # Operators of up to so many columns are checked entry by entry, larger ones with a few vectors.
 MAX_DENSE_SIZE = 512
 NUM_VECTORS = 3
+WRAP = "give it shape, dtype and matvec, or make it one by scipy's LinearOperator or by np.array"
 
 
 class _ByProtocol(LinearOperator):
@@ -74,7 +75,7 @@ def _wrapped(A: AnyOperator, name: str) -> LinearOperator:
         return _ByProtocol(A)
     is_matrix = scipy.sparse.issparse(A) or (isinstance(A, np.ndarray) and A.ndim == 2)
     if not is_matrix:
-        remedy = "pass hvp.Hessian(lin), say" if hasattr(A, "gnvp") else "wrap it in one"
+        remedy = "pass hvp.Hessian(lin), say" if hasattr(A, "gnvp") else WRAP
         raise InputError(f"{name}, an operator or a matrix", shown(A), remedy)
     is_whole = np.issubdtype(A.dtype, np.integer) or A.dtype == bool
     return aslinearoperator(A.astype(np.float64) if is_whole else A)

@@ -19,7 +19,7 @@ from hvp.certificate.checks import (
 )
 from hvp.certificate.differences import relative
 from hvp.errors import InputError, NotFiniteError
-from hvp.operators import GaussNewton, Hessian, Jacobian, Residual
+from hvp.operators import GaussNewton, Hessian, Jacobian, Residual, check_curvature
 from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, seed_of
 from hvp.testing import operator_laws
 
@@ -72,7 +72,8 @@ def check(
     against float64.
 
     Returns a `Report` of all checks, also of those that fail. Raises InputError for fewer than one
-    direction. The cost is about ten gradients and ten products per direction.
+    direction and for what is no linearization. The cost is about ten gradients and ten products per
+    direction.
 
     >>> import hvp
     >>> from hvp.testing import check, deep_linear
@@ -80,6 +81,7 @@ def check(
     >>> report.passed
     True
     """
+    check_curvature(lin)
     seed = seed_of(seed, rng)
     if num_directions < 1:
         raise InputError("at least one direction", num_directions, "leave it out for three")

@@ -14,7 +14,7 @@ import numpy as np
 
 from hvp.certificate import in_float64
 from hvp.errors import InputError, shown
-from hvp.operators import Curvature
+from hvp.operators import Curvature, check_curvature
 from hvp.randomness import DEFAULT_SEED, NOT_GIVEN, RNG, seed_of
 from hvp.testing.golden_numbers import Number, measured
 from hvp.testing.json_schema import first_violation
@@ -53,7 +53,8 @@ def record(
         rng: in place of `seed`, what `numpy.random.default_rng` takes (SPEC 7).
 
     Raises:
-        InputError: no file can be written there, or `seed` is no whole number of at least 0.
+        InputError: `lin` is no linearization, no file can be written there, or `seed` is no whole
+            number of at least 0.
 
     >>> import tempfile, hvp
     >>> lin = hvp.testing.linear_regression().lin
@@ -62,6 +63,7 @@ def record(
     ...     print(compare_to(f"{directory}/golden.json", lin))
     9 numbers are as recorded
     """
+    check_curvature(lin)
     path = check_writable(path)
     document = _document(lin, seed_of(seed, rng), in_float64(lin))
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
@@ -87,7 +89,7 @@ def compare_to(path: str | os.PathLike[str], lin: Linearization) -> GoldenReport
     Raises:
         AssertionError: with the numbers that have changed most, and with what else has changed:
             data, weights, objective, versions; or, where all of these are the same, the curvature.
-        InputError: the file is no golden file.
+        InputError: the file is no golden file, or `lin` no linearization.
     """
     report = golden_report(path, lin)
     report.raise_if_changed()
@@ -96,6 +98,7 @@ def compare_to(path: str | os.PathLike[str], lin: Linearization) -> GoldenReport
 
 def golden_report(path: str | os.PathLike[str], lin: Linearization) -> GoldenReport:
     """What `compare_to` compares, without raising where numbers have changed."""
+    check_curvature(lin)
     recorded = load(path)
     # The tolerances are those of the file, so that float64 is not needed.
     return _compared(recorded, _document(lin, recorded["seed"], lin), os.fspath(path))

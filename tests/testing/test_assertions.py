@@ -192,6 +192,7 @@ def test_a_zero_operator_is_symmetric_and_positive():
     ("assertion", "expected"),
     [
         (lambda: testing.assert_psd("A"), "A, an operator or a matrix, got 'A'"),
+        (lambda: testing.assert_psd([[1.0]]), "shape, dtype and matvec, or make it one by scipy"),
         (lambda: testing.assert_psd(np.ones((2, 3))), r"a square A, got shape \(2, 3\)"),
         (lambda: testing.assert_psd(np.eye(2, dtype=complex)), "float32 or float64, got complex"),
         (lambda: testing.assert_psd(np.zeros((0, 0))), "with rows and columns"),

@@ -36,6 +36,16 @@ def test_the_products_are_those_of_the_closed_form(problem):
     testing.assert_decomposes(hvp.Hessian(lin), hvp.GaussNewton(lin), hvp.Residual(lin))
 
 
+def test_it_is_shown_without_its_matrices(problem):
+    assert "array" not in repr(problem)
+    assert "\n" not in repr(problem)
+    assert repr(problem.lin) in repr(problem)
+
+
+def test_numbers_that_are_known_are_shown():
+    assert "rank_H=33, rank_G=18, rank_R=24" in repr(closed_forms.deep_linear_network())
+
+
 def test_the_functions_given_with_it_are_those_of_the_loss(problem):
     if problem.model is not None:
         x, y = problem.data

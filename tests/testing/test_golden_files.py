@@ -128,6 +128,20 @@ def test_what_is_no_golden_file_is_refused_in_one_line(golden, lin, content, pro
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda path, lin: testing.record(path, lin),
+        lambda path, lin: testing.compare_to(lin, path),
+        lambda path, lin: testing.record(hvp.Hessian(lin), path),
+        lambda path, lin: testing.check(hvp.Hessian(lin)),
+    ],
+)
+def test_what_is_no_linearization_is_refused(tmp_path, lin, call):
+    with pytest.raises(InputError, match=r"a Linearization, got [A-Za-z]*; call hvp.linearize"):
+        call(tmp_path / "golden.json", lin)
+
+
 def test_a_missing_file_and_a_directory_are_refused(tmp_path, lin):
     with pytest.raises(InputError, match="got no file"):
         testing.compare_to(tmp_path / "none.json", lin)

@@ -39,7 +39,7 @@ def poisson_regression(
     )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class GaussianPosterior(ClosedForm):
     """A posterior that is Gaussian, so that its covariance is H⁻¹.
 

@@ -49,7 +49,7 @@ def deep_linear(
     )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class DeepLinear(ClosedForm):
     """A deep linear network with random weights.
 
@@ -123,7 +123,7 @@ def deep_linear_network(
     )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class DepthGap(ClosedForm):
     """A balanced deep linear network at a minimum.
 

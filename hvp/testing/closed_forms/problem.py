@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,7 +12,7 @@ from hvp.linearization.linearization import Linearization
 from hvp.linearization.linearize import linearize_function
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ClosedForm:
     """A problem and its solution in float64.
 
@@ -39,6 +39,12 @@ class ClosedForm:
     params: Any = None
     data: Any = None
     model: Any = None
+
+    def __repr__(self) -> str:
+        """One line: the linearization, and the numbers that are known, without the matrices."""
+        known = {field.name: getattr(self, field.name) for field in fields(self)}
+        shown = [f"{name}={value!r}" for name, value in known.items() if np.isscalar(value)]
+        return f"{type(self).__name__}({', '.join([repr(self.lin), *shown])})"
 
     @property
     def R(self) -> np.ndarray:

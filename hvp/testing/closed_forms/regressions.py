@@ -69,7 +69,7 @@ def softmax_regression(
     )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class ClassBlocks(ClosedForm):
     """Softmax regression at zero.
 
@@ -119,7 +119,7 @@ def softmax_at_zero(
     )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class RandomLinear(ClosedForm):
     """A linear model of random inputs.
 
@@ -159,7 +159,7 @@ def random_linear(
     )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class EqualResiduals(ClosedForm):
     """Least squares where all residuals are ±σ.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hvp.benchmark.layer_cases import Loaded
+from hvp.errors import InputError
 from hvp.objective import data_sources, files
 
 
@@ -38,11 +39,14 @@ class FileCase:
         return self.path.stem if self.batch is None else f"{self.path.stem}-batch-{self.batch}"
 
     def load(self) -> Loaded:
-        """The model with its first examples. Raises InputError for wrong files."""
+        """The model with its first examples. Raises InputError for wrong files or too few."""
         import keras
 
         model = files.load_model(self.path, compiled=self.loss is None)
         given = data_sources.reader(self.source)(model)
+        num_examples = len(keras.tree.flatten(given)[0])
+        if self.batch is not None and self.batch > num_examples:
+            raise InputError(f"--batch up to {num_examples}", self.batch, "leave it out for all")
         data: tuple[Any, ...] = keras.tree.map_structure(lambda array: array[: self.batch], given)
         return Loaded(model, data, self.loss)
 

@@ -19,7 +19,14 @@ TRIALS = 4
 SLOW_SECONDS = 0.5
 # The beginnings of lines that only say where an error was raised, and what comes before the error
 # itself after the lines of a traceback, as AutoGraph writes them into messages.
-LOCATIONS = ("in user code:", "Exception encountered", "Graph execution error", "Detected at node")
+LOCATIONS = (
+    "in user code:",
+    "Exception encountered",
+    "Graph execution error",
+    "Detected at node",
+    "<stack traces",
+    "File ",
+)
 AFTER_TRACEBACK = re.compile(r"^\s+(?:\w+\.)*\w+(?:Error|Exception): ", re.MULTILINE)
 # What TensorFlow writes into messages for colours and for places in a graph.
 MARKS = re.compile(r"\x1b\[[0-9;]*m|\{\{function_node [^}]*\}\}\s*")

@@ -30,7 +30,9 @@ def cases(
     jit: str,
     seed: int,
 ) -> list[Case]:
-    """What is to be measured, by kind of layer and from files. Raises InputError without any.
+    """What is to be measured, each once, by kind of layer and from files.
+
+    Raises InputError without any.
 
     It needs no TensorFlow, so that a wrong option or file is reported at once.
     """
@@ -51,7 +53,7 @@ def cases(
     if not found:
         expected = "--model with --data, or --dense, --conv, --attention or --lstm"
         raise InputError(expected, "none", "say what to measure")
-    return found
+    return list({case.name: case for case in found}.values())
 
 
 def check_threads(threads: int | None) -> int:

@@ -1,5 +1,7 @@
 """Sizes as they are written, the networks that they give, and files as cases."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -62,5 +64,8 @@ def test_a_model_from_files_takes_its_first_examples(tmp_path):
     loaded = case.load()
     np.testing.assert_array_equal(loaded.data[0], x[:4].astype("float32"))
     np.testing.assert_array_equal(loaded.data[1], y[:4])
+    more = dataclasses.replace(case, batch=10)
+    with pytest.raises(InputError, match="--batch up to 9, got 10"):
+        more.load()
     with pytest.raises(InputError):
         file_case.of_files(tmp_path / "none.keras", str(tmp_path / "data.npz"))

@@ -87,6 +87,11 @@ IN_USER_CODE = """in user code:
             "{{function_node __wrapped__Add_device_/job:localhost}} no memory",
             "ValueError: no memory",
         ),
+        (
+            'Graph execution error:\n\nDetected at node x:\n  File "a.py", line 1, in f\n\n'
+            "a label of 11",
+            "ValueError: a label of 11",
+        ),
         ("one\ntwo", "ValueError: one"),
         ("", "ValueError: "),
     ],

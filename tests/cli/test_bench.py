@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from hvp.benchmark import measure
 from hvp.benchmark.records import Measurement, Result
+from hvp.cli import benchmarking
 from hvp.cli.commands import app
 
 
@@ -32,6 +33,12 @@ def test_what_cannot_be_measured_is_one_line(arguments, line):
     assert ended.exit_code == 2
     assert line in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+def test_what_is_named_twice_is_measured_once():
+    layers = {"dense": ["8x4", "8x4", "8x2"], "lstm": None}
+    found = benchmarking.cases(layers, None, None, None, batch=None, jit="auto", seed=0)
+    assert [case.sizes for case in found] == [(8, 4), (8, 2)]
 
 
 @pytest.fixture

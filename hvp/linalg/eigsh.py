@@ -153,9 +153,12 @@ def eigsh(
         pairs = replace(pairs[converged], num_missing=k - int(converged.sum()))
     elif not converged.all():
         counted.check_resolution(float(np.ldexp(scale, counted.exponent)))
+        # SciPy's products and sums of operators have the dtype of their most precise part.
+        parts = " and all its parts float64" if counted.dtype == np.float64 else ""
         raise ConvergenceError(
             f"expected errors up to {allowed:.1e}, got {pairs.errors.max():.1e} after "
-            f"{pairs.num_products} products; check that A is symmetric and finite, or loosen tol"
+            f"{pairs.num_products} products; check that A is symmetric and finite{parts}, or "
+            "loosen tol"
         )
     return pairs if pairs.num_missing else replace(pairs, ranks=_ranks(pairs.values, which))
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.sparse.linalg import LinearOperator
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from support.spectra import SPECTRA, Counting, P, with_spectrum
 
 from hvp import ConvergenceError, Eigenpairs, InputError, eigsh
@@ -302,6 +302,16 @@ def test_an_operator_that_is_not_symmetric_is_an_error(size, ncv):
     matrix = np.random.default_rng(0).standard_normal((size, size))
     with pytest.raises(ConvergenceError, match="check that A is symmetric and finite"):
         eigsh(matrix, 2, ncv=ncv)
+
+
+def test_a_float32_part_of_a_float64_operator_is_named_where_it_is_too_coarse():
+    A = np.random.default_rng(0).standard_normal((P, P)).astype("float32")
+    scales = aslinearoperator(np.diag(np.linspace(1.0, 1.1, P)))
+    coarse = LinearOperator((P, P), lambda v: (A + A.T) @ v.astype("float32"), dtype="float32")
+    mixed = scales @ coarse @ scales
+    assert mixed.dtype == np.float64
+    with pytest.raises(ConvergenceError, match="finite and all its parts float64, or loosen tol"):
+        eigsh(mixed, 2, tol=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -124,6 +124,10 @@ class Curvature(keras.callbacks.Callback):
         is_cut = isinstance(data, tuple | dict | np.ndarray | tf.Tensor)
         if "batch_sharpness" in self._quantities and is_cut and batch_size is None:
             raise InputError("batch_size= for batch_sharpness", "none", "give that of fit")
+        if hasattr(data, "gnvp"):
+            raise InputError(
+                "data, (x, y)", type(data).__name__, "the callback linearizes by itself"
+            )
         self._data, self._every, self._unit = data, every, unit
         self._options: dict[str, Any] = {"training": training, "jit": False}
         if batch_size is not None:

@@ -541,6 +541,13 @@ class Linearization:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[object, ...]:
+        raise InputError(
+            "what can be pickled or copied",
+            "a Linearization, or an operator with one, which holds traced programs",
+            "keep the model, the data and theta, and linearize again",
+        )
+
     def forced(self, *, ad: str | None = None, jit: str | bool | None = None) -> Linearization:
         """The same loss with another `ad` or `jit` of `linearize`; None keeps the one it has."""
         return Linearization(

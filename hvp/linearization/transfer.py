@@ -40,7 +40,8 @@ def check_array(v: ArrayLike, rows: int, dtype: DTypeLike) -> np.ndarray:
     try:
         array = np.asarray(v)
     except ValueError as error:
-        raise InputError("a vector or a block", "a ragged list", "make it an array") from error
+        remedy = "join arrays by np.concatenate([array.ravel() for array in v])"
+        raise InputError("a vector or a block", "a ragged list", remedy) from error
     if array.ndim not in (1, 2) or array.shape[0] != rows:
         raise InputError(
             f"a vector of shape ({rows},) or a block ({rows}, K)", array.shape, "check its length"

@@ -421,6 +421,12 @@ def test_unknown_options_are_refused_at_once(options, message):
         Curvature((X, Y), **options)
 
 
+def test_a_linearization_in_place_of_data_is_refused_at_once():
+    lin = hvp.linearize_function(lambda w: w[0] ** 2, np.ones(1))
+    with pytest.raises(hvp.InputError, match="the callback linearizes by itself"):
+        Curvature(lin)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -1,5 +1,8 @@
 """`linearize` and `linearize_function`: compiled once, a snapshot, and the model unchanged."""
 
+import copy
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -339,6 +342,19 @@ def test_a_bad_vector_is_one_clear_line(lin, v, text):
 def test_a_cotangent_has_the_length_of_the_outputs(lin):
     with pytest.raises(hvp.InputError, match=r"expected a vector of shape \(21,\)"):
         lin.vjp(np.ones(47))
+
+
+def test_arrays_by_parameter_are_told_how_to_be_joined(lin):
+    arrays = [np.ones((2, 3)), np.ones(4)]
+    with pytest.raises(hvp.InputError, match=r"join arrays by np\.concatenate"):
+        lin.hvp(arrays)
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.deepcopy])
+@pytest.mark.parametrize("operator", [lambda lin: lin, hvp.Hessian], ids=["lin", "H"])
+def test_copies_and_pickles_are_refused_with_what_to_keep(lin, copied, operator):
+    with pytest.raises(hvp.InputError, match="keep the model, the data and theta"):
+        copied(operator(lin))
 
 
 def test_a_vector_too_large_for_float32_is_refused():

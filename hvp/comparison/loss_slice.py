@@ -111,8 +111,10 @@ class LossSlice(ShownAsTable):
                 strict=True,
             )
         ]
+        K = len(self.names)
+        count = "1 direction" if K == 1 else f"{K:,} directions"
         return Table(
-            f"Loss along {len(self.names):,} directions, {self.num_losses:,} values",
+            f"Loss along {count}, {self.num_losses:,} values",
             ("direction", "largest t", "gᵀv", "vᵀHv", "by the loss", "error", "order"),
             rows,
             [

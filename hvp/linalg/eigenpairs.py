@@ -105,7 +105,8 @@ class Eigenpairs(ShownAsTable):
 
     def _table(self) -> Table:
         size, k = self.vectors.shape
-        title = f"{k:,} eigenpairs of {size:,}, {self.num_products:,} products"
+        pairs = "1 eigenpair" if k == 1 else f"{k:,} eigenpairs"
+        title = f"{pairs} of {size:,}, {self.num_products:,} products"
         if self.unseen is not None:
             title += f", second start: {SECOND_START[self.unseen]}"
         rows = [

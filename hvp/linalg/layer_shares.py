@@ -70,7 +70,7 @@ def layer_shares(part: LayerTraces, of: LayerTraces) -> LayerShares:
     denominator is zero.
 
     Raises:
-        InputError: the layers or the probes differ.
+        InputError: these are no results of `layer_traces`, or their layers or probes differ.
 
     >>> from types import SimpleNamespace
     >>> from hvp import layer_traces
@@ -79,6 +79,13 @@ def layer_shares(part: LayerTraces, of: LayerTraces) -> LayerShares:
     >>> print(layer_shares(layer_traces(A / 4, lin), layer_traces(A, lin)).layers["b"].trace)
     0.25 ± 0
     """
+    for found in (part, of):
+        if not isinstance(found, LayerTraces):
+            raise InputError(
+                "the traces of two operators",
+                type(found).__name__,
+                "pass hvp.layer_traces(hvp.GaussNewton(lin), lin), say",
+            )
     if _layers_and_probes(part) != _layers_and_probes(of):
         raise InputError(
             "traces of the same layers from the same probes",

@@ -194,7 +194,7 @@ def by_letter(matrix: str) -> Product:
 
 def prepared(name: str) -> tuple[Product, ...]:
     """What `Linearization.prepare` prepares by this name. Raises InputError for another name."""
-    if name not in PREPARED:
+    if not isinstance(name, str) or name not in PREPARED:
         raise InputError(f"one of {', '.join(PREPARED)}", name, "name products by letters")
     return PREPARED[name]
 

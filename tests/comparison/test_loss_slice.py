@@ -180,6 +180,8 @@ def test_a_table_says_what_was_found():
     assert lines[2].split()[:3] == ["direction", "1", "0.5"]
     assert f"{found.curvatures[0]:.6g}" in lines[2]
     assert found._repr_html_().startswith("<table><caption>Loss along 2 directions")
+    single = hvp.loss_slice(Quartic(third=1.0), V[:, :1], radius=0.5)
+    assert repr(single).startswith("Loss along 1 direction, ")
 
 
 @pytest.mark.parametrize(

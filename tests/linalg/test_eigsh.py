@@ -236,6 +236,10 @@ def test_the_advice_where_eigenvalues_crowd_at_zero_works(name, norm):
         assert (pairs.values <= 5 * error).all()
 
 
+def test_a_single_pair_is_said_so():
+    assert repr(eigsh(np.eye(3), 1)).startswith("1 eigenpair of 3, ")
+
+
 def test_values_that_are_bounds_only_are_named():
     values = np.array([0.0, 1e-9, 2.0])
     ranks = np.array([-1, -2, 1])

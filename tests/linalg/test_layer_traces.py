@@ -209,3 +209,9 @@ def test_the_error_of_a_mean_over_pairs_is_right(mean, most):
         values.append(h.sum() / 56)
         found.append(standard_error_of_pairs(h) ** 2)
     assert 1.0 < np.mean(found) / np.var(values) < most
+
+
+def test_shares_of_operators_are_refused_with_what_to_pass():
+    H = np.eye(P)
+    with pytest.raises(InputError, match=r"two operators, got ndarray; pass hvp\.layer_traces"):
+        hvp.layer_shares(H, hvp.layer_traces(H, LIN))

@@ -89,7 +89,9 @@ def test_without_outputs_it_prepares_h_alone():
         lin.prepare("G")
 
 
-@pytest.mark.parametrize(("matrices", "columns"), [(("K",), 1), (("H",), 0), (("H",), ())])
+@pytest.mark.parametrize(
+    ("matrices", "columns"), [(("K",), 1), (("H",), 0), (("H",), ()), ((["H"],), 1)]
+)
 def test_what_cannot_be_prepared_is_refused(matrices, columns):
     with pytest.raises(InputError):
         loss().prepare(*matrices, columns=columns)

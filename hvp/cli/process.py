@@ -44,6 +44,7 @@ REMEDIES = {
     r"pass training=False": "remove that assignment",
     r"raise cache= if memory allows": "free memory, or take fewer examples",
     r"raise tol, or linearise in float64": "give --dtype float64",
+    r"leave jit out, or set it to False": "leave --jit out, or give --jit off",
     r"try ad=.*": "use another operation in its place",
     r"give linearize_function outputs=": "use hvp.linearize_function in Python",
     r", or raise max_restarts": "",

@@ -17,10 +17,14 @@ def checkpoints(sources: Iterable[str | Path]) -> list[Path]:
     """The files, with those of a directory in its place, in natural order.
 
     Of a directory these are its ``.weights.h5`` files, or its ``.keras`` files if it has none.
-    Raises InputError for a directory without either, and where there is no file at all.
+    Raises InputError for a directory without either, for a name of nothing that does not end as
+    a file of weights does, and where there is no file at all.
     """
     found: list[Path] = []
     for source in map(Path, sources):
+        if not source.exists() and not source.name.endswith(SUFFIXES):
+            expected = f"a directory, or a file NAME{' or NAME'.join(SUFFIXES)}"
+            raise InputError(expected, f"nothing at {str(source)!r}", "check the path")
         found += _inside(source) if source.is_dir() else [source]
     if not found:
         raise InputError("at least one checkpoint", "none", "give files or a directory")

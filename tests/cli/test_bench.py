@@ -99,3 +99,15 @@ def test_a_wrong_product_is_exit_code_1(measured, tmp_path):
     ended = run("--dense", "2x2", "--out", str(tmp_path))
     assert ended.exit_code == 1
     assert "dense 2 × 2, batch 128, Hv: wrong: it differs" in ended.stderr
+
+
+def test_what_python_would_do_is_said_in_options(tmp_path, monkeypatch):
+    def refused(case, *args, record, **options):
+        note = "InputError: no loops; leave jit out, or set it to False"
+        record.figures["hvp"] = Measurement({"hvp": Result("failed", note=note)})
+
+    monkeypatch.setattr(measure, "measure", refused)
+    ended = run("--dense", "2x2", "--out", str(tmp_path))
+    assert ended.exit_code == 1
+    assert "no loops; leave --jit out, or give --jit off" in ended.stderr
+    assert "no loops; leave --jit out, or give --jit off" in " ".join(ended.stdout.split())

@@ -35,6 +35,10 @@ def test_nothing_to_track_is_refused(tmp_path):
     touch(tmp_path / "empty", "x.h5")
     with pytest.raises(InputError, match=r"NAME\.weights\.h5 or NAME\.keras.*empty"):
         checkpoints([tmp_path / "empty"])
+    with pytest.raises(
+        InputError, match=r"a directory, or a file NAME\.weights\.h5 or NAME\.keras"
+    ):
+        checkpoints([tmp_path / "none"])
     with pytest.raises(InputError, match="at least one checkpoint"):
         checkpoints([])
 

@@ -82,10 +82,10 @@ def bench(
                 written = benchmarking.save(found, out)
     terminal.console.print(table.of_run(found))
     for line in table.notes(found):
-        terminal.say(line)
+        terminal.say(process.in_options(line))
     process.say_files(terminal, written, start)
     failed = benchmarking.failure(found)
     if failed:
-        process.fail(failed, 1)
+        process.fail(process.in_options(failed), 1)
     if terminal.stopped_by:
         process.fail_interrupted(terminal.stopped_by)

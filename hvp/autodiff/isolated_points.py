@@ -40,9 +40,10 @@ ZEROS = {
     "Relu6": (0,),
     "Sign": (0,),
     "Xdivy": (0, 1),
+    "Xlogy": (0, 1),
 }
 # Alone they are no kinks but other pieces.
-POINTS = {"DivNoNan", "Equal", "NotEqual", "Pow", "Sign", "Xdivy", *TESTS}
+POINTS = {"DivNoNan", "Equal", "NotEqual", "Pow", "Sign", "Xdivy", "Xlogy", *TESTS}
 # Functions of |x|, which may be smooth where x is smaller than its changes, as a square is.
 SIZED = {"Abs", "BesselI0e", "BesselI1e"}
 COMPARED = {*KINKS, *COMPARISONS, *SIZED, "Elu", "LeakyRelu", "Relu6", "Sign"}
@@ -156,7 +157,7 @@ class _Finder(Kinks):
             specs.pop()
         if not all(spec.shape.is_fully_defined() for spec in specs):
             return None
-        if kind in TESTS or kind in ("Pow", "Xdivy"):
+        if kind in TESTS or kind in ("Pow", "Xdivy", "Xlogy"):
             return kind, *map(self.first, node.inputs)
         if kind in NUM_REACHING:
             is_left = specs[0].dtype.is_floating and not self._is_stopped(node)
@@ -268,7 +269,8 @@ class _Finder(Kinks):
 def require_no_point(family: Family, losses: Losses, epsilon: float, where: str) -> bool:
     """Whether pieces that are not the loss around a point are those of a kink.
 
-    Raises InputError where they are not, in the batch `where`.
+    Raises InputError where they are not, or where the loss is infinite around the point, in the
+    batch `where`.
 
     Args:
         family: the operations that take the pieces.
@@ -277,6 +279,13 @@ def require_no_point(family: Family, losses: Losses, epsilon: float, where: str)
         epsilon: that of the precision of the loss.
     """
     found = differences(losses, epsilon)
+    if Difference.INFINITE in found:
+        raise InputError(
+            "a loss that is finite around the parameters",
+            f"{family.node}, at which it tends to infinity, in {where}",
+            "move the parameters away from this point, or add to the denominator what keeps it "
+            "above zero",
+        )
     if Difference.KINK not in found and Difference.SMOOTH in found:
         raise InputError(
             "operations whose derivatives at this point are those of the loss around it",

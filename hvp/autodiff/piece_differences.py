@@ -16,11 +16,15 @@ NUM_STEPS = 5
 
 
 class Difference(enum.Enum):
-    """How a loss differs from its pieces around a point: not to second order, or how."""
+    """How a loss differs from its pieces around a point: not to second order, or how.
+
+    INFINITE: the loss tends to infinity there, as 1/x where x is zero.
+    """
 
     NONE = enum.auto()
     KINK = enum.auto()
     SMOOTH = enum.auto()
+    INFINITE = enum.auto()
 
 
 def differences(losses: Losses, epsilon: float) -> list[Difference]:
@@ -46,6 +50,8 @@ def _difference(losses: Losses, direction: int, epsilon: float) -> Difference:
             even, odd = np.abs(above + below) / 2, np.abs(above - below) / 2
             if (np.maximum(even, odd) <= floor).all():
                 return Difference.NONE
+    if _is_pole(np.maximum(even, odd)):
+        return Difference.INFINITE
     for i in range(NUM_STEPS - 2):
         part = slice(i, i + 3)
         if even[i + 1] > max(floor, 0.1 * odd[i + 1]) and _grows(even[part], 1):
@@ -63,6 +69,16 @@ def _difference(losses: Losses, direction: int, epsilon: float) -> Difference:
 def near_step(epsilon: float) -> float:
     """A step at which a value that is not constant has changed."""
     return float(epsilon**0.5)
+
+
+def _is_pole(differences: np.ndarray) -> bool:
+    """Whether differences at halved steps are as one negative power of the step.
+
+    Rounding may grow too, but not as one power.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        orders = np.log2(differences[:-1] / differences[1:])
+    return bool(np.all(orders < -0.5) and np.ptp(orders) < 0.1)
 
 
 def _grows(differences: np.ndarray, order: int) -> bool:

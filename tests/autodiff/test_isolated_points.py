@@ -445,6 +445,51 @@ def test_what_is_no_piece_at_a_point_is_accepted(name, dtype):
     assert gradient[0] == pytest.approx(slope, abs=1e-6)
 
 
+POLES = {
+    "1/w": (tf.math.reciprocal_no_nan, "DivNoNan"),
+    "1/w²": (lambda w: tf.math.divide_no_nan(tf.ones_like(w), w**2), "DivNoNan"),
+    "1/w beside a large loss": (lambda w: 1e4 + tf.math.reciprocal_no_nan(w), "DivNoNan"),
+    "1/|w|": (lambda w: tf.math.reciprocal_no_nan(tf.abs(w)), "DivNoNan"),
+    "1/w where w is not zero": (chosen(tf.zeros_like, lambda w: 1 / nonzero(w)), "Equal"),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", POLES)
+def test_a_pole_that_is_left_out_at_its_point_is_refused(name, dtype):
+    function, operation = POLES[name]
+    with pytest.raises(hvp.InputError, match=f"{operation}.*tends to infinity, in batch 1"):
+        diagonal(function, WEIGHTS.astype(dtype))
+
+
+def test_a_pole_of_a_dead_unit_is_accepted():
+    """There the loss is zero all around."""
+    _, second, _ = diagonal(lambda w: tf.math.reciprocal_no_nan(tf.nn.relu(w - 0.5)), WEIGHTS)
+    np.testing.assert_allclose(second, [0, 2 / 0.2**3, 0], rtol=1e-12)
+
+
+ENTROPIES = {
+    "w log w": lambda w: tf.math.xlogy(w, w),
+    "w log w²": lambda w: tf.math.xlogy(w, w**2),
+    "w² log w²": lambda w: tf.math.xlogy(w**2, w**2),
+}
+
+
+@pytest.mark.parametrize("name", ENTROPIES)
+def test_an_infinite_curvature_of_an_entropy_is_refused(name):
+    with pytest.raises(hvp.InputError, match=r"Xlogy.* at this point alone"):
+        diagonal(ENTROPIES[name], WEIGHTS)
+
+
+def test_an_entropy_of_a_dead_unit_is_accepted():
+    def entropy(w):
+        unit = tf.nn.relu(w - 0.5)
+        return tf.math.xlogy(unit, unit)
+
+    _, second, _ = diagonal(entropy, WEIGHTS)
+    np.testing.assert_allclose(second, [0, 1 / 0.2, 0], rtol=1e-12)
+
+
 @pytest.mark.sweep
 def test_a_power_of_zero_is_refused_where_its_exponent_is_zero():
     """0ᵖ is 0 for p > 0 and infinite for p < 0."""

@@ -40,10 +40,11 @@ ZEROS = {
     "Relu6": (0,),
     "Sign": (0,),
     "Xdivy": (0, 1),
+    "Xlog1py": (0, 1),  # at (0, -1)
     "Xlogy": (0, 1),
 }
 # Alone they are no kinks but other pieces.
-POINTS = {"DivNoNan", "Equal", "NotEqual", "Pow", "Sign", "Xdivy", "Xlogy", *TESTS}
+POINTS = {"DivNoNan", "Equal", "NotEqual", "Pow", "Sign", "Xdivy", "Xlog1py", "Xlogy", *TESTS}
 # Functions of |x|, which may be smooth where x is smaller than its changes, as a square is.
 SIZED = {"Abs", "BesselI0e", "BesselI1e"}
 COMPARED = {*KINKS, *COMPARISONS, *SIZED, "Elu", "LeakyRelu", "Relu6", "Sign"}
@@ -157,7 +158,7 @@ class _Finder(Kinks):
             specs.pop()
         if not all(spec.shape.is_fully_defined() for spec in specs):
             return None
-        if kind in TESTS or kind in ("Pow", "Xdivy", "Xlogy"):
+        if kind in TESTS or kind in ("Pow", "Xdivy", "Xlog1py", "Xlogy"):
             return kind, *map(self.first, node.inputs)
         if kind in NUM_REACHING:
             is_left = specs[0].dtype.is_floating and not self._is_stopped(node)

@@ -63,6 +63,8 @@ class Choice:
             return NUM_REACHING[kind](self.node.op, given, result) > 1
         if kind == "Relu6":
             tied = tf.equal(inputs[0], 0) | tf.equal(inputs[0], 6)
+        elif kind == "Xlog1py":
+            tied = tf.equal(inputs[0], 0) & tf.equal(inputs[1], -1)
         elif self.with_zero:
             tied = functools.reduce(tf.logical_and, [tf.equal(x, 0) for x in inputs])
         else:

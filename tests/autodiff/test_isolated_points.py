@@ -470,6 +470,7 @@ def test_a_pole_of_a_dead_unit_is_accepted():
 
 ENTROPIES = {
     "w log w": lambda w: tf.math.xlogy(w, w),
+    "w log(1 + (w - 1))": lambda w: tf.math.xlog1py(w, w - 1),
     "w log w²": lambda w: tf.math.xlogy(w, w**2),
     "w² log w²": lambda w: tf.math.xlogy(w**2, w**2),
 }
@@ -477,8 +478,14 @@ ENTROPIES = {
 
 @pytest.mark.parametrize("name", ENTROPIES)
 def test_an_infinite_curvature_of_an_entropy_is_refused(name):
-    with pytest.raises(hvp.InputError, match=r"Xlogy.* at this point alone"):
+    with pytest.raises(hvp.InputError, match=r"Xlog.*y.* at this point alone"):
         diagonal(ENTROPIES[name], WEIGHTS)
+
+
+def test_a_logarithm_outside_its_domain_counts_nothing_where_its_factor_is_zero():
+    gradient, second, _ = diagonal(lambda w: tf.math.xlog1py(w, [-2.0, 1, 2]), WEIGHTS)
+    np.testing.assert_allclose(gradient, np.log([1, 2, 3]), rtol=1e-12)
+    np.testing.assert_array_equal(second, 0)
 
 
 def test_an_entropy_of_a_dead_unit_is_accepted():

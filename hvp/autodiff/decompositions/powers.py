@@ -77,21 +77,21 @@ def xlogy(op: tf.Operation, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor | None:
     """x log y, and 0 where x is 0: there y counts nothing, unless its logarithm is finite."""
     if x.dtype.is_complex:
         return None
-    return _times(x, tf.math.log, y, y > 0)
+    return _times(x, tf.math.log, y, y > 0, 1.0)
 
 
 def xlog1py(op: tf.Operation, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor | None:
     """x log(1 + y)."""
     if x.dtype.is_complex:
         return None
-    return _times(x, tf.math.log1p, y, y > -1)
+    return _times(x, tf.math.log1p, y, y > -1, 0.0)
 
 
 def xdivy(op: tf.Operation, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor | None:
     """x/y."""
     if x.dtype.is_complex:
         return None
-    return _times(x, lambda y: 1 / y, y, tf.not_equal(y, 0))
+    return _times(x, lambda y: 1 / y, y, tf.not_equal(y, 0), 1.0)
 
 
 def _times(
@@ -99,7 +99,8 @@ def _times(
     function: Callable[[tf.Tensor], tf.Tensor],
     y: tf.Tensor,
     is_inside: tf.Tensor,
+    instead: float,
 ) -> tf.Tensor:
-    """x f(y); zero where x is zero and y is outside the domain of f."""
+    """x f(y); x f(instead) where x is zero and y is outside the domain of f."""
     inside = is_inside | tf.not_equal(x, 0)
-    return x * function(tf.where(inside, y, tf.ones_like(y)))
+    return x * function(tf.where(inside, y, tf.constant(instead, y.dtype)))

@@ -36,7 +36,6 @@ def name(part: tuple[Case, str | None]) -> str:
 ALWAYS = {
     "tanh-softmax-ragged-all",
     "tanh-softmax-ragged-block",
-    "norm-squares-ragged-all",
 }
 PARTS = sweep(ALL + SOME, ALWAYS, name)
 WHOLE = sweep([(case, None) for case in CASES if case.dtype == "float64"], ALWAYS, name)

@@ -19,6 +19,7 @@ from support.oracles import (
     squared_loss,
     variables_of,
 )
+from support.sweep import sweep
 from tensorflow.python.framework import function
 from tensorflow.python.ops import functional_ops
 
@@ -290,8 +291,12 @@ ALLOWED = {
 }
 
 
-@pytest.mark.parametrize("function", ALLOWED.values(), ids=ALLOWED)
-def test_an_operation_that_is_let_through_is_right(function):
+@pytest.mark.parametrize(
+    "name", sweep(ALLOWED, {"round", "a comparison", "gather", "softmax", "pooling", "special"})
+)
+def test_an_operation_that_is_let_through_is_right(name):
+    function = ALLOWED[name]
+
     def loss(w):
         return tf.reduce_sum(function(w)) * tf.exp(-w[0])
 

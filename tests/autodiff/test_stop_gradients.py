@@ -155,8 +155,11 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("function", OWN.values(), ids=OWN)
-def test_a_users_own_stop_gradient_stays(function):
+@pytest.mark.parametrize(
+    "name", sweep(OWN, {"a detached factor", "another mean", "a maximum", "cubes"})
+)
+def test_a_users_own_stop_gradient_stays(name):
+    function = OWN[name]
     variable = tf.Variable(W)
     expected = hessian(lambda: function(variable), [variable])
     assert relative(product_of(function), expected) < 1e-12

@@ -26,7 +26,7 @@ def quotients(model, losses):
     return found
 
 
-@pytest.mark.parametrize("penalty", [None, 0.25])
+@pytest.mark.parametrize("penalty", [None, pytest.param(0.25, marks=pytest.mark.sweep)])
 def test_each_batch_has_the_quotient_of_its_own_loss(penalty):
     regularizer = None if penalty is None else keras.regularizers.L2(penalty)
     model = dense_net(kernel_regularizer=regularizer)

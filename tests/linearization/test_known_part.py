@@ -15,6 +15,7 @@ from support.batched_products import (
     vector,
 )
 from support.oracles import dense_net, examples, relative
+from support.sweep import sweep
 
 import hvp
 from hvp.autodiff import tensorflow_private
@@ -61,7 +62,7 @@ def test_products_keep_known_parts_of_their_own(known):
     assert len(known) == len(PRODUCTS) * len(SIZES)
 
 
-@pytest.mark.parametrize("name", PRODUCTS)
+@pytest.mark.parametrize("name", sweep(PRODUCTS, {"hvp", "jvp"}))
 def test_without_a_cache_the_known_part_runs_each_time(known, name):
     lin = ragged(cache=0)
     for repetition in range(1, 4):

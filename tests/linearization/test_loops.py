@@ -110,7 +110,7 @@ FUNCTIONS = [
     one_of_three, mapped, scanned, of_no_step, counted, exponential,
 ]  # fmt: skip
 LISTS = [written, unstacked, joined]
-ALWAYS = {"data_dependent", "written"}
+ALWAYS = {"loop_in_a_branch", "written"}
 CASES = sweep([*FUNCTIONS, *LISTS], ALWAYS, lambda function: function.__name__)
 
 

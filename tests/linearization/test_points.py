@@ -82,7 +82,8 @@ def same(here, there, v):
     assert here.data_digest == there.data_digest
 
 
-@pytest.mark.parametrize("dtype", [None, pytest.param("float64", marks=pytest.mark.sweep)])
+@pytest.mark.sweep
+@pytest.mark.parametrize("dtype", [None, "float64"])
 def test_a_changed_model_has_the_numbers_of_a_new_linearization(dtype):
     net = network()
     lin = linearized(net, dtype=dtype)

@@ -99,15 +99,23 @@ LINEAR = {
     "squared_hinge": SIGNS,
     "categorical_hinge": ONEHOT,
 }
-NAMED = [
-    *((name, "softmax", y) for name, y in PROBABILITIES.items()),
-    *((name, "sigmoid", y) for name, y in SIGMOIDS.items()),
-    *((name, None, y) for name, y in LINEAR.items()),
-]
+NAMED = {
+    **{name: ("softmax", y) for name, y in PROBABILITIES.items()},
+    **{name: ("sigmoid", y) for name, y in SIGMOIDS.items()},
+    **{name: (None, y) for name, y in LINEAR.items()},
+}
+BY_NAME = {
+    "sparse_categorical_crossentropy",
+    "binary_crossentropy",
+    "cosine_similarity",
+    "mean_absolute_error",
+}
+BY_CLASS = {"categorical_crossentropy", "poisson", "binary_focal_crossentropy", "huber"}
 
 
-@pytest.mark.parametrize(("name", "last", "y"), NAMED, ids=[name for name, *_ in NAMED])
-def test_a_loss_by_its_name(name, last, y):
+@pytest.mark.parametrize("name", sweep(NAMED, BY_NAME))
+def test_a_loss_by_its_name(name):
+    last, y = NAMED[name]
     holds(compiled(plain(last), name), (X, y))
 
 
@@ -117,8 +125,9 @@ def classes_by_function():
     return {each().fn: each for each in classes - {losses.Loss}}
 
 
-@pytest.mark.parametrize(("name", "last", "y"), NAMED, ids=[name for name, *_ in NAMED])
-def test_a_loss_by_its_class_as_it_comes(name, last, y):
+@pytest.mark.parametrize("name", sweep(NAMED, BY_CLASS))
+def test_a_loss_by_its_class_as_it_comes(name):
+    last, y = NAMED[name]
     loss = classes_by_function()[getattr(losses, name)](dtype="float64")
     holds(compiled(plain(last), loss), (X, y), batch_sizes=(4,))
 
@@ -143,14 +152,22 @@ CLASSES_OF_LOSSES = {
     "generalized": (F64["CategoricalGeneralizedCrossEntropy"](0.3), "softmax", CLASSES),
     "a class, not an instance": (losses.LogCosh, None, REAL),
 }  # fmt: skip
+OPTIONS = {
+    "labels, probabilities",
+    "ignored class",
+    "smoothed",
+    "sum",
+    "weighted mean",
+    "a class, not an instance",
+}
 
 
-@pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
-@pytest.mark.parametrize("case", CLASSES_OF_LOSSES.values(), ids=CLASSES_OF_LOSSES)
-def test_a_loss_by_its_class(case, weighted):
-    loss, last, y = case
+@pytest.mark.parametrize("weights", sweep(["unweighted", "weighted"], {"weighted"}))
+@pytest.mark.parametrize("name", sweep(CLASSES_OF_LOSSES, OPTIONS))
+def test_a_loss_by_its_class(name, weights):
+    loss, last, y = CLASSES_OF_LOSSES[name]
     model = compiled(plain(last), loss() if isinstance(loss, type) else loss)
-    holds(model, (X, y, SHARES) if weighted else (X, y), batch_sizes=(4,))
+    holds(model, (X, y, SHARES) if weights == "weighted" else (X, y), batch_sizes=(4,))
 
 
 WHOLE = {
@@ -175,7 +192,7 @@ def test_a_loss_of_a_whole_batch_is_taken_in_one_alone(loss, y):
 
 
 @pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
-@pytest.mark.parametrize("loss", ["Dice", "Tversky"])
+@pytest.mark.parametrize("loss", sweep(["Dice", "Tversky"], {"Dice"}))
 def test_a_loss_of_a_whole_batch_is_weighed_by_the_weights_of_the_examples(loss, reduction):
     model = compiled(plain("softmax"), F64[loss](reduction=reduction))
     holds(model, (X, ONEHOT, SHARES), batch_sizes=(6,))
@@ -195,7 +212,7 @@ def test_the_labels_of_a_sequence(kind):
 
 def test_every_loss_of_keras_is_held():
     by_class = {"categorical_generalized_cross_entropy"}  # has no name
-    held = {name for name, *_ in NAMED} | by_class | {"circle", "ctc", "dice", "tversky"}
+    held = NAMED.keys() | by_class | {"circle", "ctc", "dice", "tversky"}
     functions = {found for _, found in inspect.getmembers(losses, inspect.isfunction)}
     functions -= {losses.deserialize, losses.get, losses.serialize}
     assert {function.__name__ for function in functions} == held
@@ -205,9 +222,13 @@ def test_every_loss_of_keras_is_held():
 # --- weights and masks ---
 
 
-@pytest.mark.parametrize("y", [CLASSES, CLASSES[:, None], ONEHOT], ids=["flat", "column", "onehot"])
-def test_class_weights(y):
-    loss = "categorical_crossentropy" if y is ONEHOT else "sparse_categorical_crossentropy"
+TARGETS = {"flat": CLASSES, "column": CLASSES[:, None], "onehot": ONEHOT}
+
+
+@pytest.mark.parametrize("kind", sweep(TARGETS, {"flat", "onehot"}))
+def test_class_weights(kind):
+    y = TARGETS[kind]
+    loss = "categorical_crossentropy" if kind == "onehot" else "sparse_categorical_crossentropy"
     weights = {0: 0.5, 2: 3.0}
     model = compiled(plain("softmax"), loss)
     holds(model, (X, y), class_weight=weights, fit={"class_weight": weights})
@@ -296,7 +317,7 @@ def test_masked_sequences_with_an_ignored_class():
     holds(compiled(model, loss), (SEQUENCES, y), batch_sizes=(4,))
 
 
-@pytest.mark.parametrize("unroll", [False, True])
+@pytest.mark.parametrize("unroll", sweep([False, True], {"False"}))
 def test_masked_recurrent_layers(unroll):
     model = masking(layers.LSTM(3, return_sequences=True, unroll=unroll))
     holds(compiled(model, "mse"), (SEQUENCES, RNG.standard_normal((6, 5, 2))), batch_sizes=(4,))

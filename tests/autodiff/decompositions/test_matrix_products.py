@@ -6,6 +6,7 @@ import tensorflow as tf
 from support.derivatives import derivatives_agree, program_of
 from support.oracles import relative
 from support.programs import drawn, run, spec, types
+from support.sweep import sweep
 
 import hvp
 from hvp.autodiff.decompositions.matrix_products import LARGE_MATRIX_ENTRIES
@@ -53,7 +54,18 @@ def shapes_of(equation):
     return [tuple(SIZES[c] for c in term.replace("...", "a").replace("aa", "aa")) for term in terms]
 
 
-@pytest.mark.parametrize("equation", EQUATIONS + OTHERS)
+OFTEN = {
+    "abc,cd->abd",
+    "abcd,aecd->aebd",
+    "abc,bcd->ad",
+    "ab,cd->dbca",
+    "ab,ab->",
+    "ab,b->ab",
+    *OTHERS,
+}
+
+
+@pytest.mark.parametrize("equation", sweep(EQUATIONS + OTHERS, OFTEN))
 def test_a_sum_over_indices_in_both_operands(equation):
     x, *others = [drawn(*shape, seed=i) for i, shape in enumerate(shapes_of(equation))]
     program, folded = program_of(

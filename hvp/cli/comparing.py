@@ -118,6 +118,7 @@ def compared(
         while run.pending:
             stage = run.step()
             terminal.finish_stage(summary.of_stage(run, stage))
+            process.return_free_memory()
     except KeyboardInterrupt:
         if not run.has_results:
             raise

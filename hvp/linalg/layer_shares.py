@@ -95,8 +95,8 @@ def layer_shares(part: LayerTraces, of: LayerTraces) -> LayerShares:
             ),
             "call layer_traces with the same lin, num_products and seed",
         )
-    found = {name: _share(part.layers[name], of.layers[name]) for name in of.layers}
-    return LayerShares(found, _share(part.whole, of.whole))
+    shares = {name: _share(part.layers[name], of.layers[name]) for name in of.layers}
+    return LayerShares(shares, _share(part.whole, of.whole))
 
 
 def _layers_and_probes(found: LayerTraces) -> tuple[Any, ...]:

@@ -41,12 +41,20 @@ def quotients(
     The steps are in units of ‖v‖.
     """
     length = float(np.linalg.norm(v))
-    for h in (step / length for step in steps):
-        ahead, behind = (_values(function, theta + distance * v) for distance in (h, -h))
-        yield [
-            Quotient((plus - minus) / (2 * h), (plus + minus - 2 * f) / h)
-            for plus, minus, f in zip(ahead, behind, here, strict=True)
-        ]
+    for step in steps:
+        h = step / length
+        yield _quotients(
+            _values(function, theta + h * v), _values(function, theta - h * v), here, h
+        )
+
+
+def _quotients(
+    ahead: list[np.ndarray], behind: list[np.ndarray], here: Sequence[np.ndarray], h: float
+) -> list[Quotient]:
+    return [
+        Quotient((plus - minus) / (2 * h), (plus + minus - 2 * f) / h)
+        for plus, minus, f in zip(ahead, behind, here, strict=True)
+    ]
 
 
 def _values(function: Function, theta: np.ndarray) -> list[np.ndarray]:
@@ -102,10 +110,10 @@ def _disagreement(slope: Slope) -> float:
 def _extrapolated(coarse: Quotient, fine: Quotient, scale: float) -> Slope:
     if not all(np.isfinite(quotient.second).all() for quotient in (coarse, fine)):
         return Slope(fine.central, np.inf)
-    value = (STEP_RATIO**2 * fine.central - coarse.central) / (STEP_RATIO**2 - 1)
+    change = _ratio(coarse.central - fine.central, fine.central, scale)
     kink = (STEP_RATIO * fine.second - coarse.second) / (STEP_RATIO - 1)
-    changes = (coarse.central - fine.central, kink)
-    return Slope(value, max(_ratio(change, fine.central, scale) for change in changes))
+    value = (STEP_RATIO**2 * fine.central - coarse.central) / (STEP_RATIO**2 - 1)
+    return Slope(value, max(change, _ratio(kink, fine.central, scale)))
 
 
 def _ratio(change: np.ndarray, whole: np.ndarray, scale: float) -> float:

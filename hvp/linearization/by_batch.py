@@ -35,13 +35,11 @@ class ByBatch:
 
     Attributes:
         batch_sum: gives the linear map of each batch.
-        buffers: of the vectors.
         examples: (B,) how many examples each batch holds.
         share: which of all batches these are.
     """
 
     batch_sum: BatchSum
-    buffers: transfer.TransferBuffers
     examples: np.ndarray
     share: Share = WHOLE
 
@@ -76,7 +74,7 @@ class ByBatch:
         if product.domain is Space.OUTPUTS:
             return ""
         num_batches = len(self.examples)
-        with self.buffers.lend(list(V.T)) as lent:
+        with transfer.TransferBuffers().lend(list(V.T)) as lent:
             terms = zip(self.batch_sum.terms(product), self.batch_sum.inputs(product), strict=True)
             for number, ((linear_map, saved), inputs) in enumerate(terms, 1):
                 for column, _ in lent:
@@ -98,7 +96,7 @@ class ByBatch:
         parts = self._parts(product, V)
 
         def by_term(group: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
-            with self.buffers.lend(group) as lent:
+            with transfer.TransferBuffers().lend(group) as lent:
                 for linear_map, saved in self.batch_sum.terms(product):
                     yield [
                         reduce(

@@ -47,6 +47,7 @@ class Evaluator:
         """The chosen parameters of the snapshot as a flat vector (P,)."""
         return self._layout.join([self._snapshot.values[i] for i in self._chosen]).numpy()
 
+    @refusals_as_input_errors
     def loss(self, theta: ArrayLike) -> float:
         """L, the sum over the batches and the penalty."""
         return sum(float(loss) for (loss,) in self._at_each_batch(self._loss, theta))
@@ -57,20 +58,22 @@ class Evaluator:
 
     def shares(self) -> Iterator[np.ndarray]:
         """The gradient (P,) of each batch's share in L, and of the penalty if there is one."""
-        params = tf.constant(self.theta)
-        for number, (programs, batch) in enumerate(self._snapshot.pieces(penalty=True), 1):
-            gradient, loss = self._run(self._gradient_and_loss, programs, params, batch)
-            self._require_finite(gradient, loss, number, params)
+        found = self._at_each_batch(self._gradient_and_loss, None)
+        for number, (gradient, loss) in enumerate(found, 1):
+            self._require_finite(gradient, loss, number, None)
             yield gradient
 
+    @refusals_as_input_errors
     def loss_and_gradient(self, theta: ArrayLike | None = None) -> tuple[float, np.ndarray]:
         """L and ∇L, (P,), at `theta`, or at the parameters of the snapshot."""
+        total, of_all = 0.0, np.zeros(self._layout.size, self._layout.dtype)
         found = self._at_each_batch(self._gradient_and_loss, theta)
         for number, (gradient, loss) in enumerate(found, 1):
-            self._require_finite(gradient, loss, number, tf.constant(self._parameters(theta)))
-        gradients, losses = zip(*found, strict=True)
-        return sum(map(float, losses)), functools.reduce(np.add, gradients)
+            self._require_finite(gradient, loss, number, theta)
+            total, of_all = total + float(loss), np.add(of_all, gradient, out=of_all)
+        return total, of_all
 
+    @refusals_as_input_errors
     def outputs(self, theta: ArrayLike | None = None) -> np.ndarray:
         """z, (M,), at `theta`, or at the parameters of the snapshot: those of all batches."""
         found = self._at_each_batch(self._outputs, theta, penalty=False)
@@ -94,7 +97,7 @@ class Evaluator:
         return np.concatenate(of_outputs), of_penalty
 
     def _require_finite(
-        self, gradient: np.ndarray, loss: np.ndarray, number: int, theta: tf.Tensor
+        self, gradient: np.ndarray, loss: np.ndarray, number: int, theta: ArrayLike | None
     ) -> None:
         """Raise NotFiniteError where the loss of a batch, counted from 1, is finite without it.
 
@@ -111,11 +114,11 @@ class Evaluator:
             "the data or the operation, and mask NaN in the data before they are computed with",
         )
 
-    def _source_of_nan(self, number: int, theta: tf.Tensor) -> str:
+    def _source_of_nan(self, number: int, theta: ArrayLike | None) -> str:
         """The operation that first gives NaN or infinity in the gradient of a batch, in words."""
         pieces = self._snapshot.pieces(penalty=True)
         programs, batch = next(itertools.islice(pieces, number - 1, None))
-        tensors = [theta, *self._snapshot.values, *batch]
+        tensors = [tf.constant(self._parameters(theta)), *self._snapshot.values, *batch]
         program = tracing.trace(
             functools.partial(self._gradient_and_loss, programs),
             *map(tf.TensorSpec.from_tensor, tensors),
@@ -124,14 +127,13 @@ class Evaluator:
         node = program.first_not_finite(tensors)
         return "" if node is None else f" from {node}"
 
-    @refusals_as_input_errors
     def _at_each_batch(
         self, function: BatchFunction, theta: ArrayLike | None, *, penalty: bool = True
-    ) -> list[list[np.ndarray]]:
-        """The results of each batch, and of the penalty if it is wanted."""
+    ) -> Iterator[list[np.ndarray]]:
+        """The results of each batch, and of the penalty if it is wanted, one after another."""
         params = tf.constant(self._parameters(theta))
-        pieces = self._snapshot.pieces(penalty=penalty)
-        return [self._run(function, programs, params, batch) for programs, batch in pieces]
+        for programs, batch in self._snapshot.pieces(penalty=penalty):
+            yield self._run(function, programs, params, batch)
 
     def _parameters(self, theta: ArrayLike | None) -> np.ndarray:
         """A vector (P,). Raises InputError for another shape."""

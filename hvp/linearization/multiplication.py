@@ -35,7 +35,7 @@ class Multiplication:
         self._sums, self._traced_loss, self._dtype = batch_sum, traced_loss, layout.dtype
         self._dimensions = {Space.PARAMETERS: layout.size, Space.OUTPUTS: traced_loss.num_outputs}
         self._buffers = transfer.TransferBuffers()
-        self.by_batch = ByBatch(batch_sum, self._buffers, traced_loss.examples, traced_loss.share)
+        self.by_batch = ByBatch(batch_sum, traced_loss.examples, traced_loss.share)
 
     def multiply(self, product: Product, v: ArrayLike) -> np.ndarray:
         """The product with a vector (n,) or a block (n, K), n being the dimension of its domain."""

@@ -104,10 +104,10 @@ def measure() -> dict[str, float]:
         net = [keras.Input((width,)), dense(width, "tanh", name="dense1"), dense(10, name="dense2")]
         return keras.Sequential(net)
 
-    def linearized(model: keras.Model) -> hvp.Linearization:
+    def linearized(model: keras.Model, batch_size: int = EXAMPLES) -> hvp.Linearization:
         x = np.random.default_rng(0).standard_normal((EXAMPLES, *model.input_shape[1:]))
         data = x.astype("float32"), np.zeros((EXAMPLES, 10), "float32")
-        return hvp.linearize(model, data, "mse")
+        return hvp.linearize(model, data, "mse", batch_size=batch_size)
 
     def products(lin: hvp.Linearization) -> dict[str, float]:
         held, peaks, v = psutil.Process().memory_info().rss, {}, np.ones(lin.size, "float32")
@@ -130,7 +130,12 @@ def measure() -> dict[str, float]:
     model = network(WIDTH)
     lin = linearized(model)
     assert lin.size > 4_000_000
-    return products(lin)
+    found = products(lin)
+    lin = linearized(model, batch_size=1)
+    lin.gradient()
+    held = reset_peak()
+    nbytes = lin.gradient().nbytes
+    return found | {"gradient": (peak() - held) / nbytes}
 
 
 def run(*arguments: str) -> dict[str, float]:
@@ -159,6 +164,11 @@ def streamed_peaks(tmp_path_factory) -> dict[str, float]:
 @pytest.mark.parametrize("product", ["hvp", "gnvp", "residual_vp", "jvp", "vjp"])
 def test_products_hold_a_few_vectors_of_four_million_parameters(peaks, product):
     assert peaks[product] < BOUND
+
+
+@pytest.mark.sweep
+def test_a_gradient_holds_a_few_vectors_however_many_the_batches(peaks):
+    assert peaks["gradient"] < EXAMPLES
 
 
 def test_the_rows_of_one_examples_jacobian_would_break_the_bound(peaks):

@@ -205,7 +205,7 @@ def _worst(checks: Sequence[Check]) -> Check:
 def _check(name: str, error: float, disagreement: float, least: float) -> Check:
     """A check from the error along a direction, and the disagreement of its steps."""
     if disagreement > MAX_DISAGREEMENT:
-        apart = f"differ by {100 * disagreement:.0f} %" if disagreement < 10 else "do not agree"
+        apart = f"differ by {100 * disagreement:.1f} %" if disagreement < 10 else "do not agree"
         is_float64 = least <= MAX_DIFFERENCE_ERROR
         remedy = "try other parameters, off the kinks" if is_float64 else "float64 rounds less"
         note = f"differences of two step sizes {apart}, from kinks or rounding; {remedy}"
